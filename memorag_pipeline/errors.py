@@ -1,0 +1,90 @@
+"""Errors that a user can act on. Everything else is a bug and shows its traceback.
+
+Each message says what was wrong, where (file, key, URI or document), and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class MemoragError(Exception):
+    """Base class of every error that a user can act on; `exit_code` is what the CLI returns for it."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class SpecProblem:
+    """One thing wrong with a spec: `key` is the dotted path, `fix` says what would be right."""
+
+    file: str
+    key: str
+    value: str
+    problem: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.file}: {self.key}" if self.key else self.file
+        shown = f" (found {self.value})" if self.value else ""
+        fix = f"; {self.fix}" if self.fix else ""
+        return f"{where}: {self.problem}{shown}{fix}"
+
+
+class SpecError(MemoragError):
+    """A spec is refused before any work; `problems` holds all of them at once."""
+
+    exit_code = 3
+
+    def __init__(self, problems: Sequence[SpecProblem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in problems))
+
+
+class NotFoundError(MemoragError):
+    """A version, channel, job, model or source that was named does not exist."""
+
+    exit_code = 4
+
+
+class EmptyCorpusError(NotFoundError):
+    """The source holds no document that matches; publishing it would hide the last good version."""
+
+
+class StorageError(MemoragError):
+    """The object store refused or failed an operation (permission, wrong bucket, no connection)."""
+
+    exit_code = 5
+
+
+class ObjectNotFoundError(StorageError):
+    """An object that was asked for by key is not in the store."""
+
+
+class CorruptBlobError(StorageError):
+    """A blob is missing, truncated or altered; the message names its role, path and digest."""
+
+
+class MemoryMismatchError(MemoragError):
+    """A stored memory was made by another model, tokenizer, kind or format version."""
+
+    exit_code = 5
+
+
+class QuestionError(MemoragError):
+    """The question file or query cannot be read at all (a single bad question is an error row instead)."""
+
+    exit_code = 6
+
+
+class WarehouseError(MemoragError):
+    """The warehouse refused the load; nothing of it was written."""
+
+    exit_code = 7
+
+
+class MissingDependencyError(MemoragError):
+    """An optional package is needed for what was asked; the message names the extra to install."""
+
+    exit_code = 8

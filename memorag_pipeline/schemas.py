@@ -1,0 +1,98 @@
+"""Arrow schemas of every table in a version or a job. docs/data-contracts.md explains the columns."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+
+def _schema(**fields: pa.DataType) -> pa.Schema:
+    nullable = {"etag", "modified", "title", "source_digest", "answer", "error", "draft"}
+    return pa.schema([pa.field(name, kind, nullable=name in nullable) for name, kind in fields.items()])
+
+
+_S, _I, _I32 = pa.string(), pa.int64(), pa.int32()
+
+INVENTORY = _schema(document_id=_S, uri=_S, size=_I, etag=_S, modified=_S)
+
+# A section is a run of whole chunks that fits in one shard; nearly all documents have exactly one.
+SECTION = pa.struct([pa.field("start", _I, False), pa.field("end", _I, False), pa.field("tokens", _I32, False)])
+HEADING = pa.struct([pa.field("level", pa.int8(), False), pa.field("start", _I, False), pa.field("text", _S, False)])
+
+DOCUMENTS = _schema(
+    document_id=_S,
+    uri=_S,
+    title=_S,
+    language=_S,
+    media_type=_S,
+    source_digest=_S,
+    source_size=_I,
+    text_digest=_S,
+    characters=_I,
+    tokens=_I32,
+    headings=pa.list_(pa.field("item", HEADING, False)),
+    sections=pa.list_(pa.field("item", SECTION, False)),
+    text=pa.large_string(),
+)
+
+CHUNKS = _schema(
+    chunk_id=_S,
+    document_id=_S,
+    uri=_S,
+    ordinal=_I32,
+    start=_I,
+    end=_I,
+    tokens=_I32,
+    digest=_S,
+    text=pa.large_string(),
+)
+
+QUARANTINE = _schema(document_id=_S, uri=_S, source_size=_I, source_digest=_S, reason=_S, detail=_S)
+
+SHARDS = _schema(shard_id=_S, ordinal=_I32, document_id=_S, uri=_S, start=_I, end=_I, tokens=_I32)
+
+
+def embeddings(dimensions: int) -> pa.Schema:
+    """Schema of an embedding part: one normalized vector for each distinct chunk digest."""
+    return _schema(digest=_S, vector=pa.list_(pa.float32(), dimensions))
+
+
+INDEX_ROWS = _schema(
+    row=_I, chunk_id=_S, document_id=_S, uri=_S, start=_I, end=_I, shard_id=_S, part=_I32, part_row=_I32
+)
+
+QUESTIONS = _schema(question_id=_S, question=_S, error=_S)
+
+CLUES = _schema(question_id=_S, shard_id=_S, kind=_S, text=_S, tokens=_I32)
+
+EVIDENCE = pa.struct(
+    [
+        pa.field("chunk_id", _S, False),
+        pa.field("document_id", _S, False),
+        pa.field("uri", _S, False),
+        pa.field("start", _I, False),
+        pa.field("end", _I, False),
+        pa.field("score", pa.float32(), False),
+        pa.field("text", _S, False),
+    ]
+)
+CLUE = pa.struct([pa.field("shard_id", _S, False), pa.field("kind", _S, False), pa.field("text", _S, False)])
+
+ANSWERS = _schema(
+    corpus=_S,
+    job=_S,
+    corpus_version=_I,
+    question_id=_S,
+    question=_S,
+    status=_S,
+    answer=_S,
+    error=_S,
+    clues=pa.list_(pa.field("item", CLUE, False)),
+    evidence=pa.list_(pa.field("item", EVIDENCE, False)),
+    memory_model=_S,
+    embedding_model=_S,
+    generation_model=_S,
+    prompt_version=_S,
+    input_tokens=_I32,
+    output_tokens=_I32,
+    seconds=pa.float64(),
+)

@@ -1,0 +1,154 @@
+"""Content-addressed blobs: immutable bytes under their SHA-256.
+
+In:  bytes or a local file.
+Out: a `BlobRef`; writing what is already there is a dedupe hit.
+Wrong: a blob that is missing, truncated or altered raises `CorruptBlobError` naming it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field
+
+from memorag_pipeline.digests import bytes_digest, canonical_json, file_digest
+from memorag_pipeline.errors import CorruptBlobError, ObjectNotFoundError
+from memorag_pipeline.storage.cache import LocalCache
+from memorag_pipeline.storage.objects import ObjectStore
+
+
+class BlobRef(BaseModel):
+    """A blob by content: `digest` is the SHA-256 in hex, `size` the length in bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size: int = Field(ge=0)
+
+    @property
+    def key(self) -> str:
+        """Key below the store's root."""
+        return f"blobs/sha256/{self.digest[:2]}/{self.digest}"
+
+
+class Blobs:
+    """The blobs of one corpus."""
+
+    def __init__(self, objects: ObjectStore, cache: LocalCache) -> None:
+        self._objects, self._cache = objects, cache
+
+    def put_bytes(self, data: bytes) -> BlobRef:
+        """Store `data`."""
+        ref = BlobRef(digest=bytes_digest(data), size=len(data))
+        if not self._objects.create(ref.key, data):
+            self._require_size(ref)
+        return ref
+
+    def put_file(self, path: Path) -> BlobRef:
+        """Store a local file, streamed; large files go up in parts."""
+        ref = BlobRef(digest=file_digest(path), size=path.stat().st_size)
+        if self._objects.size(ref.key) != ref.size and not self._objects.create_from_file(ref.key, path):
+            self._require_size(ref)
+        return ref
+
+    def put_json(self, value: Any) -> BlobRef:
+        """Store `value` as canonical JSON."""
+        return self.put_bytes(canonical_json(value))
+
+    def put_table(self, table: pa.Table) -> BlobRef:
+        """Store a table as zstd Parquet; equal tables give equal blobs."""
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd", compression_level=3)
+        return self.put_bytes(buffer.getvalue())
+
+    def exists(self, ref: BlobRef) -> bool:
+        """Whether the blob is there with the size that it should have."""
+        return self._objects.size(ref.key) == ref.size
+
+    def get_bytes(self, ref: BlobRef, name: str = "") -> bytes:
+        """The blob's bytes, verified. `name` says in an error what the blob is for."""
+        try:
+            data = self._objects.read(ref.key)
+        except ObjectNotFoundError:
+            raise self._corrupt(ref, name, "is missing") from None
+        if len(data) != ref.size:
+            raise self._corrupt(ref, name, f"has {len(data)} bytes instead of {ref.size}")
+        if bytes_digest(data) != ref.digest:
+            raise self._corrupt(ref, name, "was altered: its SHA-256 is another")
+        return data
+
+    def get_json(self, ref: BlobRef, name: str = "") -> Any:
+        """The blob as JSON, verified."""
+        return json.loads(self.get_bytes(ref, name))
+
+    def get_table(self, ref: BlobRef, columns: list[str] | None = None, name: str = "") -> pa.Table:
+        """The blob as a table, verified."""
+        return pq.read_table(pa.BufferReader(self.get_bytes(ref, name)), columns=columns)
+
+    def open_file(self, ref: BlobRef, name: str = "") -> Path:
+        """A verified local file with the blob's bytes, to be memory-mapped and never written.
+
+        A local store's own file is used in place; other stores are copied once into the local cache.
+        """
+        stored = self._objects.local_path(ref.key)
+        if stored is not None:
+            self._verify_file(ref, stored, name)
+            return stored
+
+        def fetch(target: Path) -> None:
+            try:
+                self._objects.download(ref.key, target)
+            except ObjectNotFoundError:
+                raise self._corrupt(ref, name, "is missing") from None
+            self._verify_file(ref, target, name)
+
+        return self._cache.fetch(ref.digest, ref.size, fetch)
+
+    def uri(self, ref: BlobRef) -> str:
+        """Full URI of a blob, as passed between tasks."""
+        return self._objects.uri_of(ref.key)
+
+    def ref_of(self, uri: str) -> BlobRef:
+        """The blob that a URI made by `uri` names."""
+        match = re.search(r"blobs/sha256/[0-9a-f]{2}/([0-9a-f]{64})$", uri)
+        size = self._objects.size(f"blobs/sha256/{match[1][:2]}/{match[1]}") if match else None
+        if match is None or size is None:
+            raise CorruptBlobError(f"{uri}: no such blob in {self._objects.uri}")
+        return BlobRef(digest=match[1], size=size)
+
+    def _verify_file(self, ref: BlobRef, path: Path, name: str) -> None:
+        if not path.exists():
+            raise self._corrupt(ref, name, "is missing")
+        if path.stat().st_size != ref.size:
+            raise self._corrupt(ref, name, f"has {path.stat().st_size} bytes instead of {ref.size}")
+        if not self._cache.is_verified(path):
+            if file_digest(path) != ref.digest:
+                raise self._corrupt(ref, name, "was altered: its SHA-256 is another")
+            self._cache.mark_verified(path)
+
+    def _require_size(self, ref: BlobRef) -> None:
+        size = self._objects.size(ref.key)
+        if size != ref.size:
+            raise self._corrupt(ref, "", f"has {size} bytes instead of {ref.size}")
+
+    def _corrupt(self, ref: BlobRef, name: str, problem: str) -> CorruptBlobError:
+        what = f"{name}: " if name else ""
+        return CorruptBlobError(
+            f"{what}blob sha256:{ref.digest} at {self.uri(ref)} {problem};"
+            " restore it from a copy of the store, or refresh again to make it anew"
+        )
+
+
+def temporary_file(suffix: str = "") -> Path:
+    """A new empty file in the system's temporary folder; the caller removes it."""
+    handle, name = tempfile.mkstemp(prefix="memorag-", suffix=suffix)
+    os.close(handle)
+    return Path(name)

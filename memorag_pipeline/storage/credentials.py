@@ -1,0 +1,41 @@
+"""fsspec options of a location: as the spec gives them, or from an Airflow connection.
+
+In:  a `Location` of a spec.
+Out: keyword options for fsspec.
+Wrong: a connection id without Airflow, or an unknown one: an error that names the id. Values are never shown.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from memorag_pipeline.errors import MissingDependencyError, NotFoundError
+from memorag_pipeline.spec import Location
+
+
+def options_for(location: Location) -> dict[str, Any]:
+    """Options to open `location` with."""
+    if location.connection_id is None:
+        return dict(location.storage_options)
+    connection = airflow_connection(location.connection_id)
+    extra = connection.extra_dejson
+    options: dict[str, Any] = {"key": connection.login, "secret": connection.password}
+    options["token"] = extra.get("aws_session_token")
+    options["endpoint_url"] = extra.get("endpoint_url")
+    client: dict[str, Any] = {"region_name": extra["region_name"]} if "region_name" in extra else {}
+    return {name: value for name, value in {**options, "client_kwargs": client}.items() if value}
+
+
+def airflow_connection(connection_id: str) -> Any:
+    """The Airflow connection called `connection_id`."""
+    try:
+        from airflow.sdk import BaseHook
+        from airflow.sdk.exceptions import AirflowNotFoundException
+    except ImportError:
+        raise MissingDependencyError(
+            f"connection_id {connection_id!r} needs Airflow (extra airflow); without it give storage_options"
+        ) from None
+    try:
+        return BaseHook.get_connection(connection_id)
+    except AirflowNotFoundException:
+        raise NotFoundError(f"Airflow has no connection {connection_id!r}; add it, or correct connection_id") from None

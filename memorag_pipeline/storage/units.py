@@ -1,0 +1,65 @@
+"""The unit cache: fingerprint of a unit's inputs to its outcome. Resume, retries and reuse all rest on it.
+
+In:  a stage, and all that the outcome depends on.
+Out: the `Outcome` when it is there and its blobs still are, else None.
+Wrong: a record that cannot be read counts as absent; the unit is then done again.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from memorag_pipeline.digests import value_digest
+from memorag_pipeline.errors import ObjectNotFoundError
+from memorag_pipeline.storage.blobs import BlobRef, Blobs
+from memorag_pipeline.storage.objects import ObjectStore
+
+logger = logging.getLogger(__name__)
+
+
+class Outcome(BaseModel):
+    """What a unit produced: blobs by role, counts, and the seconds it took."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: str
+    fingerprint: str
+    blobs: dict[str, BlobRef]
+    counts: dict[str, int] = {}
+    seconds: float = 0.0
+
+
+def fingerprint(stage: str, stage_version: int, **inputs: Any) -> str:
+    """Digest of a stage, the version of its code, and every input (JSON values: digests, spec parts, names)."""
+    return value_digest({"stage": stage, "stage_version": stage_version, "inputs": inputs})
+
+
+class Units:
+    """Outcomes of one corpus, by stage and fingerprint."""
+
+    def __init__(self, objects: ObjectStore, blobs: Blobs) -> None:
+        self._objects, self._blobs = objects, blobs
+
+    def find(self, stage: str, fingerprint: str) -> Outcome | None:
+        """The recorded outcome, if all its blobs are still there."""
+        key = self._key(stage, fingerprint)
+        try:
+            outcome = Outcome.model_validate_json(self._objects.read(key))
+        except ObjectNotFoundError:
+            return None
+        except ValidationError:
+            logger.warning("%s cannot be read; the unit is done again", self._objects.uri_of(key))
+            return None
+        return outcome if all(self._blobs.exists(ref) for ref in outcome.blobs.values()) else None
+
+    def record(self, outcome: Outcome) -> Outcome:
+        """Remember `outcome`; of two writers the last stays, both being right."""
+        self._objects.put(self._key(outcome.stage, outcome.fingerprint), outcome.model_dump_json().encode())
+        return outcome
+
+    @staticmethod
+    def _key(stage: str, fingerprint: str) -> str:
+        return f"units/{stage}/{fingerprint[:2]}/{fingerprint}.json"

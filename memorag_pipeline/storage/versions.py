@@ -1,0 +1,141 @@
+"""Versions: commit records, published atomically by one create-only write.
+
+In:  a manifest without a parent, the run that made it.
+Out: the number of the version that holds it; the newest version when that holds the same already.
+Wrong: a lost answer is read back; a lost race is rebased onto the winner; a missing blob refuses the commit.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pydantic import BaseModel, ConfigDict
+
+from memorag_pipeline.digests import canonical_json
+from memorag_pipeline.errors import CorruptBlobError, NotFoundError, ObjectNotFoundError, StorageError
+from memorag_pipeline.storage.blobs import BlobRef, Blobs
+from memorag_pipeline.storage.manifest import Manifest
+from memorag_pipeline.storage.objects import ObjectStore
+
+_DIGITS = 20
+
+
+class CommitRecord(BaseModel):
+    """One line of a corpus's history; never changed, never deleted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int
+    parent: int | None
+    manifest: BlobRef
+    write_id: str
+    run_id: str
+    created_at: str
+
+
+@dataclass(frozen=True)
+class Published:
+    """The outcome of a publish; `created` is False when the newest version held the same already."""
+
+    version: int
+    manifest: BlobRef
+    created: bool
+
+
+class Versions:
+    """The versions of one corpus."""
+
+    def __init__(self, objects: ObjectStore, blobs: Blobs) -> None:
+        self._objects, self._blobs = objects, blobs
+
+    def numbers(self) -> Iterator[int]:
+        """Numbers of all versions, ascending."""
+        for key in self._objects.list("versions"):
+            stem = key.rsplit("/", 1)[-1].removesuffix(".json")
+            if stem.isdigit():
+                yield int(stem)
+
+    def newest(self) -> int | None:
+        """The highest version number, None before the first publish."""
+        return max(self.numbers(), default=None)
+
+    def record(self, version: int) -> CommitRecord:
+        """The commit record of `version`."""
+        try:
+            return CommitRecord.model_validate_json(self._objects.read(_key(version)))
+        except ObjectNotFoundError:
+            known = ", ".join(str(number) for number in self.numbers()) or "none"
+            raise NotFoundError(f"{self._objects.uri} has no version {version}; it has: {known}") from None
+
+    def manifest(self, version: int) -> Manifest:
+        """The manifest of `version`, verified."""
+        return Manifest.model_validate_json(
+            self._blobs.get_bytes(self.record(version).manifest, f"manifest of version {version}")
+        )
+
+    def publish(self, manifest: Manifest, run_id: str) -> Published:
+        """Commit `manifest` as the next version, or find that the newest holds the same."""
+        write_id = uuid.uuid4().hex
+        intent = f"intents/{write_id}.json"
+        refs = [blob.ref.model_dump() for blob in manifest.blobs]
+        self._objects.put(
+            intent, canonical_json({"write_id": write_id, "run_id": run_id, "blobs": refs, "since": _now()})
+        )
+        try:
+            self._require_blobs(manifest)
+            published = self._commit(manifest, run_id, write_id)
+            self._require_blobs(manifest)
+            return published
+        finally:
+            self._objects.delete(intent)
+
+    def _commit(self, manifest: Manifest, run_id: str, write_id: str) -> Published:
+        while True:
+            parent = self.newest()
+            if parent is not None:
+                record = self.record(parent)
+                if self.manifest(parent).content_digest() == manifest.content_digest():
+                    return Published(parent, record.manifest, created=record.write_id == write_id)
+            rebased = manifest.model_copy(update={"parent": parent})
+            record = CommitRecord(
+                version=(parent or 0) + 1,
+                parent=parent,
+                manifest=self._blobs.put_json(rebased.model_dump(mode="json")),
+                write_id=write_id,
+                run_id=run_id,
+                created_at=_now(),
+            )
+            if self._create(record):
+                return Published(record.version, record.manifest, created=True)
+
+    def _create(self, record: CommitRecord) -> bool:
+        """Try to take the record's number. A lost answer is settled by reading the record back."""
+        try:
+            if self._objects.create(_key(record.version), canonical_json(record.model_dump(mode="json"))):
+                return True
+        except StorageError:
+            if self._objects.size(_key(record.version)) is None:
+                raise
+        return self.record(record.version).write_id == record.write_id
+
+    def _require_blobs(self, manifest: Manifest) -> None:
+        with ThreadPoolExecutor(16) as pool:
+            found = pool.map(lambda blob: self._blobs.exists(blob.ref), manifest.blobs)
+            missing = [blob for blob, there in zip(manifest.blobs, found, strict=True) if not there]
+        if missing:
+            names = ", ".join(f"{blob.path} (sha256:{blob.digest})" for blob in missing[:5])
+            raise CorruptBlobError(
+                f"not published: {len(missing)} blobs are missing or truncated: {names}; refresh again"
+            )
+
+
+def _key(version: int) -> str:
+    return f"versions/{version:0{_DIGITS}d}.json"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
