@@ -17,16 +17,18 @@ class MemoragError(Exception):
 
 @dataclass(frozen=True)
 class SpecProblem:
-    """One thing wrong with a spec: `key` is the dotted path, `fix` says what would be right."""
+    """One thing wrong with a spec: `key` is the dotted path, `fix` says what would be right, `line` counts from 1."""
 
     file: str
     key: str
     value: str
     problem: str
     fix: str = ""
+    line: int | None = None
 
     def __str__(self) -> str:
-        where = f"{self.file}: {self.key}" if self.key else self.file
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        where = f"{place}: {self.key}" if self.key else place
         shown = f" (found {self.value})" if self.value else ""
         fix = f"; {self.fix}" if self.fix else ""
         return f"{where}: {self.problem}{shown}{fix}"
@@ -70,6 +72,10 @@ class MemoryMismatchError(MemoragError):
     """A stored memory was made by another model, tokenizer, kind or format version."""
 
     exit_code = 5
+
+
+class ContextLengthError(MemoragError):
+    """A token stream is longer than the model can attend to."""
 
 
 class QuestionError(MemoragError):

@@ -6,7 +6,7 @@ operators call it in a task; neither adds logic.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -38,7 +38,12 @@ class Pipeline:
         """The work list at `uri`, verified."""
         return self.store.blobs.get_json(self.store.blobs.ref_of(uri), f"work list {uri}")
 
-    def write_batches(self, units: Sequence[Any], units_per_task: int) -> list[str]:
-        """Split `units` into work lists of `units_per_task`, or more when that would pass MAX_TASKS tasks."""
+    def write_batches(
+        self, units: Sequence[Any], units_per_task: int, wrap: Callable[[list[Any]], Any] = list
+    ) -> list[str]:
+        """Split `units` into work lists of `units_per_task`, or more when that would pass MAX_TASKS tasks.
+
+        `wrap` makes the work list out of its units.
+        """
         size = max(units_per_task, -(-len(units) // MAX_TASKS))
-        return [self.write_work(list(units[start : start + size])) for start in range(0, len(units), size)]
+        return [self.write_work(wrap(list(units[start : start + size]))) for start in range(0, len(units), size)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -31,10 +31,12 @@ class Reporter(Protocol):
 
 
 class LogBar:
-    """A bar that writes a log line at most every `interval` seconds."""
+    """A bar that writes a line at most every `interval` seconds."""
 
-    def __init__(self, name: str, total: float | None, unit: str, interval: float) -> None:
-        self.name, self.total, self.unit, self.interval = name, total, unit, interval
+    def __init__(
+        self, name: str, total: float | None, unit: str, interval: float, write: Callable[[str], None]
+    ) -> None:
+        self.name, self.total, self.unit, self.interval, self.write = name, total, unit, interval, write
         self.done = 0.0
         self.started = self.spoken = time.monotonic()
 
@@ -42,32 +44,35 @@ class LogBar:
         self.done += amount
         if time.monotonic() - self.spoken >= self.interval:
             self.spoken = time.monotonic()
-            logger.info("%s", self.describe())
+            left = f", {max(self.total - self.done, 0) / self._rate():,.0f} s left" if self.total and self.done else ""
+            self.write(f"{self._so_far()}{left}")
 
-    def describe(self) -> str:
-        elapsed = max(time.monotonic() - self.started, 1e-9)
-        rate = self.done / elapsed
-        text = f"{self.name}: {self.done:,.0f}"
-        if self.total:
-            text += f" of {self.total:,.0f}"
-        text += f" {self.unit}, {rate:,.1f} {self.unit}/s"
-        if self.total and rate > 0:
-            text += f", {max(self.total - self.done, 0) / rate:,.0f} s left"
-        return text
+    def finish(self) -> None:
+        """Write the last line, when there was anything to do."""
+        if self.done:
+            self.write(f"{self._so_far()}, {time.monotonic() - self.started:,.1f} s")
+
+    def _rate(self) -> float:
+        return self.done / max(time.monotonic() - self.started, 1e-9)
+
+    def _so_far(self) -> str:
+        total = f" of {self.total:,.0f}" if self.total else ""
+        return f"{self.name}: {self.done:,.0f}{total} {self.unit}, {self._rate():,.1f} {self.unit}/s"
 
 
 class LogReporter:
     """The default reporter: progress as log lines, for workers without a screen."""
 
-    def __init__(self, interval: float = 10.0) -> None:
+    def __init__(self, interval: float = 10.0, write: Callable[[str], None] | None = None) -> None:
         self.interval = interval
+        self.write = write or (lambda line: logger.info("%s", line))
 
     def start(self, name: str, total: float | None, unit: str) -> LogBar:
-        return LogBar(name, total, unit, self.interval)
+        return LogBar(name, total, unit, self.interval, self.write)
 
     def finish(self, bar: Bar) -> None:
-        if isinstance(bar, LogBar) and bar.done:
-            logger.info("%s", bar.describe())
+        if isinstance(bar, LogBar):
+            bar.finish()
 
 
 _reporter: Reporter = LogReporter()

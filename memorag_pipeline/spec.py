@@ -7,49 +7,63 @@ Wrong: `SpecError` with every problem at once, each with the file, the key path,
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic_core import PydanticCustomError
 
+from memorag_pipeline import spec_rules
 from memorag_pipeline.digests import value_digest
 from memorag_pipeline.errors import NotFoundError
+from memorag_pipeline.spec_rules import Conflict, Rule
+from memorag_pipeline.spec_values import ClueKind, Cron, Distinct, Dtype, Factory, Language, Model, Name, TableName, Uri
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{1,62}$")]
-Uri = Annotated[str, Field(min_length=1)]
-Language = Literal["en", "zh"]
-ClueKind = Literal["spans", "surrogates", "draft"]
+CONFLICT = "conflict"  # type of the validation error that carries the broken rules of a section
 
 
 class Section(BaseModel):
-    """A part of the spec: unknown keys are refused, values are not changed after reading."""
+    """A part of the spec: unknown keys are refused, values are not changed after reading, `rules` hold."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    rules: ClassVar[tuple[Rule, ...]] = ()
+
+    @model_validator(mode="after")
+    def _rules_hold(self, info: ValidationInfo) -> Section:
+        broken = [] if info.context and info.context.get("skip_rules") else self.conflicts()
+        if broken:
+            text = "; ".join(f"{conflict.keys[0]}: {conflict.problem}; {conflict.fix}" for conflict in broken)
+            raise PydanticCustomError(CONFLICT, "{text}", {"text": text})
+        return self
+
+    def conflicts(self) -> list[Conflict]:
+        """The rules of this section (not of those below it) that its values break."""
+        return list(spec_rules.conflicts(self, self.rules))
 
 
 class Location(Section):
     """Access to an object store: options for fsspec, or the id of an Airflow connection that holds them."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(("connection_id", "storage_options"), spec_rules.one_source_of_credentials, "give only one of the two"),
+    )
+
     storage_options: dict[str, Any] = Field(
-        default_factory=dict,
+        default={},
+        repr=False,
         description="Options for fsspec, e.g. {endpoint_url: http://127.0.0.1:8333}. Secrets as ${VARIABLE}.",
     )
     connection_id: str | None = Field(
         default=None, description="Airflow connection that holds credentials and endpoint."
     )
 
-    @model_validator(mode="after")
-    def _one_source_of_credentials(self) -> Location:
-        if self.storage_options and self.connection_id:
-            raise ValueError("give storage_options or connection_id, not both")
-        return self
-
 
 class SourceSpec(Location):
     """Where the documents are, and how much of one document is accepted."""
 
-    uris: list[Uri] = Field(min_length=1, description="Folders or buckets: file://, s3://, memory:// or a local path.")
+    uris: Annotated[list[Uri], Distinct] = Field(
+        min_length=1, description="Folders or buckets: file://, s3://, memory:// or a local path."
+    )
     include: list[str] = Field(default=["**"], min_length=1, description="Globs, relative to the URI.")
     exclude: list[str] = Field(default=[], description="Globs, relative to the URI, applied after include.")
     max_document_mb: float = Field(default=64, gt=0, description="A larger document is quarantined unread.")
@@ -60,109 +74,80 @@ class SourceSpec(Location):
 class StoreSpec(Location):
     """Where versions are published."""
 
-    uri: Uri
+    uri: Uri = Field(description="Folder or bucket; the corpus lies below it under its name.")
 
 
 class ChunkingSpec(Section):
     """How documents are cut into chunks, in tokens of the embedding model's tokenizer."""
 
-    max_tokens: int = Field(default=200, ge=16, le=8192)
-    overlap_tokens: int = Field(default=0, ge=0)
+    rules = (Rule(("overlap_tokens", "max_tokens"), spec_rules.overlap_fits, "make it smaller"),)
 
-    @model_validator(mode="after")
-    def _overlap_fits(self) -> ChunkingSpec:
-        if self.overlap_tokens >= self.max_tokens:
-            raise ValueError(f"overlap_tokens must be smaller than max_tokens ({self.max_tokens})")
-        return self
+    max_tokens: int = Field(default=200, ge=16, le=8192, description="A chunk has at most this many tokens.")
+    overlap_tokens: int = Field(default=0, ge=0, description="Tokens that a chunk repeats of the one before it.")
 
 
 class ShardingSpec(Section):
     """How documents are grouped into shards, in tokens of the memory model's tokenizer."""
 
-    max_tokens: int = Field(default=4096, ge=64)
-    min_tokens: int = Field(default=512, ge=0)
+    rules = (Rule(("min_tokens", "max_tokens"), spec_rules.shard_bounds_fit, "leave room between the two"),)
 
-    @model_validator(mode="after")
-    def _bounds_leave_room(self) -> ShardingSpec:
-        if self.min_tokens * 2 > self.max_tokens:
-            raise ValueError(f"min_tokens must be at most half of max_tokens ({self.max_tokens})")
-        return self
+    max_tokens: int = Field(default=4096, ge=64, description="A shard has at most this many tokens.")
+    min_tokens: int = Field(default=512, ge=0, description="Shards are not cut smaller, where that is possible.")
 
 
 class MemorySpec(Section):
     """The memory model and the form of the memory it makes."""
 
+    rules = (
+        Rule(("ratio", "kind"), spec_rules.ratio_fits_kind, "use ratio 1, or leave it out"),
+        Rule(("ratio", "window"), spec_rules.ratio_divides_window, "use a divisor of the window"),
+        Rule(("revision", "model"), spec_rules.revision_has_use, "leave it out"),
+    )
+
     kind: Literal["full"] = Field(default="full", description="full: the plain KV cache of a long-context model.")
-    model: str = Field(description="Hugging Face id, local folder, object-store URI, or package:smollm2-135m-instruct.")
+    model: Model = Field(
+        description="Hugging Face id, local folder, object-store URI, or package:smollm2-135m-instruct."
+    )
     revision: str | None = Field(default=None, description="Revision of a Hugging Face id.")
     window: int = Field(default=1024, ge=16, description="Tokens read at a time; a memory can be cut at these borders.")
     ratio: int | None = Field(default=None, ge=1, description="Raw tokens per memory slot; only 1 fits kind full.")
-    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-
-    @model_validator(mode="after")
-    def _ratio_fits(self) -> MemorySpec:
-        if self.ratio is None:
-            return self
-        if self.kind == "full" and self.ratio != 1:
-            raise ValueError(f"ratio {self.ratio} needs a compressing memory; kind full keeps every token (ratio 1)")
-        if self.window % self.ratio:
-            raise ValueError(f"ratio {self.ratio} does not divide the window of {self.window} tokens")
-        return self
+    dtype: Dtype = Field(default="bfloat16", description="Number format of the model and of the memory.")
 
 
 class EmbeddingSpec(Section):
     """The embedding model; vectors are normalized, so the inner product is the cosine."""
 
-    model: str = Field(description="Hugging Face id, local folder, object-store URI, or package:all-minilm-l6-v2.")
-    revision: str | None = None
-    pooling: Literal["cls", "mean", "last_token"] = "cls"
-    max_tokens: int = Field(default=256, ge=16, le=32768)
-    batch_size: int = Field(default=32, ge=1)
+    rules = (Rule(("revision", "model"), spec_rules.revision_has_use, "leave it out"),)
+
+    model: Model = Field(description="Hugging Face id, local folder, object-store URI, or package:all-minilm-l6-v2.")
+    revision: str | None = Field(default=None, description="Revision of a Hugging Face id.")
+    pooling: Literal["cls", "mean", "last_token"] = Field(default="cls", description="As the model was trained.")
+    max_tokens: int = Field(default=256, ge=16, le=32768, description="Longer texts are cut to this many tokens.")
+    batch_size: int = Field(default=32, ge=1, description="Texts embedded together.")
     query_instruction: str = Field(default="", description="Put before a question, not before a passage.")
 
 
 class IndexSpec(Section):
     """The Faiss index, by factory string."""
 
-    factory: str = Field(default="Flat", description="Flat, HNSW32, IVF256,Flat, … (inner product).")
-    device: Literal["cpu", "gpu"] = "cpu"
-
-    @field_validator("factory")
-    @classmethod
-    def _known_factory(cls, value: str) -> str:
-        if (
-            not re.fullmatch(
-                r"(OPQ\d+(_\d+)?,|PCA[RW]?\d+,)?(IVF\d+(_HNSW\d+)?,|HNSW\d+(,|$))?(Flat|PQ\d+(x\d+)?|SQ\w+)?", value
-            )
-            or not value
-        ):
-            raise ValueError("not a Faiss factory string; use Flat, HNSW32, or e.g. IVF256,Flat")
-        return value
-
-    @model_validator(mode="after")
-    def _gpu_build(self) -> IndexSpec:
-        if self.device == "gpu":
-            from importlib.metadata import PackageNotFoundError, version
-
-            try:
-                version("faiss-gpu")
-            except PackageNotFoundError:
-                raise ValueError("device gpu needs the package faiss-gpu in place of faiss-cpu (extra gpu)") from None
-        return self
+    factory: Factory = Field(default="Flat", description="Flat, HNSW32, IVF256,Flat, … (inner product).")
+    device: Literal["cpu", "gpu"] = Field(default="cpu", description="gpu needs the extra gpu in place of cpu.")
 
 
 class GenerationSpec(Section):
     """The generator that writes answers from evidence."""
 
-    model: str | None = Field(default=None, description="As memory.model, which is the default.")
-    revision: str | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    rules = (Rule(("revision", "model"), spec_rules.revision_has_use, "leave it out"),)
+
+    model: Model | None = Field(default=None, description="As memory.model, which is the default.")
+    revision: str | None = Field(default=None, description="Revision of a Hugging Face id.")
+    dtype: Dtype = Field(default="bfloat16", description="Number format of the model.")
     evidence_tokens: int = Field(default=1536, ge=64, description="Evidence is cut to this many generator tokens.")
-    max_new_tokens: int = Field(default=96, ge=1, le=8192)
+    max_new_tokens: int = Field(default=96, ge=1, le=8192, description="An answer has at most this many tokens.")
     temperature: float = Field(default=0.0, ge=0.0, le=2.0, description="0 is greedy.")
-    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
-    repetition_penalty: float = Field(default=1.0, ge=1.0, le=2.0)
-    seed: int = 0
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0, description="Sampling keeps this share of the probability.")
+    repetition_penalty: float = Field(default=1.0, ge=1.0, le=2.0, description="1 leaves the scores as they are.")
+    seed: int = Field(default=0, description="Seed of the sampling, when temperature is above 0.")
     batch_size: int = Field(default=16, ge=1, description="Rows decoded together.")
 
 
@@ -171,64 +156,77 @@ class ComputeSpec(Section):
 
     queue: str | None = Field(default=None, description="Celery queue of the GPU workers.")
     pool: str = Field(default="default_pool", description="Airflow pool that bounds how many GPU tasks run at once.")
-    pool_slots: int = Field(default=1, ge=1)
+    pool_slots: int = Field(default=1, ge=1, description="Slots of the pool that one GPU task takes.")
     executor: str | None = Field(default=None, description="Airflow executor of GPU tasks, e.g. KubernetesExecutor.")
     pod_template: str | None = Field(default=None, description="Pod template file for KubernetesExecutor.")
     units_per_task: int = Field(default=8, ge=1, description="Units one task takes, so that the model loads once.")
-    retries: int = Field(default=2, ge=0)
+    retries: int = Field(default=2, ge=0, description="Retries of each task; finished units are not done again.")
 
 
 class QuestionsSpec(Location):
     """Where a job's questions come from: a JSONL or Parquet file, or a query on the warehouse."""
 
+    rules = (
+        *Location.rules,
+        Rule(("uri", "sql"), spec_rules.exactly_one_of_questions, "give exactly one of uri and sql"),
+        Rule(("sql", "storage_options", "connection_id"), spec_rules.sql_needs_no_location, "leave them out"),
+    )
+
     uri: Uri | None = Field(default=None, description="JSONL or Parquet with question_id (optional) and question.")
     sql: str | None = Field(default=None, description="A SELECT on the job's warehouse giving question_id, question.")
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> QuestionsSpec:
-        if (self.uri is None) == (self.sql is None):
-            raise ValueError("give exactly one of uri and sql")
-        return self
 
 
 class WarehouseSpec(Section):
     """The warehouse table that answers land in."""
 
-    destination: Literal["duckdb", "postgres"] = "duckdb"
-    database: str | None = Field(default=None, description="DuckDB file, or a PostgreSQL URL as ${VARIABLE}.")
-    connection_id: str | None = Field(default=None, description="Airflow connection of the PostgreSQL server.")
-    dataset: Name = Field(default="memorag", description="Schema of the tables.")
-    table: Name = Field(default="answers")
+    rules = (
+        Rule(("database", "destination"), spec_rules.database_is_postgres, "write it as postgresql://user@host/name"),
+        Rule(
+            ("destination", "database", "connection_id"),
+            spec_rules.warehouse_has_database,
+            "duckdb: set database; postgres: set database or connection_id",
+        ),
+    )
 
-    @model_validator(mode="after")
-    def _where(self) -> WarehouseSpec:
-        if self.destination == "duckdb" and not self.database:
-            raise ValueError("destination duckdb needs database, the path of the DuckDB file")
-        if self.destination == "postgres" and (self.database is None) == (self.connection_id is None):
-            raise ValueError("destination postgres needs exactly one of database and connection_id")
-        return self
+    destination: Literal["duckdb", "postgres"] = Field(default="duckdb", description="Kind of the warehouse.")
+    database: str | None = Field(
+        default=None, repr=False, description="DuckDB file, or a PostgreSQL URL as ${VARIABLE}."
+    )
+    connection_id: str | None = Field(default=None, description="Airflow connection of the PostgreSQL server.")
+    dataset: TableName = Field(default="memorag", description="Schema of the tables.")
+    table: TableName = Field(default="answers", description="One row per job, corpus version and question.")
 
 
 class JobSpec(Section):
     """A set of questions answered over each new version, or on a schedule of its own."""
 
-    kind: Literal["answers"] = "answers"
+    kind: Literal["answers"] = Field(default="answers", description="answers: one answer for each question.")
     questions: QuestionsSpec
     warehouse: WarehouseSpec
-    schedule: str | None = Field(default=None, description="Cron expression; without one, each new version triggers.")
-    channel: str | None = Field(default=None, description="Answer from this channel's version instead of the newest.")
-    clues: list[ClueKind] = Field(default=["spans", "surrogates"], description="What is recalled from memory.")
-    clue_tokens: int = Field(default=64, ge=8, le=2048)
-    shards_per_question: int = Field(default=2, ge=1, le=64)
+    schedule: Cron | None = Field(default=None, description="Cron expression; without one, each new version triggers.")
+    channel: Name | None = Field(default=None, description="Answer from this channel's version instead of the newest.")
+    clues: Annotated[list[ClueKind], Distinct] = Field(
+        default=["spans", "surrogates"], description="What is recalled from memory."
+    )
+    clue_tokens: int = Field(default=64, ge=8, le=2048, description="Clues of one kind have at most this many tokens.")
+    shards_per_question: int = Field(
+        default=2, ge=1, le=64, description="Clues are recalled from the memories of this many shards."
+    )
     evidence: int = Field(default=4, ge=1, le=64, description="Passages given to the generator.")
 
 
 class CorpusSpec(Section):
     """Everything about one corpus. See docs/corpus-spec.schema.json for editors."""
 
-    corpus: Name
-    description: str = ""
-    language: Language = "en"
+    rules = (
+        Rule(("chunking.max_tokens", "embedding.max_tokens"), spec_rules.chunk_fits_embedding, "make it smaller"),
+        Rule(("chunking.max_tokens", "sharding.max_tokens"), spec_rules.chunk_fits_shard, "make it smaller"),
+        Rule(("jobs",), spec_rules.refresh_is_no_job, "use another name"),
+    )
+
+    corpus: Name = Field(description="Name of the corpus, of its folder in the store and of its DAGs.")
+    description: str = Field(default="", description="Shown in Airflow.")
+    language: Language = Field(default="en", description="Language of the prompts.")
     source: SourceSpec
     store: StoreSpec
     chunking: ChunkingSpec = ChunkingSpec()
@@ -237,29 +235,9 @@ class CorpusSpec(Section):
     embedding: EmbeddingSpec
     index: IndexSpec = IndexSpec()
     generation: GenerationSpec = GenerationSpec()
-    schedule: str | None = Field(default=None, description="Cron expression of the refresh; none: by hand.")
+    schedule: Cron | None = Field(default=None, description="Cron expression of the refresh; none: by hand.")
     compute: ComputeSpec = ComputeSpec()
-    jobs: dict[Name, JobSpec] = Field(default_factory=dict)
-
-    @field_validator("schedule")
-    @classmethod
-    def _cron(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith("@") and len(value.split()) != 5:
-            raise ValueError("not a cron expression of five fields, nor a preset such as @daily")
-        return value
-
-    @model_validator(mode="after")
-    def _parts_fit(self) -> CorpusSpec:
-        if self.chunking.max_tokens > self.embedding.max_tokens:
-            raise ValueError(
-                f"chunking.max_tokens ({self.chunking.max_tokens}) is larger than embedding.max_tokens"
-                f" ({self.embedding.max_tokens}); the end of a chunk would not be embedded"
-            )
-        if self.memory.ratio is not None and self.memory.window > self.sharding.max_tokens:
-            raise ValueError(
-                f"memory.window ({self.memory.window}) is larger than sharding.max_tokens ({self.sharding.max_tokens})"
-            )
-        return self
+    jobs: dict[Name, JobSpec] = Field(default={}, description="Jobs by name.")
 
     def content(self) -> dict[str, Any]:
         """The parts that decide what a version holds (not where, when or by whom it is made), as JSON values."""

@@ -1,172 +1,209 @@
-"""Reading a spec file: YAML, environment variables, relative paths, and errors that a person can act on.
+"""Reading and checking a spec file, with errors that a person can act on.
 
 In:  the path of a YAML file.
 Out: a checked `CorpusSpec`.
-Wrong: no such file, not YAML, an unset variable, an unknown key, a wrong value: one `SpecError` with all of them.
+Wrong: one `SpecError` with every problem found: in the file, in single values, and between values of any sections.
 """
 
 from __future__ import annotations
 
+import copy
 import difflib
-import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from memorag_pipeline.errors import SpecError, SpecProblem
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.spec import CorpusSpec, Section
+from memorag_pipeline.spec_file import SpecFile, load
 
-_VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(:-(?P<default>[^}]*))?\}")
-_SECRET = re.compile(r"secret|password|token|\bkey\b|database", re.IGNORECASE)
-# Keys whose values are paths or URIs; a relative path there is meant from the spec's own folder.
-_PATH_KEYS = {("source", "uris"), ("store", "uri"), ("compute", "pod_template"), ("questions", "uri")}
-_FIXES = {
-    "missing": "add this key",
-    "int_type": "give a whole number",
-    "int_parsing": "give a whole number",
-    "float_type": "give a number",
-    "float_parsing": "give a number",
-    "string_type": "give a string (put it in quotes)",
-    "list_type": "give a list",
-    "dict_type": "give a mapping",
-    "model_type": "give a mapping",
+_SECRET = re.compile(r"secret|password|token\b|credential|\bkey\b|storage_option|database", re.IGNORECASE)
+_SHOULD_BE = {
+    "bool_type": "true or false",
+    "dict_type": "a mapping",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "list_type": "a list",
+    "model_type": "a mapping",
+    "string_type": "a text; put it in quotes",
 }
+# What stands in for a required key that is missing or wrong, so that the keys around it can still be checked.
+_STAND_INS: dict[str, Any] = {
+    "corpus": "unknown",
+    "source": {"uris": ["unknown"]},
+    "store": {"uri": "unknown"},
+    "memory": {"model": "unknown"},
+    "embedding": {"model": "unknown"},
+    "model": "unknown",
+    "questions": {},
+    "uri": "unknown",
+    "uris": ["unknown"],
+    "warehouse": {},
+}
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What a spec file says. With `problems`, the values at the keys in `broken` are defaults or stand-ins."""
+
+    file: SpecFile
+    spec: CorpusSpec
+    problems: tuple[SpecProblem, ...]
+    broken: frozenset[str]
 
 
 def read(path: Path) -> CorpusSpec:
     """Read `path`; SpecError lists every problem found."""
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SpecError([SpecProblem(str(path), "", "", f"cannot be read: {error.strerror}")]) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError([SpecProblem(str(path), "", "", f"is not YAML: {' '.join(str(error).split())}")]) from error
-    if not isinstance(raw, dict):
-        fix = "start with `corpus: NAME`"
-        raise SpecError([SpecProblem(str(path), "", repr(raw)[:80], "is not a mapping of keys to values", fix)])
-
-    problems: list[SpecProblem] = []
-
-    def expand(key: str, text: str) -> str:
-        return _expand_variables(text, lambda name: problems.append(_unset(path, key, name)))
-
-    values = _map_strings(raw, expand)
-    _resolve_paths(values, path.resolve().parent)
-    try:
-        spec = CorpusSpec.model_validate(values)
-    except ValidationError as error:
-        problems.extend(_explain(path, values, error))
-        raise SpecError(problems) from None
-    if problems:
-        raise SpecError(problems)
-    return spec
+    examined = examine(path)
+    if examined.problems:
+        raise SpecError(examined.problems)
+    return examined.spec
 
 
-def _unset(path: Path, key: str, name: str) -> SpecProblem:
-    return SpecProblem(
-        str(path),
-        key,
-        f"${{{name}}}",
-        "names an environment variable that is not set",
-        f"set {name}, or write ${{{name}:-default}}",
-    )
+def examine(path: Path) -> Examined:
+    """Read `path` as far as it can be read; SpecError only when it holds no mapping at all."""
+    file = load(path)
+    broken = {problem.key for problem in file.problems}
+    problems = list(file.problems)
+    spec, errors = _validate_leniently(file.values)
+    for error in errors:
+        key = _dotted(error["loc"])
+        if not _within(key, broken):
+            problems.append(_explain(file, key, error))
+    broken |= {_dotted(error["loc"]) for error in errors}
+    problems.extend(_conflicts(file, spec, broken))
+    return Examined(file, spec, tuple(sorted(problems, key=lambda problem: problem.line or 0)), frozenset(broken))
 
 
-def _expand_variables(text: str, missing: Callable[[str], None]) -> str:
-    def value(match: re.Match[str]) -> str:
-        name, default = match["name"], match["default"]
-        if name in os.environ:
-            return os.environ[name]
-        if default is None:
-            missing(name)
-        return default or ""
-
-    return _VARIABLE.sub(value, text)
-
-
-def _map_strings(value: Any, change: Callable[[str, str], str], key: str = "") -> Any:
-    if isinstance(value, str):
-        return change(key, value)
-    if isinstance(value, dict):
-        return {k: _map_strings(v, change, f"{key}.{k}" if key else str(k)) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_map_strings(v, change, f"{key}.{i}") for i, v in enumerate(value)]
-    return value
+def _validate_leniently(values: dict[str, Any]) -> tuple[CorpusSpec, list[Any]]:
+    """The spec without its wrong values, and the errors of these. Rules between keys are not looked at."""
+    values, first_errors = copy.deepcopy(values), None
+    while True:
+        try:
+            spec = CorpusSpec.model_validate(values, context={"skip_rules": True})
+            return spec, first_errors or []
+        except ValidationError as error:
+            found = error.errors(include_url=False)
+            first_errors = found if first_errors is None else first_errors
+            for item in found:
+                _mend(values, [part for part in item["loc"] if part != "[key]"], item["type"] == "missing")
 
 
-def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
-    """Make relative paths absolute, from the folder of the spec file; URIs and absolute paths stay."""
-    for section, value in list(_sections(values)):
-        for name, item in value.items():
-            local_model = name == "model" and isinstance(item, str) and item.startswith((".", "~"))
-            if (section, name) in _PATH_KEYS or local_model:
-                value[name] = _map_strings(item, lambda _, text: _absolute(text, folder))
-            if (section, name) == ("warehouse", "database") and value.get("destination", "duckdb") == "duckdb":
-                value[name] = _map_strings(item, lambda _, text: _absolute(text, folder))
+def _mend(values: dict[str, Any], loc: list[Any], missing: bool) -> None:
+    """Take the value at `loc` out (a whole list for one of its items), or put a stand-in where one is missing."""
+    parent: Any = values
+    for part in loc[:-1]:
+        below = parent.get(part)
+        if not isinstance(below, dict):
+            parent.pop(part, None)
+            return
+        parent = below
+    if missing:
+        parent[loc[-1]] = copy.deepcopy(_STAND_INS[loc[-1]])
+    else:
+        parent.pop(loc[-1], None)
 
 
-def _sections(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield name, value
-            yield from _sections(value)
+def _conflicts(file: SpecFile, spec: CorpusSpec, broken: set[str]) -> Iterator[SpecProblem]:
+    """The broken rules of all sections, but for rules that rest on a broken key."""
+    for place, section in _sections_of(spec, ""):
+        for conflict in section.conflicts():
+            if not any(_within(f"{place}{key}", broken) for key in conflict.keys):
+                key = f"{place}{conflict.keys[0]}"
+                shown = _shown(file, key, conflict.value)
+                if shown and key not in file.lines:
+                    shown += ", the default"
+                yield file.problem(key, shown, conflict.problem, conflict.fix)
 
 
-def _absolute(text: str, folder: Path) -> str:
-    if not text or "://" in text:
-        return text
-    return str((folder / Path(text).expanduser()).resolve())
+def _sections_of(section: Section, place: str) -> Iterator[tuple[str, Section]]:
+    yield place, section
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        below = value.items() if isinstance(value, dict) else [("", value)]
+        for key, item in below:
+            if isinstance(item, Section):
+                yield from _sections_of(item, f"{place}{name}.{key}." if key else f"{place}{name}.")
 
 
-def _explain(path: Path, values: dict[str, Any], error: ValidationError) -> Iterator[SpecProblem]:
-    for item in error.errors(include_url=False):
-        key = ".".join(str(part) for part in item["loc"] if part != "[key]")
-        shown = "" if item["type"] == "missing" or _SECRET.search(key) else _show(item.get("input"))
-        problem, fix = str(item["msg"]).removeprefix("Value error, "), _FIXES.get(item["type"], "")
-        if item["type"] == "extra_forbidden":
-            problem, fix = "is not a key of the spec", _suggest(item["loc"])
-        elif item["type"] == "missing":
-            problem = "is missing"
-        elif item["type"] == "string_pattern_mismatch":
-            fix = "use 2 to 63 of a-z, 0-9, _ and -, starting with a letter or digit"
-        yield SpecProblem(str(path), key, shown, problem, fix)
+def _within(key: str, places: set[str]) -> bool:
+    return any(key == place or key.startswith(f"{place}.") for place in places)
 
 
-def _show(value: Any) -> str:
-    """The value as the error shows it: short, and never a whole section, which may hold a secret."""
-    if isinstance(value, dict):
+def _dotted(loc: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in loc if part != "[key]")
+
+
+def _explain(file: SpecFile, key: str, error: Any) -> SpecProblem:
+    kind, loc = error["type"], error["loc"]
+    problem, fix = str(error["msg"]).removeprefix("Value error, ").replace("Input should", "should"), ""
+    shown = _shown(file, key, error["input"])
+    if kind == "extra_forbidden":
+        problem, fix = "is not a key of the spec", _suggest(loc)
+    elif kind == "missing":
+        description = _field_at(loc).description
+        problem, shown, fix = "is missing", "", f"add it: {description}" if description else "add this section"
+    elif kind == "string_pattern_mismatch":
+        problem, fix = "is not a name", "use a-z, 0-9, _ and - (a table's name: no -), starting with a letter"
+    elif kind in _SHOULD_BE:
+        problem = f"should be {_SHOULD_BE[kind]}"
+    elif kind in ("string_too_short", "too_short"):
+        problem, fix = "is empty", "give a value"
+    return file.problem(key, shown, problem, fix)
+
+
+def _shown(file: SpecFile, key: str, value: Any) -> str:
+    """The value as the error shows it: short, as written, and never a secret or a section that may hold one."""
+    if value is None or _SECRET.search(key) or not _is_plain(value):
         return ""
-    text = repr(value)
+    text = re.sub(r"://[^/@]*@", "://…@", file.written.get(key) or repr(value))
     return text if len(text) <= 80 else text[:77] + "…"
 
 
+def _is_plain(value: Any) -> bool:
+    items = value if isinstance(value, list) else [value]
+    return not any(isinstance(item, dict | list) for item in items)
+
+
 def _suggest(loc: tuple[int | str, ...]) -> str:
-    section = _section_at(CorpusSpec, loc[:-1])
-    known = sorted(section.model_fields) if section else []
-    near = difflib.get_close_matches(str(loc[-1]), known, n=1)
-    return f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+    section, name = _section_at(loc[:-1]), str(loc[-1])
+    near = difflib.get_close_matches(name, section.model_fields, n=1)
+    if near:
+        return f"did you mean {near[0]}?"
+    homes = [key for key, field in CorpusSpec.model_fields.items() if name in _fields_of(field)]
+    if homes:
+        return f"it belongs under {' or '.join(homes)}"
+    return f"known here: {', '.join(section.model_fields)}"
 
 
-def _section_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseModel] | None:
-    """The model that describes the place `loc` of the spec; names of a mapping (jobs) are stepped over."""
-    found: type[BaseModel] | None = model
+def _field_at(loc: tuple[int | str, ...]) -> FieldInfo:
+    return _section_at(loc[:-1]).model_fields[str(loc[-1])]
+
+
+def _section_at(loc: tuple[int | str, ...]) -> type[BaseModel]:
+    """The model that describes the place `loc` of the spec; the names of jobs are stepped over."""
+    section: type[BaseModel] = CorpusSpec
     for part in loc:
-        if found is None:
-            return None
-        if str(part) in found.model_fields:
-            annotation = found.model_fields[str(part)].annotation
-            found = next(_models_in(annotation), None)
-    return found
+        if str(part) in section.model_fields:
+            section = next(_models_in(section.model_fields[str(part)].annotation), section)
+    return section
+
+
+def _fields_of(field: FieldInfo) -> dict[str, FieldInfo]:
+    section = next(_models_in(field.annotation), None)
+    return section.model_fields if section else {}
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
-    elif get_origin(annotation) is not None or isinstance(annotation, UnionType | type(Union[int, str])):  # noqa: UP007
-        for argument in get_args(annotation):
-            yield from _models_in(argument)
+    for argument in get_args(annotation):
+        yield from _models_in(argument)

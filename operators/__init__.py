@@ -1,0 +1,29 @@
+"""Airflow operators of the MemoRAG pipeline, imported when used: Airflow loads this package at every start."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_MODULES = {
+    "InventoryOperator": "refresh",
+    "ExtractOperator": "refresh",
+    "ShardOperator": "refresh",
+    "MemorizeOperator": "refresh",
+    "EmbedOperator": "refresh",
+    "IndexOperator": "refresh",
+    "PublishOperator": "refresh",
+    "version_asset": "refresh",
+    "RouteOperator": "answers",
+    "RecallOperator": "answers",
+    "GenerateOperator": "answers",
+    "LoadOperator": "answers",
+    "WorkListOperator": "work_list",
+}
+__all__ = [*_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,16 +1,34 @@
-"""Shared fixtures. Nothing that a test does leaves the repository's `.memorag/` folder and pytest's temporary folders."""
+"""Shared fixtures. What tests write stays in the repository's `.memorag/` folder and in temporary folders."""
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
 
-# Before anything imports Airflow (dlt does) or a model library.
+# A fresh Airflow home for each test process, set before anything imports Airflow (dlt does, too).
+_AIRFLOW_HOME = tempfile.mkdtemp(prefix="memorag-test-airflow-")
+atexit.register(shutil.rmtree, _AIRFLOW_HOME, ignore_errors=True)
+os.environ |= {
+    "AIRFLOW_HOME": _AIRFLOW_HOME,
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{_AIRFLOW_HOME}/airflow.db",
+    "AIRFLOW__LOGGING__BASE_LOG_FOLDER": f"{_AIRFLOW_HOME}/logs",
+    "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+}
+
+# Before anything imports a model library.
 os.environ.setdefault("MEMORAG_CACHE", str(REPOSITORY / ".memorag" / "cache"))
-os.environ.setdefault("AIRFLOW_HOME", str(REPOSITORY / ".memorag" / "test-airflow"))
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-pytest_plugins = ["tests.fixtures.corpus", "tests.fixtures.postgres", "tests.fixtures.s3"]
+pytest_plugins = [
+    "tests.fixtures.airflow",
+    "tests.fixtures.corpus",
+    "tests.fixtures.postgres",
+    "tests.fixtures.s3",
+]

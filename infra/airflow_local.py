@@ -1,0 +1,209 @@
+"""The full local Airflow on loopback: api-server, scheduler, dag-processor and triggerer.
+
+In:  `python infra/airflow_local.py`, which `make airflow` calls; all state lies in `.memorag/airflow`.
+Out: the address of the UI, once everything is healthy. Ctrl-C stops everything.
+Wrong: a taken port, or a component that ends, stops the rest; the message names the component's log.
+
+Everybody who can reach the port is admin (SimpleAuthManager), so all servers listen on the loopback address alone.
+Tasks run as processes of the LocalExecutor; their logs are read from disk, so no log server is started.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+HOST = "127.0.0.1"
+COMPONENTS = {
+    "api-server": ["api-server", "--host", HOST, "--workers", "1"],
+    "scheduler": ["scheduler", "--skip-serve-logs"],
+    "dag-processor": ["dag-processor"],
+    "triggerer": ["triggerer", "--skip-serve-logs"],
+}
+
+
+class StackError(Exception):
+    """The stack could not start, or did not stay up."""
+
+
+class LocalAirflow:
+    """The processes of a local Airflow whose state is in `home`; use it as a context manager."""
+
+    def __init__(self, home: Path, port: int, environment: Mapping[str, str] | None = None) -> None:
+        self.home, self.port = home, port
+        self.url = f"http://{HOST}:{port}"
+        self.environment = {**os.environ, **settings(home, port), **(environment or {})}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> LocalAirflow:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self, seconds: float = 120) -> None:
+        """Migrate the database, start all components and wait until they report to be healthy."""
+        with socket.socket() as probe:
+            if probe.connect_ex((HOST, self.port)) == 0:
+                raise StackError(f"port {self.port} is taken; stop what listens there, or choose another with --port")
+        self.home.mkdir(parents=True, exist_ok=True)
+        if self._open("migrate", ["db", "migrate"]).wait() != 0:
+            raise StackError(self._ended("migrate"))
+        for name, arguments in COMPONENTS.items():
+            port = ["--port", str(self.port)] if name == "api-server" else []
+            self._processes[name] = self._open(name, [*arguments, *port])
+        deadline = time.monotonic() + seconds
+        while not self.is_healthy():
+            self.require_running()
+            if time.monotonic() > deadline:
+                raise StackError(f"not healthy after {seconds:.0f} s; see the logs in {self.home}")
+            time.sleep(0.5)
+
+    def stop(self) -> None:
+        """Stop all components with everything that they started."""
+        for name, process in reversed(self._processes.items()):
+            self._signal(process, signal.SIGTERM)
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                print(f"{name} does not stop; killing it", file=sys.stderr)
+            # A component may leave children behind: executor workers, the web server's worker.
+            self._signal(process, signal.SIGKILL)
+            process.wait()
+        self._processes.clear()
+
+    def require_running(self) -> None:
+        """Raise StackError when a component has ended."""
+        for name, process in self._processes.items():
+            if process.poll() is not None:
+                raise StackError(self._ended(name))
+
+    def is_healthy(self) -> bool:
+        """Whether the database and all components report to be healthy."""
+        try:
+            parts = self.call("GET", "/api/v2/monitor/health", token=False)
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            return False
+        names = ("metadatabase", "scheduler", "triggerer", "dag_processor")
+        return all((parts.get(name) or {}).get("status") == "healthy" for name in names)
+
+    def call(self, method: str, path: str, body: Any = None, token: bool = True) -> Any:
+        """Call the REST API and return the JSON answer; HTTPError as the server answers."""
+        headers = {"Content-Type": "application/json"}
+        if token:
+            headers["Authorization"] = f"Bearer {self.call('GET', '/auth/token', token=False)['access_token']}"
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}{path}", data, headers, method=method)
+        # No proxy: a configured one would be asked for the loopback address.
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def log(self, name: str) -> Path:
+        """The log file of a component."""
+        return self.home / f"{name}.log"
+
+    def _open(self, name: str, arguments: list[str]) -> subprocess.Popen[bytes]:
+        with self.log(name).open("wb") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "airflow", *arguments],
+                env=self.environment,
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _ended(self, name: str) -> str:
+        tail = "\n".join(self.log(name).read_text(errors="replace").splitlines()[-15:])
+        return f"{name} ended; its log {self.log(name)} ends with:\n{tail}"
+
+    @staticmethod
+    def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            return
+
+
+def settings(home: Path, port: int) -> dict[str, str]:
+    """Airflow's configuration as environment variables, which all components share."""
+    memorag = REPOSITORY / ".memorag"
+    return {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        # Each task that loads a model takes memory for it: as many at once as a small machine bears.
+        "AIRFLOW__CORE__PARALLELISM": "2",
+        "AIRFLOW__CORE__AUTH_MANAGER": (
+            "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
+        ),
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://{HOST}:{port}/execution/",
+        "AIRFLOW__API__BASE_URL": f"http://{HOST}:{port}",
+        "AIRFLOW__API__SECRET_KEY": secrets.token_hex(),
+        "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(),
+        # A changed spec should show soon.
+        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
+        "MEMORAG_HOME": os.environ.get("MEMORAG_HOME", str(memorag)),
+        "MEMORAG_CACHE": os.environ.get("MEMORAG_CACHE", str(memorag / "cache")),
+        "NO_PROXY": HOST,
+        "no_proxy": HOST,
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def main() -> None:
+    """Start the stack and keep it until Ctrl-C."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--port", type=int, default=8080, help="port of the UI and the API (default 8080)")
+    port = parser.parse_args().port
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    stack = LocalAirflow(REPOSITORY / ".memorag" / "airflow", port)
+    write_demo_source(Path(stack.environment["MEMORAG_HOME"]) / "source")
+    print("Starting api-server, scheduler, dag-processor and triggerer; this takes about half a minute.", flush=True)
+    try:
+        with stack:
+            print(f"Airflow is ready: {stack.url} (no login). Logs: {stack.home}. Ctrl-C stops it.", flush=True)
+            while True:
+                time.sleep(1)
+                stack.require_running()
+    except StackError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        print("\nStopped.")
+
+
+def write_demo_source(folder: Path) -> None:
+    """Write the documents of the demo corpus, unless `make demo` did; its DAG would find nothing to refresh."""
+    if not folder.exists():
+        from memorag_pipeline.demo import MOST_CHARACTERS, write_source
+
+        write_source(folder, MOST_CHARACTERS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""The command `memorag`: the same stages as in Airflow, in this process, and a look into what they published.
+
+In:  the command line.
+Out: text or JSON on stdout, progress on stderr.
+Wrong: one clear message on stderr and an exit code that tells the kind of error; see `cli_screen.EXIT_CODES`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from memorag_pipeline import cli_versions, cli_work
+from memorag_pipeline.cli_screen import EXIT_CODES, print_error
+from memorag_pipeline.errors import MemoragError
+
+_HELP = """Turn a corpus in object storage into a versioned memory, and answer from it in bulk.
+
+SPEC is the YAML file of a corpus. TARGET is a SPEC, or the root of a published corpus: the store's URI with the \
+corpus's name, such as s3://bucket/kb/handbook. VERSION is a number, or the name of a channel."""
+
+
+class _Commands(TyperGroup):
+    """Turns errors that a person can act on into a message and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except MemoragError as error:
+            print_error(error)
+            raise typer.Exit(error.exit_code) from error
+
+
+app = typer.Typer(
+    name="memorag",
+    cls=_Commands,
+    help=_HELP,
+    epilog="\n".join(["Exit codes:", *(f"{code}  {meaning}" for code, meaning in EXIT_CODES.items())]),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from memorag_pipeline import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the program's version.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+for command in (
+    cli_work.validate,
+    cli_work.schema,
+    cli_work.refresh,
+    cli_work.answer,
+    cli_work.ask,
+    cli_versions.versions,
+    cli_versions.show,
+    cli_versions.diff,
+    cli_versions.promote,
+    cli_versions.verify,
+):
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point of the program."""
+    app()

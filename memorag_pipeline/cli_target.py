@@ -1,0 +1,88 @@
+"""What the arguments of a command name: a spec file, a published corpus, a version or a channel.
+
+In:  SPEC, TARGET and VERSION as they stand on the command line.
+Out: a `Pipeline`, a `CorpusStore`, a version number.
+Wrong: `SpecError` with all problems of a spec, `NotFoundError` for a version or channel that does not exist.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from memorag_pipeline.errors import NotFoundError, SpecError, SpecProblem
+
+if TYPE_CHECKING:
+    from memorag_pipeline.pipeline import Pipeline
+    from memorag_pipeline.spec_reader import Examined
+    from memorag_pipeline.storage import CorpusStore
+
+SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="Spec file of the corpus.")]
+TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help="Spec file, or root of a published corpus.")]
+VersionArgument = Annotated[
+    str | None, typer.Argument(metavar="VERSION", help="Number or channel; the newest version by default.")
+]
+VersionOption = Annotated[
+    str | None, typer.Option("--version", metavar="VERSION", help="Number or channel; the newest version by default.")
+]
+
+# Sections that the checks against models and installed packages rest on.
+_CHECKED = ("chunking", "sharding", "memory", "embedding", "index", "generation", "jobs")
+
+
+def examine_spec(path: Path) -> tuple[Examined | None, list[SpecProblem]]:
+    """A spec file as far as it can be read, and all its problems, those with models and packages included."""
+    from memorag_pipeline.preflight import check
+    from memorag_pipeline.spec_reader import examine
+
+    try:
+        examined = examine(path)
+    except SpecError as error:
+        return None, list(error.problems)
+    problems = list(examined.problems)
+    if not any(key.partition(".")[0] in _CHECKED for key in examined.broken):
+        found = check(examined.spec, str(path))
+        problems += [examined.file.problem(item.key, item.value, item.problem, item.fix) for item in found]
+    return examined, problems
+
+
+def pipeline_of(path: Path) -> Pipeline:
+    """The pipeline of a spec file, checked as by `memorag validate`."""
+    from memorag_pipeline.pipeline import Pipeline
+
+    examined, problems = examine_spec(path)
+    if examined is None or problems:
+        raise SpecError(problems)
+    return Pipeline(examined.spec)
+
+
+def store_of(target: str) -> CorpusStore:
+    """The store of a spec file's corpus, or the one at a root URI."""
+    if is_spec_file(target):
+        from memorag_pipeline.pipeline import Pipeline
+        from memorag_pipeline.spec import read_spec
+
+        return Pipeline(read_spec(target)).store
+    from memorag_pipeline.storage import CorpusStore
+
+    return CorpusStore(target)
+
+
+def is_spec_file(target: str) -> bool:
+    """Whether TARGET is a spec file and not the root of a corpus."""
+    return target.endswith((".yaml", ".yml"))
+
+
+def version_of(store: CorpusStore, version: str | None) -> int:
+    """The number of VERSION: itself, the one that a channel points to, or the newest."""
+    if version is not None:
+        return int(version) if version.isdecimal() else store.channels.version(version)
+    newest = store.versions.newest()
+    if newest is None:
+        raise NotFoundError(
+            f"{store.uri} holds no version; the root of a corpus is the store's URI with the corpus's name,"
+            " and `memorag refresh SPEC` publishes its first version"
+        )
+    return newest

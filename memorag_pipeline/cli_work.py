@@ -1,0 +1,157 @@
+"""Commands that work from a spec: validate, schema, refresh, answer, ask.
+
+In:  SPEC, and the name of a job or a question.
+Out: a summary of what was done, or the answer; with --json the same as data.
+Wrong: every problem of a spec at once (exit code 3); what a stage raises, with its exit code.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from memorag_pipeline.cli_screen import Json, Verbose, counts_text, print_error, print_json, print_table, say, working
+from memorag_pipeline.cli_target import (
+    SpecArgument,
+    TargetArgument,
+    VersionOption,
+    examine_spec,
+    pipeline_of,
+    store_of,
+    version_of,
+)
+from memorag_pipeline.errors import QuestionError, SpecError
+
+if TYPE_CHECKING:
+    from memorag_pipeline.runner import AnswerResult, RefreshResult
+
+_SHOWN_OF_A_PASSAGE = 200
+
+
+def validate(
+    specs: Annotated[list[Path], typer.Argument(metavar="SPEC...", help="Spec files.")],
+    json_output: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Check spec files and print everything that is wrong with them."""
+    with working(verbose):
+        problems = {path: examine_spec(path)[1] for path in specs}
+    if json_output:
+        print_json({str(path): found for path, found in problems.items()})
+    for path, found in problems.items():
+        if json_output:
+            continue
+        if found:
+            print_error(SpecError(found))
+        else:
+            say(f"[green]{path} is right[/]")
+    if any(problems.values()):
+        raise typer.Exit(SpecError.exit_code)
+
+
+def schema(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables of docs/corpus-spec.md.")] = False,
+) -> None:
+    """Print the JSON schema of a spec, for editors."""
+    if markdown:
+        from memorag_pipeline import spec_reference
+
+        typer.echo(spec_reference.markdown(), nl=False)
+    else:
+        from memorag_pipeline.spec import json_schema
+
+        print_json(json_schema())
+
+
+def refresh(spec: SpecArgument, json_output: Json = False, verbose: Verbose = False) -> None:
+    """Bring a corpus up to date and publish a version, if anything changed."""
+    with working(verbose):
+        from memorag_pipeline import runner
+
+        pipeline = pipeline_of(spec)
+        result = runner.refresh(pipeline, f"cli-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}")
+    if json_output:
+        print_json(result)
+        return
+    _print_stages(f"Refresh of {pipeline.spec.corpus}", result)
+    if result.created:
+        say(f"[bold green]version {result.version} is published[/] at {result.uri}")
+    else:
+        say(f"nothing changed; version {result.version} stays the newest at {result.uri}")
+
+
+def answer(
+    spec: SpecArgument,
+    job: Annotated[str, typer.Argument(metavar="JOB", help="Name of a job in the spec.")],
+    version: VersionOption = None,
+    json_output: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Run a job's questions over a version and load the answers into its warehouse."""
+    with working(verbose):
+        from memorag_pipeline import runner
+
+        pipeline = pipeline_of(spec)
+        number = None if version is None else version_of(pipeline.store, version)
+        result = runner.answer(pipeline, job, number)
+    if json_output:
+        print_json(result)
+        return
+    _print_stages(f"Job {job} of {pipeline.spec.corpus}", result)
+    say(f"[bold green]{result.rows} rows[/] over version {result.version} are in {result.warehouse}")
+
+
+def ask(
+    target: TargetArgument,
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="The question, in quotes.")],
+    version: VersionOption = None,
+    json_output: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Answer one question from a version, with the evidence."""
+    with working(verbose):
+        from memorag_pipeline.version import Version
+
+        store = store_of(target)
+        opened = Version(store, version_of(store, version))
+        (found,) = opened.answer([question])
+    if json_output:
+        print_json(found)
+    if found.status == "error":
+        raise QuestionError(found.error)
+    if json_output:
+        return
+    say(
+        f"[bold]{escape(found.answer)}[/]\n" if found.answer else f"no answer: {escape(found.error or 'it is empty')}\n"
+    )
+    print_table(
+        f"Evidence, version {opened.number} of {opened.uri}",
+        ["document", "characters", "score", "text"],
+        [
+            [
+                passage.uri.rpartition("/")[2],
+                f"{passage.start}-{passage.end}",
+                f"{passage.score:.2f}",
+                _start(passage.text),
+            ]
+            for passage in found.evidence
+        ],
+    )
+
+
+def _print_stages(title: str, result: RefreshResult | AnswerResult) -> None:
+    rows: list[list[Any]] = [
+        [stage, counts_text(counts) or "nothing to do", result.seconds[stage]]
+        for stage, counts in result.counts.items()
+    ]
+    print_table(title, ["stage", "counts", "seconds"], rows)
+
+
+def _start(text: str) -> str:
+    """The start of a passage, on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN_OF_A_PASSAGE else f"{line[: _SHOWN_OF_A_PASSAGE - 1]}…"

@@ -1,0 +1,110 @@
+"""What the newest version already knows about the documents, so that a refresh costs what the change costs.
+
+In:  the corpus's store.
+Out: the objects of that version's inventory, and the document, chunk and quarantine rows of single documents.
+Wrong: a blob that is missing or altered: `CorruptBlobError` that names it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection
+from functools import cached_property
+from typing import Any
+
+import pyarrow.compute as pc
+
+from memorag_pipeline.corpus.grouping import group_by_priority
+from memorag_pipeline.corpus.source import SourceObject
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.storage import BlobRef, Manifest, ManifestBlob, ModelRecord
+
+Row = dict[str, Any]
+
+
+class Parent:
+    """A published version as the parent of a refresh."""
+
+    def __init__(self, pipeline: Pipeline, number: int) -> None:
+        self._blobs = pipeline.store.blobs
+        self.number = number
+        self.manifest: Manifest = pipeline.store.versions.manifest(number)
+
+    @classmethod
+    def newest(cls, pipeline: Pipeline) -> Parent | None:
+        """The newest version, None before the first one."""
+        number = pipeline.store.versions.newest()
+        return None if number is None else cls(pipeline, number)
+
+    @cached_property
+    def objects(self) -> dict[str, SourceObject]:
+        """The inventory by document id, in order of URI."""
+        rows = [row for blob in self.manifest.of_role("inventory") for row in self._rows(blob)]
+        return {row["document_id"]: SourceObject.from_row(row) for row in rows}
+
+    @cached_property
+    def quarantined(self) -> dict[str, Row]:
+        """Quarantine rows by document id."""
+        rows = [row for blob in self.manifest.of_role("quarantine") for row in self._rows(blob)]
+        return {row["document_id"]: row for row in rows}
+
+    def made_with(self, spec_fingerprint: str, models: Collection[ModelRecord]) -> bool:
+        """Whether the version was made with this spec and these models."""
+        digests = {model.role: model.digest for model in self.manifest.models}
+        return self.manifest.spec_fingerprint == spec_fingerprint and all(
+            digests.get(model.role) == model.digest for model in models
+        )
+
+    def source_digests(self, document_ids: Collection[str]) -> dict[str, str]:
+        """SHA-256 of the source bytes of those of the documents whose bytes were read."""
+        rows = [*self.rows("documents", document_ids, ["document_id", "source_digest"]), *self.quarantined.values()]
+        wanted = set(document_ids)
+        return {
+            row["document_id"]: row["source_digest"]
+            for row in rows
+            if row["source_digest"] is not None and row["document_id"] in wanted
+        }
+
+    def rows(self, role: str, document_ids: Collection[str], columns: list[str] | None = None) -> list[Row]:
+        """Rows of "documents" or "chunks" that belong to the documents, in order."""
+        parts: defaultdict[int, list[str]] = defaultdict(list)
+        for document_id in document_ids:
+            if document_id in self._part_of:
+                parts[self._part_of[document_id]].append(document_id)
+        blobs = self.manifest.of_role(role)
+        return [row for part in sorted(parts) for row in self._rows(blobs[part], columns, parts[part])]
+
+    def part_of(self, document_id: str) -> int | None:
+        """Number of the part that holds the document."""
+        return self._part_of.get(document_id)
+
+    def part(self, number: int) -> tuple[list[SourceObject], BlobRef]:
+        """The objects of a part, and its document table."""
+        return self._parts[number], self.manifest.of_role("documents")[number].ref
+
+    @cached_property
+    def _parts(self) -> list[list[SourceObject]]:
+        """The parts: a pure function of the inventory, so they are not stored."""
+        objects = list(self.objects.values())
+        parts = group_documents(list(self.objects), self.manifest.spec["source"]["documents_per_part"])
+        # A version that was grouped by other rules has other parts; nothing can be taken from it by part.
+        known = len(parts) == len(self.manifest.of_role("documents"))
+        return [objects[part.start : part.stop] for part in parts] if known else []
+
+    @cached_property
+    def _part_of(self) -> dict[str, int]:
+        return {item.document_id: number for number, part in enumerate(self._parts) for item in part}
+
+    def _rows(
+        self, blob: ManifestBlob, columns: list[str] | None = None, document_ids: list[str] | None = None
+    ) -> list[Row]:
+        table = self._blobs.get_table(blob.ref, columns, f"{blob.path} of version {self.number}")
+        if document_ids is not None:
+            table = table.filter(pc.field("document_id").isin(document_ids))
+        rows: list[Row] = table.to_pylist()
+        return rows
+
+
+def group_documents(document_ids: list[str], documents_per_part: int) -> list[range]:
+    """The parts of an inventory: runs of documents in order of URI."""
+    return group_by_priority(document_ids, [1] * len(document_ids), documents_per_part)

@@ -1,0 +1,62 @@
+"""Sections: the pieces of a document that fit into one shard. Nearly every document is one section.
+
+In:  a document's text and its chunks.
+Out: runs of whole chunks that together cover the text, each with the memory model's tokens of its rendered form.
+Wrong: a single chunk whose rendered form is too long is a section all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from memorag_pipeline.corpus.chunk import Chunk, chunk_borders
+from memorag_pipeline.corpus.grouping import group_by_priority
+from memorag_pipeline.corpus.tokens import TokenCounter
+
+# A text with more characters than this per token that is allowed is not tokenized as a whole to see whether it fits.
+_CHARACTERS_PER_TOKEN = 8
+
+
+@dataclass(frozen=True)
+class Section:
+    """Characters `start` to `end` of a document; `tokens` of the memory model, heading included."""
+
+    start: int
+    end: int
+    tokens: int
+
+
+class Sectioner:
+    """Cuts documents into sections. `render` gives the form in which a section is memorized (uri, title, text)."""
+
+    def __init__(self, counter: TokenCounter, max_tokens: int, render: Callable[[str, str, str], str]) -> None:
+        self._counter, self._max, self._render = counter, max_tokens, render
+
+    def cut(self, uri: str, title: str, text: str, chunks: list[Chunk]) -> list[Section]:
+        """The sections of one document; borders depend on the chunks next to them, so an edit moves few."""
+
+        def section(start: int, end: int) -> Section:
+            return Section(start, end, self._counter.count(self._render(uri, title, text[start:end])))
+
+        if len(text) <= self._max * _CHARACTERS_PER_TOKEN:
+            whole = section(0, len(text))
+            if whole.tokens <= self._max:
+                return [whole]
+        borders = chunk_borders(chunks, len(text))
+        keys = [chunk.chunk_id for chunk in chunks]
+        weights = self._counter.counts([text[start:end] for start, end in borders])
+        room = max(self._max - self._counter.count(self._render(uri, title, "")), 1)
+        sections: list[Section] = []
+        pending = group_by_priority(keys, weights, room)[::-1]
+        while pending:
+            run = pending.pop()
+            found = section(borders[run.start][0], borders[run.stop - 1][1])
+            if found.tokens <= self._max or len(run) == 1:
+                sections.append(found)
+                continue
+            # Text and heading together gave more tokens than apart: cut once more.
+            parts = slice(run.start, run.stop)
+            halves = group_by_priority(keys[parts], weights[parts], sum(weights[parts]) - 1)
+            pending += [range(run.start + half.start, run.start + half.stop) for half in reversed(halves)]
+        return sections

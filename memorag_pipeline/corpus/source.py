@@ -1,0 +1,216 @@
+"""The source of a corpus: listing and reading its objects, over fsspec.
+
+In:  the source section of a spec.
+Out: the objects that match its globs, and their bytes.
+Wrong: missing bucket or folder, no permission, no connection: `StorageError` with the URI. One object that is gone
+       or forbidden: `Refused`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.utils import glob_translate
+
+from memorag_pipeline.corpus.refusal import Refused
+from memorag_pipeline.digests import text_digest
+from memorag_pipeline.errors import MissingDependencyError, StorageError
+from memorag_pipeline.spec import SourceSpec
+from memorag_pipeline.storage.credentials import options_for
+
+logger = logging.getLogger(__name__)
+
+_MODIFIED = ("mtime", "LastModified", "last_modified", "modified", "updated", "created")
+# Denials that may concern one object alone, an archived one for instance; an expired token concerns all of them.
+_FORBIDDEN = {"", "AccessDenied", "403", "Forbidden", "InvalidObjectState"}
+_CLIENT_ERRORS = {"botocore", "aiobotocore", "aiohttp"}  # what s3fs lets through as it is
+
+
+@dataclass(frozen=True)
+class SourceObject:
+    """One object of the source as listed. `modified` (ISO 8601, UTC) only counts where the store gives no etag."""
+
+    uri: str
+    size: int
+    etag: str | None
+    modified: str | None
+
+    @cached_property
+    def document_id(self) -> str:
+        """Stable id of the document: 16 hex digits of the SHA-256 of its URI."""
+        return text_digest(self.uri)[:16]
+
+    @property
+    def identity(self) -> tuple[int, str | None]:
+        """What must be the same for the content to be taken as the same without reading it."""
+        return self.size, self.etag or self.modified
+
+    def row(self) -> dict[str, Any]:
+        """The object as a row of the inventory."""
+        return {"document_id": self.document_id, **asdict(self)}
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> SourceObject:
+        """The object of an inventory row."""
+        return cls(row["uri"], row["size"], row["etag"], row["modified"])
+
+
+class Source:
+    """The objects of a source. Safe to read from in several threads."""
+
+    def __init__(self, spec: SourceSpec) -> None:
+        self._include = [re.compile(glob_translate(pattern)) for pattern in spec.include]
+        self._exclude = [re.compile(glob_translate(pattern)) for pattern in spec.exclude]
+        options = options_for(spec)
+        self._roots = [(uri, *_open(uri, options)) for uri in spec.uris]
+        self._filesystems = {fs.unstrip_protocol(root).partition("://")[0]: fs for _, fs, root in self._roots}
+
+    def list(self) -> list[SourceObject]:
+        """All objects that the globs admit, sorted by URI, each once."""
+        found: dict[str, SourceObject] = {}
+        for uri, fs, root in self._roots:
+            for path, info in _find(uri, fs, root):
+                name = path[len(root) :].lstrip("/") or path.rsplit("/", 1)[-1]
+                if self._admits(name):
+                    item = _describe(_uri_of(fs, path), info)
+                    found[item.uri] = item
+        return [found[uri] for uri in sorted(found)]
+
+    def read(self, uri: str, limit: int) -> tuple[bytes, SourceObject]:
+        """The bytes of an object, at most `limit` + 1 of them, and the object as it was when they were read."""
+        fs = self._filesystems[uri.partition("://")[0]]
+        path = _path_of(fs, uri)
+        try:
+            with fs.open(path, "rb") as file:
+                data = file.read(limit + 1)
+                # s3fs asks for exactly the object that `details` describes (If-Match).
+                info = getattr(file, "details", None) or fs.info(path)
+        except FileNotFoundError as error:
+            self._require_roots(fs, error)
+            raise Refused("download_failed", "is gone since it was listed") from None
+        except Exception as error:
+            code = _error_code(error)
+            if code in {"PreconditionFailed", "412"}:
+                raise Refused("download_failed", "changed while it was read") from None
+            if isinstance(error, PermissionError) and code in _FORBIDDEN:
+                raise Refused("download_failed", "permission denied") from None
+            if explained := _explain(error, "read", uri):
+                raise explained from error
+            raise
+        return bytes(data), _describe(uri, info)
+
+    def _require_roots(self, fs: Any, error: FileNotFoundError) -> None:
+        """One object may go away; a whole bucket or folder must not look like many objects that did."""
+        for uri, other, root in self._roots:
+            if other is fs and not _exists(fs, root):
+                raise _missing(uri) from error
+
+    def _admits(self, name: str) -> bool:
+        if any(pattern.match(name) for pattern in self._exclude):
+            return False
+        return any(pattern.match(name) for pattern in self._include)
+
+
+def _open(uri: str, options: dict[str, Any]) -> tuple[Any, str]:
+    try:
+        fs, root = fsspec.core.url_to_fs(uri, **options)
+    except ImportError as error:
+        raise MissingDependencyError(f"source {uri}: {error}") from error
+    except ValueError as error:
+        raise StorageError(f"source {uri}: not a place that fsspec knows ({error})") from error
+    return fs, root.rstrip("/")
+
+
+def _find(uri: str, fs: Any, root: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Path and description of every file below `root`. Links to files count as files, links to folders are skipped."""
+    local = isinstance(fs, LocalFileSystem)
+    fs.invalidate_cache()
+    try:
+        # A folder that cannot be listed must not look like one whose documents were removed.
+        found = fs.find(root, detail=True, **({"on_error": "raise"} if local else {}))
+        if not found and not _exists(fs, root):
+            raise FileNotFoundError(root)
+    except FileNotFoundError as error:
+        raise _missing(uri) from error
+    except Exception as error:
+        if explained := _explain(error, "list", uri):
+            raise explained from error
+        raise
+    skipped = 0
+    for path, info in found.items():
+        if info.get("islink"):
+            try:
+                info = fs.info(path)
+            except OSError:
+                info = {"type": "broken link"}
+        if info["type"] == "file" and not path.endswith("/"):
+            yield path, info
+        else:
+            skipped += 1
+    if skipped:
+        logger.warning("%s: %d links to folders and special files were passed over", uri, skipped)
+
+
+def _exists(fs: Any, root: str) -> bool:
+    """Whether the bucket or the local folder is there. Stores that have no folders know no other answer than yes."""
+    if isinstance(fs, MemoryFileSystem):
+        return True
+    return bool(fs.exists(root if isinstance(fs, LocalFileSystem) else root.split("/")[0]))
+
+
+def _missing(uri: str) -> StorageError:
+    return StorageError(f"source {uri}: there is no such bucket or folder; create it, or correct the URI")
+
+
+def _describe(uri: str, info: dict[str, Any]) -> SourceObject:
+    etag = info.get("ETag") or info.get("etag")
+    if etag:
+        return SourceObject(uri, int(info["size"]), etag.strip('"'), None)
+    modified = next((info[name] for name in _MODIFIED if info.get(name) is not None), None)
+    if isinstance(modified, int | float):
+        modified = datetime.fromtimestamp(modified, UTC)
+    if isinstance(modified, datetime):
+        modified = modified.astimezone(UTC).isoformat(timespec="microseconds")
+    return SourceObject(uri, int(info["size"]), None, modified)
+
+
+def _uri_of(fs: Any, path: str) -> str:
+    """URI of a path; bytes of a local name that are not UTF-8 are written as \\xNN."""
+    uri: str = fs.unstrip_protocol(path)
+    return uri.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _path_of(fs: Any, uri: str) -> str:
+    path: str = fs._strip_protocol(uri)
+    if "\\x" in path and isinstance(fs, LocalFileSystem) and not os.path.lexists(path):
+        named = re.sub(rb"\\x([0-9a-f]{2})", lambda match: bytes.fromhex(match[1].decode()), os.fsencode(path))
+        return os.fsdecode(named)
+    return path
+
+
+def _error_code(error: BaseException) -> str:
+    """The error code of an S3 response, empty for everything else."""
+    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+
+
+def _explain(error: Exception, action: str, uri: str) -> StorageError | None:
+    """What to say about a failed access; None for a bug, which stays what it is."""
+    if isinstance(error, PermissionError):
+        return StorageError(f"cannot {action} source {uri}: permission denied; check the credentials and their rights")
+    if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _CLIENT_ERRORS:
+        return StorageError(
+            f"cannot {action} source {uri}: {type(error).__name__}: {error};"
+            " check the endpoint, the credentials and the network"
+        )
+    return None

@@ -1,0 +1,286 @@
+"""The demo: the whole way on the Python language reference, through the real Airflow DAGs, in this process.
+
+In:  `pydoc_data.topics`, which ships with CPython, and the spec `dags/corpora/python_reference.yaml`.
+Out: versions, answers and a DuckDB warehouse below `.memorag/`; nothing is written outside of it.
+Wrong: a failed DAG run ends the demo with the end of its log; the whole log is in `.memorag/demo.log`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+
+from memorag_pipeline import progress
+from memorag_pipeline.progress_rich import reporter_for
+from memorag_pipeline.spec import read_spec
+
+if TYPE_CHECKING:
+    from memorag_pipeline.pipeline import Pipeline
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+HOME = REPOSITORY / ".memorag"
+DAGS = REPOSITORY / "dags"
+SPEC = DAGS / "corpora" / "python_reference.yaml"
+LOG = HOME / "demo.log"
+# Each memorized token of the demo's model takes 23 kB, and the demo should stay below 1 GB of disk.
+MOST_CHARACTERS = 75_000
+EDITED = "lambda"
+EDIT = """
+A lambda expression can be called on the spot, as in "(lambda x: x + 1)(2)",
+though a function with a name is easier to read.
+"""
+
+
+class CountingReporter:
+    """Passes progress on, and counts what was really done, so that the demo can say what a refresh cost."""
+
+    def __init__(self, shown: progress.Reporter) -> None:
+        self._shown = shown
+        self._done: Counter[str] = Counter()
+
+    def start(self, name: str, total: float | None, unit: str) -> progress.Bar:
+        """As `progress.Reporter`."""
+        return _CountedBar(self._shown.start(name, total, unit), name, self._done)
+
+    def finish(self, bar: progress.Bar) -> None:
+        """As `progress.Reporter`."""
+        self._shown.finish(bar.shown if isinstance(bar, _CountedBar) else bar)
+
+    def take(self) -> Counter[str]:
+        """What was done since the last call, by name of the bar."""
+        done = self._done.copy()
+        self._done.clear()
+        return done
+
+
+@dataclass(frozen=True)
+class _CountedBar:
+    shown: progress.Bar
+    name: str
+    done: Counter[str]
+
+    def advance(self, amount: float = 1) -> None:
+        """As `progress.Bar`."""
+        self.done[self.name] += int(amount)
+        self.shown.advance(amount)
+
+
+def main() -> None:
+    """Run the demo; `--full` takes all documents."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--full", action="store_true", help="take all documents (about 3 GB of disk)")
+    full = parser.parse_args().full
+    if not SPEC.exists():
+        sys.exit(f"{SPEC} is not there: the demo runs from a checkout of the project")
+    prepare_home()
+    console = Console(file=redirect_output())
+    try:
+        Demo(console).run(None if full else MOST_CHARACTERS)
+    except DagRunFailed as error:
+        console.print(f"[red]{error}[/red]\nThe whole log is in {LOG}; it ends with:\n")
+        console.print("\n".join(LOG.read_text(errors="replace").splitlines()[-30:]), markup=False)
+        sys.exit(1)
+
+
+def prepare_home() -> None:
+    """Start anew below `.memorag/`, but keep the converted models; point Airflow and all caches there."""
+    for name in ("source", "store", "warehouse.duckdb", "warehouse.duckdb.wal", "demo-airflow", LOG.name):
+        path = HOME / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    HOME.mkdir(exist_ok=True)
+    os.environ.update(
+        {
+            "MEMORAG_HOME": str(HOME),
+            "MEMORAG_CACHE": str(HOME / "cache"),
+            "AIRFLOW_HOME": str(HOME / "demo-airflow"),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME / 'demo-airflow' / 'airflow.db'}",
+            "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+    )
+
+
+def redirect_output() -> TextIO:
+    """Send all that libraries print to the log, and return a stream to what was standard output."""
+    screen = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    log = LOG.open("w")
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        os.dup2(log.fileno(), stream.fileno())
+    return screen
+
+
+class DagRunFailed(Exception):
+    """A DAG run of the demo did not succeed."""
+
+
+class Demo:
+    """The phases of the demo, with what each took and did."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.reporter = CountingReporter(reporter_for(console))
+        self.seconds: dict[str, float] = {}
+        progress.install(self.reporter)
+
+    def run(self, most_characters: int | None) -> None:
+        """All phases, one after the other."""
+        documents = write_source(HOME / "source", most_characters)
+        self.say(f"The Python language reference: {documents} of {len(topics)} documents in {HOME / 'source'}")
+        with self.phase("Airflow: metadata database"):
+            dags = self.load_dags()
+        with self.phase("refresh: version 1"):
+            self.run_dag(dags["python_reference_refresh"])
+        with self.phase("answers over version 1"):
+            self.run_dag(dags["python_reference_faq"])
+        self.show_answers()
+        first = self.reporter.take()
+
+        edit_document(HOME / "source" / f"{EDITED}.rst")
+        self.say(f"One document edited ({EDITED}.rst), then refreshed again:")
+        with self.phase("refresh: version 2"):
+            self.run_dag(dags["python_reference_refresh"])
+        self.show_cost(first, self.reporter.take())
+
+        self.say("Nothing edited, then refreshed a third time:")
+        with self.phase("refresh: nothing to do"):
+            self.run_dag(dags["python_reference_refresh"])
+        self.show_end(self.reporter.take())
+
+    def say(self, text: str) -> None:
+        """A line of its own, with room above."""
+        self.console.print(f"\n[bold]{text}[/bold]")
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a phase and say how long it took."""
+        started = time.monotonic()
+        yield
+        self.seconds[name] = time.monotonic() - started
+        self.console.print(f"  [green]✓[/green] {name}: {self.seconds[name]:.1f} s")
+
+    def load_dags(self) -> dict[str, Any]:
+        """Make Airflow's metadata database and read the DAG folder."""
+        from airflow.utils.db import initdb
+
+        initdb()
+        from airflow.dag_processing.dagbag import DagBag
+
+        bag = DagBag(str(DAGS))
+        if bag.import_errors:
+            raise DagRunFailed("\n".join(f"{file}: {error}" for file, error in bag.import_errors.items()))
+        return dict(bag.dags)
+
+    def run_dag(self, dag: Any) -> None:
+        """Run one DAG as Airflow's own `dag.test()` does: every task, in this process."""
+        run = dag.test()
+        if run.state != "success":
+            failed = ", ".join(sorted({ti.task_id for ti in run.get_task_instances() if ti.state == "failed"}))
+            raise DagRunFailed(f"DAG {dag.dag_id} did not succeed; failed tasks: {failed}")
+
+    def show_answers(self) -> None:
+        """The warehouse's rows of the newest version, as a table."""
+        table = Table("question", "answer", "evidence (document, characters, score)", show_lines=True)
+        for row in answers():
+            evidence = json.loads(row["evidence"])
+            places = (f"{_document(e['uri'])} {e['start']}-{e['end']} ({e['score']:.2f})" for e in evidence)
+            table.add_row(row["question"], row["answer"] or f"[red]{row['error']}[/red]", "\n".join(places))
+        self.console.print(table)
+
+    def show_cost(self, first: Counter[str], second: Counter[str]) -> None:
+        """What was really done for version 1 and for version 2, side by side."""
+        table = Table("work done", "version 1", "version 2", "share")
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for name in ("documents", "chunks embedded", "tokens memorized"):
+            share = second[name] / first[name] if first[name] else 0
+            table.add_row(name, f"{first[name]:,}", f"{second[name]:,}", f"{share:.1%}")
+        self.console.print(table)
+
+    def show_end(self, third: Counter[str]) -> None:
+        """Where everything lies, and what to try next."""
+        store = pipeline().store
+        done = sum(third.values())
+        versions = list(store.versions.numbers())
+        self.console.print(
+            f"  {done} documents, chunks and tokens worked on; versions: {', '.join(map(str, versions))}"
+        )
+        size = sum(path.stat().st_size for path in HOME.rglob("*") if path.is_file())
+        total = sum(self.seconds.values())
+        spec, python = SPEC.relative_to(REPOSITORY), ".venv/bin/"
+        self.say(f"Done in {total:.0f} s, {size / 1e6:,.0f} MB below {HOME}")
+        self.console.print(
+            f"  versions   {store.uri}\n"
+            f"  warehouse  {HOME / 'warehouse.duckdb'}, table memorag.answers\n"
+            f"  log        {LOG}\n\n"
+            "Try next:\n"
+            f"  export MEMORAG_CACHE={HOME / 'cache'}\n"
+            f'  {python}memorag ask {spec} "When does the else branch of a loop run?"\n'
+            f"  {python}memorag versions {spec}\n"
+            f"  {python}memorag diff {spec} 1 2\n"
+            "  make airflow      # the same DAGs in Airflow's UI",
+            highlight=False,
+        )
+
+
+def write_source(folder: Path, most_characters: int | None) -> int:
+    """Write the topics as files, shortest first, up to `most_characters`; return how many."""
+    folder.mkdir(parents=True)
+    written = 0
+    for count, name in enumerate(sorted(topics, key=lambda name: (len(topics[name]), name))):
+        written += len(topics[name])
+        if most_characters is not None and written > most_characters:
+            return count
+        (folder / f"{name}.rst").write_text(topics[name], encoding="utf-8")
+    return len(topics)
+
+
+def edit_document(path: Path) -> None:
+    """Add a paragraph at the end of a document."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(EDIT)
+
+
+def pipeline() -> Pipeline:
+    """The pipeline of the demo's spec."""
+    from memorag_pipeline.pipeline import Pipeline
+
+    return Pipeline(read_spec(SPEC))
+
+
+def answers() -> list[dict[str, Any]]:
+    """The rows of the answers table over the newest version."""
+    from memorag_pipeline.warehouse import open_warehouse
+
+    rows = open_warehouse(read_spec(SPEC).job("faq").warehouse).query(
+        "SELECT question, answer, error, evidence FROM memorag.answers"
+        " WHERE corpus_version = (SELECT max(corpus_version) FROM memorag.answers) ORDER BY question_id"
+    )
+    return list(rows.to_pylist())
+
+
+def _document(uri: str) -> str:
+    return uri.rsplit("/", 1)[-1]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""An answer to one question, as a service gets it and as a row of the answers table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from memorag_pipeline.retrieval.passage import Passage
+from memorag_pipeline.schemas import ANSWERS
+
+_EVIDENCE = ("chunk_id", "document_id", "uri", "start", "end", "score", "text")
+
+
+@dataclass(frozen=True)
+class Clue:
+    """A line that a shard's memory recalled for a question; `kind` is spans, surrogates or draft."""
+
+    shard_id: str
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of one question.
+
+    `status` is answered, no_evidence (nothing was found to answer from) or error; only the first has an `answer`, the
+    other two an `error` that says why. Token counts are those of the generator, `seconds` is the question's share of
+    the time of its batch.
+    """
+
+    question_id: str
+    question: str
+    status: Literal["answered", "no_evidence", "error"]
+    answer: str | None
+    error: str | None
+    clues: tuple[Clue, ...] = ()
+    evidence: tuple[Passage, ...] = ()
+    input_tokens: int = 0
+    output_tokens: int = 0
+    seconds: float = 0.0
+
+
+def answer_table(answers: Sequence[Answer], columns: Mapping[str, Any]) -> pa.Table:
+    """A table of `schemas.ANSWERS`; `columns` are the values that all rows share (corpus, job, version, models)."""
+    rows = []
+    for answer in answers:
+        row = asdict(answer)
+        row["evidence"] = [{name: passage[name] for name in _EVIDENCE} for passage in row["evidence"]]
+        rows.append({**row, **columns})
+    return pa.Table.from_pylist(rows, schema=ANSWERS)

@@ -1,0 +1,78 @@
+"""From what a memory model writes to clues that are worth searching for.
+
+A small model numbers its lines, repeats itself, gives the instruction or the question back, or runs in circles. None of
+that finds a passage that the question alone would not find, so it is dropped; what is left is kept word for word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+MAX_CLUES = 8
+_MAX_CHARACTERS = 600  # longer than a passage: the model copied instead of choosing
+_MIN_WORDS, _MIN_HAN = 3, 4
+_LABEL = re.compile(
+    r"""^(?:\s*(?:
+        [-*\u2022\u00b7>#]+\s+                                               # a bullet or a heading
+      | \(?\d{1,2}\s*[.):\uff09\uff1a\uff0e\u3001]\s*                       # 1.  (2)  3)
+      | (?:passage|sentence|quote|question|query|answer|clue|q|a)\s*\d*\s*[:.]\s+
+      | (?:问题|回答|答案|引文|句子|段落|检索问题)\s*\d*\s*[:\uff1a]\s*
+    ))+""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_QUOTES = "\"'`\u2018\u2019\u201c\u201d\u300c\u300d\u300e\u300f"
+_WORD = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]|[^\W_\u3400-\u4dbf\u4e00-\u9fff]+")  # a Chinese character is a word
+_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
+
+
+def parse_clues(kind: str, text: str, prompt: str, question: str) -> list[str]:
+    """The clues in `text`, in order: the lines of it, or for a draft the whole as one.
+
+    `prompt` is what the model was asked, `question` the question in it; lines that only give them back are dropped.
+    """
+    lines = [" ".join(text.split())] if kind == "draft" else text.splitlines()
+    asked = [_words(line) for line in (*prompt.splitlines(), question)]
+    kept: list[str] = []
+    kept_words: list[list[str]] = []
+    for line in lines:
+        clue = _unwrap(line)
+        words = _words(clue)
+        if not _long_enough(words) or (len(clue) > _MAX_CHARACTERS and kind != "draft"):
+            continue
+        if _runs_in_circles(words) or any(_says_the_same(words, other) for other in (*asked, *kept_words)):
+            continue
+        kept.append(clue[:_MAX_CHARACTERS])
+        kept_words.append(words)
+    return kept[:MAX_CLUES]
+
+
+def _unwrap(line: str) -> str:
+    """The line without number, bullet, label and the quotation marks around it."""
+    clue = _LABEL.sub("", line).strip()
+    while len(clue) > 1 and clue[0] in _QUOTES and clue[-1] in _QUOTES:
+        clue = clue[1:-1].strip()
+    return clue
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.casefold())
+
+
+def _long_enough(words: Sequence[str]) -> bool:
+    han = sum(1 for word in words if _HAN.match(word))
+    return han >= _MIN_HAN or len(words) - han >= _MIN_WORDS
+
+
+def _runs_in_circles(words: Sequence[str]) -> bool:
+    """Whether the same three words keep coming back: fewer than half of the triples are distinct."""
+    triples = list(zip(words, words[1:], words[2:], strict=False))
+    return len(triples) >= 6 and len(set(triples)) * 2 < len(triples)
+
+
+def _says_the_same(words: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether nine of ten distinct words of a line stand in the other, and the other is not much longer."""
+    mine, theirs = set(words), set(other)
+    if not theirs or len(words) * 2 < len(other):
+        return False
+    return len(mine & theirs) >= 0.9 * len(mine)

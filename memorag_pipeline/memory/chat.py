@@ -1,0 +1,127 @@
+"""Tokens of conversations in which texts that are not ours stay plain text.
+
+In:  a model's folder with tokenizer.json and, if it is a chat model, a chat template.
+Out: token ids of text, and of a conversation around the holes that such texts go into.
+Wrong: no tokenizer.json, or a template that does not keep what it is given: an error that names the folder.
+
+Without torch, so that documents can be counted where no model runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from memorag_pipeline.errors import MemoragError, NotFoundError
+
+HOLE = "[[memorag:hole]]"
+# Some templates print today's date, which would make another stream each day; they take this one instead.
+_DATE = "01 Jan 2025"
+
+
+class ChatTokenizer:
+    """A model's tokenizer. Special tokens are made by its chat template alone, never by a text."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._plain = _open(folder)
+        self._plain.encode_special_tokens = True
+        self._marked = _open(folder)
+
+    def plain(self, text: str) -> list[int]:
+        """Tokens of a text; the name of a special token in it is read as characters."""
+        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def text(self, token_ids: Sequence[int]) -> str:
+        """The text of tokens, without special ones."""
+        decoded: str = self._plain.decode(list(token_ids), skip_special_tokens=True)
+        return decoded
+
+    def frame(self, messages: Sequence[dict[str, str]], reply: bool = True) -> list[list[int]]:
+        """The conversation's tokens, cut at each HOLE in its messages: one piece more than holes.
+
+        Messages are {"role", "content"} in order; `reply` opens the assistant's next turn. A model that has no chat
+        template gets the contents as paragraphs.
+        """
+        holes = sum(message["content"].count(HOLE) for message in messages)
+        templated = bool(self._template.chat_template)
+        rendered = self._render(messages, reply) if templated else _paragraphs(messages, reply)
+        pieces = rendered.split(HOLE)
+        if len(pieces) != holes + 1:
+            raise MemoragError(
+                f"{self.folder}: the chat template shows {len(pieces) - 1} of {holes} texts that it was given;"
+                " use a model whose template keeps every message"
+            )
+        # A template writes the tokens that begin a text by itself; without one the tokenizer adds them.
+        first = self._marked.encode(pieces[0], add_special_tokens=not templated).ids
+        return [first, *(self._marked.encode(piece, add_special_tokens=False).ids for piece in pieces[1:])]
+
+    def request(self, user: str, system: str | None = None) -> list[int]:
+        """Tokens of a single request, up to where the model's reply begins."""
+        texts = [text for text in (system, user) if text is not None]
+        roles = ["system", "user"] if system is not None else ["user"]
+        pieces = self.frame([{"role": role, "content": HOLE} for role in roles])
+        ids = pieces[0]
+        for text, piece in zip(texts, pieces[1:], strict=True):
+            ids = ids + self.plain(text) + piece
+        return ids
+
+    @cached_property
+    def turn_end(self) -> int | None:
+        """The special token with which the template ends the assistant's turn, if it does so."""
+        if not self._template.chat_template:
+            return None
+        after = self.frame([{"role": "user", "content": "?"}, {"role": "assistant", "content": HOLE}], reply=False)[1]
+        added = self._marked.get_added_tokens_decoder()
+        return after[0] if after and after[0] in added and added[after[0]].special else None
+
+    @cached_property
+    def _template(self) -> Any:
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False, local_files_only=True)
+
+    def _render(self, messages: Sequence[dict[str, str]], reply: bool) -> str:
+        from jinja2 import TemplateError
+
+        def render(conversation: Sequence[dict[str, str]]) -> str:
+            text: str = self._template.apply_chat_template(
+                list(conversation),
+                tokenize=False,
+                add_generation_prompt=reply,
+                date_string=_DATE,
+                enable_thinking=False,
+            )
+            return text
+
+        try:
+            return render(messages)
+        except TemplateError:
+            if messages[0]["role"] != "system":
+                raise
+        # Some models know no system turn: what it says goes before what the user says.
+        system, user, *rest = messages
+        return render([{"role": "user", "content": f"{system['content']}\n\n{user['content']}"}, *rest])
+
+
+def _open(folder: Path) -> Tokenizer:
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        raise NotFoundError(
+            f"{folder}: there is no tokenizer.json; make it once with transformers:"
+            " AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+        )
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _paragraphs(messages: Sequence[dict[str, str]], reply: bool) -> str:
+    text = "\n\n".join(message["content"] for message in messages)
+    return f"{text}\n\n" if reply else text

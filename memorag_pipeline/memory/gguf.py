@@ -1,0 +1,29 @@
+"""GGUF to safetensors, once for each installed model package.
+
+In:  a quantized GGUF file of a Llama-type model.
+Out: a folder that transformers reads: bfloat16 safetensors, configuration, tokenizer with chat template.
+Wrong: what transformers raises for a file it does not know.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
+
+
+def convert_gguf(source: Path, folder: Path) -> None:
+    """Write the model in `source` into the empty `folder`. Takes some 20 s for 135M parameters."""
+    logging.disable_progress_bar()
+    loaded = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
+    config = loaded.config
+    # The weights are plain numbers by now, but the model believes to be quantized still, and refuses to be saved.
+    del config.quantization_config
+    plain = type(loaded)(config)
+    plain.load_state_dict(loaded.state_dict())
+    plain.to(torch.bfloat16).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(folder)
+    for path in folder.iterdir():
+        path.chmod(0o644)

@@ -1,0 +1,67 @@
+"""The token stream of a shard: opening, then the sections of its documents; and what follows it when a prompt is asked.
+
+    opening | section section … | closing  prompt  ending | the model's reply
+    --------- stored memory ---- ------ never stored ------
+
+In:  sections as (URI, title, text), prompts as text.
+Out: token ids. Sections are tokenized one by one, so the stream of a shard grows by appending.
+Wrong: as in `chat`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from memorag_pipeline.memory.chat import HOLE, ChatTokenizer
+from memorag_pipeline.spec_values import Language
+
+# Version of the stage `memorize`: to be raised when the stream or the memory made of it changes.
+MEMORIZE_VERSION = 1
+
+_READ = {
+    "en": "Read the following documents and remember what they say. Questions about them come afterwards.\n\n",
+    "zh": "请阅读以下文档并记住其内容，之后会有关于这些文档的提问。\n\n",  # noqa: RUF001
+}
+_DONE = {
+    "en": "I have read the documents and remember them. What would you like to know?",
+    "zh": "我已读完这些文档并记住了内容。您想了解什么？",  # noqa: RUF001
+}
+
+
+def render_section(uri: str, title: str | None, text: str) -> str:
+    """A section as it is memorized: a heading with the document's file name and title, then the text."""
+    name = PurePosixPath(uri).name
+    heading = " ".join((title or "").split())
+    heading = f"{name}: {heading}" if heading and heading != name else name
+    return f"# {heading}\n\n{text.strip()}\n\n"
+
+
+@dataclass(frozen=True)
+class StreamFormat:
+    """The fixed tokens around a shard's sections and around a prompt, for one model and language."""
+
+    tokenizer: ChatTokenizer
+    opening: tuple[int, ...]
+    closing: tuple[int, ...]
+    ending: tuple[int, ...]
+
+    @classmethod
+    def of(cls, tokenizer: ChatTokenizer, language: Language) -> StreamFormat:
+        """The format of a model: its own chat template, with the documents in the first user turn."""
+        opening, closing, ending = tokenizer.frame(
+            [
+                {"role": "user", "content": _READ[language] + HOLE},
+                {"role": "assistant", "content": _DONE[language]},
+                {"role": "user", "content": HOLE},
+            ]
+        )
+        return cls(tokenizer, tuple(opening), tuple(closing), tuple(ending))
+
+    def section(self, uri: str, title: str | None, text: str) -> list[int]:
+        """Tokens of a section."""
+        return self.tokenizer.plain(render_section(uri, title, text))
+
+    def suffix(self, prompt: str) -> list[int]:
+        """Tokens that follow a memory to ask `prompt`, up to where the model's reply begins."""
+        return [*self.closing, *self.tokenizer.plain(prompt), *self.ending]

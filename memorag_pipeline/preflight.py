@@ -1,0 +1,115 @@
+"""Checks of a spec against the models that it names and this installation, before any work and without loading them.
+
+In:  a spec that was read, and its file's name for messages.
+Out: the problems found; none when the spec can run here.
+Wrong: nothing is raised; a model that cannot be found is a problem like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, distribution
+from typing import Any
+
+from memorag_pipeline.errors import MissingDependencyError, NotFoundError, SpecProblem
+from memorag_pipeline.models import MODEL_TYPES, context_length, read_config
+from memorag_pipeline.spec import CorpusSpec
+
+# Room that a recall needs after the memory, besides the clues: the turns around it, the prompt and the question.
+PROMPT_TOKENS = 512
+
+
+def check(spec: CorpusSpec, file: str) -> list[SpecProblem]:
+    """Problems of `spec` with its models: unknown, of a type that cannot be used, or too small for what is asked."""
+    problems: list[SpecProblem] = []
+    memory = _decoder(problems, file, "memory.model", spec.memory.model, spec.memory.revision)
+    if memory is not None:
+        problems += _check_shards(spec, file, context_length(memory))
+    model, generator = spec.generation.model, memory
+    if model is not None:
+        generator = _decoder(problems, file, "generation.model", model, spec.generation.revision)
+    if generator is not None:
+        problems += _check_generation(spec, file, context_length(generator))
+    embedding = _config(problems, file, "embedding.model", spec.embedding.model, spec.embedding.revision)
+    if embedding is not None:
+        problems += _check_embedding(spec, file, embedding)
+    problems += _check_index(spec, file)
+    return problems
+
+
+def _check_shards(spec: CorpusSpec, file: str, context: int) -> Iterator[SpecProblem]:
+    clues = max((job.clue_tokens for job in spec.jobs.values()), default=0)
+    room = context - PROMPT_TOKENS - clues
+    if spec.sharding.max_tokens > room:
+        yield SpecProblem(
+            file,
+            "sharding.max_tokens",
+            str(spec.sharding.max_tokens),
+            f"a shard can be larger than {spec.memory.model} can hold: its context is {context} tokens,"
+            f" of which {PROMPT_TOKENS} are kept for a prompt and {clues} for clues",
+            _at_most(room, "memory"),
+        )
+
+
+def _check_generation(spec: CorpusSpec, file: str, context: int) -> Iterator[SpecProblem]:
+    answer = spec.generation.max_new_tokens
+    room = context - PROMPT_TOKENS - answer
+    if spec.generation.evidence_tokens > room:
+        yield SpecProblem(
+            file,
+            "generation.evidence_tokens",
+            str(spec.generation.evidence_tokens),
+            f"does not fit {spec.generation.model or spec.memory.model}: its context is {context} tokens,"
+            f" of which {PROMPT_TOKENS} are kept for the prompt and {answer} for the answer",
+            _at_most(room, "generation"),
+        )
+
+
+def _check_embedding(spec: CorpusSpec, file: str, config: dict[str, Any]) -> Iterator[SpecProblem]:
+    positions = int(config["max_position_embeddings"])
+    # The position table of these begins behind the padding index.
+    if config.get("model_type") in {"roberta", "xlm-roberta"}:
+        positions -= int(config["pad_token_id"]) + 1
+    if spec.embedding.max_tokens > positions:
+        yield SpecProblem(
+            file,
+            "embedding.max_tokens",
+            str(spec.embedding.max_tokens),
+            f"{spec.embedding.model} has only {positions} positions",
+            f"use at most {positions}",
+        )
+
+
+def _check_index(spec: CorpusSpec, file: str) -> Iterator[SpecProblem]:
+    if spec.index.device == "cpu":
+        return
+    try:
+        distribution("faiss-gpu")
+    except PackageNotFoundError:
+        problem, fix = "this installation has no Faiss for GPUs", "install the extra gpu in place of cpu, or use cpu"
+        yield SpecProblem(file, "index.device", "'gpu'", problem, fix)
+
+
+def _at_most(room: int, role: str) -> str:
+    return f"use at most {room}" if room >= 64 else f"use a {role} model with a longer context"
+
+
+def _decoder(
+    problems: list[SpecProblem], file: str, key: str, model: str, revision: str | None
+) -> dict[str, Any] | None:
+    config = _config(problems, file, key, model, revision)
+    if config is None or config.get("model_type") in MODEL_TYPES:
+        return config
+    kind = f"is a model of type {config.get('model_type')!r}, which cannot hold a memory or write answers"
+    problems.append(SpecProblem(file, key, model, kind, f"use a decoder of type {', '.join(MODEL_TYPES)}"))
+    return None
+
+
+def _config(
+    problems: list[SpecProblem], file: str, key: str, model: str, revision: str | None
+) -> dict[str, Any] | None:
+    try:
+        return read_config(model, revision)
+    except (NotFoundError, MissingDependencyError) as error:
+        problems.append(SpecProblem(file, key, "", str(error)))
+        return None

@@ -1,0 +1,128 @@
+"""Stage embed: chunk texts that have no vector yet become vectors.
+
+In:  a work list of units, each the chunk table of one part; the parent version.
+Out: for each unit an embedding table: the part's distinct chunk digests, sorted, with their vectors.
+Wrong: a chunk table or a parent's embedding table that was altered is a CorruptBlobError that names it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from memorag_pipeline import schemas
+from memorag_pipeline.models import resolve
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.progress import Bar, track
+from memorag_pipeline.storage import BlobRef, Blobs, Outcome
+
+STAGE = "embed"
+
+Vectors = dict[str, npt.NDArray[np.float32]]
+
+
+def embed(pipeline: Pipeline, batch_uri: str) -> dict[str, int]:
+    """Embed the units of a work list; returns how many distinct chunks, and how many of these were new."""
+    batch = pipeline.read_work(batch_uri)
+    counts = {"chunks": 0, "embedded": 0, "reused": 0}
+    parts: dict[str, dict[str, str]] = {}
+    for unit in batch["units"]:
+        done = pipeline.store.units.find(STAGE, unit["fingerprint"])
+        if done is None:
+            parts[unit["fingerprint"]] = _texts(pipeline, BlobRef(**unit["chunks"]))
+        else:
+            counts["chunks"] += done.counts["chunks"]
+            counts["reused"] += done.counts["chunks"]
+    known = _parent_vectors(pipeline, batch["parent"], {digest for texts in parts.values() for digest in texts})
+    with track("chunks embedded", sum(len(texts) for texts in parts.values()), "chunks") as bar:
+        for fingerprint, texts in parts.items():
+            outcome = _embed_unit(pipeline, fingerprint, texts, known, bar)
+            for name in counts:
+                counts[name] += outcome.counts[name]
+    return counts
+
+
+def read_embeddings(blobs: Blobs, ref: BlobRef, name: str) -> pa.Table:
+    """An embedding table, verified; from the local cache, since every refresh reads the parts that did not change."""
+    return pq.read_table(blobs.open_file(ref, name))
+
+
+def vectors_of(table: pa.Table) -> npt.NDArray[np.float32]:
+    """The vectors of an embedding table, [rows, dimensions], without a copy where Arrow allows it."""
+    column = table.column("vector").combine_chunks()
+    vectors: npt.NDArray[np.float32] = column.flatten().to_numpy(zero_copy_only=False)
+    return vectors.reshape(len(table), column.type.list_size)
+
+
+def _embed_unit(pipeline: Pipeline, fingerprint: str, texts: Mapping[str, str], known: Vectors, bar: Bar) -> Outcome:
+    """Embed what `known` does not hold, add it there, and record the unit."""
+    started = time.perf_counter()
+    missing = [digest for digest in texts if digest not in known]
+    bar.advance(len(texts) - len(missing))
+    if missing or not texts:
+        # Only here, because reading the model takes seconds that a refresh without new text need not wait.
+        from memorag_pipeline.retrieval.embedder import load_embedder
+
+        embedder = load_embedder(pipeline.spec.embedding)
+        vectors = embedder.embed_passages([texts[digest] for digest in missing], bar.advance)
+        known.update(zip(missing, vectors, strict=True))
+        dimensions = embedder.dimensions
+    else:
+        dimensions = len(known[next(iter(texts))])
+    matrix = np.array([known[digest] for digest in texts], np.float32).reshape(len(texts), dimensions)
+    table = pa.table(
+        [pa.array(list(texts), pa.string()), pa.FixedSizeListArray.from_arrays(matrix.ravel(), dimensions)],
+        schema=schemas.embeddings(dimensions),
+    )
+    return pipeline.store.units.record(
+        Outcome(
+            stage=STAGE,
+            fingerprint=fingerprint,
+            blobs={"embeddings": pipeline.store.blobs.put_table(table)},
+            counts={"chunks": len(texts), "embedded": len(missing), "reused": len(texts) - len(missing)},
+            seconds=time.perf_counter() - started,
+        )
+    )
+
+
+def _texts(pipeline: Pipeline, chunks: BlobRef) -> dict[str, str]:
+    """The distinct texts of a chunk table by digest, in order of digest."""
+    table = pipeline.store.blobs.get_table(chunks, ["digest", "text"], "chunks")
+    texts = dict(zip(table.column("digest").to_pylist(), table.column("text").to_pylist(), strict=True))
+    return dict(sorted(texts.items()))
+
+
+def _parent_vectors(pipeline: Pipeline, parent: int | None, wanted: set[str]) -> Vectors:
+    """Vectors of the `wanted` digests that the parent version holds, if they were made in the same way.
+
+    All parts are looked through, until none is wanted any more: text that moved to another document is found as well.
+    """
+    if parent is None or not wanted:
+        return {}
+    manifest = pipeline.store.versions.manifest(parent)
+    if not _made_alike(pipeline, manifest.spec["embedding"], {model.role: model.digest for model in manifest.models}):
+        return {}
+    known: Vectors = {}
+    for blob in manifest.of_role("embeddings"):
+        table = read_embeddings(pipeline.store.blobs, blob.ref, f"{blob.path} of version {parent}")
+        table = table.filter(pc.is_in(table.column("digest"), pa.array(wanted - known.keys(), pa.string())))
+        known.update(zip(table.column("digest").to_pylist(), vectors_of(table), strict=True))
+        if len(known) == len(wanted):
+            break
+    return known
+
+
+def _made_alike(pipeline: Pipeline, embedding: Mapping[str, Any], digests: Mapping[str, str]) -> bool:
+    spec = pipeline.spec.embedding
+    return (embedding["pooling"], embedding["max_tokens"], digests.get("embedding")) == (
+        spec.pooling,
+        spec.max_tokens,
+        resolve(spec.model, spec.revision).digest,
+    )

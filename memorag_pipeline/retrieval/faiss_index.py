@@ -1,0 +1,153 @@
+"""Faiss indexes from a factory string: built the same way each time, searched from a memory-mapped file.
+
+In:  an index spec and vectors, part by part; later the index's file.
+Out: a Faiss index over inner products.
+Wrong: too few vectors to train on, an index kind that the GPU does not have, a file that is no index: a MemoragError.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from memorag_pipeline.errors import CorruptBlobError, MemoragError
+from memorag_pipeline.spec import IndexSpec
+
+Vectors = npt.NDArray[np.float32]
+
+# Faiss itself trains on at most this many vectors for each centroid, and calls fewer than 39 too few.
+_MOST_TRAINING_VECTORS = 256
+_LEAST_TRAINING_VECTORS = 39
+_PQ_CENTROIDS = 256
+_EF_SEARCH = 64
+
+logger = logging.getLogger(__name__)
+
+
+def build_index(spec: IndexSpec, dimensions: int, count: int, parts: Callable[[], Iterable[Vectors]]) -> Any:
+    """An index over the vectors [rows, dimensions] that each call of `parts` gives anew; `count` rows in all.
+
+    Equal vectors give an equal index: Faiss's random numbers are seeded, and where a result depends on the number of
+    threads (graphs, and the matrix kernels of PCA and OPQ) only one is used. Only the trained kinds read `parts` twice.
+    """
+    try:
+        index = faiss.index_factory(dimensions, spec.factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        raise MemoragError(
+            f"index.factory {spec.factory} does not suit vectors of {dimensions} dimensions: {_reason(error)}"
+        ) from error
+    with _one_thread() if re.search("HNSW|PCA|OPQ", spec.factory) else contextlib.nullcontext():
+        if spec.device == "gpu":
+            index = _fill_on_gpu(index, spec, count, parts)
+        else:
+            _fill(index, spec, count, parts)
+    _set_search_effort(index)
+    return index
+
+
+def write_index(index: Any, path: Path) -> None:
+    """Write an index to a file."""
+    faiss.write_index(index, str(path))
+
+
+def open_index(path: Path) -> Any:
+    """The index in a file, memory-mapped: vectors are read from disk as searches need them."""
+    try:
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    except RuntimeError as error:
+        raise CorruptBlobError(f"{path}: not a Faiss index that this version reads ({_reason(error)})") from error
+
+
+def _fill(index: Any, spec: IndexSpec, count: int, parts: Callable[[], Iterable[Vectors]]) -> None:
+    if not index.is_trained:
+        _train(index, spec, count, parts)
+    for vectors in parts():
+        index.add(vectors)
+
+
+def _train(index: Any, spec: IndexSpec, count: int, parts: Callable[[], Iterable[Vectors]]) -> None:
+    inverted = faiss.try_extract_index_ivf(index)
+    if inverted:
+        if count < inverted.nlist:
+            raise _untrainable(spec, count, f"it has {inverted.nlist} lists")
+        if count < inverted.nlist * _LEAST_TRAINING_VECTORS:
+            logger.warning("index.factory %s: %d vectors are few for its lists; %s", spec.factory, count, _fit(count))
+    _silence(index)
+    most = _MOST_TRAINING_VECTORS * max(inverted.nlist if inverted else 0, _PQ_CENTROIDS)
+    try:
+        index.train(_sample(parts, step=-(-count // most)))
+    except RuntimeError as error:
+        raise _untrainable(spec, count, _reason(error)) from error
+
+
+def _sample(parts: Callable[[], Iterable[Vectors]], step: int) -> Vectors:
+    """Every `step`-th vector of all parts."""
+    taken, seen = [], 0
+    for vectors in parts():
+        taken.append(vectors[-seen % step :: step])
+        seen += len(vectors)
+    return np.concatenate(taken)
+
+
+def _fill_on_gpu(index: Any, spec: IndexSpec, count: int, parts: Callable[[], Iterable[Vectors]]) -> Any:
+    if not faiss.get_num_gpus():
+        raise MemoragError("index.device is gpu, but this worker sees no GPU; set cpu, or run index on a GPU worker")
+    resources = faiss.StandardGpuResources()
+    try:
+        on_gpu = faiss.index_cpu_to_gpu(resources, 0, index)
+    except RuntimeError as error:
+        raise MemoragError(
+            f"index.factory {spec.factory} cannot be built on a GPU ({_reason(error)}); set index.device: cpu"
+        ) from error
+    _fill(on_gpu, spec, count, parts)
+    return faiss.index_gpu_to_cpu(on_gpu)
+
+
+def _set_search_effort(index: Any) -> None:
+    """Look at more lists, or further along the graph, than Faiss does by default; the numbers are kept in the file."""
+    if inverted := faiss.try_extract_index_ivf(index):
+        inverted.nprobe = min(inverted.nlist, max(8, inverted.nlist // 16))
+    innermost = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
+    if isinstance(innermost, faiss.IndexHNSW):
+        innermost.hnsw.efSearch = _EF_SEARCH
+
+
+def _silence(index: Any) -> None:
+    """Keep Faiss's own warning about few vectors, one line for each sub-quantizer, off the standard error."""
+    inverted = faiss.try_extract_index_ivf(index)
+    trained = faiss.downcast_index(inverted or index)
+    for clustering in (getattr(trained, "cp", None), getattr(getattr(trained, "pq", None), "cp", None)):
+        if clustering:
+            clustering.min_points_per_centroid = 1
+
+
+def _untrainable(spec: IndexSpec, count: int, why: str) -> MemoragError:
+    return MemoragError(f"index.factory {spec.factory} cannot be trained on {count} vectors: {why}; {_fit(count)}")
+
+
+def _fit(count: int) -> str:
+    lists = count // _LEAST_TRAINING_VECTORS
+    return f"Flat, HNSW32 or IVF{lists},Flat would fit" if lists > 1 else "Flat or HNSW32 would fit"
+
+
+def _reason(error: RuntimeError) -> str:
+    """Faiss's own words, without the C++ function, file and line before them."""
+    return re.sub(r"^Error in .*? at \S+:\d+: (Error: .*? failed: )?", "", str(error).strip())
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)

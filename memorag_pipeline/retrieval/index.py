@@ -1,0 +1,136 @@
+"""Stage index: the vectors of all chunks become one Faiss index, with a table that says which row is which chunk.
+
+In:  the plan, and the outcomes of its memorize and embed units.
+Out: the plan with the blobs of its units, the index and the row table.
+Wrong: a unit that was not run, an index that cannot be trained on so few vectors, no GPU where one is asked for.
+"""
+
+from __future__ import annotations
+
+import bisect
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from memorag_pipeline import schemas
+from memorag_pipeline.errors import MemoragError
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.retrieval.embed import read_embeddings, vectors_of
+from memorag_pipeline.storage import BlobRef, Blobs, Outcome, fingerprint
+
+STAGE = "index"
+STAGE_VERSION = 1
+
+_CHUNK_COLUMNS = ["chunk_id", "document_id", "uri", "start", "end"]
+
+
+def build_index(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
+    """Index the vectors of a plan; returns the URI of the completed plan and the number of vectors."""
+    plan = pipeline.read_work(plan_uri)
+    memories = [
+        {**unit, "memory": _blob(pipeline, "memorize", unit["fingerprint"], "memory")} for unit in plan["memories"]
+    ]
+    embeddings = [
+        {**unit, "embeddings": _blob(pipeline, "embed", unit["fingerprint"], "embeddings")}
+        for unit in plan["embeddings"]
+    ]
+    unit = fingerprint(
+        STAGE,
+        STAGE_VERSION,
+        embeddings=[unit["embeddings"] for unit in embeddings],
+        chunks=[unit["chunks"] for unit in embeddings],
+        shards=plan["shards"],
+        factory=pipeline.spec.index.factory,
+    )
+    outcome = pipeline.store.units.find(STAGE, unit)
+    if outcome is None:
+        outcome = pipeline.store.units.record(_build(pipeline, unit, embeddings, BlobRef(**plan["shards"])))
+    plan |= {"memories": memories, "embeddings": embeddings}
+    plan |= {
+        "index": outcome.blobs["index"].model_dump(),
+        "index_rows": outcome.blobs["rows"].model_dump(),
+    }
+    return {"plan": pipeline.write_work(plan), "counts": outcome.counts}
+
+
+def _blob(pipeline: Pipeline, stage: str, fingerprint: str, role: str) -> dict[str, Any]:
+    """Reference to the blob that a unit of an earlier stage made."""
+    outcome = pipeline.store.units.find(stage, fingerprint)
+    if outcome is None:
+        raise MemoragError(
+            f"index: {stage} unit {fingerprint} has no outcome in {pipeline.store.uri}; run {stage} first"
+        )
+    return outcome.blobs[role].model_dump()
+
+
+def _build(pipeline: Pipeline, unit: str, parts: Sequence[dict[str, Any]], shards: BlobRef) -> Outcome:
+    # Only here, because a refresh that changed no chunk need not wait for Faiss.
+    from memorag_pipeline.retrieval import faiss_index
+
+    started = time.perf_counter()
+    blobs = pipeline.store.blobs
+    rows = _rows(blobs, parts, _Sections(blobs.get_table(shards, ["shard_id", "document_id", "start"], "shards")))
+    dimensions = len(next(_vectors(blobs, parts))[0])
+    index = faiss_index.build_index(pipeline.spec.index, dimensions, len(rows), lambda: _vectors(blobs, parts))
+    with tempfile.TemporaryDirectory(prefix="memorag-index-") as folder:
+        path = Path(folder) / "index.faiss"
+        faiss_index.write_index(index, path)
+        stored = blobs.put_file(path)
+    return Outcome(
+        stage=STAGE,
+        fingerprint=unit,
+        blobs={"index": stored, "rows": blobs.put_table(rows)},
+        counts={"vectors": len(rows)},
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _vectors(blobs: Blobs, parts: Sequence[dict[str, Any]]) -> Iterator[npt.NDArray[np.float32]]:
+    """For each part that has chunks, the vectors of its chunks in their order, [chunks, dimensions]."""
+    for number, part in enumerate(parts):
+        chunks = blobs.get_table(BlobRef(**part["chunks"]), ["digest"], f"chunks of part {number}")
+        table = read_embeddings(blobs, BlobRef(**part["embeddings"]), f"embeddings of part {number}")
+        if len(chunks):
+            places = pc.index_in(chunks.column("digest"), table.column("digest").combine_chunks())
+            yield vectors_of(table)[places.to_numpy()]
+
+
+def _rows(blobs: Blobs, parts: Sequence[dict[str, Any]], sections: _Sections) -> pa.Table:
+    """Row by row of the index, which chunk of which part it is."""
+    tables, first = [], 0
+    for number, part in enumerate(parts):
+        chunks = blobs.get_table(BlobRef(**part["chunks"]), _CHUNK_COLUMNS, f"chunks of part {number}")
+        places = zip(chunks.column("document_id").to_pylist(), chunks.column("start").to_pylist(), strict=True)
+        columns = {
+            **{name: chunks.column(name) for name in _CHUNK_COLUMNS},
+            "row": np.arange(first, first + len(chunks)),
+            "shard_id": pa.array([sections.shard_of(*place) for place in places], pa.string()),
+            "part": np.full(len(chunks), number, np.int32),
+            "part_row": np.arange(len(chunks), dtype=np.int32),
+        }
+        tables.append(pa.table([columns[name] for name in schemas.INDEX_ROWS.names], schema=schemas.INDEX_ROWS))
+        first += len(chunks)
+    return pa.concat_tables(tables)
+
+
+class _Sections:
+    """Which shard holds a place in a document."""
+
+    def __init__(self, shards: pa.Table) -> None:
+        self._of_document: dict[str, list[tuple[int, str]]] = {}
+        for row in shards.to_pylist():
+            self._of_document.setdefault(row["document_id"], []).append((row["start"], row["shard_id"]))
+        for sections in self._of_document.values():
+            sections.sort()
+
+    def shard_of(self, document_id: str, start: int) -> str:
+        """The shard of the last section that begins at or before character `start`."""
+        sections = self._of_document[document_id]
+        return sections[bisect.bisect_right(sections, start, key=lambda section: section[0]) - 1][1]

@@ -1,0 +1,19 @@
+"""A passage: a chunk that a search found, with its place in its document."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Passage:
+    """`text` is the document's text from character `start` to `end`; `score` is the cosine with the query."""
+
+    chunk_id: str
+    document_id: str
+    uri: str
+    start: int
+    end: int
+    score: float
+    text: str
+    shard_id: str

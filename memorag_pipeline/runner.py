@@ -1,0 +1,137 @@
+"""The in-process runner: the same stage functions as the Airflow tasks, one after the other in this process.
+
+In:  a `Pipeline`, and for answers the name of a job.
+Out: the version (or the rows in the warehouse), with counts and seconds per stage.
+Wrong: whatever a stage raises; a second call resumes by unit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from memorag_pipeline.pipeline import Pipeline
+
+_ALL_UNITS = 1 << 30
+
+
+@dataclass
+class _Stages:
+    """What the stages of one run counted, and the seconds that each took, in the order in which they ran."""
+
+    counts: dict[str, dict[str, float]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def run(self, name: str, stage: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Run one stage and keep the numbers of its result."""
+        started = time.monotonic()
+        result = stage()
+        self.seconds[name] = time.monotonic() - started
+        self.counts[name] = _numbers(result.get("counts", result))
+        return result
+
+    def run_batches(self, name: str, stage: Callable[[str], dict[str, Any]], batches: Iterable[str]) -> None:
+        """Run a mapped stage over its work lists and add up the numbers of their results."""
+        started = time.monotonic()
+        total: dict[str, float] = {}
+        for uri in batches:
+            for key, value in _numbers(stage(uri)).items():
+                total[key] = total.get(key, 0) + value
+        self.seconds[name] = time.monotonic() - started
+        self.counts[name] = total
+
+
+@dataclass(frozen=True)
+class RefreshResult:
+    """The version that holds the corpus as it is now.
+
+    `created` tells whether this run published it, `changed` whether the inventory differed from the parent version.
+    `counts` and `seconds` are by stage, in the order in which they ran.
+    """
+
+    version: int
+    created: bool
+    changed: bool
+    uri: str
+    counts: dict[str, dict[str, float]]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class AnswerResult:
+    """The rows that a job landed in `warehouse` (its address, without secrets) over one version of the corpus."""
+
+    version: int
+    rows: int
+    warehouse: str
+    counts: dict[str, dict[str, float]]
+    seconds: dict[str, float]
+
+
+def refresh(pipeline: Pipeline, run_id: str) -> RefreshResult:
+    """Bring the corpus up to date: inventory, extract, shard, memorize, embed, index, publish.
+
+    Ends after the inventory when nothing changed. Raises EmptyCorpusError, StorageError, NotFoundError (model).
+    """
+    from memorag_pipeline.corpus.inventory import take_inventory
+
+    pipeline = _in_one_task(pipeline)
+    stages = _Stages()
+    inventory = stages.run("inventory", lambda: take_inventory(pipeline))
+    if not inventory["changed"]:
+        return RefreshResult(inventory["parent"], False, False, pipeline.store.uri, stages.counts, stages.seconds)
+
+    from memorag_pipeline.corpus.extract import extract
+    from memorag_pipeline.corpus.shard import plan_shards
+
+    stages.run_batches("extract", lambda uri: extract(pipeline, uri), inventory["extract"])
+    shards = stages.run("shard", lambda: plan_shards(pipeline, inventory["plan"]))
+
+    from memorag_pipeline.memory.memorize import memorize
+    from memorag_pipeline.retrieval.embed import embed
+    from memorag_pipeline.retrieval.index import build_index
+    from memorag_pipeline.storage.publish import publish
+
+    stages.run_batches("memorize", lambda uri: memorize(pipeline, uri), shards["memorize"])
+    stages.run_batches("embed", lambda uri: embed(pipeline, uri), shards["embed"])
+    index = stages.run("index", lambda: build_index(pipeline, shards["plan"]))
+    published = stages.run("publish", lambda: publish(pipeline, index["plan"], run_id))
+    return RefreshResult(
+        published["version"], published["created"], True, pipeline.store.uri, stages.counts, stages.seconds
+    )
+
+
+def answer(pipeline: Pipeline, job: str, version: int | None = None) -> AnswerResult:
+    """Run a job over `version` (without one: the job's channel, or the newest): route, recall, generate, load.
+
+    Raises NotFoundError (job, version), QuestionError, StorageError, WarehouseError. A failed question is a row.
+    """
+    from memorag_pipeline.jobs.generate import generate
+    from memorag_pipeline.jobs.recall import recall
+    from memorag_pipeline.jobs.route import route
+    from memorag_pipeline.warehouse.load import load
+
+    pipeline = _in_one_task(pipeline)
+    stages = _Stages()
+    routed = stages.run("route", lambda: route(pipeline, job, version))
+    stages.run_batches("recall", lambda uri: recall(pipeline, uri), routed["recall"])
+    stages.run_batches("generate", lambda uri: generate(pipeline, uri), routed["generate"])
+    loaded = stages.run("load", lambda: load(pipeline, routed["plan"]))
+    return AnswerResult(loaded["version"], loaded["rows"], loaded["warehouse"], stages.counts, stages.seconds)
+
+
+def _in_one_task(pipeline: Pipeline) -> Pipeline:
+    """The pipeline with one work list per stage: one progress bar each, and one start of the extraction workers.
+
+    Units and their fingerprints stay as they are, so a run in process and a run in Airflow reuse each other's.
+    """
+    compute = pipeline.spec.compute.model_copy(update={"units_per_task": _ALL_UNITS})
+    return replace(pipeline, spec=pipeline.spec.model_copy(update={"compute": compute}))
+
+
+def _numbers(result: dict[str, Any]) -> dict[str, float]:
+    """The counts of a stage's result; its seconds are measured here, for all stages in the same way."""
+    others = ("version", "seconds")
+    return {key: value for key, value in result.items() if isinstance(value, int | float) and key not in others}

@@ -1,0 +1,120 @@
+"""Combinations of keys that cannot work, as rules that a section of the spec carries.
+
+In:  the values of a rule's keys.
+Out: None, or what is wrong with them together.
+Wrong: nothing is raised here. `Section` refuses values that break its rules; the reader applies each rule whose own
+    keys are right, even when other keys are wrong, so that one mistake does not hide another.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """A broken rule: its keys (relative to the section), the value of the first, the problem, what would be right."""
+
+    keys: tuple[str, ...]
+    value: Any
+    problem: str
+    fix: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`problem` gets the values at `keys` (dotted, relative to the section) and returns None when they fit."""
+
+    keys: tuple[str, ...]
+    problem: Callable[..., str | None]
+    fix: str
+
+
+def conflicts(section: Any, rules: tuple[Rule, ...]) -> Iterator[Conflict]:
+    """The rules that `section` breaks."""
+    for rule in rules:
+        values = [reduce(getattr, key.split("."), section) for key in rule.keys]
+        problem = rule.problem(*values)
+        if problem is not None:
+            yield Conflict(rule.keys, values[0], problem, rule.fix)
+
+
+def one_source_of_credentials(storage_options: dict[str, Any], connection_id: str | None) -> str | None:
+    return "storage_options and connection_id are both given" if storage_options and connection_id else None
+
+
+def overlap_fits(overlap: int, chunk: int) -> str | None:
+    return None if overlap < chunk else f"is not smaller than max_tokens ({chunk})"
+
+
+def shard_bounds_fit(minimum: int, maximum: int) -> str | None:
+    return None if minimum * 2 <= maximum else f"is more than half of max_tokens ({maximum})"
+
+
+def ratio_fits_kind(ratio: int | None, kind: str) -> str | None:
+    if kind == "full" and ratio not in (None, 1):
+        return "needs a compressing memory; kind full keeps every token"
+    return None
+
+
+def ratio_divides_window(ratio: int | None, window: int) -> str | None:
+    return f"does not divide the window of {window} tokens" if ratio and window % ratio else None
+
+
+def revision_has_use(revision: str | None, model: str | None) -> str | None:
+    if revision is not None and (model is None or not is_hub_id(model)):
+        return "is only for a Hugging Face id"
+    return None
+
+
+def is_hub_id(model: str) -> bool:
+    """Whether a model reference names a repository on the Hugging Face hub."""
+    return re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", model) is not None
+
+
+def exactly_one_of_questions(uri: str | None, sql: str | None) -> str | None:
+    if uri is not None and sql is not None:
+        return "uri and sql are both given"
+    return "neither uri nor sql is given" if uri is None and sql is None else None
+
+
+def sql_needs_no_location(sql: str | None, storage_options: dict[str, Any], connection_id: str | None) -> str | None:
+    if sql is not None and (storage_options or connection_id):
+        return "a query runs on the job's warehouse; storage_options and connection_id are for a uri"
+    return None
+
+
+def warehouse_has_database(destination: str, database: str | None, connection_id: str | None) -> str | None:
+    if destination == "duckdb":
+        if connection_id is not None:
+            return "duckdb takes no connection_id"
+        return None if database else "duckdb needs database, the path of its file"
+    if (database is None) == (connection_id is None):
+        return "postgres needs exactly one of database and connection_id"
+    return None
+
+
+def database_is_postgres(database: str | None, destination: str) -> str | None:
+    if destination == "postgres" and database is not None and not re.match(r"postgres(ql)?://", database):
+        return "is not a URL of a PostgreSQL database"
+    return None
+
+
+def chunk_fits_embedding(chunk: int, embedding: int) -> str | None:
+    if chunk > embedding:
+        return f"is larger than embedding.max_tokens ({embedding}); the end of a chunk would not be embedded"
+    return None
+
+
+def chunk_fits_shard(chunk: int, shard: int) -> str | None:
+    return f"is larger than sharding.max_tokens ({shard}); a shard holds whole chunks" if chunk > shard else None
+
+
+def refresh_is_no_job(jobs: dict[str, Any]) -> str | None:
+    if "refresh" in jobs:
+        return "a job cannot be called refresh; its DAG would have the name of the corpus's refresh"
+    return None

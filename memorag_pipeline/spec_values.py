@@ -1,0 +1,49 @@
+"""Types of single values in the spec: names, URIs, schedules, Faiss factory strings.
+
+In:  one value as the YAML file gives it.
+Out: the value, unchanged.
+Wrong: `ValueError` with what was wrong and what would be right.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from memorag_pipeline.cron import check_cron
+
+_FACTORY = re.compile(r"(OPQ\d+(_\d+)?,|PCA[RW]?\d+,)?(IVF\d+(_HNSW\d+)?,|HNSW\d+(,|$))?(Flat|PQ\d+(x\d+)?|SQ\w+)?")
+
+
+def _without_password(uri: str) -> str:
+    if re.search(r"://[^/@:]*:[^/@]*@", uri):
+        raise ValueError("a URI with a password would be copied into manifests; use storage_options or connection_id")
+    return uri
+
+
+def _distinct(items: list[str]) -> list[str]:
+    plain = [item.rstrip("/") for item in items]
+    twice = next((item for position, item in enumerate(plain) if item in plain[:position]), None)
+    if twice is not None:
+        raise ValueError(f"{twice} is listed twice; name it once")
+    return items
+
+
+def _faiss_factory(text: str) -> str:
+    if not text or not _FACTORY.fullmatch(text):
+        raise ValueError("not a Faiss factory string; use Flat, HNSW32, or e.g. IVF256,Flat")
+    return text
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{1,62}$")]
+TableName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+Uri = Annotated[str, Field(min_length=1), AfterValidator(_without_password)]
+Cron = Annotated[str, AfterValidator(check_cron)]
+Distinct = AfterValidator(_distinct)
+Factory = Annotated[str, AfterValidator(_faiss_factory)]
+Model = Annotated[str, Field(min_length=1)]
+Language = Literal["en", "zh"]
+ClueKind = Literal["spans", "surrogates", "draft"]
+Dtype = Literal["float32", "bfloat16", "float16"]

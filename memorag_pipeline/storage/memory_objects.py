@@ -1,0 +1,54 @@
+"""Objects in fsspec's in-memory file system: shared by the threads of one process, for tests and experiments."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from fsspec.core import url_to_fs
+
+_lock = threading.Lock()  # fsspec looks and then writes
+
+
+class MemoryObjects:
+    """A folder of the process's memory."""
+
+    def __init__(self, uri: str) -> None:
+        self._fs, root = url_to_fs(uri)
+        self.root = str(root).rstrip("/")
+        self.uri = f"memory://{self.root.lstrip('/')}"
+
+    def create(self, path: str, data: bytes) -> bool:
+        with _lock:
+            if self._fs.exists(path):
+                return False
+            self._fs.pipe_file(path, data)
+            return True
+
+    def create_from_file(self, path: str, source: Path) -> bool:
+        return self.create(path, source.read_bytes())
+
+    def put(self, path: str, data: bytes) -> None:
+        with _lock:
+            self._fs.pipe_file(path, data)
+
+    def read(self, path: str) -> bytes:
+        return bytes(self._fs.cat_file(path))
+
+    def pieces(self, path: str) -> Iterator[bytes]:
+        yield self.read(path)  # an opened file would share its position with other readers
+
+    def download(self, path: str, target: Path) -> None:
+        target.write_bytes(self.read(path))
+
+    def size(self, path: str) -> int:
+        if not self._fs.isfile(path):
+            raise FileNotFoundError(path)
+        return int(self._fs.size(path))
+
+    def paths(self, folder: str) -> list[str]:
+        return [str(path) for path in self._fs.find(folder)]
+
+    def delete(self, path: str) -> None:
+        self._fs.rm_file(path)

@@ -1,0 +1,71 @@
+"""Stage publish: everything that a refresh made becomes one version, at once.
+
+In:  the plan that the index stage wrote (blobs of every role, models, counts) and the run's id.
+Out: the version's number, whether this call created it, its root and counts.
+Wrong: a blob that is missing, or a spec that changed under the run, refuses the version; the last one stays newest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from memorag_pipeline.errors import StorageError
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.storage.manifest import Manifest, ManifestBlob, ModelRecord
+
+_COUNTS = ("documents", "chunks", "quarantined", "shards", "tokens")
+
+
+def publish(pipeline: Pipeline, plan_uri: str, run_id: str) -> dict[str, Any]:
+    """Commit the plan's blobs as the next version, or find that the newest version holds the same."""
+    plan = pipeline.read_work(plan_uri)
+    spec = pipeline.spec
+    if plan["spec_fingerprint"] != spec.fingerprint():
+        raise StorageError(
+            f"not published: the spec of corpus {spec.corpus} was changed while run {run_id} was under way; refresh"
+            " again"
+        )
+    manifest = Manifest(
+        corpus=spec.corpus,
+        language=spec.language,
+        parent=None,
+        spec_fingerprint=plan["spec_fingerprint"],
+        spec=spec.content(),
+        models=tuple(ModelRecord.model_validate(model) for model in plan["models"]),
+        blobs=tuple(_blobs(plan)),
+        counts={name: plan["counts"][name] for name in _COUNTS},
+    )
+    published = pipeline.store.versions.publish(manifest, run_id)
+    return {
+        "version": published.version,
+        "created": published.created,
+        "uri": pipeline.store.uri,
+        "counts": manifest.counts,
+    }
+
+
+def _blobs(plan: dict[str, Any]) -> Iterator[ManifestBlob]:
+    yield _blob("inventory", "inventory.parquet", plan["inventory"])
+    for role in ("documents", "chunks", "quarantine"):
+        yield from _parts(role, plan[role])
+    yield _blob("shards", "shards.parquet", plan["shards"])
+    for memory in plan["memories"]:
+        yield _blob("memory", memory_path(memory["shard_id"]), memory["memory"])
+    yield from _parts("embeddings", [part["embeddings"] for part in plan["embeddings"]])
+    yield _blob("index", "index.faiss", plan["index"])
+    yield _blob("index_rows", "index_rows.parquet", plan["index_rows"])
+
+
+def memory_path(shard_id: str) -> str:
+    """Name of a shard's memory within a version."""
+    return f"memories/{shard_id}.safetensors"
+
+
+def _parts(role: str, refs: Iterable[dict[str, Any]]) -> Iterator[ManifestBlob]:
+    for number, ref in enumerate(refs):
+        yield _blob(role, f"{role}/{number:05d}.parquet", ref)
+
+
+def _blob(role: str, path: str, ref: dict[str, Any]) -> ManifestBlob:
+    return ManifestBlob(role=role, path=path, digest=ref["digest"], size=ref["size"])

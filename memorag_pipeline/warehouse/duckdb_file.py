@@ -1,0 +1,109 @@
+"""The warehouse in a DuckDB file, the default."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from memorag_pipeline.errors import WarehouseError
+from memorag_pipeline.spec import WarehouseSpec
+from memorag_pipeline.warehouse.failures import load_failed
+from memorag_pipeline.warehouse.interface import LOCK_SECONDS
+from memorag_pipeline.warehouse.landing import json_columns, landing_table, plain_table
+
+_RETRY_SECONDS = 0.2
+_IN_USE = ("lock on file", "different configuration than existing")  # by another process, by this one
+_ALONE = {"enable_external_access": False}  # a query has nothing to seek in other files
+
+
+class DuckDBWarehouse:
+    """Tables in one DuckDB file. One process at a time may write it; others wait, up to `lock_seconds`."""
+
+    def __init__(self, spec: WarehouseSpec, lock_seconds: float = LOCK_SECONDS) -> None:
+        self._file = Path(_local_path(spec))
+        self._dataset, self._table = spec.dataset, spec.table
+        self._lock_seconds = lock_seconds
+
+    def merge(self, table: pa.Table, name: str, key: Sequence[str]) -> int:
+        """See `Warehouse.merge`. The file and its folder are made when they are not there."""
+        import dlt
+
+        from memorag_pipeline.warehouse.dlt_merge import merge_table, one_load, staging_schema
+
+        landed = landing_table(table, key)
+        if not len(landed):
+            return 0
+        drop_staging = f'DROP SCHEMA IF EXISTS "{staging_schema(self._dataset)}" CASCADE'
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WarehouseError(f"{self.describe()}: its folder cannot be made: {error}") from None
+        with one_load, self._connected(read_only=False) as connection:
+            try:
+                connection.execute(drop_staging)
+                destination = partial(dlt.destinations.duckdb, connection)
+                merge_table(destination, self._dataset, name, landed, key, json_columns(table))
+                connection.execute(drop_staging)
+            except Exception as error:
+                raise load_failed(self.describe(), error) from None
+        return len(landed)
+
+    def query(self, sql: str) -> pa.Table:
+        """See `Warehouse.query`. The SELECT sees this file's tables, and no other file."""
+        if not self._file.exists():
+            raise WarehouseError(f"{self.describe()}: there is no such file yet; load into it, or correct database")
+        with self._connected(read_only=True) as connection:
+            try:
+                found = connection.sql(sql)
+                if found is None:
+                    raise WarehouseError(f"{self.describe()}: the query gives no rows; write a SELECT\nin: {sql}")
+                return plain_table(found.to_arrow_table())
+            except duckdb.Error as error:
+                raise WarehouseError(f"{self.describe()}: the query failed: {error}\nin: {sql}") from None
+
+    def describe(self) -> str:
+        """See `Warehouse.describe`."""
+        return f"DuckDB {self._file}, table {self._dataset}.{self._table}"
+
+    @contextmanager
+    def _connected(self, read_only: bool) -> Iterator[Any]:
+        connection = self._connect(read_only)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def _connect(self, read_only: bool) -> Any:
+        """Open the file, waiting for a process that writes it. DuckDB itself does not wait."""
+        deadline = time.monotonic() + self._lock_seconds
+        while True:
+            try:
+                return duckdb.connect(str(self._file), read_only=read_only, config=_ALONE if read_only else {})
+            except duckdb.Error as error:
+                if not any(sign in str(error) for sign in _IN_USE):
+                    raise WarehouseError(f"{self.describe()}: the file cannot be opened: {error}") from None
+                if time.monotonic() > deadline:
+                    raise WarehouseError(
+                        f"{self.describe()}: the file is still in use after {self._lock_seconds:g} s;"
+                        f" close what holds it, and try again: {error}"
+                    ) from None
+            time.sleep(_RETRY_SECONDS)
+
+
+def _local_path(spec: WarehouseSpec) -> str:
+    path = spec.database or ""
+    if "://" in path:
+        raise WarehouseError(f"warehouse.database {path}: DuckDB writes local files only; give a path, or use postgres")
+    if Path(path).name.split(".")[0].lower() == spec.dataset:
+        raise WarehouseError(
+            f"warehouse.database {path}: DuckDB cannot tell the schema {spec.dataset} from a file of the same name;"
+            " rename the file, or set warehouse.dataset"
+        )
+    return path

@@ -1,0 +1,81 @@
+"""The stages of an answers job as operators: route, recall, generate, load.
+
+In:  the spec, the job's name, a version; URIs of plans and work lists.
+Out: URIs and counts; the answers are rows in the job's warehouse table.
+Wrong: see `StageOperator`. A question that fails is a row with its error, not a failed task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from memorag_operators.stage_operator import BatchOperator, PlanOperator, StageOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from memorag_pipeline.pipeline import Pipeline
+
+
+class RouteOperator(StageOperator):
+    """Read the questions, pin a version, and route each question to shards.
+
+    :param job: name of the job in the spec (templated).
+    :param version: number of the version to answer from (templated). Empty: the version whose asset event started this
+        run (the newest, when several did); for a job with a channel, or a run without such an event, the stage chooses.
+    """
+
+    work_list: ClassVar[str | None] = "recall"
+
+    template_fields: Sequence[str] = ("spec_file", "job", "version")
+
+    def __init__(self, *, job: str, version: str | int = "", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.job = job
+        self.version = version
+
+    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
+        """Route."""
+        from memorag_pipeline.jobs.route import route
+
+        version = int(self.version) if self.version else None
+        if version is None and pipeline.spec.job(self.job).channel is None:
+            version = _triggering_version(context)
+        return route(pipeline, self.job, version)
+
+
+class RecallOperator(BatchOperator):
+    """Recall clues from the memories of one work list."""
+
+    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
+        """Recall."""
+        from memorag_pipeline.jobs.recall import recall
+
+        return recall(pipeline, self.batch)
+
+
+class GenerateOperator(BatchOperator):
+    """Retrieve evidence for, and answer, the questions of one work list."""
+
+    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
+        """Generate."""
+        from memorag_pipeline.jobs.generate import generate
+
+        return generate(pipeline, self.batch)
+
+
+class LoadOperator(PlanOperator):
+    """Load all answers of the run into the warehouse, in one transaction."""
+
+    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
+        """Load."""
+        from memorag_pipeline.warehouse.load import load
+
+        return load(pipeline, self.plan)
+
+
+def _triggering_version(context: Context) -> int | None:
+    """The newest version among the asset events that started this run."""
+    events = [event for group in context["triggering_asset_events"].values() for event in group]
+    return max((int(event.extra["version"]) for event in events if "version" in event.extra), default=None)

@@ -1,0 +1,35 @@
+"""Where and how often tasks run, from the `compute` section of a spec, as operator arguments.
+
+In:  a `ComputeSpec`.
+Out: keyword arguments for operators; what the spec leaves empty is left to the Airflow deployment.
+Wrong: nothing here; an unknown executor is refused with the spec, an unknown pool shows as a warning at the DAG.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from memorag_pipeline.spec import ComputeSpec
+
+
+def gpu_placement(compute: ComputeSpec) -> dict[str, Any]:
+    """Arguments of the tasks that load a model: memorize, embed, recall and generate."""
+    arguments: dict[str, Any] = {"pool": compute.pool, "pool_slots": compute.pool_slots}
+    if compute.queue:
+        arguments["queue"] = compute.queue
+    if compute.executor:
+        arguments["executor"] = compute.executor
+    if compute.pod_template:
+        arguments["executor_config"] = {"pod_template_file": compute.pod_template}
+    return arguments
+
+
+def retry_arguments(compute: ComputeSpec) -> dict[str, Any]:
+    """Retries of every task, after about 30 s, 1 min, 2 min, … A retry does only the units that are missing."""
+    return {
+        "retries": compute.retries,
+        "retry_delay": timedelta(seconds=30),
+        "retry_exponential_backoff": 2,
+        "max_retry_delay": timedelta(minutes=10),
+    }

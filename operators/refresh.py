@@ -1,0 +1,119 @@
+"""The stages of a refresh as operators: inventory, extract, shard, memorize, embed, index, publish.
+
+In:  the spec, and URIs of plans and work lists.
+Out: URIs and counts; publish sends an asset event for each version that it creates.
+Wrong: see `StageOperator`. Every stage resumes by unit, so a retry does only what is missing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.sdk import Asset
+from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
+from memorag_operators.stage_operator import BatchOperator, PlanOperator, StageOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from memorag_pipeline.pipeline import Pipeline
+
+
+def version_asset(corpus: str) -> Asset:
+    """The asset whose events are the new versions of `corpus`; each event's extra holds the version's number."""
+    return Asset(name=f"memorag_{corpus}", uri=f"memorag://{corpus}", group="memorag")
+
+
+class InventoryOperator(StageOperator):
+    """List the source and compare it with the newest version; when nothing changed, skip the rest of the run."""
+
+    work_list: ClassVar[str | None] = "extract"
+
+    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
+        """Take the inventory."""
+        from memorag_pipeline.corpus.inventory import take_inventory
+
+        return take_inventory(pipeline)
+
+    def conclude(self, result: dict[str, Any], context: Context) -> None:
+        """Unchanged, this task succeeds and all tasks after it are skipped, whatever their trigger rule."""
+        if not result["changed"]:
+            self.log.info("Nothing changed since version %s: no work, no new version.", result["parent"])
+            raise DownstreamTasksSkipped(tasks=sorted(self.get_flat_relative_ids(upstream=False)))
+
+
+class ExtractOperator(BatchOperator):
+    """Extract and chunk the documents of one work list."""
+
+    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
+        """Extract."""
+        from memorag_pipeline.corpus.extract import extract
+
+        return extract(pipeline, self.batch)
+
+
+class ShardOperator(PlanOperator):
+    """Group the documents into shards, and list what must be memorized and embedded."""
+
+    work_list: ClassVar[str | None] = "memorize"
+
+    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
+        """Plan the shards."""
+        from memorag_pipeline.corpus.shard import plan_shards
+
+        return plan_shards(pipeline, self.plan)
+
+
+class MemorizeOperator(BatchOperator):
+    """Memorize the shards of one work list."""
+
+    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
+        """Memorize."""
+        from memorag_pipeline.memory.memorize import memorize
+
+        return memorize(pipeline, self.batch)
+
+
+class EmbedOperator(BatchOperator):
+    """Embed the chunks of one work list."""
+
+    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
+        """Embed."""
+        from memorag_pipeline.retrieval.embed import embed
+
+        return embed(pipeline, self.batch)
+
+
+class IndexOperator(PlanOperator):
+    """Build the Faiss index over all chunks of the new version."""
+
+    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
+        """Build the index."""
+        from memorag_pipeline.retrieval.index import build_index
+
+        return build_index(pipeline, self.plan)
+
+
+class PublishOperator(PlanOperator):
+    """Commit the new version; every asset in `outlets` gets an event with its number.
+
+    When another run published the same already, the task is skipped and no event is sent.
+    """
+
+    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
+        """Publish under the id of the DAG run."""
+        from memorag_pipeline.storage.publish import publish
+
+        run_id = context["dag_run"].run_id
+        published = publish(pipeline, self.plan, run_id)
+        # A worker may die between the commit and the event; its retry finds the version of its own run.
+        created = published["created"] or pipeline.store.versions.record(published["version"]).run_id == run_id
+        return {**published, "created": created}
+
+    def conclude(self, result: dict[str, Any], context: Context) -> None:
+        """Fill the asset event, or skip it with the task."""
+        if not result["created"]:
+            raise AirflowSkipException(f"version {result['version']} holds the same already")
+        event = {name: result[name] for name in ("version", "created", "uri")}
+        for outlet in self.outlets:
+            context["outlet_events"][outlet].extra = event

@@ -1,0 +1,93 @@
+"""What all operators of this package share: read the spec, call one stage, report.
+
+In:  the path of a spec file, and the URIs that the stages before returned.
+Out: an XCom for each item of the stage's result: URIs and counts, never data.
+Wrong: what a retry cannot mend fails at once (`AirflowFailException`); everything else is raised and so retried.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from memorag_pipeline.errors import MissingDependencyError, NotFoundError, QuestionError, SpecError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from memorag_pipeline.pipeline import Pipeline
+
+# Wrong input stays wrong: the spec, the source or the questions have to be changed by a person first.
+_FINAL = (SpecError, NotFoundError, QuestionError, MissingDependencyError)
+
+
+class StageOperator(BaseOperator):
+    """Run one stage of one corpus.
+
+    Each item of the stage's result becomes an XCom under its own name, to be had as `task.output["plan"]`. Airflow maps
+    tasks over return values only, so the return value is the list named by `work_list`, or the whole result without.
+
+    :param spec_file: path of the corpus spec on the worker (templated).
+    """
+
+    work_list: ClassVar[str | None] = None
+
+    template_fields: Sequence[str] = ("spec_file",)
+
+    def __init__(self, *, spec_file: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.spec_file = spec_file
+
+    @abstractmethod
+    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
+        """Call the stage function and return what it returns."""
+
+    def execute(self, context: Context) -> dict[str, Any] | list[str]:
+        """Run the stage; see the class for what is returned."""
+        from memorag_pipeline.pipeline import Pipeline
+        from memorag_pipeline.spec import read_spec
+
+        try:
+            pipeline = Pipeline(read_spec(self.spec_file))
+            result = self.call_stage(pipeline, context)
+        except _FINAL as error:
+            raise AirflowFailException(str(error)) from error
+        for name, value in result.items():
+            self.log.info("%s: %s", name, f"{len(value)} work lists" if isinstance(value, list) else value)
+            if name != self.work_list:
+                context["ti"].xcom_push(name, value)
+        self.conclude(result, context)
+        return result[self.work_list] if self.work_list else result
+
+    def conclude(self, result: dict[str, Any], context: Context) -> None:
+        """What follows from the stage's result besides XComs: a skip, an asset event."""
+
+
+class PlanOperator(StageOperator):
+    """A stage that works on a plan.
+
+    :param plan: URI of the plan that the stage before wrote (templated).
+    """
+
+    template_fields: Sequence[str] = ("spec_file", "plan")
+
+    def __init__(self, *, plan: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.plan = plan
+
+
+class BatchOperator(StageOperator):
+    """A stage that works on one work list; meant to be mapped over the lists of the stage before.
+
+    :param batch: URI of the work list (templated).
+    """
+
+    template_fields: Sequence[str] = ("spec_file", "batch")
+
+    def __init__(self, *, batch: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.batch = batch

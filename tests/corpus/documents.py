@@ -1,0 +1,71 @@
+"""Small documents in binary formats, made from their specifications."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+
+_W = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+_TYPES = "http://schemas.openxmlformats.org/package/2006/content-types"
+_RELATIONS = "http://schemas.openxmlformats.org/package/2006/relationships"
+_DOCUMENT = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument"
+
+
+def package(entries: dict[str, str]) -> bytes:
+    """A ZIP archive."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in entries.items():
+            archive.writestr(name, text)
+    return buffer.getvalue()
+
+
+def docx(*paragraphs: tuple[str, str]) -> bytes:
+    """A Word document of (text, style) paragraphs."""
+    body = "".join(
+        f'<w:p><w:pPr><w:pStyle w:val="{style}"/></w:pPr><w:r><w:t>{text}</w:t></w:r></w:p>'
+        for text, style in paragraphs
+    )
+    part = "application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml"
+    return package(
+        {
+            "[Content_Types].xml": f'<Types xmlns="{_TYPES}"><Default Extension="xml" ContentType="application/xml"/>'
+            '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+            f'<Override PartName="/word/document.xml" ContentType="{part}"/></Types>',
+            "_rels/.rels": f'<Relationships xmlns="{_RELATIONS}"><Relationship Id="r1" Type="{_DOCUMENT}"'
+            ' Target="word/document.xml"/></Relationships>',
+            "word/document.xml": f'<w:document xmlns:w="{_W}"><w:body>{body}</w:body></w:document>',
+        }
+    )
+
+
+def odt(text: str) -> bytes:
+    """An OpenDocument text of one paragraph."""
+    names = 'xmlns:o="urn:oasis:names:tc:opendocument:xmlns:office:1.0"'
+    names += ' xmlns:t="urn:oasis:names:tc:opendocument:xmlns:text:1.0"'
+    content = f"<o:document-content {names}><o:body><o:text><t:p>{text}</t:p></o:text></o:body></o:document-content>"
+    return package({"mimetype": "application/vnd.oasis.opendocument.text", "content.xml": content})
+
+
+def pdf(text: str, encrypted: bool = False) -> bytes:
+    """A PDF of one page with one line, or one that says it is encrypted with a key nobody has."""
+    stream = f"BT /F1 12 Tf 72 720 Td ({text}) Tj ET".encode()
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R"
+        b" /Resources << /Font << /F1 5 0 R >> >> >>",
+        b"<< /Length %d >>\nstream\n%s\nendstream" % (len(stream), stream),
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+        b"<< /Filter /Standard /V 1 /R 2 /P -44 /O <%s> /U <%s> >>" % (b"11" * 32, b"22" * 32),
+    ]
+    data, places = b"%PDF-1.4\n", []
+    for number, body in enumerate(objects, 1):
+        places.append(len(data))
+        data += b"%d 0 obj\n%s\nendobj\n" % (number, body)
+    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    encrypt = b" /Encrypt 6 0 R /ID [<00> <00>]" if encrypted else b""
+    data += b"xref\n0 %d\n0000000000 65535 f \n%s" % (len(objects) + 1, table)
+    start = len(data) - len(table) - len(b"xref\n0 7\n0000000000 65535 f \n")
+    data += b"trailer\n<< /Size %d /Root 1 0 R%s >>\nstartxref\n%d\n%%%%EOF\n" % (len(objects) + 1, encrypt, start)
+    return data

@@ -1,0 +1,123 @@
+"""Chunks: exact offsets, bounded tokens, ids that survive edits elsewhere."""
+
+from __future__ import annotations
+
+import random
+import time
+from itertools import pairwise
+from pydoc_data.topics import topics
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memorag_pipeline.corpus.chunk import Chunk, Chunker
+from memorag_pipeline.corpus.headings import markdown_headings
+from memorag_pipeline.corpus.tokens import TokenCounter, token_counter
+from memorag_pipeline.digests import text_digest
+from memorag_pipeline.errors import NotFoundError
+from memorag_pipeline.models import ResolvedModel, resolve
+from memorag_pipeline.spec import ChunkingSpec, ShardingSpec
+
+TEXT = topics["strings"]
+CAPACITY = 100
+
+
+@pytest.fixture(scope="module")
+def embedding() -> TokenCounter:
+    return token_counter(resolve("package:all-minilm-l6-v2"))
+
+
+@pytest.fixture(scope="module")
+def memory() -> TokenCounter:
+    return token_counter(resolve("package:smollm2-135m-instruct"))
+
+
+@pytest.fixture(scope="module")
+def chunker(embedding: TokenCounter, memory: TokenCounter) -> Chunker:
+    return Chunker(ChunkingSpec(max_tokens=CAPACITY), ShardingSpec(), embedding, memory, CAPACITY)
+
+
+def require_exact(chunks: list[Chunk], text: str, embedding: TokenCounter) -> None:
+    """Offsets, tokens and digests are right, and nothing but white space is outside of the chunks."""
+    for chunk in chunks:
+        assert text[chunk.start : chunk.end] == chunk.text
+        assert chunk.tokens == embedding.count(chunk.text)
+        assert chunk.digest == text_digest(chunk.text)
+    covered = [0, *(place for chunk in chunks for place in (chunk.start, chunk.end)), len(text)]
+    assert covered == sorted(covered)
+    assert not "".join(text[end:start] for end, start in list(pairwise(covered))[::2]).strip()
+    assert len({chunk.chunk_id for chunk in chunks}) == len(chunks)
+
+
+@pytest.mark.parametrize("markdown", [False, True])
+def test_chunks_cover_the_text_within_the_limit(chunker: Chunker, embedding: TokenCounter, markdown: bool) -> None:
+    chunks = chunker.cut("d", TEXT, markdown)
+    require_exact(chunks, TEXT, embedding)
+    assert max(chunk.tokens for chunk in chunks) <= CAPACITY
+    assert len(chunks) < 3 * embedding.count(TEXT) / CAPACITY
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.text(alphabet=st.sampled_from("ab .\n#-`é中🙂\u200d\t|"), min_size=1, max_size=600), st.booleans())
+def test_any_text_is_covered(chunker: Chunker, embedding: TokenCounter, text: str, markdown: bool) -> None:
+    require_exact(chunker.cut("d", text, markdown), text, embedding)
+
+
+def test_an_edit_changes_the_ids_of_few_chunks(chunker: Chunker) -> None:
+    old = chunker.cut("d", TEXT, False)
+    middle = TEXT.index("\n\n", len(TEXT) // 2)
+    new = chunker.cut("d", TEXT[:middle] + " One more sentence." + TEXT[middle:], False)
+    gone = {chunk.chunk_id for chunk in old} - {chunk.chunk_id for chunk in new}
+    assert 1 <= len(gone) <= 3
+
+
+def test_equal_passages_have_ids_of_their_own(chunker: Chunker) -> None:
+    passage = "The same words again, and again. " * 10
+    chunks = chunker.cut("d", f"{passage}\n\n{passage}\n\n{passage}", False)
+    assert len({chunk.digest for chunk in chunks}) < len(chunks) == len({chunk.chunk_id for chunk in chunks})
+    assert chunks[0].chunk_id != chunker.cut("other", passage, False)[0].chunk_id
+
+
+def test_overlap(embedding: TokenCounter, memory: TokenCounter) -> None:
+    spec = ChunkingSpec(max_tokens=CAPACITY, overlap_tokens=30)
+    chunks = Chunker(spec, ShardingSpec(), embedding, memory, CAPACITY).cut("d", TEXT, False)
+    assert any(left.end > right.start for left, right in pairwise(chunks))
+    assert all(TEXT[chunk.start : chunk.end] == chunk.text for chunk in chunks)
+    assert max(chunk.tokens for chunk in chunks) <= CAPACITY
+
+
+def test_a_run_without_spaces_is_cut_though_it_is_one_unknown_token(
+    chunker: Chunker, embedding: TokenCounter, memory: TokenCounter
+) -> None:
+    text = "".join(random.Random(1).choices("ABCDEFabcdef0123456789", k=20_000))
+    assert embedding.count(text) == 1
+    chunks = chunker.cut("d", f"before\n{text}\nafter", False)
+    assert max(memory.count(chunk.text) for chunk in chunks) <= 4 * CAPACITY
+    assert "".join(chunk.text for chunk in chunks).replace("before", "").replace("after", "").strip() == text
+
+
+def test_a_long_line_takes_linear_time(chunker: Chunker, embedding: TokenCounter) -> None:
+    seconds = []
+    for words in (6_000, 30_000):
+        text = "the quick brown fox jumps " * (words // 5)
+        started = time.process_time()
+        chunks = chunker.cut("d", text, False)
+        seconds.append(time.process_time() - started)
+        assert sum(chunk.tokens for chunk in chunks) == embedding.count(text)
+    assert seconds[1] < 12 * seconds[0]
+
+
+def test_a_long_markdown_text_is_cut_at_its_headings(chunker: Chunker, embedding: TokenCounter) -> None:
+    text = "".join(f"# Section {i}\n\n```\n# code {i}\n\n```\n\n{'Some words. ' * 900}\n\n" for i in range(14))
+    chunks = chunker.cut("d", text, True, markdown_headings(text))
+    require_exact(chunks, text, embedding)
+    starts = {chunk.start for chunk in chunks}
+    assert all(heading.start in starts for heading in markdown_headings(text))
+
+
+def test_a_model_without_a_fast_tokenizer_is_named(tmp_path: object) -> None:
+    from pathlib import Path
+
+    with pytest.raises(NotFoundError, match=r"some/model: no tokenizer\.json"):
+        TokenCounter(ResolvedModel("some/model", None, Path(str(tmp_path)), "0", "0"))

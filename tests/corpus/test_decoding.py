@@ -1,0 +1,89 @@
+"""Bytes to text: encodings are recognised, binary data is refused."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memorag_pipeline.corpus.decoding import decode
+from memorag_pipeline.corpus.refusal import Refused
+
+ENGLISH = "The café’s naïve résumé – “quoted” – costs 5 euros. Nobody else in Zürich would read it twice. " * 3  # noqa: RUF001
+CHINESE = "人民共和国的各族人民共同创造了光辉灿烂的文化，具有光荣的革命传统。中国人民为国家独立进行了英勇奋斗。" * 3  # noqa: RUF001
+TAIWAN = "馬祖列島是隸屬中華民國的群島，位於臺灣海峽正北方，面臨閩江口、連江口和羅源灣，與中國大陸相望。" * 3  # noqa: RUF001
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]), max_size=200))
+def test_utf8_is_kept_exactly(text: str) -> None:
+    assert decode(text.encode()) == text.lstrip("\ufeff")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_says_the_encoding_and_goes(encoding: str) -> None:
+    assert decode(CHINESE.encode(encoding)) == CHINESE
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf16_without_a_mark_is_recognised(encoding: str) -> None:
+    assert decode(ENGLISH.encode(encoding)) == ENGLISH
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "language"),
+    [(ENGLISH, "cp1252", "en"), (CHINESE, "gb18030", "zh"), (CHINESE, "gb2312", "en"), (TAIWAN, "big5", "zh")],
+)
+def test_older_encodings_are_detected(text: str, encoding: str, language: str) -> None:
+    assert decode(text.encode(encoding), language) == text
+
+
+def test_a_declared_encoding_is_used_unless_the_bytes_are_utf8() -> None:
+    assert decode("Größe".encode("cp850"), declared="cp850") == "Größe"
+    assert decode("Größe".encode(), declared="cp850") == "Größe"
+    assert decode("Größe".encode("cp1252"), declared="no-such-encoding") == "Größe"
+
+
+def test_damaged_utf8_is_not_taken_for_another_encoding() -> None:
+    assert decode(CHINESE.encode()[:-1] + b"\n") == CHINESE[:-1] + "\ufffd\n"
+
+
+def test_newlines_become_one_kind() -> None:
+    assert decode(b"a\r\nb\rc\n\n\td  ") == "a\nb\nc\n\n\td  "
+
+
+def test_padding_and_stray_nuls_go() -> None:
+    line = b"a line of text as it stands in many files\n" * 20
+    assert decode(line + b"\0\0\0") == line.decode()
+    assert decode(b"\0".join([line, line])) == (line + line).decode()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        random.Random(1).randbytes(20_000),
+        random.Random(2).randbytes(300),
+        b"\x7fELF\x02\x01\x01" + b"\0" * 500 + b"GNU" * 50,
+        b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + random.Random(3).randbytes(100),
+        b"\0" * 1000,
+        b"text, " * 20 + b"\0\x01\x02\x03" * 40,
+        "Gr\0öße ".encode("cp1252") * 300,
+    ],
+    ids=["random", "short random", "program", "picture", "zeros", "record", "nul in latin"],
+)
+def test_binary_data_is_refused(data: bytes) -> None:
+    with pytest.raises(Refused) as refused:
+        decode(data)
+    assert refused.value.reason == "not_text"
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes_give_clean_text_or_a_refusal(data: bytes) -> None:
+    try:
+        text = decode(data)
+    except Refused as refused:
+        assert refused.reason == "not_text"
+    else:
+        assert "\0" not in text and "\r" not in text
+        text.encode("utf-8")

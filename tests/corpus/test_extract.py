@@ -1,0 +1,297 @@
+"""Extraction: every document is a document row or a quarantine row, and unchanged documents are not read again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+import fsspec
+import pytest
+
+from memorag_pipeline import schemas
+from memorag_pipeline.corpus import extraction
+from memorag_pipeline.corpus.extract import extract
+from memorag_pipeline.corpus.inventory import take_inventory
+from memorag_pipeline.corpus.source import Source
+from memorag_pipeline.digests import bytes_digest, text_digest
+from memorag_pipeline.errors import CorruptBlobError, StorageError
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.storage import BlobRef
+from tests.corpus.conftest import MakePipeline, Refreshed, refresh
+from tests.corpus.documents import docx, pdf
+from tests.fixtures.s3 import S3Server
+
+ONE_PART = {"documents_per_part": 100}
+ROLES = ("inventory", "documents", "chunks", "quarantine", "shards")
+
+
+def blobs(refreshed: Refreshed) -> dict[str, Any]:
+    return {role: refreshed.plan[role] for role in ROLES}
+
+
+def quarantined(refreshed: Refreshed) -> dict[str, str]:
+    return {row["uri"].rsplit("/", 1)[-1]: row["reason"] for row in refreshed.rows("quarantine")}
+
+
+def store_at(make_pipeline: MakePipeline, place: Path) -> Pipeline:
+    return make_pipeline(store={"uri": str(place)})
+
+
+def test_every_document_becomes_a_row_with_its_chunks(make_pipeline: MakePipeline, source: Path) -> None:
+    refreshed = refresh(make_pipeline())
+    documents, chunks = refreshed.rows("documents"), refreshed.rows("chunks")
+    assert refreshed.plan["quarantine"] == []
+    assert {row["uri"]: row["text"] for row in documents} == {
+        f"file://{path}": path.read_text() for path in source.iterdir()
+    }
+    for row in documents:
+        data = Path(row["uri"].removeprefix("file://")).read_bytes()
+        assert (row["source_size"], row["source_digest"]) == (len(data), bytes_digest(data))
+        assert (row["characters"], row["text_digest"]) == (len(row["text"]), text_digest(row["text"]))
+        assert (row["language"], row["media_type"]) == ("en", "text/x-rst")
+        assert row["tokens"] == sum(section["tokens"] for section in row["sections"])
+        assert row["title"] == row["headings"][0]["text"]
+        own = [chunk for chunk in chunks if chunk["document_id"] == row["document_id"]]
+        assert [chunk["ordinal"] for chunk in own] == list(range(len(own)))
+        assert all(row["text"][chunk["start"] : chunk["end"]] == chunk["text"] for chunk in own)
+        assert {chunk["uri"] for chunk in own} == {row["uri"]}
+    assert [row["uri"] for row in documents] == sorted(row["uri"] for row in documents)
+    counts = refreshed.sharded["counts"]
+    assert (counts["documents"], counts["chunks"]) == (len(documents), len(chunks)) == (12, counts["chunks"])
+
+
+def test_tables_have_the_written_schemas(make_pipeline: MakePipeline, source: Path) -> None:
+    (source / "empty.rst").write_text("")
+    refreshed = refresh(make_pipeline())
+    for role, schema in (
+        ("documents", schemas.DOCUMENTS),
+        ("chunks", schemas.CHUNKS),
+        ("quarantine", schemas.QUARANTINE),
+    ):
+        for ref in refreshed.plan[role]:
+            assert refreshed.pipeline.store.blobs.get_table(BlobRef(**ref)).schema.equals(schema)
+
+
+def test_two_stores_get_the_same_blobs(make_pipeline: MakePipeline, tmp_path: Path, memory_folder: str) -> None:
+    local = refresh(store_at(make_pipeline, tmp_path / "one"))
+    memory = refresh(make_pipeline(store={"uri": memory_folder}))
+    assert blobs(local) == blobs(memory)
+    assert local.inventory["counts"] == memory.inventory["counts"]
+
+
+def test_one_edit_extracts_one_document_and_gives_what_a_full_rebuild_gives(
+    make_pipeline: MakePipeline, source: Path, tmp_path: Path
+) -> None:
+    (source / "empty.rst").write_text("  \n")
+    pipeline = make_pipeline(source=ONE_PART)
+    refresh(pipeline).publish()
+    (source / "while.rst").write_text(topics["while"] + "\nAn added line.\n")
+    edited = refresh(pipeline)
+    assert edited.reused() == 12
+    rebuilt = refresh(make_pipeline(source=ONE_PART, store={"uri": str(tmp_path / "rebuilt")}))
+    assert blobs(edited) == blobs(rebuilt)
+
+
+def test_a_removed_and_an_added_document_leave_the_others_unread(
+    make_pipeline: MakePipeline, source: Path, tmp_path: Path
+) -> None:
+    pipeline = make_pipeline()
+    refresh(pipeline).publish()
+    (source / "if.rst").unlink()
+    (source / "aaa.rst").write_text(topics["yield"])
+    again = refresh(pipeline)
+    objects = sum(
+        len(part["objects"]) for uri in again.inventory["extract"] for part in pipeline.read_work(uri)["parts"]
+    )
+    assert again.reused() == objects - 1
+    assert blobs(again) == blobs(refresh(store_at(make_pipeline, tmp_path / "rebuilt")))
+
+
+def test_nothing_is_reused_when_the_spec_is_another(make_pipeline: MakePipeline, tmp_path: Path) -> None:
+    refresh(make_pipeline()).publish()
+    other = {"chunking": {"max_tokens": 64}}
+    again = refresh(make_pipeline(**other))
+    assert again.reused() == 0
+    assert blobs(again) == blobs(refresh(make_pipeline(**other, store={"uri": str(tmp_path / "rebuilt")})))
+
+
+def test_rows_are_reused_when_the_spec_differs_in_another_stage(make_pipeline: MakePipeline, source: Path) -> None:
+    refresh(make_pipeline(source=ONE_PART)).publish()
+    (source / "if.rst").write_text("Other words.")
+    assert refresh(make_pipeline(source=ONE_PART, index={"factory": "HNSW32"})).reused() == 11
+
+
+def test_rows_of_an_older_stage_version_are_not_reused(
+    make_pipeline: MakePipeline, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refresh(make_pipeline(source=ONE_PART)).publish()
+    (source / "if.rst").write_text("Other words.")
+    monkeypatch.setattr(extraction, "STAGE_VERSION", extraction.STAGE_VERSION + 1)
+    assert refresh(make_pipeline(source=ONE_PART)).reused() == 0
+
+
+def test_a_touched_document_is_read_when_the_spec_is_another(make_pipeline: MakePipeline, source: Path) -> None:
+    """Its inventory row keeps the old time, so its bytes must be compared, not its time."""
+    refresh(make_pipeline()).publish()
+    os.utime(source / "if.rst", (1, 1))
+    again = refresh(make_pipeline(chunking={"max_tokens": 64}))
+    assert again.plan["quarantine"] == [] and again.sharded["counts"]["documents"] == 12
+
+
+def test_finished_parts_are_not_done_again(make_pipeline: MakePipeline, source: Path) -> None:
+    pipeline = make_pipeline(compute={"units_per_task": 100})
+    taken = take_inventory(pipeline)
+    (batch,) = taken["extract"]
+    first = extract(pipeline, batch)
+    for path in source.iterdir():
+        path.unlink()
+    assert extract(pipeline, batch) == first
+
+
+BAD = {
+    "empty.txt": (b"", "empty"),
+    "blank.txt": (b" \n\t\r\n", "empty"),
+    "random.txt": (bytes(range(256)) * 40, "not_text"),
+    "nul.txt": ("Gr\0ße".encode("cp1252"), "not_text"),
+    "locked.pdf": (pdf("words", encrypted=True), "password"),
+    "cut.pdf": (pdf("words")[:250], "unreadable"),
+    "cut.docx": (docx(("words", "Normal"))[:-60], "unreadable"),
+}
+
+
+def test_bad_documents_are_quarantined_with_the_reason(make_pipeline: MakePipeline, source: Path) -> None:
+    for name, (data, _) in BAD.items():
+        (source / name).write_bytes(data)
+    with (source / "huge.txt").open("wb") as file:
+        file.truncate(200 << 20)
+    (source / "one\nline.txt").write_bytes(b"\x01" * 100)
+    pipeline = make_pipeline(source={"include": ["**"]})
+    refreshed = refresh(pipeline)
+    expected = {name: reason for name, (_, reason) in BAD.items()}
+    assert quarantined(refreshed) == {**expected, "huge.txt": "too_large", "one\nline.txt": "not_text"}
+    for row in refreshed.rows("quarantine"):
+        assert row["detail"] and "\n" not in row["detail"]
+        data = None if row["reason"] == "too_large" else Path(row["uri"].removeprefix("file://")).read_bytes()
+        assert row["source_digest"] == (None if data is None else bytes_digest(data))
+    assert refreshed.sharded["counts"]["documents"] == 12
+    assert (
+        refreshed.sharded["counts"]["quarantined"] == sum(counts["quarantined"] for counts in refreshed.extracted) == 9
+    )
+    refreshed.publish()
+    assert not take_inventory(pipeline)["changed"]
+
+
+def test_a_document_that_is_too_large_is_not_read(
+    make_pipeline: MakePipeline, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    original = Source.read
+    monkeypatch.setattr(Source, "read", lambda self, uri, limit: read.append(uri) or original(self, uri, limit))
+    (source / "large.rst").write_text("word " * 1000)
+    refreshed = refresh(make_pipeline(source={"max_document_mb": 0.004}))
+    assert quarantined(refreshed)["large.rst"] == "too_large"
+    assert read and not any(uri.endswith("large.rst") for uri in read)
+
+
+def test_a_slow_document_is_quarantined_and_tried_again(make_pipeline: MakePipeline, source: Path) -> None:
+    (source / "slow.html").write_text("<p>" + "<b>many</b> <i>words</i> " * 300_000)
+    quick = {"include": ["**"], "timeout_seconds": 0.2}
+    pipeline = make_pipeline(source=quick)
+    first = refresh(pipeline)
+    assert quarantined(first) == {"slow.html": "timeout"}
+    first.publish()
+    again = take_inventory(pipeline)
+    assert again["changed"] and len(again["extract"]) == 1
+    (source / "slow.html").write_text("<p>few words")
+    assert quarantined(refresh(pipeline)) == {}
+
+
+def test_a_document_that_is_gone_is_quarantined_until_it_is_back(make_pipeline: MakePipeline, source: Path) -> None:
+    pipeline = make_pipeline(compute={"units_per_task": 100})
+    taken = take_inventory(pipeline)
+    (source / "if.rst").rename(source.parent / "if.rst")
+    extract(pipeline, taken["extract"][0])
+    (source.parent / "if.rst").rename(source / "if.rst")
+    again = refresh(pipeline)
+    assert again.inventory["plan"] == taken["plan"] and again.plan["quarantine"] == []
+
+
+def test_a_document_that_changed_since_it_was_listed_is_left_to_the_next_refresh(
+    make_pipeline: MakePipeline, source: Path
+) -> None:
+    pipeline = make_pipeline(compute={"units_per_task": 100})
+    taken = take_inventory(pipeline)
+    (source / "if.rst").write_text("Other words.")
+    counts = extract(pipeline, taken["extract"][0])
+    assert counts["quarantined"] == 1
+    again = refresh(pipeline)
+    texts = {row["uri"].rsplit("/", 1)[-1]: row["text"] for row in again.rows("documents")}
+    assert texts["if.rst"] == "Other words." and len(texts) == 12
+
+
+def test_a_lost_source_is_an_error_and_no_quarantine(make_pipeline: MakePipeline, source: Path) -> None:
+    pipeline = make_pipeline()
+    taken = take_inventory(pipeline)
+    source.rename(source.with_name("elsewhere"))
+    with pytest.raises(StorageError, match="no such bucket or folder"):
+        extract(pipeline, taken["extract"][0])
+
+
+def test_an_altered_parent_is_named(make_pipeline: MakePipeline, source: Path) -> None:
+    pipeline = make_pipeline(source=ONE_PART)
+    first = refresh(pipeline)
+    first.publish()
+    for ref in first.plan["documents"]:
+        path = Path(pipeline.store.blobs.uri(BlobRef(**ref)).removeprefix("file://"))
+        path.write_bytes(b"x" * ref["size"])
+    (source / "if.rst").write_text("Other words.")
+    taken = take_inventory(pipeline)
+    with pytest.raises(CorruptBlobError, match=r"documents/0000\d\.parquet of version 1"):
+        extract(pipeline, taken["extract"][0])
+
+
+def test_chinese_text_in_an_old_encoding(make_pipeline: MakePipeline, source: Path) -> None:
+    text = "人民共和国的各族人民共同创造了光辉灿烂的文化，具有光荣的革命传统。" * 5  # noqa: RUF001
+    (source / "zh.txt").write_bytes(text.encode("gb18030"))
+    refreshed = refresh(make_pipeline(language="zh", source={"include": ["*.txt"]}))
+    (row,) = refreshed.rows("documents")
+    assert (row["text"], row["language"]) == (text, "zh")
+
+
+def test_a_source_on_s3(make_pipeline: MakePipeline, s3_server: S3Server, memory_folder: str) -> None:
+    bucket, options = s3_server.new_bucket(), s3_server.options()
+    filesystem = fsspec.filesystem("s3", **options)
+    for name in ("if", "while", "for", "try", "with"):
+        filesystem.pipe_file(f"{bucket}/kb/{name} #1.rst", topics[name].encode())
+    place = {"uris": [f"s3://{bucket}/kb"], "storage_options": options, **ONE_PART}
+    pipeline = make_pipeline(source=place, store={"uri": memory_folder})
+    first = refresh(pipeline)
+    assert {row["text"] for row in first.rows("documents")} == {
+        topics[name] for name in ("if", "while", "for", "try", "with")
+    }
+    first.publish()
+    filesystem.pipe_file(f"{bucket}/kb/if #1.rst", b"Other words.")
+    filesystem.pipe_file(f"{bucket}/kb/for #1.rst", topics["for"].encode())  # again, the same
+    again = refresh(pipeline)
+    assert again.inventory["counts"] == {"documents": 5, "added": 0, "changed": 1, "removed": 0, "unchanged": 4}
+    assert again.reused() == 4
+    assert b"secret" not in str(first.plan).lower().encode() and options["secret"] not in str(first.plan)
+
+
+def test_overlapping_sources_give_each_document_once(make_pipeline: MakePipeline, source: Path) -> None:
+    refreshed = refresh(make_pipeline(source={"uris": [str(source), f"file://{source}/if.rst"]}))
+    assert refreshed.sharded["counts"]["documents"] == 12
+
+
+def test_a_small_embedding_window_bounds_the_chunks(make_spec: Any, source: Path, tmp_path: Path) -> None:
+    """The model's own two tokens must fit beside those of the chunk."""
+    spec: CorpusSpec = make_spec(
+        source,
+        chunking={"max_tokens": 64},
+        embedding={"model": "package:all-minilm-l6-v2", "pooling": "mean", "max_tokens": 64},
+    )
+    refreshed = refresh(Pipeline(spec))
+    assert max(chunk["tokens"] for chunk in refreshed.rows("chunks")) <= 62

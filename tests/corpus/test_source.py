@@ -1,0 +1,180 @@
+"""Listing and reading a source: globs, odd names, links, and errors that name the place."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import fsspec
+import pytest
+import s3fs
+
+from memorag_pipeline.corpus.refusal import Refused
+from memorag_pipeline.corpus.source import Source
+from memorag_pipeline.errors import StorageError
+from memorag_pipeline.spec import SourceSpec
+from tests.fixtures.s3 import S3Server
+
+ODD_NAMES = (
+    "50% off & more #1?.txt",
+    "naïve café ☕ итог.txt",
+    "a%20b.txt",
+    "std::vector.txt",
+    "we*rd[1].txt",
+    " x .txt",
+)
+
+
+def make_source(*uris: str | Path, **values: object) -> Source:
+    return Source(SourceSpec.model_validate({"uris": [str(uri) for uri in uris], **values}))
+
+
+def names(source: Source) -> list[str]:
+    return [item.uri.rsplit("/", 1)[-1] for item in source.list()]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "kb"
+    for name in ("a.rst", "b.md", "sub/c.rst", "sub/deep/d.rst", "old/e.rst"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "expected"),
+    [
+        (["**"], [], ["a.rst", "b.md", "e.rst", "c.rst", "d.rst"]),
+        (["**/*.rst"], [], ["a.rst", "e.rst", "c.rst", "d.rst"]),
+        (["*.rst"], [], ["a.rst"]),
+        (["sub/**"], [], ["c.rst", "d.rst"]),
+        (["sub/*"], [], ["c.rst"]),
+        (["**/*.rst", "*.md"], ["old/**", "**/d.*"], ["a.rst", "b.md", "c.rst"]),
+        (["**/[a-c].*"], [], ["a.rst", "b.md", "c.rst"]),
+    ],
+)
+def test_globs_are_relative_to_the_uri(
+    folder: Path, include: list[str], exclude: list[str], expected: list[str]
+) -> None:
+    assert names(make_source(folder, include=include, exclude=exclude)) == expected
+
+
+def test_objects_are_sorted_by_uri_and_listed_once(folder: Path) -> None:
+    source = make_source(folder / "sub", folder, f"file://{folder}/b.md")
+    uris = [item.uri for item in source.list()]
+    assert uris == sorted(set(uris)) and len(uris) == 5
+    assert uris[0] == f"file://{folder}/a.rst"
+
+
+def test_odd_names_survive_the_round_trip(tmp_path: Path) -> None:
+    for name in ODD_NAMES:
+        (tmp_path / name).write_text(name)
+    source = make_source(tmp_path)
+    items = source.list()
+    assert sorted(item.uri for item in items) == sorted(f"file://{tmp_path}/{name}" for name in ODD_NAMES)
+    for item in items:
+        data, now = source.read(item.uri, 100)
+        assert item.uri.endswith("/" + data.decode())
+        assert now == item
+
+
+def test_a_name_that_is_not_utf8_is_written_with_escapes_and_read_back(tmp_path: Path) -> None:
+    with open(os.fsencode(tmp_path) + b"/invalid-\xff.txt", "wb") as file:
+        file.write(b"words")
+    (tmp_path / "literal-\\xff.txt").write_bytes(b"other")
+    source = make_source(tmp_path)
+    found = {item.uri.rsplit("/", 1)[-1]: source.read(item.uri, 100)[0] for item in source.list()}
+    assert found == {"invalid-\\xff.txt": b"words", "literal-\\xff.txt": b"other"}
+
+
+def test_links_to_files_are_read_and_loops_are_not_followed(folder: Path) -> None:
+    (folder / "loop").symlink_to(".")
+    (folder / "link.rst").symlink_to("sub/c.rst")
+    (folder / "broken.rst").symlink_to("nowhere")
+    os.mkfifo(folder / "pipe.rst")
+    source = make_source(folder)
+    assert names(source) == ["a.rst", "b.md", "link.rst", "e.rst", "c.rst", "d.rst"]
+    link = next(item for item in source.list() if item.uri.endswith("link.rst"))
+    assert source.read(link.uri, 100) == (b"sub/c.rst", link)
+
+
+def test_reading_stops_at_the_limit(folder: Path) -> None:
+    source = make_source(folder)
+    assert source.read(f"file://{folder}/sub/deep/d.rst", 5)[0] == b"sub/de"
+
+
+def test_the_time_of_a_local_file_is_its_identity(folder: Path) -> None:
+    source = make_source(folder, include=["a.rst"])
+    (before,) = source.list()
+    assert before.etag is None and before.modified is not None and before.modified.endswith("+00:00")
+    os.utime(folder / "a.rst", (1, 1.5))
+    (after,) = source.list()
+    assert after.modified == "1970-01-01T00:00:01.500000+00:00"
+    assert before.identity != after.identity
+
+
+def test_a_folder_in_memory(memory_folder: str) -> None:
+    filesystem = fsspec.filesystem("memory")
+    filesystem.pipe_file(f"{memory_folder}/kb/a b#?.txt", b"words")
+    source = make_source(f"{memory_folder}/kb")
+    (item,) = source.list()
+    assert item.uri.endswith("/kb/a b#?.txt")
+    assert source.read(item.uri, 100) == (b"words", item)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"nowhere.*no such bucket or folder"):
+        make_source(tmp_path / "nowhere").list()
+    with pytest.raises(StorageError, match="not a place that fsspec knows"):
+        make_source("nonsense://bucket/kb")
+
+
+def test_an_object_that_is_gone_is_one_refusal_a_folder_an_error(folder: Path) -> None:
+    source = make_source(folder)
+    with pytest.raises(Refused) as refused:
+        source.read(f"file://{folder}/gone.rst", 100)
+    assert refused.value.reason == "download_failed"
+    folder.rename(folder.with_name("elsewhere"))
+    with pytest.raises(StorageError, match="no such bucket or folder"):
+        source.read(f"file://{folder}/a.rst", 100)
+
+
+def test_s3(s3_server: S3Server) -> None:
+    bucket, options = s3_server.new_bucket(), s3_server.options()
+    filesystem = s3fs.S3FileSystem(**options)
+    for name in ODD_NAMES:
+        filesystem.pipe_file(f"{bucket}/kb/{name}", name.encode())
+    filesystem.touch(f"{bucket}/kb/folder/")
+    source = make_source(f"s3://{bucket}/kb", storage_options=options)
+    items = source.list()
+    assert sorted(item.uri for item in items) == sorted(f"s3://{bucket}/kb/{name}" for name in ODD_NAMES)
+    for item in items:
+        assert item.etag and '"' not in item.etag and item.modified is None
+        data, now = source.read(item.uri, 100)
+        assert item.uri.endswith("/" + data.decode()) and now == item
+
+    first = items[0]
+    s3fs.S3FileSystem(**options, skip_instance_cache=True).pipe_file(first.uri, b"n" * first.size)
+    assert source.list()[0].identity != first.identity
+    assert source.read(first.uri, 100)[1].identity != first.identity
+    with pytest.raises(Refused):
+        source.read(f"s3://{bucket}/kb/gone", 100)
+    assert make_source(f"s3://{bucket}/other", storage_options=options).list() == []
+
+
+def test_s3_errors_name_the_place(s3_server: S3Server) -> None:
+    bucket, options = s3_server.new_bucket(), s3_server.options()
+    with pytest.raises(StorageError, match=r"s3://no-such-bucket/kb.*no such bucket"):
+        make_source("s3://no-such-bucket/kb", storage_options=options).list()
+    wrong = {**options, "key": "nobody", "secret": "SECRET-VALUE"}
+    with pytest.raises(StorageError, match=rf"{bucket}.*permission denied") as denied:
+        make_source(f"s3://{bucket}", storage_options=wrong).list()
+    assert "SECRET-VALUE" not in str(denied.value)
+    started = time.monotonic()
+    once = {"retries": {"max_attempts": 1}}
+    nobody = {**options, "endpoint_url": "http://127.0.0.1:9", "config_kwargs": once}
+    with pytest.raises(StorageError, match=rf"{bucket}.*check the endpoint"):
+        make_source(f"s3://{bucket}", storage_options=nobody).list()
+    assert time.monotonic() - started < 30

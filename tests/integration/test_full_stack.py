@@ -1,0 +1,130 @@
+"""The full Airflow stack: a refresh started through the REST API, and the answers that its new version triggers.
+
+The same code starts it as `make airflow`: api-server, scheduler, dag-processor, triggerer, LocalExecutor, SQLite.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.spec import CorpusSpec
+from tests.fixtures.airflow import WriteSpec
+
+pytest.importorskip("airflow")
+pytestmark = pytest.mark.slow
+
+KEPT = ("lambda", "pass", "nonlocal")
+QUESTIONS = ("What does an anonymous function yield?", "Which statement does nothing?")
+SCRIPT = Path(__file__).parents[2] / "infra" / "airflow_local.py"
+
+
+@pytest.fixture
+def corpus(source: Path, tmp_path: Path, make_spec: Callable[..., CorpusSpec], write_spec: WriteSpec) -> Pipeline:
+    """Three documents, two questions, and a pool of one slot for the tasks that load a model."""
+    for path in source.iterdir():
+        if path.stem not in KEPT:
+            path.unlink()
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text("".join(json.dumps({"question": question}) + "\n" for question in QUESTIONS))
+    spec = make_spec(
+        source,
+        generation={"max_new_tokens": 8, "evidence_tokens": 256},
+        compute={"pool": "gpu"},
+        jobs={
+            "faq": {
+                "questions": {"uri": str(questions)},
+                "warehouse": {"database": str(tmp_path / "warehouse.duckdb")},
+                "clue_tokens": 8,
+            }
+        },
+    )
+    write_spec(spec)
+    write_spec("corpus: broken\n", "broken")
+    return Pipeline(spec)
+
+
+@pytest.fixture
+def stack(corpus: Pipeline, tmp_path: Path) -> Iterator[Any]:
+    """A running stack; all of its processes end with the test."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with load_script().LocalAirflow(tmp_path / "airflow", port) as running:
+        running.call("POST", "/api/v2/pools", {"name": "gpu", "slots": 1})
+        yield running
+
+
+def test_a_refresh_by_the_rest_api_triggers_the_answers(corpus: Pipeline, stack: Any) -> None:
+    wait(stack, "the DAGs", lambda: stack.call("GET", "/api/v2/dags")["total_entries"] == 2)
+    (error,) = wait(stack, "the import error", lambda: stack.call("GET", "/api/v2/importErrors")["import_errors"])
+    assert error["filename"] == "refused_specs.py"
+    assert "broken.yaml: memory: is missing" in error["stack_trace"]
+
+    started = stack.call("POST", "/api/v2/dags/topics_refresh/dagRuns", {"logical_date": None})
+    refresh = wait_for_run(stack, "topics_refresh")
+    assert (refresh["state"], refresh["dag_run_id"]) == ("success", started["dag_run_id"])
+    assert corpus.store.versions.record(1).run_id == started["dag_run_id"]
+    tasks = tasks_of(stack, refresh)
+    assert {task["pool"] for task in tasks if task["task_id"] in {"memorize", "embed"}} == {"gpu"}
+
+    answers = wait_for_run(stack, "topics_faq")
+    assert (answers["state"], answers["run_type"]) == ("success", "asset_triggered")
+    route = next(task for task in tasks_of(stack, answers) if task["task_id"] == "route")
+    assert "version: 1" in log_of(stack, answers, route)
+    with duckdb.connect(corpus.spec.job("faq").warehouse.database, read_only=True) as connection:
+        rows = connection.sql("SELECT question, corpus_version, status FROM memorag.answers").fetchall()
+    assert sorted(rows) == [(question, 1, "answered") for question in QUESTIONS]
+
+
+def load_script() -> Any:
+    """`infra/airflow_local.py` as a module; `infra` is no package."""
+    spec = spec_from_file_location("airflow_local", SCRIPT)
+    assert spec and spec.loader
+    module = module_from_spec(spec)
+    sys.modules["airflow_local"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def wait(stack: Any, what: str, condition: Callable[[], Any], seconds: float = 240) -> Any:
+    """The value of `condition` once it is true; the stack must stay up until then."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        stack.require_running()
+        assert time.monotonic() < deadline, f"{what}: not there after {seconds} s"
+        time.sleep(0.5)
+    return value
+
+
+def wait_for_run(stack: Any, dag_id: str) -> Any:
+    """The only run of a DAG, once it has ended."""
+
+    def ended() -> Any:
+        runs = stack.call("GET", f"/api/v2/dags/{dag_id}/dagRuns")["dag_runs"]
+        assert len(runs) <= 1
+        return next((run for run in runs if run["state"] in {"success", "failed"}), None)
+
+    return wait(stack, f"the end of {dag_id}", ended)
+
+
+def tasks_of(stack: Any, run: dict[str, Any]) -> Any:
+    """The task instances of a run."""
+    path = f"/api/v2/dags/{run['dag_id']}/dagRuns/{run['dag_run_id']}/taskInstances"
+    return stack.call("GET", path)["task_instances"]
+
+
+def log_of(stack: Any, run: dict[str, Any], task: dict[str, Any]) -> str:
+    """The log of a task's first try, as the UI gets it."""
+    path = f"/api/v2/dags/{run['dag_id']}/dagRuns/{run['dag_run_id']}/taskInstances/{task['task_id']}/logs/1"
+    return json.dumps(stack.call("GET", path)["content"])

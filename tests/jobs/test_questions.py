@@ -1,0 +1,145 @@
+"""Questions are read from JSONL, Parquet and SQL; a bad one is an error row, and only an unreadable source fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from memorag_pipeline.errors import QuestionError
+from memorag_pipeline.jobs.questions import MAX_CHARACTERS, questions_of_texts, read_questions
+from memorag_pipeline.schemas import QUESTIONS
+from memorag_pipeline.spec import JobSpec
+
+
+def job(tmp_path: Path, uri: str | Path) -> JobSpec:
+    return JobSpec.model_validate(
+        {"questions": {"uri": str(uri)}, "warehouse": {"database": str(tmp_path / "warehouse.duckdb")}}
+    )
+
+
+def read_lines(tmp_path: Path, *lines: Any) -> list[dict[str, Any]]:
+    """Questions of a file with these lines: bytes as they are, other values as JSON."""
+    path = tmp_path / "questions.jsonl"
+    path.write_bytes(b"\n".join(line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines))
+    table = read_questions(job(tmp_path, path))
+    assert table.schema == QUESTIONS
+    return table.to_pylist()
+
+
+def test_jsonl_rows_keep_their_order_and_further_keys_stay_out(tmp_path: Path) -> None:
+    rows = read_lines(
+        tmp_path,
+        {"question_id": "a", "question": " What is a lambda? ", "document": "lambda"},
+        b"",
+        {"question_id": 7, "question": "What does pass do?"},
+    )
+    assert rows == [
+        {"question_id": "a", "question": "What is a lambda?", "error": None},
+        {"question_id": "7", "question": "What does pass do?", "error": None},
+    ]
+
+
+def test_a_question_without_id_gets_a_digest_of_its_text_made_unique_by_occurrence(tmp_path: Path) -> None:
+    one, two, same = read_lines(
+        tmp_path, {"question": "What is x?"}, {"question": "What is y?"}, {"question": "What is x?"}
+    )
+    assert len({one["question_id"], two["question_id"], same["question_id"]}) == 3
+    assert same["question_id"] == one["question_id"] + "-2"
+    again = read_lines(tmp_path, {"question": "What is y?"}, {"question": "What is x?"})
+    assert [row["question_id"] for row in again] == [two["question_id"], one["question_id"]]
+
+
+@pytest.mark.parametrize(
+    ("line", "question_id", "problem"),
+    [
+        ({"question_id": "q"}, "q", "line 2: the question has no text"),
+        ({"question_id": "q", "question": "  "}, "q", "line 2: the question has no text"),
+        ({"question": None}, "line-2", "line 2: the question has no text"),
+        ({"question": 5}, "line-2", "line 2: the question is not text but int"),
+        ({"question": ["why"]}, "line-2", "line 2: the question is not text but list"),
+        ({"question_id": {"a": 1}, "question": "Why?"}, "line-2", "question_id is neither text nor a whole number"),
+        ({"question_id": True, "question": "Why?"}, "line-2", "question_id is neither text nor a whole number"),
+        ({"question_id": "first", "question": "Why?"}, "line-2", "'first' is used on line 1"),
+        (b'{"question": "cut', "line-2", "line 2 is not JSON"),
+        (b"[" * 100_000, "line-2", "line 2 is not JSON"),
+        (b'["Why?"]', "line-2", "line 2 is not a JSON object"),
+        (b'{"question": "\xff\xfe"}', "line-2", "line 2 is not UTF-8"),
+        (b'{"question": "\\ud800"}', "line-2", "not valid Unicode"),
+        ({"question": "x" * (MAX_CHARACTERS + 1)}, "line-2", "has 20,001 characters; at most 20,000"),
+    ],
+)
+def test_a_bad_line_is_an_error_row_and_the_others_are_untouched(
+    tmp_path: Path, line: Any, question_id: str, problem: str
+) -> None:
+    first, bad, last = read_lines(
+        tmp_path, {"question_id": "first", "question": "One?"}, line, {"question_id": "last", "question": "Two?"}
+    )
+    assert (first["error"], last["error"]) == (None, None)
+    assert bad["question_id"] == question_id
+    assert problem in bad["error"]
+
+
+def test_an_id_that_looks_like_a_place_does_not_collide_with_one(tmp_path: Path) -> None:
+    rows = read_lines(tmp_path, {"question": ""}, {"question_id": "line-1", "question": "Why?"})
+    assert [row["question_id"] for row in rows] == ["line-1-2", "line-1"]
+
+
+@pytest.mark.parametrize("id_type", [pa.string(), pa.int64()])
+def test_parquet_is_known_by_its_content(tmp_path: Path, id_type: pa.DataType) -> None:
+    table = pa.table({"question_id": pa.array([1, 2, 2]).cast(id_type), "question": ["One?", None, "Three?"]})
+    pq.write_table(table.append_column("extra", pa.array([0, 0, 0])), tmp_path / "questions.data")
+    rows = read_questions(job(tmp_path, tmp_path / "questions.data")).to_pylist()
+    assert [row["question_id"] for row in rows] == ["1", "2", "row-3"]
+    assert rows[0]["error"] is None
+    assert rows[1]["error"] == "row 2: the question has no text"
+    assert rows[2]["error"] == "row 3: question_id '2' is used on row 2"
+
+
+def test_any_fsspec_uri_is_read(tmp_path: Path) -> None:
+    with fsspec.open("memory://sets/questions.jsonl", "wb") as file:
+        file.write('\ufeff{"question": "什么是记忆?"}\n'.encode())
+    assert read_questions(job(tmp_path, "memory://sets/questions.jsonl"))["question"].to_pylist() == ["什么是记忆?"]
+
+
+def test_an_empty_set_is_no_question(tmp_path: Path) -> None:
+    assert read_lines(tmp_path, b"\n") == []
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"question_id,question\n1,Why?\n", "neither JSON lines nor Parquet"),
+        (b"PAR1 and then nothing", "cannot be read"),
+        (b'{"id": 1, "prompt": "Why?"}\n', "no line has the key 'question'; keys found: id, prompt"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused_by_name(tmp_path: Path, content: bytes, problem: str) -> None:
+    path = tmp_path / "set.bin"
+    path.write_bytes(content)
+    with pytest.raises(QuestionError, match=problem) as refusal:
+        read_questions(job(tmp_path, path))
+    assert str(path) in str(refusal.value)
+
+
+def test_a_parquet_file_without_the_column_is_refused_with_its_columns(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"prompt": ["Why?"]}), tmp_path / "set.parquet")
+    with pytest.raises(QuestionError, match="no column 'question'; columns found: prompt"):
+        read_questions(job(tmp_path, tmp_path / "set.parquet"))
+
+
+@pytest.mark.parametrize("uri", ["nowhere.jsonl", "memory://nowhere/at/all.jsonl", "nosuchprotocol://x/y.jsonl"])
+def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path, uri: str) -> None:
+    with pytest.raises(QuestionError, match=uri.rsplit("/", 1)[-1]):
+        read_questions(job(tmp_path, uri))
+
+
+def test_plain_texts_are_checked_in_the_same_way() -> None:
+    rows = questions_of_texts(["Why?", "", "Why?"]).to_pylist()
+    assert [row["error"] is None for row in rows] == [True, False, True]
+    assert len({row["question_id"] for row in rows}) == 3

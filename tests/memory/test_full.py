@@ -1,0 +1,91 @@
+"""Memories of kind full: the key/value cache of transformers, the same bits however the stream is cut into calls."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from memorag_pipeline.errors import ContextLengthError
+from memorag_pipeline.memory.full import FullMemory, FullMemoryModel
+from memorag_pipeline.memory.interface import Decoding, load_memory_model
+from memorag_pipeline.memory.language_model import LanguageModel, load_language_model
+from memorag_pipeline.spec import MemorySpec
+from tests.memory.conftest import TYPES, MakeFolder, reference, stream_of
+
+
+def same_bits(one: FullMemory, other: FullMemory) -> bool:
+    pairs = zip((*one.keys, *one.values, one.token_ids), (*other.keys, *other.values, other.token_ids), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_keys_and_values_are_those_of_transformers(model_type: str, tiny_folder: MakeFolder) -> None:
+    folder = tiny_folder(model_type)
+    stream = stream_of(150)
+    memory = FullMemoryModel(load_language_model(str(folder), None, "float32"), "en", window=64).memorize(stream)
+    with torch.no_grad():
+        cache = reference(folder)(torch.tensor([stream]), use_cache=True).past_key_values
+    assert (memory.tokens, memory.slots) == (150, 150)
+    for layer in range(3):
+        expected = cache.layers[layer]
+        torch.testing.assert_close(memory.keys[layer], expected.keys[0].transpose(0, 1), atol=2e-5, rtol=0)
+        torch.testing.assert_close(memory.values[layer], expected.values[0].transpose(0, 1), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("cut", "total"), [(1, 2), (31, 33), (32, 100), (40, 41), (64, 128), (99, 100)])
+def test_extending_gives_the_same_bits_as_reading_at_once(
+    dtype: str, cut: int, total: int, tiny_folder: MakeFolder
+) -> None:
+    model = FullMemoryModel(load_language_model(str(tiny_folder("llama")), None, dtype), "en", window=32)
+    stream = stream_of(total)
+    whole = model.memorize(stream)
+    assert same_bits(model.extend(model.memorize(stream[:cut]), stream[cut:]), whole)
+    border = cut - cut % 32
+    assert same_bits(model.extend(model.truncate(whole, border), stream[border:]), whole)
+
+
+def test_truncating_shares_storage_and_keeps_to_windows(tiny_memory_model: FullMemoryModel) -> None:
+    stream = stream_of(100)
+    memory = tiny_memory_model.memorize(stream)
+    shorter = tiny_memory_model.truncate(memory, 64)
+    assert same_bits(shorter, tiny_memory_model.memorize(stream[:64]))
+    assert shorter.keys[0].data_ptr() == memory.keys[0].data_ptr()
+    for tokens in (50, 128):
+        with pytest.raises(ValueError, match="border of a window"):
+            tiny_memory_model.truncate(memory, tokens)
+
+
+def test_window_digests_tell_where_two_streams_part(tiny_memory_model: FullMemoryModel) -> None:
+    stream = stream_of(100)
+    changed = [*stream[:40], stream[40] + 1, *stream[41:]]
+    one, other = (tiny_memory_model.memorize(ids).window_digests for ids in (stream, changed))
+    assert len(one) == 3  # the open window has none
+    assert [a == b for a, b in zip(one, other, strict=True)] == [True, False, False]
+
+
+def test_progress_is_told_in_tokens_read(tiny_memory_model: FullMemoryModel) -> None:
+    read: list[int] = []
+    memory = tiny_memory_model.memorize(stream_of(70), read.append)
+    tiny_memory_model.extend(memory, stream_of(1), read.append)
+    assert read == [32, 32, 6, 7]  # the open window is read again
+
+
+def test_an_empty_memory_can_be_asked(tiny_memory_model: FullMemoryModel) -> None:
+    empty = tiny_memory_model.memorize([])
+    assert (empty.tokens, empty.slots, empty.window_digests) == (0, 0, ())
+    reply = tiny_memory_model.generate(empty, ["Why?"], Decoding(4))[0]
+    assert reply.output_tokens == 4
+    assert reply.input_tokens == len(tiny_memory_model.stream.suffix("Why?"))
+
+
+def test_a_stream_longer_than_the_context_is_refused(tiny_memory_model: FullMemoryModel) -> None:
+    with pytest.raises(ContextLengthError, match=r"641 tokens is longer than the context of .* \(640 tokens\)"):
+        tiny_memory_model.memorize(stream_of(641))
+
+
+def test_models_are_loaded_once(tiny_folder: MakeFolder, tiny: LanguageModel) -> None:
+    spec = MemorySpec(model=str(tiny_folder("llama")), window=32, dtype="float32")
+    model = load_memory_model(spec, "en")
+    assert load_memory_model(spec, "en") is model
+    assert load_memory_model(spec, "zh").language_model is model.language_model is tiny  # type: ignore[attr-defined]

@@ -1,0 +1,185 @@
+"""The stage memorize: resumed by unit, incremental by window, told in tokens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from memorag_pipeline import progress
+from memorag_pipeline.digests import value_digest
+from memorag_pipeline.errors import ContextLengthError
+from memorag_pipeline.memory.format import read_header
+from memorag_pipeline.memory.interface import load_memory_model
+from memorag_pipeline.memory.memorize import STAGE, memorize
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.schemas import DOCUMENTS
+from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.storage import Manifest, ManifestBlob, Outcome
+from tests.memory.conftest import MakeFolder
+
+WINDOW = 32
+TEXTS = {
+    "a": "The lambda expression makes an anonymous function. " * 6,
+    "b": "The pass statement does nothing when it is executed. " * 6,
+    "c": "The break statement ends the nearest enclosing loop. " * 6,
+}
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, tiny_folder: MakeFolder, make_spec: Callable[..., CorpusSpec]) -> Pipeline:
+    memory = {"kind": "full", "model": str(tiny_folder("llama")), "window": WINDOW, "dtype": "float32"}
+    return Pipeline(make_spec(tmp_path, memory=memory))
+
+
+def work_list(pipeline: Pipeline, shards: Sequence[Sequence[str]], texts: dict[str, str], parent: int | None) -> str:
+    """The work list of shards, each of some of the documents in `texts`."""
+    rows = [
+        {field.name: [] if pa.types.is_list(field.type) else 0 if pa.types.is_integer(field.type) else ""
+         for field in DOCUMENTS} | {"document_id": name, "uri": f"file:///docs/{name}.txt", "title": name, "text": text}
+        for name, text in texts.items()
+    ]  # fmt: skip
+    part = pipeline.store.blobs.put_table(pa.Table.from_pylist(rows, schema=DOCUMENTS)).model_dump()
+    units = [
+        {
+            "shard_id": names[0],
+            "fingerprint": value_digest([[name, texts[name]] for name in names]),
+            "tokens": 1,
+            "sections": [{"document_id": name, "start": 0, "end": len(texts[name])} for name in names],
+            "documents": [part],
+        }
+        for names in shards
+    ]
+    return pipeline.write_work({"parent": parent, "units": units})
+
+
+def outcomes(pipeline: Pipeline, batch: str) -> dict[str, Outcome]:
+    """Outcomes by shard."""
+    found = {}
+    for unit in pipeline.read_work(batch)["units"]:
+        outcome = pipeline.store.units.find(STAGE, unit["fingerprint"])
+        assert outcome is not None
+        found[unit["shard_id"]] = outcome
+    return found
+
+
+def publish(pipeline: Pipeline, memories: dict[str, Outcome], **changes: Any) -> int:
+    """A version that holds the memories."""
+    blobs = [
+        ManifestBlob(role="memory", path=f"memories/{shard}.safetensors", **outcome.blobs["memory"].model_dump())
+        for shard, outcome in memories.items()
+    ]
+    manifest = Manifest(
+        corpus="topics",
+        language="en",
+        parent=None,
+        spec_fingerprint="0",
+        spec={},
+        models=(),
+        blobs=tuple(blobs),
+        counts={},
+    )
+    return pipeline.store.versions.publish(manifest.model_copy(update=changes), "test").version
+
+
+def test_a_memory_holds_opening_and_sections(pipeline: Pipeline) -> None:
+    batch = work_list(pipeline, [["a", "b"], ["c"]], TEXTS, None)
+    result = memorize(pipeline, batch)
+    model = load_memory_model(pipeline.spec.memory, "en")
+    for shard, names in (("a", "ab"), ("c", "c")):
+        outcome = outcomes(pipeline, batch)[shard]
+        stream = [*model.stream.opening]
+        for name in names:
+            stream += model.stream.section(f"file:///docs/{name}.txt", name, TEXTS[name])
+        opened = model.open(pipeline.store.blobs.open_file(outcome.blobs["memory"]))
+        assert opened.token_ids.tolist() == stream
+        assert outcome.counts == {"tokens": len(stream), "memorized_tokens": len(stream), "reused_tokens": 0}
+    assert result["shards"] == 2
+    assert (
+        result["tokens"]
+        == result["memorized_tokens"]
+        == sum(o.counts["tokens"] for o in outcomes(pipeline, batch).values())
+    )
+    assert result["reused_tokens"] == 0
+    assert result["seconds"] > 0
+
+
+def test_finished_shards_are_not_read_again(pipeline: Pipeline) -> None:
+    first = memorize(pipeline, work_list(pipeline, [["a"]], TEXTS, None))
+    both = work_list(pipeline, [["a"], ["b"]], TEXTS, None)
+    second = memorize(pipeline, both)
+    assert second["memorized_tokens"] == second["tokens"] - first["tokens"]
+    again = memorize(pipeline, both)
+    assert (again["memorized_tokens"], again["reused_tokens"], again["seconds"]) == (0, second["tokens"], 0)
+
+
+def test_a_changed_shard_keeps_the_windows_before_its_change(pipeline: Pipeline, tmp_path: Path) -> None:
+    old = work_list(pipeline, [["a", "b"]], TEXTS, None)
+    memorize(pipeline, old)
+    parent = publish(pipeline, outcomes(pipeline, old))
+    changed = TEXTS | {"b": TEXTS["b"].replace("does nothing", "is a null operation")}
+    new = work_list(pipeline, [["a", "b"]], changed, parent)
+    result = memorize(pipeline, new)
+    outcome = outcomes(pipeline, new)["a"]
+    stored = [read_header(pipeline.store.blobs.open_file(o["a"].blobs["memory"])).window_digests
+              for o in (outcomes(pipeline, old), outcomes(pipeline, new))]  # fmt: skip
+    same = [a == b for a, b in zip(*stored, strict=False)].index(False)
+    assert same > 0
+    assert outcome.counts["reused_tokens"] == result["reused_tokens"] == same * WINDOW
+    model = load_memory_model(pipeline.spec.memory, "en")
+    stream = model.open(pipeline.store.blobs.open_file(outcome.blobs["memory"])).token_ids.tolist()
+    model.save(model.memorize(stream), tmp_path / "at once")
+    assert pipeline.store.blobs.put_file(tmp_path / "at once") == outcome.blobs["memory"]
+
+
+def test_a_parent_of_another_window_or_with_a_damaged_memory_is_not_used(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture, make_spec: Callable[..., CorpusSpec], tmp_path: Path
+) -> None:
+    old = work_list(pipeline, [["a", "b"], ["c"]], TEXTS, None)
+    memorize(pipeline, old)
+    parent = publish(pipeline, outcomes(pipeline, old))
+    longer = TEXTS | {name: TEXTS[name] + "More." for name in "bc"}
+
+    memory = pipeline.spec.memory.model_dump() | {"window": WINDOW * 2}
+    other = Pipeline(make_spec(tmp_path, memory=memory))
+    assert memorize(other, work_list(other, [["a", "b"]], longer, parent))["reused_tokens"] == 0
+    assert "window 32, not 64" in caplog.text
+
+    blob = pipeline.store.blobs.open_file(outcomes(pipeline, old)["c"].blobs["memory"])
+    time.sleep(0.01)  # another modification time
+    blob.chmod(0o644)
+    blob.write_bytes(bytes(blob.stat().st_size))
+    assert memorize(pipeline, work_list(pipeline, [["c"]], longer, parent))["reused_tokens"] == 0
+    assert "memory of the parent version" in caplog.text
+    assert "was altered" in caplog.text
+
+
+def test_progress_is_told_in_tokens_that_the_model_reads(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, float | None, str]] = []
+    read: list[float] = []
+
+    class Bar:
+        def advance(self, amount: float = 1) -> None:
+            read.append(amount)
+
+    class Reporter:
+        def start(self, name: str, total: float | None, unit: str) -> Bar:
+            seen.append((name, total, unit))
+            return Bar()
+
+        def finish(self, bar: progress.Bar) -> None: ...
+
+    monkeypatch.setattr(progress, "_reporter", Reporter())
+    result = memorize(pipeline, work_list(pipeline, [["a"], ["b"]], TEXTS, None))
+    assert seen == [("tokens memorized", result["tokens"], "tokens")]
+    assert sum(read) == result["tokens"]
+    assert max(read) == WINDOW
+
+
+def test_a_shard_longer_than_the_context_is_refused(pipeline: Pipeline) -> None:
+    with pytest.raises(ContextLengthError, match=r"make sharding\.max_tokens smaller"):
+        memorize(pipeline, work_list(pipeline, [["a"]], {"a": TEXTS["a"] * 20}, None))

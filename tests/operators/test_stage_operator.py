@@ -1,0 +1,78 @@
+"""What every operator does with its stage's result and with its errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memorag_pipeline.errors import EmptyCorpusError, NotFoundError, SpecError, SpecProblem, StorageError
+from memorag_pipeline.spec import CorpusSpec
+from tests.fixtures.airflow import WriteSpec
+
+airflow_exceptions = pytest.importorskip("airflow.sdk.exceptions")
+stage_operator = pytest.importorskip("memorag_operators.stage_operator")
+
+
+class XComs(dict[str, Any]):
+    """The part of a task instance that operators use: a place for XComs."""
+
+    xcom_push = dict.__setitem__
+
+
+class SayOperator(stage_operator.StageOperator):
+    """Returns, or raises, what it is told to."""
+
+    work_list = "batches"
+
+    def __init__(self, *, outcome: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.outcome = outcome
+
+    def call_stage(self, pipeline: Any, context: Any) -> dict[str, Any]:
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return {**self.outcome, "corpus": pipeline.spec.corpus}
+
+
+@pytest.fixture
+def spec_file(source: Path, make_spec: Callable[..., CorpusSpec], write_spec: WriteSpec) -> str:
+    return str(write_spec(make_spec(source), "topics"))
+
+
+def test_each_item_becomes_an_xcom_and_the_work_list_is_what_is_mapped_over(spec_file: str) -> None:
+    xcoms = XComs()
+    operator = SayOperator(task_id="say", spec_file=spec_file, outcome={"plan": "uri", "batches": ["a", "b"]})
+    assert operator.execute({"ti": xcoms}) == ["a", "b"]
+    assert xcoms == {"plan": "uri", "corpus": "topics"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotFoundError("no job x"),
+        EmptyCorpusError("no document"),
+        SpecError([SpecProblem("a.yaml", "key", "", "is wrong")]),
+    ],
+)
+def test_an_error_that_a_person_must_mend_is_not_retried(spec_file: str, error: Exception) -> None:
+    operator = SayOperator(task_id="say", spec_file=spec_file, outcome=error)
+    with pytest.raises(airflow_exceptions.AirflowFailException, match=str(error)):
+        operator.execute({"ti": XComs()})
+
+
+def test_an_error_that_may_pass_is_left_to_airflow_s_retries(spec_file: str) -> None:
+    operator = SayOperator(task_id="say", spec_file=spec_file, outcome=StorageError("connection lost"))
+    with pytest.raises(StorageError, match="connection lost"):
+        operator.execute({"ti": XComs()})
+
+
+def test_a_spec_that_was_broken_since_parsing_fails_with_file_and_key(write_spec: WriteSpec) -> None:
+    path = write_spec("corpus: topics\nmemori: {}\n", "broken")
+    operator = SayOperator(task_id="say", spec_file=str(path), outcome={"batches": []})
+    with pytest.raises(
+        airflow_exceptions.AirflowFailException, match=r"broken\.yaml.*: memori: .*did you mean memory\?"
+    ):
+        operator.execute({"ti": XComs()})

@@ -1,0 +1,117 @@
+"""The embed stage: what it stores, what it takes from the parent version, and that it starts where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from memorag_pipeline import progress, schemas
+from memorag_pipeline.digests import text_digest
+from memorag_pipeline.errors import CorruptBlobError
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.retrieval.embed import embed, vectors_of
+from memorag_pipeline.retrieval.embedder import load_embedder
+from tests.retrieval.chunk_tables import Documents, embed_batch, embeddings_of, paragraphs, publish_embeddings
+
+A, B, C = paragraphs("while")[:1], paragraphs("assert")[:2], paragraphs("global")[:1]
+FIRST: list[Documents] = [{"a": A, "b": B}, {"c": [*C, *A, *C]}]  # the second part repeats two texts
+
+
+@pytest.fixture
+def pipeline(make_spec: Callable[..., Any], tmp_path: Path) -> Pipeline:
+    return Pipeline(make_spec(tmp_path))
+
+
+def test_stores_each_distinct_text_once_in_order_of_digest(pipeline: Pipeline) -> None:
+    batch, units = embed_batch(pipeline, None, FIRST)
+    # The text of document a is embedded for the first part and then known to the second.
+    assert embed(pipeline, batch) == {"chunks": 5, "embedded": 4, "reused": 1}
+    table = pipeline.store.blobs.get_table(embeddings_of(pipeline, units[1]))
+    assert table.schema == schemas.embeddings(384)
+    texts = {text_digest(text): text for text in (*A, *C)}
+    assert table.column("digest").to_pylist() == sorted(texts)
+    vectors = vectors_of(table)
+    expected = load_embedder(pipeline.spec.embedding).embed_passages([texts[digest] for digest in sorted(texts)])
+    assert np.abs(vectors - expected).max() < 1e-6
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+
+
+def test_finished_units_are_not_done_again(pipeline: Pipeline) -> None:
+    _, units = embed_batch(pipeline, None, FIRST)
+    embed(pipeline, pipeline.write_work({"parent": None, "units": units[:1]}))
+    first = embeddings_of(pipeline, units[0])
+    batch = pipeline.write_work({"parent": None, "units": units})
+    assert embed(pipeline, batch) == {"chunks": 5, "embedded": 2, "reused": 3}
+    assert embed(pipeline, batch) == {"chunks": 5, "embedded": 0, "reused": 5}
+    assert embeddings_of(pipeline, units[0]) == first
+
+
+def test_only_new_texts_are_embedded(pipeline: Pipeline) -> None:
+    batch, units = embed_batch(pipeline, None, FIRST)
+    embed(pipeline, batch)
+    parent = publish_embeddings(pipeline, units)
+    changed: list[Documents] = [{"a": A, "b": [B[0], "A paragraph that was not there before."]}, {"new name": C}]
+    batch, units = embed_batch(pipeline, parent, changed)
+    assert embed(pipeline, batch) == {"chunks": 4, "embedded": 1, "reused": 3}
+    again, _ = embed_batch(pipeline, parent, [{"moved": [*B, *C]}])
+    assert embed(pipeline, again) == {"chunks": 3, "embedded": 0, "reused": 3}
+
+
+def test_reused_and_embedded_vectors_are_equal(
+    pipeline: Pipeline, make_spec: Callable[..., Any], tmp_path: Path
+) -> None:
+    batch, units = embed_batch(pipeline, None, FIRST)
+    embed(pipeline, batch)
+    changed: list[Documents] = [{"a": [*A, *C], "b": ["A new paragraph."]}]
+    batch, units = embed_batch(pipeline, publish_embeddings(pipeline, units), changed)
+    embed(pipeline, batch)
+    reused = vectors_of(pipeline.store.blobs.get_table(embeddings_of(pipeline, units[0])))
+    fresh_pipeline = Pipeline(make_spec(tmp_path, store={"uri": str(tmp_path / "other")}))
+    batch, units = embed_batch(fresh_pipeline, None, changed)
+    assert embed(fresh_pipeline, batch)["embedded"] == 3
+    fresh = vectors_of(fresh_pipeline.store.blobs.get_table(embeddings_of(fresh_pipeline, units[0])))
+    assert np.abs(fresh - reused).max() < 1e-6
+
+
+def test_vectors_made_with_other_settings_are_not_reused(
+    pipeline: Pipeline, make_spec: Callable[..., Any], tmp_path: Path
+) -> None:
+    batch, units = embed_batch(pipeline, None, FIRST)
+    embed(pipeline, batch)
+    parent = publish_embeddings(pipeline, units)
+    other = Pipeline(make_spec(tmp_path, embedding={**pipeline.spec.embedding.model_dump(), "pooling": "cls"}))
+    batch, _ = embed_batch(other, parent, FIRST)
+    assert embed(other, batch)["embedded"] == 4
+
+
+def test_altered_vectors_of_the_parent_are_named(pipeline: Pipeline) -> None:
+    batch, units = embed_batch(pipeline, None, FIRST)
+    embed(pipeline, batch)
+    parent = publish_embeddings(pipeline, units)
+    path = Path(pipeline.store.blobs.uri(embeddings_of(pipeline, units[1])).removeprefix("file://"))
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    batch, _ = embed_batch(Pipeline(pipeline.spec), parent, [{"d": [*C, "Another paragraph."]}])
+    with pytest.raises(CorruptBlobError, match=r"embeddings/00001.parquet of version 1.*altered"):
+        embed(Pipeline(pipeline.spec), batch)
+
+
+def test_progress_counts_chunks(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[str, float | None, str]] = []
+    bars: list[progress.LogBar] = []
+
+    class Reporter(progress.LogReporter):
+        def start(self, name: str, total: float | None, unit: str) -> progress.LogBar:
+            started.append((name, total, unit))
+            bars.append(super().start(name, total, unit))
+            return bars[-1]
+
+    monkeypatch.setattr(progress, "_reporter", Reporter())
+    batch, _ = embed_batch(pipeline, None, FIRST)
+    embed(pipeline, batch)
+    assert started == [("chunks embedded", 5, "chunks")]
+    assert bars[0].done == 5

@@ -1,0 +1,202 @@
+"""From chunk tables through the index stage to passages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from memorag_pipeline import schemas
+from memorag_pipeline.errors import CorruptBlobError, MemoragError
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.retrieval.embed import embed
+from memorag_pipeline.retrieval.index import build_index
+from memorag_pipeline.retrieval.search import Searcher, open_searcher
+from memorag_pipeline.spec import CorpusSpec, EmbeddingSpec
+from memorag_pipeline.storage import BlobRef, Outcome
+from tests.retrieval.chunk_tables import (
+    Documents,
+    chunk_table,
+    document_id,
+    embed_batch,
+    index_plan,
+    paragraphs,
+)
+
+LAMBDA, WHILE, GLOBAL = paragraphs("lambda")[:1], paragraphs("while")[:3], paragraphs("global")[:2]
+PARTS: list[Documents] = [{"lambda": LAMBDA, "while": WHILE}, {"copy": LAMBDA, "global": GLOBAL}]
+SECOND = len(WHILE[0]) + 1  # where the second chunk of the document while begins
+SECTIONS = [
+    {"shard_id": "s0", "uri": "lambda", "start": 0},
+    {"shard_id": "s0", "uri": "while", "start": 0},
+    {"shard_id": "s1", "uri": "while", "start": SECOND},
+    {"shard_id": "s1", "uri": "copy", "start": 0},
+    {"shard_id": "s2", "uri": "global", "start": 0},
+]
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    """One store for all tests, so that the texts are embedded once."""
+    return with_store(tmp_path_factory.mktemp("store"))
+
+
+def with_store(folder: Path, factory: str = "Flat") -> Pipeline:
+    return Pipeline(
+        CorpusSpec.model_validate(
+            {
+                "corpus": "topics",
+                "source": {"uris": ["not-read"]},
+                "store": {"uri": str(folder)},
+                "memory": {"model": "package:smollm2-135m-instruct"},
+                "embedding": {"model": "package:all-minilm-l6-v2", "pooling": "mean"},
+                "index": {"factory": factory},
+            }
+        )
+    )
+
+
+def make_index(pipeline: Pipeline) -> dict[str, Any]:
+    batch, units = embed_batch(pipeline, None, PARTS)
+    embed(pipeline, batch)
+    built = build_index(pipeline, index_plan(pipeline, units, SECTIONS))
+    plan: dict[str, Any] = pipeline.read_work(built["plan"])
+    assert built["counts"] == {"vectors": 7}
+    return plan
+
+
+def open_plan(pipeline: Pipeline, plan: dict[str, Any], **arguments: Any) -> Searcher:
+    blobs = pipeline.store.blobs
+    return open_searcher(
+        blobs.open_file(BlobRef(**plan["index"]), "index.faiss"),
+        blobs.get_table(BlobRef(**plan["index_rows"])),
+        lambda part: blobs.get_table(BlobRef(**plan["embeddings"][part]["chunks"])),
+        **{"embedding": pipeline.spec.embedding, **arguments},
+    )
+
+
+def test_rows_say_which_chunk_is_where(pipeline: Pipeline) -> None:
+    plan = make_index(pipeline)
+    rows = pipeline.store.blobs.get_table(BlobRef(**plan["index_rows"]))
+    assert rows.schema == schemas.INDEX_ROWS
+    chunks = pa.concat_tables([chunk_table(part) for part in PARTS])
+    for name in ("chunk_id", "document_id", "uri", "start", "end"):
+        assert rows.column(name).to_pylist() == chunks.column(name).to_pylist()
+    assert rows.column("row").to_pylist() == list(range(7))
+    assert rows.column("part").to_pylist() == [0] * 4 + [1] * 3
+    assert rows.column("part_row").to_pylist() == [0, 1, 2, 3, 0, 1, 2]
+    assert rows.column("shard_id").to_pylist() == ["s0", "s0", "s1", "s1", "s1", "s2", "s2"]
+
+
+@pytest.mark.parametrize("factory", ["Flat", "HNSW32", "IVF2,Flat"])
+def test_finds_the_exact_chunk(factory: str, pipeline: Pipeline) -> None:
+    pipeline = with_store(Path(pipeline.spec.store.uri), factory)
+    searcher = open_plan(pipeline, make_index(pipeline))
+    results = searcher.search([*WHILE, GLOBAL[1]], 3)
+    for (first, *others), text in zip(results, [*WHILE, GLOBAL[1]], strict=True):
+        assert first.text == text
+        assert first.score == pytest.approx(1, abs=1e-5)
+        assert [passage.score for passage in others] == sorted((passage.score for passage in others), reverse=True)
+        assert all(passage.score < 0.99 for passage in others)
+    second = results[1][0]
+    assert (second.uri, second.document_id, second.shard_id) == ("while", document_id("while"), "s1")
+    assert (second.start, second.end) == (SECOND, SECOND + len(WHILE[1]))
+
+
+def test_equal_scores_come_in_the_order_of_rows_and_k_may_pass_the_index(pipeline: Pipeline) -> None:
+    (found,) = open_plan(pipeline, make_index(pipeline)).search(LAMBDA, 50)
+    assert [passage.uri for passage in found[:2]] == ["lambda", "copy"]
+    assert len(found) == 7
+    assert len({passage.chunk_id for passage in found}) == 7
+
+
+def test_texts_are_read_only_of_parts_that_were_found(pipeline: Pipeline) -> None:
+    plan = make_index(pipeline)
+    asked: list[int] = []
+
+    def get_chunks(part: int) -> pa.Table:
+        asked.append(part)
+        return chunk_table(PARTS[part])
+
+    blobs = pipeline.store.blobs
+    rows = blobs.get_table(BlobRef(**plan["index_rows"]))
+    searcher = open_searcher(
+        blobs.open_file(BlobRef(**plan["index"])), rows, get_chunks, embedding=pipeline.spec.embedding
+    )
+    searcher.search(GLOBAL, 1)
+    searcher.search(GLOBAL, 1)
+    assert asked == [1]
+
+
+def test_same_inputs_give_the_same_blobs_and_are_done_once(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_index(pipeline)
+    other = make_index(with_store(tmp_path))
+    assert (plan["index"], plan["index_rows"]) == (other["index"], other["index_rows"])
+    recorded: list[Outcome] = []
+    monkeypatch.setattr(type(pipeline.store.units), "record", lambda self, outcome: recorded.append(outcome) or outcome)
+    assert make_index(pipeline) == plan
+    assert recorded == []
+
+
+def test_units_that_were_not_run_are_named(tmp_path: Path) -> None:
+    pipeline = with_store(tmp_path)
+    _, units = embed_batch(pipeline, None, PARTS)
+    with pytest.raises(MemoragError, match=f"embed unit {units[0]['fingerprint']}.*run embed first"):
+        build_index(pipeline, index_plan(pipeline, units, SECTIONS))
+
+
+def test_memories_of_the_plan_get_their_blobs(pipeline: Pipeline) -> None:
+    batch, units = embed_batch(pipeline, None, PARTS)
+    embed(pipeline, batch)
+    plan = pipeline.read_work(index_plan(pipeline, units, SECTIONS))
+    plan["memories"] = [{"shard_id": "s0", "fingerprint": "f" * 64, "tokens": 9}]
+    with pytest.raises(MemoragError, match=f"memorize unit {'f' * 64}.*run memorize first"):
+        build_index(pipeline, pipeline.write_work(plan))
+    memory = pipeline.store.blobs.put_bytes(b"a memory")
+    pipeline.store.units.record(Outcome(stage="memorize", fingerprint="f" * 64, blobs={"memory": memory}))
+    built = pipeline.read_work(build_index(pipeline, pipeline.write_work(plan))["plan"])
+    assert built["memories"] == [{**plan["memories"][0], "memory": memory.model_dump()}]
+
+
+def test_altered_index_is_named(pipeline: Pipeline) -> None:
+    pipeline = with_store(Path(pipeline.spec.store.uri), "SQ8")  # an index that no other test opens
+    plan = make_index(pipeline)
+    path = Path(pipeline.store.blobs.uri(BlobRef(**plan["index"])).removeprefix("file://"))
+    path.chmod(0o644)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CorruptBlobError, match=r"index\.faiss: .* altered"):
+        open_plan(Pipeline(pipeline.spec), plan)
+
+
+def test_index_and_rows_must_belong_together(pipeline: Pipeline) -> None:
+    plan = make_index(pipeline)
+    blobs = pipeline.store.blobs
+    rows = blobs.get_table(BlobRef(**plan["index_rows"])).slice(0, 5)
+    with pytest.raises(CorruptBlobError, match="7 rows and its row table 5"):
+        open_searcher(blobs.open_file(BlobRef(**plan["index"])), rows, lambda part: rows, pipeline.spec.embedding)
+
+
+def test_model_of_other_dimensions_is_refused(pipeline: Pipeline) -> None:
+    searcher = open_plan(pipeline, make_index(pipeline))
+    with pytest.raises(MemoragError, match=r"all-minilm-l6-v2 gives vectors of 8 dimensions, .* the index have 384"):
+        searcher.search_vectors(np.zeros((1, 8), np.float32), 1)
+
+
+def test_model_with_other_weights_is_refused(pipeline: Pipeline) -> None:
+    searcher = open_plan(pipeline, make_index(pipeline), model_digest="0" * 64)
+    with pytest.raises(MemoragError, match="made with sha256:" + "0" * 64):
+        searcher.search(["a question"], 1)
+
+
+def test_unknown_model_is_refused_only_when_it_is_needed(pipeline: Pipeline) -> None:
+    searcher = open_plan(pipeline, make_index(pipeline), embedding=EmbeddingSpec(model="./no-such-model"))
+    assert len(searcher.search_vectors(np.ones((1, 384), np.float32), 2)[0]) == 2
+    with pytest.raises(MemoragError, match="no-such-model"):
+        searcher.search(["a question"], 1)

@@ -1,0 +1,121 @@
+"""The wheel holds what it should, installs into an empty environment, and the library works without Airflow."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+SPEC = """\
+corpus: topics
+source: {uris: [source]}
+store: {uri: store}
+memory: {model: package:smollm2-135m-instruct}
+embedding: {model: package:all-minilm-l6-v2}
+"""
+PARSE_DAGS = """
+from airflow.dag_processing.dagbag import DagBag
+bag = DagBag({folder!r})
+assert not bag.import_errors, bag.import_errors
+print(*sorted(bag.dags))
+"""
+WITHOUT_AIRFLOW = """
+import sys
+sys.modules["airflow"] = None
+import memorag_pipeline
+from memorag_pipeline.cli import main
+sys.argv = ["memorag", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from a copy: setuptools would put stale files of an earlier build into it."""
+    folder = tmp_path_factory.mktemp("build")
+    for name in ("memorag_pipeline", "operators"):
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, folder)
+    run([sys.executable, "-m", "build", "--wheel", "--outdir", "dist"], cwd=folder)
+    (built,) = (folder / "dist").glob("*.whl")
+    return built
+
+
+def run(command: list[str], cwd: Path, **environment: str) -> str:
+    """Run a command that must succeed; return its stdout."""
+    inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    done = subprocess.run(command, cwd=cwd, env={**inherited, **environment}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_wheel_holds_every_module_and_prompt_and_no_tests(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    packages = {"memorag_pipeline": "memorag_pipeline", "operators": "memorag_operators"}
+    expected = {
+        str(Path(package) / path.relative_to(REPOSITORY / folder))
+        for folder, package in packages.items()
+        for path in (REPOSITORY / folder).rglob("*")
+        if path.suffix in (".py", ".yaml")
+    }
+    assert "memorag_pipeline/jobs/prompts/en.yaml" in expected
+    assert {name for name in names if ".dist-info/" not in name} == expected
+
+
+def test_the_wheel_names_its_entry_points(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (entry_points,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
+    text = archive.read(entry_points).decode()
+    assert "memorag = memorag_pipeline.cli:main" in text
+    assert re.search(r"\[apache_airflow_provider\]\s+provider_info = memorag_operators", text)
+
+
+def test_airflow_and_faiss_are_extras_and_never_both_builds_of_faiss(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (metadata,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+    required = re.findall(
+        r"^Requires-Dist: ([\w.-]+)[^;\n]*(?:; extra == .(\w+).)?$", archive.read(metadata).decode(), re.M
+    )
+    extras_of = {name: {extra for other, extra in required if other.lower() == name} for name, _ in required}
+    assert extras_of["apache-airflow"] == {"airflow"}
+    assert extras_of["faiss-cpu"] == {"cpu"}
+    assert extras_of["faiss-gpu"] == {"gpu"}
+    assert extras_of["torch"] == {""}
+
+
+def test_the_library_and_the_command_work_without_airflow(tmp_path: Path) -> None:
+    (tmp_path / "corpus.yaml").write_text(SPEC, encoding="utf-8")
+    command = [sys.executable, "-c", WITHOUT_AIRFLOW, "validate", "corpus.yaml"]
+    assert "corpus.yaml is right" in run(command, cwd=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_wheel_runs_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
+    """A full installation (about 2 GB), taken away at the end."""
+    environment = tmp_path / "environment"
+    venv.create(environment, with_pip=True)
+    python = str(environment / "bin" / "python")
+    try:
+        # Without compiling, which would take half of the time and is not what is tested.
+        run([python, "-m", "pip", "install", "--quiet", "--no-compile", f"{wheel}[cpu,airflow]"], cwd=tmp_path)
+        assert "Exit codes" in run([str(environment / "bin" / "memorag"), "--help"], cwd=tmp_path)
+        run([python, "-m", "pip", "check"], cwd=tmp_path)
+
+        dags = tmp_path / "dags"
+        shutil.copytree(REPOSITORY / "dags", dags)
+        airflow = {"AIRFLOW_HOME": str(tmp_path / "airflow"), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+        airflow["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{tmp_path / 'airflow' / 'airflow.db'}"
+        found = run([python, "-c", PARSE_DAGS.format(folder=str(dags))], cwd=tmp_path, **airflow)
+        assert found.split()[-2:] == ["python_reference_faq", "python_reference_refresh"]
+    finally:
+        shutil.rmtree(environment, ignore_errors=True)

@@ -1,0 +1,55 @@
+"""Rows of the answers table, with everything that is hard to load."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from memorag_pipeline.schemas import ANSWERS
+from memorag_pipeline.warehouse.load import KEY
+
+HARD_TEXT = "Zeile 1\r\nline\t2, \"quoted\" 'single' \\back\\slash \\N 中文 🐍 é; DROP TABLE answers; -- %s ${X}"
+
+
+def answers(count: int = 3, **values: Any) -> pa.Table:
+    """`count` rows of `schemas.ANSWERS`, questions q0, q1, …; `values` replace those of every row."""
+    rows = []
+    for number in range(count):
+        row: dict[str, Any] = {
+            "corpus": "topics",
+            "job": "faq",
+            "corpus_version": 1,
+            "question_id": f"q{number}",
+            "question": HARD_TEXT,
+            "status": "ok",
+            "answer": f"answer {number}",
+            "error": None,
+            "clues": [
+                {"shard_id": "s1", "kind": "spans", "text": HARD_TEXT},
+                {"shard_id": "s2", "kind": "a", "text": ""},
+            ],
+            "evidence": [
+                {
+                    "chunk_id": "c1",
+                    "document_id": "d1",
+                    "uri": "s3://bucket/a 'b'.rst",
+                    "start": 3,
+                    "end": 2**40,
+                    "score": 0.5,
+                    "text": HARD_TEXT,
+                }
+            ],
+            "memory_model": "m",
+            "embedding_model": "e",
+            "generation_model": "g",
+            "prompt_version": "1",
+            "input_tokens": 2**31 - 1,
+            "output_tokens": 0,
+            "seconds": 1.25,
+        }
+        rows.append({**row, **values})
+    return pa.Table.from_pylist(rows, schema=ANSWERS)
+
+
+__all__ = ["HARD_TEXT", "KEY", "answers"]

@@ -1,0 +1,93 @@
+"""The load stage: from a job's plan to rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from memorag_pipeline.errors import MemoragError, NotFoundError
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.schemas import QUESTIONS
+from memorag_pipeline.spec import CorpusSpec, WarehouseSpec
+from memorag_pipeline.storage.units import Outcome, fingerprint
+from memorag_pipeline.warehouse import open_warehouse
+from memorag_pipeline.warehouse.load import load
+from tests.warehouse.answer_rows import answers
+
+ALL = "SELECT * FROM kb.answers ORDER BY corpus_version, question_id"
+
+
+@pytest.fixture
+def pipeline(spec: WarehouseSpec, make_spec: Callable[..., CorpusSpec]) -> Pipeline:
+    job = {"questions": {"uri": "questions.jsonl"}, "warehouse": spec.model_dump()}
+    return Pipeline(make_spec("source", jobs={"faq": job}))
+
+
+def write_plan(pipeline: Pipeline, batches: list[pa.Table | None], asked: int, version: int = 1) -> str:
+    """The plan of a job over `asked` questions; a batch that is None was never generated."""
+    rows = [{"question_id": f"q{number}", "question": "?", "error": ""} for number in range(asked)]
+    plan: dict[str, Any] = {"job": "faq", "version": version, "batches": []}
+    plan["questions"] = pipeline.store.blobs.put_table(pa.Table.from_pylist(rows, schema=QUESTIONS)).model_dump()
+    for number, batch in enumerate(batches):
+        unit = fingerprint("generate", 1, number=number, version=version)
+        plan["batches"].append(unit)
+        if batch is not None:
+            blobs = {"answers": pipeline.store.blobs.put_table(batch)}
+            pipeline.store.units.record(Outcome(stage="generate", fingerprint=unit, blobs=blobs))
+    return pipeline.write_work(plan)
+
+
+def test_all_batches_land_and_a_second_load_changes_nothing(pipeline: Pipeline, spec: WarehouseSpec) -> None:
+    plan = write_plan(pipeline, [answers(3), answers(1, question_id="q3", status="error", error="no text")], asked=4)
+    warehouse = open_warehouse(spec)
+    assert load(pipeline, plan) == {"rows": 4, "warehouse": warehouse.describe(), "version": 1}
+    before = warehouse.query(ALL).to_pylist()
+    assert [(row["question_id"], row["error"]) for row in before] == [
+        ("q0", None),
+        ("q1", None),
+        ("q2", None),
+        ("q3", "no text"),
+    ]
+    assert load(pipeline, plan)["rows"] == 4
+    assert warehouse.query(ALL).to_pylist() == before
+
+
+def test_each_version_keeps_its_rows(pipeline: Pipeline, spec: WarehouseSpec) -> None:
+    for version in (1, 2):
+        load(pipeline, write_plan(pipeline, [answers(2, corpus_version=version)], asked=2, version=version))
+    found = open_warehouse(spec).query(ALL)
+    assert found["corpus_version"].to_pylist() == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("spec", ["duckdb"], indirect=True)
+@pytest.mark.parametrize(
+    ("batches", "asked", "problem"),
+    [
+        ([answers(2), None], 4, "1 of 2 batches have no answers; run generate"),
+        ([answers(2)], 9, r"7 questions are without an answer \(q2, q3, q4, q5, q6 …\)"),
+        ([answers(2), answers(1)], 2, r"1 questions are answered too often \(q0\)"),
+    ],
+)
+def test_an_incomplete_run_is_refused_and_the_old_rows_stay(
+    pipeline: Pipeline, spec: WarehouseSpec, batches: list[pa.Table | None], asked: int, problem: str
+) -> None:
+    load(pipeline, write_plan(pipeline, [answers(2, answer="old")], asked=2, version=7))
+    before = open_warehouse(spec).query(ALL).to_pylist()
+    with pytest.raises(MemoragError, match=problem):
+        load(pipeline, write_plan(pipeline, batches, asked=asked))
+    assert open_warehouse(spec).query(ALL).to_pylist() == before
+
+
+@pytest.mark.parametrize("spec", ["duckdb"], indirect=True)
+def test_a_job_that_left_the_spec_is_named(pipeline: Pipeline, make_spec: Callable[..., CorpusSpec]) -> None:
+    plan = write_plan(pipeline, [answers(1)], asked=1)
+    with pytest.raises(NotFoundError, match="no job 'faq'"):
+        load(Pipeline(make_spec("source")), plan)
+
+
+@pytest.mark.parametrize("spec", ["duckdb"], indirect=True)
+def test_a_job_without_questions_loads_nothing(pipeline: Pipeline) -> None:
+    assert load(pipeline, write_plan(pipeline, [], asked=0))["rows"] == 0
