@@ -21,6 +21,8 @@ from memorag_pipeline.errors import CorruptBlobError
 if TYPE_CHECKING:
     from memorag_pipeline.storage import CorpusStore
 
+_COLUMNS = ("documents", "chunks", "quarantined", "shards", "tokens")
+
 
 @dataclass(frozen=True)
 class _Line:
@@ -51,12 +53,11 @@ def versions(
     if json_output:
         print_json(listed)
         return
-    counted = list(listed[0].counts)
     rows = [
-        [str(line.version), line.created_at, *(line.counts.get(name) for name in counted), ", ".join(line.channels)]
+        [str(line.version), line.created_at, *(line.counts[name] for name in _COLUMNS), ", ".join(line.channels)]
         for line in listed
     ]
-    print_table(f"Versions of {store.uri}", ["version", "created at", *counted, "channels"], rows)
+    print_table(f"Versions of {store.uri}", ["version", "created at", *_COLUMNS, "channels"], rows)
 
 
 def show(
@@ -74,7 +75,7 @@ def show(
     say(f"[bold]Version {number}[/] of {manifest.corpus} at {store.uri}")
     say(f"created at {record.created_at} by run {record.run_id}, after version {record.parent or 'none'}")
     say(f"channels: {', '.join(channels) or 'none'}")
-    say(f"holds {counts_text(manifest.counts)}\n")
+    say(f"holds {counts_text({name: manifest.counts[name] for name in _COLUMNS})}\n")
     print_table(
         "Models",
         ["role", "name", "revision", "digest"],

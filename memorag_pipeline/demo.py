@@ -16,7 +16,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import TYPE_CHECKING, Any, TextIO
@@ -43,40 +42,6 @@ EDIT = """
 A lambda expression can be called on the spot, as in "(lambda x: x + 1)(2)",
 though a function with a name is easier to read.
 """
-
-
-class CountingReporter:
-    """Passes progress on, and counts what was really done, so that the demo can say what a refresh cost."""
-
-    def __init__(self, shown: progress.Reporter) -> None:
-        self._shown = shown
-        self._done: Counter[str] = Counter()
-
-    def start(self, name: str, total: float | None, unit: str) -> progress.Bar:
-        """As `progress.Reporter`."""
-        return _CountedBar(self._shown.start(name, total, unit), name, self._done)
-
-    def finish(self, bar: progress.Bar) -> None:
-        """As `progress.Reporter`."""
-        self._shown.finish(bar.shown if isinstance(bar, _CountedBar) else bar)
-
-    def take(self) -> Counter[str]:
-        """What was done since the last call, by name of the bar."""
-        done = self._done.copy()
-        self._done.clear()
-        return done
-
-
-@dataclass(frozen=True)
-class _CountedBar:
-    shown: progress.Bar
-    name: str
-    done: Counter[str]
-
-    def advance(self, amount: float = 1) -> None:
-        """As `progress.Bar`."""
-        self.done[self.name] += int(amount)
-        self.shown.advance(amount)
 
 
 def main() -> None:
@@ -138,9 +103,8 @@ class Demo:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.reporter = CountingReporter(reporter_for(console))
         self.seconds: dict[str, float] = {}
-        progress.install(self.reporter)
+        progress.install(reporter_for(console))
 
     def run(self, most_characters: int | None) -> None:
         """All phases, one after the other."""
@@ -149,22 +113,24 @@ class Demo:
         with self.phase("Airflow: metadata database"):
             dags = self.load_dags()
         with self.phase("refresh: version 1"):
-            self.run_dag(dags["python_reference_refresh"])
+            first = self.run_dag(dags["python_reference_refresh"])
         with self.phase("answers over version 1"):
             self.run_dag(dags["python_reference_faq"])
         self.show_answers()
-        first = self.reporter.take()
 
         edit_document(HOME / "source" / f"{EDITED}.rst")
         self.say(f"One document edited ({EDITED}.rst), then refreshed again:")
         with self.phase("refresh: version 2"):
-            self.run_dag(dags["python_reference_refresh"])
-        self.show_cost(first, self.reporter.take())
+            second = self.run_dag(dags["python_reference_refresh"])
+        self.show_cost(first, second)
 
         self.say("Nothing edited, then refreshed a third time:")
         with self.phase("refresh: nothing to do"):
-            self.run_dag(dags["python_reference_refresh"])
-        self.show_end(self.reporter.take())
+            third = self.run_dag(dags["python_reference_refresh"])
+        states = Counter(ti.state for ti in third.get_task_instances())
+        versions = ", ".join(str(number) for number in pipeline().store.versions.numbers())
+        self.console.print(f"  {states['success']} task ran, {states['skipped']} were skipped; versions: {versions}")
+        self.show_end()
 
     def say(self, text: str) -> None:
         """A line of its own, with room above."""
@@ -190,12 +156,13 @@ class Demo:
             raise DagRunFailed("\n".join(f"{file}: {error}" for file, error in bag.import_errors.items()))
         return dict(bag.dags)
 
-    def run_dag(self, dag: Any) -> None:
-        """Run one DAG as Airflow's own `dag.test()` does: every task, in this process."""
+    def run_dag(self, dag: Any) -> Any:
+        """Run one DAG as Airflow's own `dag.test()` does, every task in this process, and return the DAG run."""
         run = dag.test()
         if run.state != "success":
             failed = ", ".join(sorted({ti.task_id for ti in run.get_task_instances() if ti.state == "failed"}))
             raise DagRunFailed(f"DAG {dag.dag_id} did not succeed; failed tasks: {failed}")
+        return run
 
     def show_answers(self) -> None:
         """The warehouse's rows of the newest version, as a table."""
@@ -206,24 +173,25 @@ class Demo:
             table.add_row(row["question"], row["answer"] or f"[red]{row['error']}[/red]", "\n".join(places))
         self.console.print(table)
 
-    def show_cost(self, first: Counter[str], second: Counter[str]) -> None:
-        """What was really done for version 1 and for version 2, side by side."""
+    def show_cost(self, first: Any, second: Any) -> None:
+        """What the two refreshes really did, side by side, as their tasks reported it."""
         table = Table("work done", "version 1", "version 2", "share")
         for column in table.columns[1:]:
             column.justify = "right"
-        for name in ("documents", "chunks embedded", "tokens memorized"):
-            share = second[name] / first[name] if first[name] else 0
-            table.add_row(name, f"{first[name]:,}", f"{second[name]:,}", f"{share:.1%}")
+        for name, task, count, reused in (
+            ("documents extracted", "extract", "documents", "reused"),
+            ("chunks embedded", "embed", "embedded", None),
+            ("tokens memorized", "memorize", "memorized_tokens", None),
+        ):
+            done = [
+                reported(run, task, count) - (reported(run, task, reused) if reused else 0) for run in (first, second)
+            ]
+            table.add_row(name, f"{done[0]:,}", f"{done[1]:,}", f"{done[1] / done[0]:.1%}")
         self.console.print(table)
 
-    def show_end(self, third: Counter[str]) -> None:
+    def show_end(self) -> None:
         """Where everything lies, and what to try next."""
         store = pipeline().store
-        done = sum(third.values())
-        versions = list(store.versions.numbers())
-        self.console.print(
-            f"  {done} documents, chunks and tokens worked on; versions: {', '.join(map(str, versions))}"
-        )
         size = sum(path.stat().st_size for path in HOME.rglob("*") if path.is_file())
         total = sum(self.seconds.values())
         spec, python = SPEC.relative_to(REPOSITORY), ".venv/bin/"
@@ -240,6 +208,16 @@ class Demo:
             "  make airflow      # the same DAGs in Airflow's UI",
             highlight=False,
         )
+
+
+def reported(run: Any, task: str, count: str) -> int:
+    """The sum of a count that the tasks called `task` returned in a DAG run."""
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        query = XComModel.get_many(run_id=run.run_id, key=count, task_ids=task, dag_ids=run.dag_id)
+        return sum(int(XComModel.deserialize_value(row)) for row in session.scalars(query))
 
 
 def write_source(folder: Path, most_characters: int | None) -> int:

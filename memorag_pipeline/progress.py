@@ -57,7 +57,12 @@ class LogBar:
 
     def _so_far(self) -> str:
         total = f" of {self.total:,.0f}" if self.total else ""
-        return f"{self.name}: {self.done:,.0f}{total} {self.unit}, {self._rate():,.1f} {self.unit}/s"
+        return f"{self.name}: {self.done:,.0f}{total} {self.unit}, {rate_text(self._rate(), self.unit)}"
+
+
+def rate_text(rate: float, unit: str) -> str:
+    """A rate in units per second; slow ones with two digits that count."""
+    return f"{rate:,.1f} {unit}/s" if rate >= 1 else f"{rate:.2g} {unit}/s"
 
 
 class LogReporter:

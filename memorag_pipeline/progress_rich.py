@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
-from memorag_pipeline.progress import Bar, LogReporter, Reporter
+from memorag_pipeline.progress import Bar, LogReporter, Reporter, rate_text
 
 
 def reporter_for(console: Console) -> Reporter:
@@ -91,7 +91,7 @@ class _RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         overall = task.completed / task.elapsed if task.elapsed else 0.0
         rate = overall if task.stop_time is not None else task.speed or overall
-        return Text(f"{rate:,.1f} {task.fields['unit']}/s" if rate else "", style="progress.data.speed")
+        return Text(rate_text(rate, task.fields["unit"]) if rate else "", style="progress.data.speed")
 
 
 class _TimeColumn(ProgressColumn):

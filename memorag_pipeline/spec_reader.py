@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 from memorag_pipeline.errors import SpecError, SpecProblem
 from memorag_pipeline.spec import CorpusSpec, Section
 from memorag_pipeline.spec_file import SpecFile, load
+from memorag_pipeline.spec_values import PATTERNS
 
 _SECRET = re.compile(r"secret|password|token\b|credential|\bkey\b|storage_option|database", re.IGNORECASE)
 _SHOULD_BE = {
@@ -152,7 +153,7 @@ def _explain(file: SpecFile, key: str, error: Any) -> SpecProblem:
         description = _field_at(loc).description
         problem, shown, fix = "is missing", "", f"add it: {description}" if description else "add this section"
     elif kind == "string_pattern_mismatch":
-        problem, fix = "is not a name", "use a-z, 0-9, _ and - (a table's name: no -), starting with a letter"
+        problem, fix = "is not a name", PATTERNS[error["ctx"]["pattern"]]
     elif kind in _SHOULD_BE:
         problem = f"should be {_SHOULD_BE[kind]}"
     elif kind in ("string_too_short", "too_short"):

@@ -37,8 +37,13 @@ def _faiss_factory(text: str) -> str:
     return text
 
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{1,62}$")]
-TableName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+_NAME, _TABLE_NAME = r"^[a-z0-9][a-z0-9_-]{1,62}$", r"^[a-z][a-z0-9_]{0,62}$"
+PATTERNS = {
+    _NAME: "use 2 to 63 of a-z, 0-9, _ and -, starting with a letter or digit",
+    _TABLE_NAME: "use at most 63 of a-z, 0-9 and _, starting with a letter",
+}
+Name = Annotated[str, Field(pattern=_NAME)]
+TableName = Annotated[str, Field(pattern=_TABLE_NAME)]
 Uri = Annotated[str, Field(min_length=1), AfterValidator(_without_password)]
 Cron = Annotated[str, AfterValidator(check_cron)]
 Distinct = AfterValidator(_distinct)

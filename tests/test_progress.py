@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from memorag_pipeline import progress
-from memorag_pipeline.progress import LogReporter, track
+from memorag_pipeline.progress import LogReporter, rate_text, track
 from memorag_pipeline.progress_rich import reporter_for
 
 
@@ -144,6 +144,11 @@ def test_long_work_without_a_terminal_speaks_now_and_then() -> None:
     assert len(lines) == 5
     assert re.fullmatch(r"documents: 1 of 4 documents, [\d.]+ documents/s, \d+ s left", lines[0])
     assert "left" not in lines[-1]
+
+
+def test_slow_rates_keep_digits_that_count() -> None:
+    assert rate_text(1234.56, "tokens") == "1,234.6 tokens/s"
+    assert rate_text(0.01875, "questions") == "0.019 questions/s"
 
 
 def test_workers_report_to_their_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -108,7 +108,7 @@ WRONG = {
         changed(jobs=job(warehouse={"database": "a.duckdb", "table": "my-answers"})),
         "jobs.daily.warehouse.table",
         "'my-answers'",
-        "a table's name",
+        "a-z, 0-9 and _, starting with a letter",
     ),
     "ratio for a kind that does not compress": (changed(memory={"ratio": 4}), "memory.ratio", "4", "use ratio 1"),
     "ratio that does not divide the window": (

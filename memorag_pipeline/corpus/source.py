@@ -30,7 +30,7 @@ from memorag_pipeline.storage.credentials import options_for
 
 logger = logging.getLogger(__name__)
 
-_MODIFIED = ("mtime", "LastModified", "last_modified", "modified", "updated", "created")
+_MODIFIED = ("LastModified", "last_modified", "modified", "updated", "created")
 # Denials that may concern one object alone, an archived one for instance; an expired token concerns all of them.
 _FORBIDDEN = {"", "AccessDenied", "403", "Forbidden", "InvalidObjectState"}
 _CLIENT_ERRORS = {"botocore", "aiobotocore", "aiohttp"}  # what s3fs lets through as it is
@@ -176,7 +176,12 @@ def _describe(uri: str, info: dict[str, Any]) -> SourceObject:
     etag = info.get("ETag") or info.get("etag")
     if etag:
         return SourceObject(uri, int(info["size"]), etag.strip('"'), None)
-    modified = next((info[name] for name in _MODIFIED if info.get(name) is not None), None)
+    if "mtime" in info:
+        # Unpacking and copying keep the time of modification, even over a file of the same size. What Linux calls the
+        # change time, and fsspec the creation, they cannot set back.
+        modified: Any = max(info["mtime"], info["created"])
+    else:
+        modified = next((info[name] for name in _MODIFIED if info.get(name) is not None), None)
     if isinstance(modified, int | float):
         modified = datetime.fromtimestamp(modified, UTC)
     if isinstance(modified, datetime):

@@ -50,14 +50,18 @@ class LanguageModel:
         return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
-@functools.cache
 def load_language_model(model: str, revision: str | None = None, dtype: str = "bfloat16") -> LanguageModel:
-    """Load a decoder with transformers' own classes; code that comes with a model is never run."""
-    resolved = resolve(model, revision)
+    """The decoder that a reference names, with transformers' own classes; code that comes with a model is never run."""
+    return _load(resolve(model, revision), dtype)
+
+
+@functools.cache
+def _load(resolved: ResolvedModel, dtype: str) -> LanguageModel:
     model_type = read_config(str(resolved.folder)).get("model_type")
     if model_type not in MODEL_TYPES:
         raise MemoragError(
-            f"model {model}: models of type {model_type!r} are not supported; use one of: {', '.join(MODEL_TYPES)}"
+            f"model {resolved.name}: models of type {model_type!r} are not supported;"
+            f" use one of: {', '.join(MODEL_TYPES)}"
         )
     logging.disable_progress_bar()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

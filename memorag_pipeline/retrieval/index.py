@@ -11,6 +11,7 @@ import bisect
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,15 @@ def build_index(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
         STAGE,
         STAGE_VERSION,
         embeddings=[unit["embeddings"] for unit in embeddings],
-        chunks=[unit["chunks"] for unit in embeddings],
+        chunks=plan["chunks"],
         shards=plan["shards"],
         factory=pipeline.spec.index.factory,
     )
     outcome = pipeline.store.units.find(STAGE, unit)
     if outcome is None:
-        outcome = pipeline.store.units.record(_build(pipeline, unit, embeddings, BlobRef(**plan["shards"])))
+        outcome = pipeline.store.units.record(
+            _build(pipeline, unit, _parts(plan["chunks"], embeddings), BlobRef(**plan["shards"]))
+        )
     plan |= {"memories": memories, "embeddings": embeddings}
     plan |= {
         "index": outcome.blobs["index"].model_dump(),
@@ -70,7 +73,25 @@ def _blob(pipeline: Pipeline, stage: str, fingerprint: str, role: str) -> dict[s
     return outcome.blobs[role].model_dump()
 
 
-def _build(pipeline: Pipeline, unit: str, parts: Sequence[dict[str, Any]], shards: BlobRef) -> Outcome:
+@dataclass(frozen=True)
+class _Part:
+    """A part that has chunks: its number among the version's chunk tables, and its tables."""
+
+    number: int
+    chunks: BlobRef
+    embeddings: BlobRef
+
+
+def _parts(chunks: Sequence[dict[str, Any]], embeddings: Sequence[dict[str, Any]]) -> list[_Part]:
+    """A part without chunks has no embeddings, but counts."""
+    numbers = {ref["digest"]: number for number, ref in enumerate(chunks)}
+    return [
+        _Part(numbers[unit["chunks"]["digest"]], BlobRef(**unit["chunks"]), BlobRef(**unit["embeddings"]))
+        for unit in embeddings
+    ]
+
+
+def _build(pipeline: Pipeline, unit: str, parts: Sequence[_Part], shards: BlobRef) -> Outcome:
     # Only here, because a refresh that changed no chunk need not wait for Faiss.
     from memorag_pipeline.retrieval import faiss_index
 
@@ -92,27 +113,26 @@ def _build(pipeline: Pipeline, unit: str, parts: Sequence[dict[str, Any]], shard
     )
 
 
-def _vectors(blobs: Blobs, parts: Sequence[dict[str, Any]]) -> Iterator[npt.NDArray[np.float32]]:
-    """For each part that has chunks, the vectors of its chunks in their order, [chunks, dimensions]."""
-    for number, part in enumerate(parts):
-        chunks = blobs.get_table(BlobRef(**part["chunks"]), ["digest"], f"chunks of part {number}")
-        table = read_embeddings(blobs, BlobRef(**part["embeddings"]), f"embeddings of part {number}")
-        if len(chunks):
-            places = pc.index_in(chunks.column("digest"), table.column("digest").combine_chunks())
-            yield vectors_of(table)[places.to_numpy()]
+def _vectors(blobs: Blobs, parts: Sequence[_Part]) -> Iterator[npt.NDArray[np.float32]]:
+    """For each part the vectors of its chunks in their order, [chunks, dimensions]."""
+    for part in parts:
+        chunks = blobs.get_table(part.chunks, ["digest"], f"chunks of part {part.number}")
+        table = read_embeddings(blobs, part.embeddings, f"embeddings of part {part.number}")
+        places = pc.index_in(chunks.column("digest"), table.column("digest").combine_chunks())
+        yield vectors_of(table)[places.to_numpy()]
 
 
-def _rows(blobs: Blobs, parts: Sequence[dict[str, Any]], sections: _Sections) -> pa.Table:
+def _rows(blobs: Blobs, parts: Sequence[_Part], sections: _Sections) -> pa.Table:
     """Row by row of the index, which chunk of which part it is."""
     tables, first = [], 0
-    for number, part in enumerate(parts):
-        chunks = blobs.get_table(BlobRef(**part["chunks"]), _CHUNK_COLUMNS, f"chunks of part {number}")
+    for part in parts:
+        chunks = blobs.get_table(part.chunks, _CHUNK_COLUMNS, f"chunks of part {part.number}")
         places = zip(chunks.column("document_id").to_pylist(), chunks.column("start").to_pylist(), strict=True)
         columns = {
             **{name: chunks.column(name) for name in _CHUNK_COLUMNS},
             "row": np.arange(first, first + len(chunks)),
             "shard_id": pa.array([sections.shard_of(*place) for place in places], pa.string()),
-            "part": np.full(len(chunks), number, np.int32),
+            "part": np.full(len(chunks), part.number, np.int32),
             "part_row": np.arange(len(chunks), dtype=np.int32),
         }
         tables.append(pa.table([columns[name] for name in schemas.INDEX_ROWS.names], schema=schemas.INDEX_ROWS))

@@ -31,7 +31,7 @@ def open_searcher(
     rows: pa.Table,
     get_chunks: Callable[[int], pa.Table],
     embedding: EmbeddingSpec,
-    model_digest: str | None = None,
+    model_digest: str,
 ) -> Searcher:
     """Open a version's index. The embedding model is loaded with the first question.
 
@@ -56,7 +56,7 @@ class Searcher:
         rows: pa.Table,
         get_chunks: Callable[[int], pa.Table],
         embedding: EmbeddingSpec,
-        model_digest: str | None,
+        model_digest: str,
     ) -> None:
         self._index, self._rows = index, rows
         self._embedding, self._model_digest = embedding, model_digest
@@ -67,7 +67,7 @@ class Searcher:
         from memorag_pipeline.retrieval.embedder import load_embedder
 
         embedder = load_embedder(self._embedding)
-        if self._model_digest not in (None, embedder.model_digest):
+        if embedder.model_digest != self._model_digest:
             raise MemoragError(
                 f"embedding model {self._embedding.model} has weights sha256:{embedder.model_digest}, but the index was"
                 f" made with sha256:{self._model_digest}; get that model, or refresh with this one"

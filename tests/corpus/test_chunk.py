@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from itertools import pairwise
+from pathlib import Path
 from pydoc_data.topics import topics
 
 import pytest
@@ -116,8 +117,6 @@ def test_a_long_markdown_text_is_cut_at_its_headings(chunker: Chunker, embedding
     assert all(heading.start in starts for heading in markdown_headings(text))
 
 
-def test_a_model_without_a_fast_tokenizer_is_named(tmp_path: object) -> None:
-    from pathlib import Path
-
+def test_a_model_without_a_fast_tokenizer_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"some/model: no tokenizer\.json"):
-        TokenCounter(ResolvedModel("some/model", None, Path(str(tmp_path)), "0", "0"))
+        TokenCounter(ResolvedModel("some/model", None, tmp_path, "0", "0"))

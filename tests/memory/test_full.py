@@ -7,9 +7,8 @@ import torch
 
 from memorag_pipeline.errors import ContextLengthError
 from memorag_pipeline.memory.full import FullMemory, FullMemoryModel
-from memorag_pipeline.memory.interface import Decoding, load_memory_model
-from memorag_pipeline.memory.language_model import LanguageModel, load_language_model
-from memorag_pipeline.spec import MemorySpec
+from memorag_pipeline.memory.interface import Decoding
+from memorag_pipeline.memory.language_model import load_language_model
 from tests.memory.conftest import TYPES, MakeFolder, reference, stream_of
 
 
@@ -82,10 +81,3 @@ def test_an_empty_memory_can_be_asked(tiny_memory_model: FullMemoryModel) -> Non
 def test_a_stream_longer_than_the_context_is_refused(tiny_memory_model: FullMemoryModel) -> None:
     with pytest.raises(ContextLengthError, match=r"641 tokens is longer than the context of .* \(640 tokens\)"):
         tiny_memory_model.memorize(stream_of(641))
-
-
-def test_models_are_loaded_once(tiny_folder: MakeFolder, tiny: LanguageModel) -> None:
-    spec = MemorySpec(model=str(tiny_folder("llama")), window=32, dtype="float32")
-    model = load_memory_model(spec, "en")
-    assert load_memory_model(spec, "en") is model
-    assert load_memory_model(spec, "zh").language_model is model.language_model is tiny  # type: ignore[attr-defined]

@@ -63,13 +63,24 @@ def embed_batch(pipeline: Pipeline, parent: int | None, parts: Sequence[Document
 
 
 def index_plan(pipeline: Pipeline, units: Sequence[dict[str, Any]], sections: Sequence[dict[str, Any]]) -> str:
-    """A plan as the shard stage writes it, without memories. A section has shard_id, uri and start."""
+    """A plan as the shard stage writes it, without memories, and with a first part in which nothing was read.
+
+    A section has shard_id, uri and start.
+    """
+    nothing = pipeline.store.blobs.put_table(schemas.CHUNKS.empty_table()).model_dump()
     rows = [
         {**section, "document_id": document_id(section["uri"]), "ordinal": number, "end": 10**6, "tokens": 1}
         for number, section in enumerate(sections)
     ]
     shards = pipeline.store.blobs.put_table(pa.Table.from_pylist(rows, schema=schemas.SHARDS))
-    return pipeline.write_work({"shards": shards.model_dump(), "memories": [], "embeddings": list(units)})
+    return pipeline.write_work(
+        {
+            "chunks": [nothing, *(unit["chunks"] for unit in units)],
+            "shards": shards.model_dump(),
+            "memories": [],
+            "embeddings": list(units),
+        }
+    )
 
 
 def publish_embeddings(pipeline: Pipeline, units: Sequence[dict[str, Any]]) -> int:

@@ -11,6 +11,7 @@ import pytest
 
 from memorag_pipeline import schemas
 from memorag_pipeline.errors import CorruptBlobError, MemoragError
+from memorag_pipeline.models import resolve
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.retrieval.embed import embed
 from memorag_pipeline.retrieval.index import build_index
@@ -26,6 +27,7 @@ from tests.retrieval.chunk_tables import (
     paragraphs,
 )
 
+DIGEST = resolve("package:all-minilm-l6-v2").digest
 LAMBDA, WHILE, GLOBAL = paragraphs("lambda")[:1], paragraphs("while")[:3], paragraphs("global")[:2]
 PARTS: list[Documents] = [{"lambda": LAMBDA, "while": WHILE}, {"copy": LAMBDA, "global": GLOBAL}]
 SECOND = len(WHILE[0]) + 1  # where the second chunk of the document while begins
@@ -73,8 +75,8 @@ def open_plan(pipeline: Pipeline, plan: dict[str, Any], **arguments: Any) -> Sea
     return open_searcher(
         blobs.open_file(BlobRef(**plan["index"]), "index.faiss"),
         blobs.get_table(BlobRef(**plan["index_rows"])),
-        lambda part: blobs.get_table(BlobRef(**plan["embeddings"][part]["chunks"])),
-        **{"embedding": pipeline.spec.embedding, **arguments},
+        lambda part: blobs.get_table(BlobRef(**plan["chunks"][part])),
+        **{"embedding": pipeline.spec.embedding, "model_digest": DIGEST, **arguments},
     )
 
 
@@ -86,7 +88,7 @@ def test_rows_say_which_chunk_is_where(pipeline: Pipeline) -> None:
     for name in ("chunk_id", "document_id", "uri", "start", "end"):
         assert rows.column(name).to_pylist() == chunks.column(name).to_pylist()
     assert rows.column("row").to_pylist() == list(range(7))
-    assert rows.column("part").to_pylist() == [0] * 4 + [1] * 3
+    assert rows.column("part").to_pylist() == [1] * 4 + [2] * 3  # part 0 has no chunks
     assert rows.column("part_row").to_pylist() == [0, 1, 2, 3, 0, 1, 2]
     assert rows.column("shard_id").to_pylist() == ["s0", "s0", "s1", "s1", "s1", "s2", "s2"]
 
@@ -119,16 +121,16 @@ def test_texts_are_read_only_of_parts_that_were_found(pipeline: Pipeline) -> Non
 
     def get_chunks(part: int) -> pa.Table:
         asked.append(part)
-        return chunk_table(PARTS[part])
+        return chunk_table(PARTS[part - 1])
 
     blobs = pipeline.store.blobs
     rows = blobs.get_table(BlobRef(**plan["index_rows"]))
     searcher = open_searcher(
-        blobs.open_file(BlobRef(**plan["index"])), rows, get_chunks, embedding=pipeline.spec.embedding
+        blobs.open_file(BlobRef(**plan["index"])), rows, get_chunks, pipeline.spec.embedding, DIGEST
     )
     searcher.search(GLOBAL, 1)
     searcher.search(GLOBAL, 1)
-    assert asked == [1]
+    assert asked == [2]
 
 
 def test_same_inputs_give_the_same_blobs_and_are_done_once(
@@ -180,7 +182,9 @@ def test_index_and_rows_must_belong_together(pipeline: Pipeline) -> None:
     blobs = pipeline.store.blobs
     rows = blobs.get_table(BlobRef(**plan["index_rows"])).slice(0, 5)
     with pytest.raises(CorruptBlobError, match="7 rows and its row table 5"):
-        open_searcher(blobs.open_file(BlobRef(**plan["index"])), rows, lambda part: rows, pipeline.spec.embedding)
+        open_searcher(
+            blobs.open_file(BlobRef(**plan["index"])), rows, lambda part: rows, pipeline.spec.embedding, DIGEST
+        )
 
 
 def test_model_of_other_dimensions_is_refused(pipeline: Pipeline) -> None:
