@@ -11,6 +11,7 @@ Tasks run as processes of the LocalExecutor; their logs are read from disk, so n
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import secrets
@@ -59,7 +60,7 @@ class LocalAirflow:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def start(self, seconds: float = 120) -> None:
+    def start(self, seconds: float = 180) -> None:
         """Migrate the database, start all components and wait until they report to be healthy."""
         with socket.socket() as probe:
             if probe.connect_ex((HOST, self.port)) == 0:
@@ -77,16 +78,19 @@ class LocalAirflow:
                 raise StackError(f"not healthy after {seconds:.0f} s; see the logs in {self.home}")
             time.sleep(0.5)
 
-    def stop(self) -> None:
+    def stop(self, seconds: float = 15) -> None:
         """Stop all components with everything that they started."""
-        for name, process in reversed(self._processes.items()):
-            self._signal(process, signal.SIGTERM)
+        for process in self._processes.values():
+            process.terminate()
+        deadline = time.monotonic() + seconds
+        for name, process in self._processes.items():
             try:
-                process.wait(15)
+                process.wait(max(deadline - time.monotonic(), 0))
             except subprocess.TimeoutExpired:
                 print(f"{name} does not stop; killing it", file=sys.stderr)
-            # A component may leave children behind: executor workers, the web server's worker.
-            self._signal(process, signal.SIGKILL)
+            # Also what a component may leave behind: a running task, a worker of the web server.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         self._processes.clear()
 
@@ -135,13 +139,6 @@ class LocalAirflow:
     def _ended(self, name: str) -> str:
         tail = "\n".join(self.log(name).read_text(errors="replace").splitlines()[-15:])
         return f"{name} ended; its log {self.log(name)} ends with:\n{tail}"
-
-    @staticmethod
-    def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            return
 
 
 def settings(home: Path, port: int) -> dict[str, str]:

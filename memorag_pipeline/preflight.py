@@ -20,6 +20,11 @@ PROMPT_TOKENS = 512
 
 
 def check(spec: CorpusSpec, file: str) -> list[SpecProblem]:
+    """All problems of `spec` here: those with its models, and an index that this installation cannot build."""
+    return [*check_models(spec, file), *_check_index(spec, file)]
+
+
+def check_models(spec: CorpusSpec, file: str) -> list[SpecProblem]:
     """Problems of `spec` with its models: unknown, of a type that cannot be used, or too small for what is asked."""
     problems: list[SpecProblem] = []
     memory = _decoder(problems, file, "memory.model", spec.memory.model, spec.memory.revision)
@@ -33,7 +38,6 @@ def check(spec: CorpusSpec, file: str) -> list[SpecProblem]:
     embedding = _config(problems, file, "embedding.model", spec.embedding.model, spec.embedding.revision)
     if embedding is not None:
         problems += _check_embedding(spec, file, embedding)
-    problems += _check_index(spec, file)
     return problems
 
 

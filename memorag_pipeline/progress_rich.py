@@ -49,7 +49,7 @@ class RichReporter:
             if self._progress is None:
                 self._progress = Progress(
                     SpinnerColumn(finished_text="[green]✓"),
-                    TextColumn("{task.description:<18}", markup=False),
+                    TextColumn("{task.description:<28}", markup=False),
                     BarColumn(bar_width=30),
                     _DoneColumn(),
                     _RateColumn(),

@@ -53,7 +53,7 @@ def extract(pipeline: Pipeline, batch_uri: str) -> dict[str, int]:
     parent = None if batch["parent"] is None else Parent(pipeline, batch["parent"])
     with (
         _PartExtractor(pipeline, parent) as extractor,
-        track("documents", sum(len(part["objects"]) for part in batch["parts"]), "documents") as bar,
+        track("documents extracted or kept", sum(len(part["objects"]) for part in batch["parts"]), "documents") as bar,
     ):
         for part in batch["parts"]:
             objects = [SourceObject.from_row(row) for row in part["objects"]]

@@ -2,7 +2,8 @@
 
 In:  the source URIs and globs of the spec; the newest version.
 Out: the inventory table, the plan of the refresh, and work lists with the parts that must be extracted.
-Wrong: nothing matches: `EmptyCorpusError`. Wrong bucket or folder, no permission: `StorageError`. Both name the URI.
+Wrong: a spec that its models cannot serve: `SpecError`, before any work. Nothing matches: `EmptyCorpusError`. Wrong
+       bucket or folder, no permission: `StorageError`. Both name the URI.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from memorag_pipeline.corpus.parent import Parent, group_documents
 from memorag_pipeline.corpus.refusal import UNSETTLED, Refused
 from memorag_pipeline.corpus.source import Source, SourceObject
 from memorag_pipeline.digests import bytes_digest
-from memorag_pipeline.errors import EmptyCorpusError
+from memorag_pipeline.errors import EmptyCorpusError, SpecError
 from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.preflight import check_models
 from memorag_pipeline.progress import track
 from memorag_pipeline.spec import SourceSpec
 
@@ -38,6 +40,8 @@ def take_inventory(pipeline: Pipeline) -> dict[str, Any]:
     {"documents", "added", "changed", "removed", "unchanged"}}. `changed` is False when a refresh would publish nothing.
     """
     spec = pipeline.spec
+    if problems := check_models(spec, f"corpus {spec.corpus}"):
+        raise SpecError(problems)
     source = Source(spec.source)
     listed = source.list()
     if not listed:

@@ -35,6 +35,8 @@ class TokenCounter:
         self.tokenizer = Tokenizer.from_file(str(path))
         # Sentence encoders ship with both on; a count would then never pass the truncation.
         self.tokenizer.no_truncation()
+        # Text that looks like a special token is text, here as when it is memorized.
+        self.tokenizer.encode_special_tokens = True
         self.tokenizer.no_padding()
 
     @property

@@ -17,6 +17,8 @@ _LABEL = re.compile(
         [-*\u2022\u00b7>#]+\s+                                               # a bullet or a heading
       | \(?\d{1,2}\s*[.):\uff09\uff1a\uff0e\u3001]\s*                       # 1.  (2)  3)
       | (?:passage|sentence|quote|question|query|answer|clue|q|a)\s*\d*\s*[:.]\s+
+      | the\s+answer\s+to\s+(?:this|the|your)\s+question\s+is(?:\s+(?:yes|no))?[\s:.,]+
+      | (?:the\s+)?(?:document|text|passage)\s+(?:states|says|continues|mentions|reads)(?:\s+that)?[:,]?\s+
       | (?:问题|回答|答案|引文|句子|段落|检索问题)\s*\d*\s*[:\uff1a]\s*
     ))+""",
     re.IGNORECASE | re.VERBOSE,
@@ -24,26 +26,39 @@ _LABEL = re.compile(
 _QUOTES = "\"'`\u2018\u2019\u201c\u201d\u300c\u300d\u300e\u300f"
 _WORD = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]|[^\W_\u3400-\u4dbf\u4e00-\u9fff]+")  # a Chinese character is a word
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
+# Words that say nothing about a subject; a clue of these and of words that were said already finds nothing new.
+_COMMON = frozenset(
+    re.findall(
+        r"\S+",
+        """
+        a also an and are as at be been but by can do does following for from has have if in is it its may no not of on or
+        say says so state states that the their them there they this to was were what when which who will with yes you
+        的 是 在 了 和 有 不 这 个 为 与 或 也 就 到 由 于 会 可 以 对 上 下 中 其 它 他 她 们 我 你
+        """,
+    )
+)
 
 
-def parse_clues(kind: str, text: str, prompt: str, question: str) -> list[str]:
+def parse_clues(kind: str, text: str, question: str, said: Sequence[str]) -> list[str]:
     """The clues in `text`, in order: the lines of it, or for a draft the whole as one.
 
-    `prompt` is what the model was asked, `question` the question in it; lines that only give them back are dropped.
+    `said` is what stood in the conversation before the reply: the instructions, and the prompt with the question.
     """
     lines = [" ".join(text.split())] if kind == "draft" else text.splitlines()
-    asked = [_words(line) for line in (*prompt.splitlines(), question)]
+    known = [_words(line) for part in (*said, question) for line in part.splitlines()]
+    common = _COMMON.union(*known)
     kept: list[str] = []
-    kept_words: list[list[str]] = []
     for line in lines:
         clue = _unwrap(line)
         words = _words(clue)
-        if not _long_enough(words) or (len(clue) > _MAX_CHARACTERS and kind != "draft"):
+        if not _long_enough(words) or common.issuperset(words) or clue.endswith((":", "\uff1a")):
             continue
-        if _runs_in_circles(words) or any(_says_the_same(words, other) for other in (*asked, *kept_words)):
+        if kind != "draft" and len(clue) > _MAX_CHARACTERS:
+            continue
+        if _runs_in_circles(words) or any(_says_the_same(words, other) for other in known):
             continue
         kept.append(clue[:_MAX_CHARACTERS])
-        kept_words.append(words)
+        known.append(words)
     return kept[:MAX_CLUES]
 
 

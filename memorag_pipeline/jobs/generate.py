@@ -97,7 +97,8 @@ def answer_batch(
         advance()
     replies = generator.reply(
         [
-            prompts.answer(row["question"], [passage.text for passage in found[row["question_id"]]])
+            # The best passage last, next to the question: a small model answers from what it has read last.
+            prompts.answer(row["question"], [passage.text for passage in reversed(found[row["question_id"]])])
             for row in answerable
         ],
         advance,

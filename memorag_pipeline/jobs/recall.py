@@ -71,12 +71,14 @@ def recall_clues(
         lambda *_: advance(1 / len(settings.clues)),
         settings.generation.batch_size,
     )
+    stream = model.stream
+    setting = [stream.tokenizer.text(stream.opening), stream.tokenizer.text(stream.closing)]
     rows = []
     for (question_id, question, kind), prompt, reply in zip(asked, texts, replies, strict=True):
         if reply.error is not None:
             logger.warning("question %s: no %s from shard %s: %s", question_id, kind, shard_id, reply.error)
-        for clue in parse_clues(kind, reply.text, prompt, question):
-            tokens = len(model.stream.tokenizer.plain(clue))
+        for clue in parse_clues(kind, reply.text, question, [*setting, prompt]):
+            tokens = len(stream.tokenizer.plain(clue))
             rows.append(
                 {"question_id": question_id, "shard_id": shard_id, "kind": kind, "text": clue, "tokens": tokens}
             )

@@ -29,7 +29,8 @@ def retrieve_evidence(
     """Evidence of each question, best first. All questions and clues are embedded and searched together."""
     from memorag_pipeline.retrieval.evidence import select_evidence
 
-    queries = [[question, *recalled] for question, recalled in zip(questions, clues, strict=True)]
+    # What two shards recall alike is one clue: it is not more likely to be right for being said twice.
+    queries = [list(dict.fromkeys([question, *recalled])) for question, recalled in zip(questions, clues, strict=True)]
     distinct = list(dict.fromkeys(query for group in queries for query in group))
     found = searcher.search(distinct, settings.evidence * _HITS_PER_PASSAGE) if distinct else []
     hits = dict(zip(distinct, found, strict=True))

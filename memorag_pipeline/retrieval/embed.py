@@ -40,8 +40,9 @@ def embed(pipeline: Pipeline, batch_uri: str) -> dict[str, int]:
         else:
             counts["chunks"] += done.counts["chunks"]
             counts["reused"] += done.counts["chunks"]
-    known = _parent_vectors(pipeline, batch["parent"], {digest for texts in parts.values() for digest in texts})
-    with track("chunks embedded", sum(len(texts) for texts in parts.values()), "chunks") as bar:
+    wanted = {digest for texts in parts.values() for digest in texts}
+    known = _parent_vectors(pipeline, batch["parent"], wanted)
+    with track("chunks embedded", len(wanted - known.keys()), "chunks") as bar:
         for fingerprint, texts in parts.items():
             outcome = _embed_unit(pipeline, fingerprint, texts, known, bar)
             for name in counts:
@@ -65,7 +66,6 @@ def _embed_unit(pipeline: Pipeline, fingerprint: str, texts: Mapping[str, str], 
     """Embed what `known` does not hold, add it there, and record the unit."""
     started = time.perf_counter()
     missing = [digest for digest in texts if digest not in known]
-    bar.advance(len(texts) - len(missing))
     if missing or not texts:
         # Only here, because reading the model takes seconds that a refresh without new text need not wait.
         from memorag_pipeline.retrieval.embedder import load_embedder

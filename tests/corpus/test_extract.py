@@ -9,6 +9,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from memorag_pipeline import schemas
 from memorag_pipeline.corpus import extraction
@@ -209,14 +210,21 @@ def test_a_slow_document_is_quarantined_and_tried_again(make_pipeline: MakePipel
     assert quarantined(refresh(pipeline)) == {}
 
 
-def test_a_document_that_is_gone_is_quarantined_until_it_is_back(make_pipeline: MakePipeline, source: Path) -> None:
-    pipeline = make_pipeline(compute={"units_per_task": 100})
+def test_a_document_that_is_gone_is_quarantined_until_it_is_back(
+    make_pipeline: MakePipeline, memory_folder: str
+) -> None:
+    filesystem = MemoryFileSystem()
+    for name in ("if", "while", "for"):
+        filesystem.pipe_file(f"{memory_folder}/{name}.rst", topics[name].encode())
+    pipeline = make_pipeline(memory_folder)
     taken = take_inventory(pipeline)
-    (source / "if.rst").rename(source.parent / "if.rst")
-    extract(pipeline, taken["extract"][0])
-    (source.parent / "if.rst").rename(source / "if.rst")
+    gone = next(path for path in filesystem.store if path.endswith("/if.rst"))
+    document = filesystem.store.pop(gone)
+    assert sum(extract(pipeline, uri)["quarantined"] for uri in taken["extract"]) == 1
+    filesystem.store[gone] = document
     again = refresh(pipeline)
-    assert again.inventory["plan"] == taken["plan"] and again.plan["quarantine"] == []
+    assert again.inventory["plan"] == taken["plan"]
+    assert again.plan["quarantine"] == [] and again.sharded["counts"]["documents"] == 3
 
 
 def test_a_document_that_changed_since_it_was_listed_is_left_to_the_next_refresh(

@@ -1,6 +1,7 @@
 """The full Airflow stack: a refresh started through the REST API, and the answers that its new version triggers.
 
-The same code starts it as `make airflow`: api-server, scheduler, dag-processor, triggerer, LocalExecutor, SQLite.
+The same code starts it as `make airflow`: api-server, scheduler, dag-processor, triggerer, LocalExecutor, SQLite. The
+store is a bucket of a real S3 server, reached through an Airflow connection.
 """
 
 from __future__ import annotations
@@ -30,37 +31,52 @@ SCRIPT = Path(__file__).parents[2] / "infra" / "airflow_local.py"
 
 
 @pytest.fixture
-def corpus(source: Path, tmp_path: Path, make_spec: Callable[..., CorpusSpec], write_spec: WriteSpec) -> Pipeline:
-    """Three documents, two questions, and a pool of one slot for the tasks that load a model."""
+def corpus(
+    source: Path,
+    tmp_path: Path,
+    s3_store: tuple[str, dict[str, Any]],
+    make_spec: Callable[..., CorpusSpec],
+    write_spec: WriteSpec,
+) -> Pipeline:
+    """Three documents and two questions; the DAGs' spec names a connection and a pool, the returned one has options."""
     for path in source.iterdir():
         if path.stem not in KEPT:
             path.unlink()
     questions = tmp_path / "questions.jsonl"
     questions.write_text("".join(json.dumps({"question": question}) + "\n" for question in QUESTIONS))
-    spec = make_spec(
-        source,
-        generation={"max_new_tokens": 8, "evidence_tokens": 256},
-        compute={"pool": "gpu"},
-        jobs={
+    uri, options = s3_store
+    sections: dict[str, Any] = {
+        "generation": {"max_new_tokens": 8, "evidence_tokens": 256},
+        "compute": {"pool": "gpu"},
+        "jobs": {
             "faq": {
                 "questions": {"uri": str(questions)},
                 "warehouse": {"database": str(tmp_path / "warehouse.duckdb")},
                 "clue_tokens": 8,
             }
         },
-    )
-    write_spec(spec)
+    }
+    write_spec(make_spec(source, store={"uri": uri, "connection_id": "artifacts"}, **sections))
     write_spec("corpus: broken\n", "broken")
-    return Pipeline(spec)
+    return Pipeline(make_spec(source, store={"uri": uri, "storage_options": options}, **sections))
 
 
 @pytest.fixture
 def stack(corpus: Pipeline, tmp_path: Path) -> Iterator[Any]:
-    """A running stack; all of its processes end with the test."""
+    """A running stack with the connection and the pool; all of its processes end with the test."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    options = corpus.spec.store.storage_options
+    connection = {
+        "connection_id": "artifacts",
+        "conn_type": "aws",
+        "login": options["key"],
+        "password": options["secret"],
+        "extra": json.dumps({"endpoint_url": options["endpoint_url"]}),
+    }
     with load_script().LocalAirflow(tmp_path / "airflow", port) as running:
+        running.call("POST", "/api/v2/connections", connection)
         running.call("POST", "/api/v2/pools", {"name": "gpu", "slots": 1})
         yield running
 
@@ -85,6 +101,11 @@ def test_a_refresh_by_the_rest_api_triggers_the_answers(corpus: Pipeline, stack:
     with duckdb.connect(corpus.spec.job("faq").warehouse.database, read_only=True) as connection:
         rows = connection.sql("SELECT question, corpus_version, status FROM memorag.answers").fetchall()
     assert sorted(rows) == [(question, 1, "answered") for question in QUESTIONS]
+
+    secret = corpus.spec.store.storage_options["secret"]
+    logs = [path for path in stack.home.rglob("*.log") if path.stat().st_size]
+    assert len(logs) > len(tasks)
+    assert [path for path in logs if secret in path.read_text(errors="replace")] == []
 
 
 def load_script() -> Any:

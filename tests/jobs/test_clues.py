@@ -11,7 +11,8 @@ QUESTION = "What happens when the pass statement is executed?"
 
 
 def clues(text: str, kind: str = "spans", language: str = "en", question: str = QUESTION) -> list[str]:
-    return parse_clues(kind, text, load_prompts(language).recall(kind, question), question)
+    said = ["I have read the documents and remember them.", load_prompts(language).recall(kind, question)]
+    return parse_clues(kind, text, question, said)
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,8 @@ def clues(text: str, kind: str = "spans", language: str = "en", question: str = 
         '* "pass is a null operation"',
         "Quote 1: “pass is a null operation”",
         "1. Question: pass is a null operation",
+        'The document states that "pass is a null operation"',
+        "The answer to this question is no. pass is a null operation",
     ],
 )
 def test_numbers_bullets_labels_and_quotation_marks_are_taken_off(line: str) -> None:
@@ -41,8 +44,12 @@ def test_words_in_quotation_marks_inside_a_clue_stay() -> None:
         "   ",
         "************",
         "pass",
+        "Here are the sentences that answer it:",
         "Question: What happens when the pass statement is executed?",
         "Quote the sentences from the text above that answer this question, word for word.",
+        "I have read the documents and remember",
+        "The answer to this question is yes.",
+        "The pass statement is executed.",
         "the end of the end of the end of the end of the end of the end of",
         "word " * 200,
     ],

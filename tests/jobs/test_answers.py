@@ -1,0 +1,210 @@
+"""From questions to rows with the real models: recall, retrieve, generate, and the same in process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from memorag_pipeline import progress
+from memorag_pipeline.errors import MemoragError
+from memorag_pipeline.jobs.answer import Answer
+from memorag_pipeline.jobs.ask import answer_questions
+from memorag_pipeline.jobs.generate import answer_batch, generate
+from memorag_pipeline.jobs.generators import open_generator
+from memorag_pipeline.jobs.recall import recall
+from memorag_pipeline.jobs.route import route
+from memorag_pipeline.jobs.settings import AnswerSettings
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.schemas import ANSWERS, CLUES
+from memorag_pipeline.version import Version
+from tests.jobs.conftest import QUESTIONS
+
+Rows = list[dict[str, Any]]
+
+
+def run(pipeline: Pipeline) -> Rows:
+    """Route, recall and generate; the rows in order."""
+    routed = route(pipeline, "faq")
+    for uri in routed["recall"]:
+        recall(pipeline, uri)
+    for uri in routed["generate"]:
+        generate(pipeline, uri)
+    return rows_of(pipeline, routed["plan"])
+
+
+def rows_of(pipeline: Pipeline, plan_uri: str) -> Rows:
+    tables = []
+    for fingerprint in pipeline.read_work(plan_uri)["batches"]:
+        outcome = pipeline.store.units.find("generate", fingerprint)
+        assert outcome is not None
+        tables.append(pipeline.store.blobs.get_table(outcome.blobs["answers"]))
+    assert all(table.schema == ANSWERS for table in tables)
+    rows: Rows = pa.concat_tables(tables).to_pylist()
+    return rows
+
+
+@pytest.fixture(scope="module")
+def rows(pipeline: Pipeline) -> Rows:
+    return run(pipeline)
+
+
+def test_each_question_has_one_row_and_a_bad_one_has_its_error(rows: Rows) -> None:
+    assert [(row["question_id"], row["status"]) for row in rows] == [
+        ("lambda", "answered"),
+        ("empty", "error"),
+        ("pass", "answered"),
+        ("nonlocal", "answered"),
+    ]
+    bad = rows[1]
+    assert bad["error"] == "line 2: the question has no text"
+    assert (bad["answer"], bad["clues"], bad["evidence"], bad["output_tokens"]) == (None, [], [], 0)
+
+
+def test_evidence_is_quoted_from_the_document_where_the_answer_stands(rows: Rows) -> None:
+    for row in rows:
+        if row["status"] != "answered":
+            continue
+        assert f"{row['question_id']}.rst" in [Path(passage["uri"]).name for passage in row["evidence"]]
+        assert 1 <= len(row["evidence"]) <= 3
+        for passage in row["evidence"]:
+            name = Path(passage["uri"]).stem
+            assert topics[name][passage["start"] : passage["end"]] == passage["text"]
+            assert 0 < passage["score"] <= 1
+
+
+def test_rows_say_what_they_were_made_with(rows: Rows, pipeline: Pipeline) -> None:
+    digests = {model.role: model.digest for model in pipeline.store.versions.manifest(1).models}
+    for row in rows:
+        assert (row["corpus"], row["job"], row["corpus_version"]) == ("topics", "faq", 1)
+        assert row["memory_model"] == f"package:smollm2-135m-instruct@sha256:{digests['memory']}"
+        assert row["embedding_model"] == f"package:all-minilm-l6-v2@sha256:{digests['embedding']}"
+        assert row["generation_model"] == row["memory_model"]
+    answered = [row for row in rows if row["status"] == "answered"]
+    assert all(0 < row["output_tokens"] <= 8 < row["input_tokens"] and row["seconds"] > 0 for row in answered)
+
+
+def test_clues_come_from_the_shards_that_were_asked(rows: Rows, pipeline: Pipeline) -> None:
+    plan = pipeline.read_work(route(pipeline, "faq")["plan"])
+    asked = {(unit["shard_id"], name) for unit in plan["recalls"] for name in unit["question_ids"]}
+    clues = [(row["question_id"], clue) for row in rows for clue in row["clues"]]
+    assert clues
+    for question_id, clue in clues:
+        assert (clue["shard_id"], question_id) in asked
+        assert clue["kind"] in {"spans", "draft"}
+    for unit in plan["recalls"]:
+        outcome = pipeline.store.units.find("recall", unit["fingerprint"])
+        assert outcome is not None
+        table = pipeline.store.blobs.get_table(outcome.blobs["clues"])
+        assert table.schema == CLUES
+        assert all(0 < tokens <= 13 for tokens in table["tokens"].to_pylist())
+
+
+def test_a_second_run_finds_everything_done(rows: Rows, pipeline: Pipeline) -> None:
+    routed = route(pipeline, "faq")
+    assert (routed["recall"], routed["generate"]) == ([], [])
+    assert rows_of(pipeline, routed["plan"]) == rows
+
+
+def test_the_same_rows_come_out_when_everything_is_done_anew(rows: Rows, pipeline: Pipeline) -> None:
+    for path in Path(pipeline.store.uri.removeprefix("file://")).glob("units/*/*/*.json"):
+        if path.parts[-3] in {"recall", "generate"}:
+            path.unlink()
+    again = run(pipeline)
+    assert [{**row, "seconds": 0} for row in again] == [{**row, "seconds": 0} for row in rows]
+
+
+def test_a_service_gets_the_answers_of_the_job(rows: Rows, pipeline: Pipeline) -> None:
+    version = Version(pipeline.store, 1)
+    settings = AnswerSettings.of_job(pipeline.spec, pipeline.spec.job("faq"), version.manifest)
+    answers = answer_questions(version, [line["question"] for line in QUESTIONS], settings)
+    assert [answer.answer for answer in answers] == [row["answer"] for row in rows]
+    assert [answer.status for answer in answers] == [row["status"] for row in rows]
+    for answer, row in zip(answers, rows, strict=True):
+        assert [passage.chunk_id for passage in answer.evidence] == [found["chunk_id"] for found in row["evidence"]]
+        assert [(clue.kind, clue.text) for clue in answer.clues] == [(c["kind"], c["text"]) for c in row["clues"]]
+
+
+def test_no_question_is_no_answer(pipeline: Pipeline) -> None:
+    assert answer_questions(Version(pipeline.store, 1), []) == []
+
+
+def test_generate_before_recall_says_so(pipeline: Pipeline, make_pipeline: Callable[..., Pipeline]) -> None:
+    other = make_pipeline(clue_tokens=10)
+    (first, *_) = route(other, "faq")["generate"]
+    with pytest.raises(MemoragError, match="its clues were not recalled yet; run recall first"):
+        generate(other, first)
+
+
+def test_a_prompt_that_does_not_fit_costs_its_own_question_only(
+    pipeline: Pipeline, make_pipeline: Callable[..., Pipeline]
+) -> None:
+    long = {"question_id": "long", "question": "Why is 1 2 3 4 5 6 7 8 9 the answer? " * 500}
+    first, second = run(make_pipeline([long, QUESTIONS[0]], clues=["draft"]))
+    assert first["status"] == "error" and "in the context of package:smollm2" in first["error"]
+    assert (first["answer"], first["clues"]) == (None, [])
+    assert second["status"] == "answered"
+
+
+def test_without_a_passage_there_is_no_answer(pipeline: Pipeline) -> None:
+    version = Version(pipeline.store, 1)
+    settings = AnswerSettings.of_version(version.manifest)
+    finished: list[int] = []
+    (answer,) = answer_batch(
+        [{"question_id": "q", "question": "Why?", "error": None}],
+        CLUES.empty_table(),
+        NoHits(),  # type: ignore[arg-type]
+        open_generator(settings.generation),
+        settings,
+        lambda: finished.append(1),
+    )
+    assert isinstance(answer, Answer)
+    assert (answer.status, answer.answer, answer.evidence) == ("no_evidence", None, ())
+    assert answer.error == "no passage was found for the question or its clues"
+    assert finished == [1]
+
+
+def test_progress_counts_every_question_once(pipeline: Pipeline, make_pipeline: Callable[..., Pipeline]) -> None:
+    class Count:
+        def __init__(self) -> None:
+            self.bars: dict[str, list[float]] = {}
+
+        def start(self, name: str, total: float | None, unit: str) -> progress.Bar:
+            amounts = self.bars.setdefault(f"{name} {total:g} {unit}", [])
+
+            class Bar:
+                def advance(self, amount: float = 1) -> None:
+                    amounts.append(amount)
+
+            return Bar()
+
+        def finish(self, bar: progress.Bar) -> None:
+            pass
+
+    count = Count()
+    other = make_pipeline(
+        clue_tokens=8,
+        clues=["spans", "draft"],
+        shards_per_question=1,
+        generation={"batch_size": 4, "max_new_tokens": 2},
+    )
+    reporter = progress._reporter
+    progress.install(count)
+    try:
+        run(other)
+    finally:
+        progress.install(reporter)
+    recalled = {name: sum(amounts) for name, amounts in count.bars.items() if name.startswith("questions recalled")}
+    assert sum(recalled.values()) == pytest.approx(3)
+    assert sum(count.bars["questions answered 4 questions"]) == 4
+
+
+class NoHits:
+    """A searcher that finds nothing, as an IVF index may whose probed lists are empty."""
+
+    def search(self, queries: list[str], k: int) -> list[list[Any]]:
+        return [[] for _ in queries]

@@ -1,0 +1,140 @@
+"""Routing pins a version, sends questions to the shards that hold their passages, and lists only work that is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from memorag_pipeline.errors import NotFoundError
+from memorag_pipeline.jobs.route import best_shards, questions_by_shard, route
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.retrieval.passage import Passage
+from memorag_pipeline.schemas import QUESTIONS
+from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.storage import BlobRef
+
+
+def hit(shard_id: str, score: float) -> Passage:
+    return Passage(f"{shard_id}-{score}", "document", "uri", 0, 1, score, "text", shard_id)
+
+
+def test_the_shard_of_the_best_hit_comes_first_however_many_hits_another_has() -> None:
+    hits = [hit("b", 0.9), hit("a", 0.8), hit("a", 0.7), hit("a", 0.6), hit("c", 0.5)]
+    assert best_shards(hits, 2) == ["b", "a"]
+    assert best_shards(hits, 9) == ["b", "a", "c"]
+    assert best_shards([], 2) == []
+
+
+def test_of_equal_scores_the_lower_id_is_first_in_any_order_of_hits() -> None:
+    hits = [hit("b", 0.5), hit("a", 0.5)]
+    assert best_shards(hits, 1) == best_shards(hits[::-1], 1) == ["a"]
+
+
+def test_questions_are_grouped_by_shard_in_their_order() -> None:
+    rows = [{"question_id": name, "question": name.upper()} for name in ("x", "y", "z")]
+    assert questions_by_shard(rows, [["b", "a"], [], ["a"]]) == {"a": [("x", "X"), ("z", "Z")], "b": [("x", "X")]}
+
+
+def test_a_plan_names_the_version_and_holds_every_question_once(pipeline: Pipeline) -> None:
+    routed = route(pipeline, "faq")
+    plan = pipeline.read_work(routed["plan"])
+    assert (plan["job"], plan["version"], routed["version"]) == ("faq", 1, 1)
+    assert plan["manifest"] == pipeline.store.versions.record(1).manifest.model_dump()
+    table = pipeline.store.blobs.get_table(BlobRef(**plan["questions"]))
+    assert table.schema == QUESTIONS
+    assert table["question_id"].to_pylist() == ["lambda", "empty", "pass", "nonlocal"]
+    assert len(plan["batches"]) == 2
+    assert routed["counts"] == {"questions": 4, "errors": 1, "shards": len(plan["recalls"])}
+
+
+def test_a_question_goes_to_the_shard_that_holds_its_document(pipeline: Pipeline) -> None:
+    plan = pipeline.read_work(route(pipeline, "faq")["plan"])
+    (shards,) = pipeline.store.versions.manifest(1).of_role("shards")
+    holders = {row["uri"].rsplit("/", 1)[1]: row["shard_id"] for row in read_rows(pipeline, shards.ref)}
+    routes = {unit["shard_id"]: unit["question_ids"] for unit in plan["recalls"]}
+    for name in ("lambda", "pass", "nonlocal"):
+        assert name in routes[holders[f"{name}.rst"]]
+    assert not any("empty" in question_ids for question_ids in routes.values())
+
+
+def test_work_lists_hold_all_questions_for_generation_and_the_good_ones_for_recall(
+    pipeline: Pipeline, make_pipeline: Callable[..., Pipeline]
+) -> None:
+    fresh = make_pipeline(shards_per_question=1, clue_tokens=11)
+    routed = route(fresh, "faq")
+    generate = [unit for uri in routed["generate"] for unit in fresh.read_work(uri)["units"]]
+    recall = [unit for uri in routed["recall"] for unit in fresh.read_work(uri)["units"]]
+    asked = [row["question_id"] for unit in generate for row in unit["questions"]]
+    assert asked == ["lambda", "empty", "pass", "nonlocal"]
+    assert sorted(question_id for unit in recall for question_id, _ in unit["questions"]) == [
+        "lambda",
+        "nonlocal",
+        "pass",
+    ]
+
+
+def test_the_same_plan_comes_out_twice(pipeline: Pipeline) -> None:
+    assert route(pipeline, "faq") == route(pipeline, "faq")
+
+
+@pytest.mark.parametrize(
+    ("change", "recall_changes"),
+    [
+        ({"clue_tokens": 9}, True),
+        ({"clues": ["spans"]}, True),
+        ({"evidence": 2}, False),
+        ({"generation": {"max_new_tokens": 5}}, False),
+        ({"generation": {"seed": 1}}, False),
+    ],
+    ids=str,
+)
+def test_what_a_setting_decides_is_done_again_and_nothing_else(
+    pipeline: Pipeline, make_pipeline: Callable[..., Pipeline], change: dict[str, Any], recall_changes: bool
+) -> None:
+    before = pipeline.read_work(route(pipeline, "faq")["plan"])
+    other = make_pipeline(**change)
+    after = other.read_work(route(other, "faq")["plan"])
+    assert (before["recalls"] != after["recalls"]) == recall_changes
+    assert not set(before["batches"]) & set(after["batches"])
+
+
+def test_a_job_without_clues_recalls_nothing(pipeline: Pipeline, make_pipeline: Callable[..., Pipeline]) -> None:
+    plain = make_pipeline(clues=[])
+    routed = route(plain, "faq")
+    assert routed["recall"] == [] and len(routed["generate"]) == 2
+    assert routed["counts"]["shards"] == 0
+
+
+def test_no_questions_are_no_work(pipeline: Pipeline, make_pipeline: Callable[..., Pipeline]) -> None:
+    routed = route(make_pipeline([""]), "faq")
+    assert (routed["recall"], routed["generate"]) == ([], [])
+    assert routed["counts"] == {"questions": 0, "errors": 0, "shards": 0}
+
+
+def test_a_channel_decides_the_version_and_an_argument_decides_over_it(
+    pipeline: Pipeline, make_pipeline: Callable[..., Pipeline]
+) -> None:
+    pipeline.store.channels.promote("live", 1, "tests", "for the test")
+    assert route(make_pipeline(channel="live"), "faq")["version"] == 1
+    with pytest.raises(NotFoundError, match="no channel 'stable'; it has: live"):
+        route(make_pipeline(channel="stable"), "faq")
+    with pytest.raises(NotFoundError, match="no version 7; it has: 1"):
+        route(make_pipeline(channel="live"), "faq", 7)
+
+
+def test_a_corpus_without_version_asks_for_a_refresh(make_spec: Callable[..., CorpusSpec], pipeline: Pipeline) -> None:
+    jobs = {"faq": pipeline.spec.jobs["faq"].model_dump(exclude_defaults=True)}
+    with pytest.raises(NotFoundError, match="no version yet; run refresh first"):
+        route(Pipeline(make_spec("source", jobs=jobs)), "faq")
+
+
+def test_an_unknown_job_is_refused_with_the_known_ones(pipeline: Pipeline) -> None:
+    with pytest.raises(NotFoundError, match="no job 'fqa'; its jobs: faq"):
+        route(pipeline, "fqa")
+
+
+def read_rows(pipeline: Pipeline, ref: BlobRef) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pipeline.store.blobs.get_table(ref).to_pylist()
+    return rows
