@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow.sdk import DAG, Param, TriggerRule
+
 from memorag_operators import (
     GenerateOperator,
     LoadOperator,
@@ -24,7 +25,6 @@ from memorag_operators import (
 )
 from memorag_operators.placement import gpu_placement, retry_arguments
 from memorag_operators.spec_folder import job_dag_id, read_spec_folder, spec_folder
-
 from memorag_pipeline.spec import CorpusSpec
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow.sdk import DAG, TriggerRule
+
 from memorag_operators import (
     EmbedOperator,
     ExtractOperator,
@@ -27,7 +28,6 @@ from memorag_operators import (
 )
 from memorag_operators.placement import gpu_placement, retry_arguments
 from memorag_operators.spec_folder import read_spec_folder, refresh_dag_id, spec_folder
-
 from memorag_pipeline.spec import CorpusSpec
 
 

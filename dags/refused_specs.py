@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from memorag_operators.spec_folder import read_spec_folder, spec_folder
-
 from memorag_pipeline.errors import SpecError
 
 _problems = read_spec_folder(spec_folder(Path(__file__).parent / "corpora")).problems

@@ -70,6 +70,8 @@ def prepare_home() -> None:
         else:
             path.unlink(missing_ok=True)
     HOME.mkdir(exist_ok=True)
+    for name in [name for name in os.environ if name.startswith("AIRFLOW__") or name == "MEMORAG_SPECS"]:
+        del os.environ[name]  # the settings of another Airflow
     os.environ.update(
         {
             "MEMORAG_HOME": str(HOME),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
+
 from memorag_operators.stage_operator import BatchOperator, PlanOperator, StageOperator
 
 if TYPE_CHECKING:

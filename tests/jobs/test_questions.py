@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -105,6 +106,23 @@ def test_any_fsspec_uri_is_read(tmp_path: Path) -> None:
     with fsspec.open("memory://sets/questions.jsonl", "wb") as file:
         file.write('\ufeff{"question": "什么是记忆?"}\n'.encode())
     assert read_questions(job(tmp_path, "memory://sets/questions.jsonl"))["question"].to_pylist() == ["什么是记忆?"]
+
+
+def test_a_query_on_the_warehouse_gives_questions(tmp_path: Path) -> None:
+    database = str(tmp_path / "warehouse.duckdb")
+    with duckdb.connect(database) as connection:
+        connection.execute(
+            "CREATE TABLE faq AS SELECT * FROM (VALUES (1, 'One?'), (2, NULL), (3, 'Three?')) t(id, text)"
+        )
+    spec = {"questions": {"sql": "SELECT id AS question_id, text AS question FROM faq ORDER BY id"}}
+    rows = read_questions(JobSpec.model_validate({**spec, "warehouse": {"database": database}})).to_pylist()
+    assert [(row["question_id"], row["question"]) for row in rows] == [("1", "One?"), ("2", ""), ("3", "Three?")]
+    assert rows[1]["error"] == "row 2: the question has no text"
+    spec = {"questions": {"sql": "SELECT text FROM faq"}}
+    with pytest.raises(
+        QuestionError, match="the query on the warehouse: has no column 'question'; columns found: text"
+    ):
+        read_questions(JobSpec.model_validate({**spec, "warehouse": {"database": database}}))
 
 
 def test_an_empty_set_is_no_question(tmp_path: Path) -> None:
