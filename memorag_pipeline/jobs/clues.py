@@ -32,7 +32,8 @@ _COMMON = frozenset(
         r"\S+",
         """
         a also an and are as at be been but by can do does following for from has have if in is it its may no not of on
-        or say says so state states that the their them there they this to was were what when which who will with yes you
+        or say says so state states that the their them there they this to was were what when which who will with yes
+        you
         的 是 在 了 和 有 不 这 个 为 与 或 也 就 到 由 于 会 可 以 对 上 下 中 其 它 他 她 们 我 你
         """,
     )
