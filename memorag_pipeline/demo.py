@@ -1,7 +1,7 @@
 """The demo: the whole way on the Python language reference, through the real Airflow DAGs, in this process.
 
 In:  `pydoc_data.topics`, which ships with CPython, and the spec `dags/corpora/python_reference.yaml`.
-Out: versions, answers and a DuckDB warehouse below `.memorag/`; nothing is written outside of it.
+Out: versions, answers and a DuckDB warehouse below `.memorag/` (or MEMORAG_HOME); nothing is written outside of it.
 Wrong: a failed DAG run ends the demo with the end of its log; the whole log is in `.memorag/demo.log`.
 """
 
@@ -31,10 +31,12 @@ if TYPE_CHECKING:
     from memorag_pipeline.pipeline import Pipeline
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-HOME = REPOSITORY / ".memorag"
+HOME = Path(os.environ.get("MEMORAG_HOME", REPOSITORY / ".memorag"))
 DAGS = REPOSITORY / "dags"
 SPEC = DAGS / "corpora" / "python_reference.yaml"
+CACHE = Path(os.environ.get("MEMORAG_CACHE", HOME / "cache"))
 LOG = HOME / "demo.log"
+MARK = ".written-by-the-demo"  # in the source folder, so that the demo never replaces somebody's own
 # Each memorized token of the demo's model takes 23 kB, and the demo should stay below 1 GB of disk.
 MOST_CHARACTERS = 75_000
 EDITED = "lambda"
@@ -63,19 +65,23 @@ def main() -> None:
 
 def prepare_home() -> None:
     """Start anew below `.memorag/`, but keep the converted models; point Airflow and all caches there."""
+    if (HOME / "source").exists() and not (HOME / "source" / MARK).exists():
+        sys.exit(
+            f"{HOME / 'source'} was not written by the demo, which would replace it; set MEMORAG_HOME to another folder"
+        )
     for name in ("source", "store", "warehouse.duckdb", "warehouse.duckdb.wal", "demo-airflow", LOG.name):
         path = HOME / name
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    HOME.mkdir(exist_ok=True)
+    HOME.mkdir(parents=True, exist_ok=True)
     for name in [name for name in os.environ if name.startswith("AIRFLOW__") or name == "MEMORAG_SPECS"]:
         del os.environ[name]  # the settings of another Airflow
     os.environ.update(
         {
             "MEMORAG_HOME": str(HOME),
-            "MEMORAG_CACHE": str(HOME / "cache"),
+            "MEMORAG_CACHE": str(CACHE),
             "AIRFLOW_HOME": str(HOME / "demo-airflow"),
             "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -203,7 +209,7 @@ class Demo:
             f"  warehouse  {HOME / 'warehouse.duckdb'}, table memorag.answers\n"
             f"  log        {LOG}\n\n"
             "Try next:\n"
-            f"  export MEMORAG_CACHE={HOME / 'cache'}\n"
+            f"  export MEMORAG_CACHE={CACHE}\n"
             f'  {python}memorag ask {spec} "When does the else branch of a loop run?"\n'
             f"  {python}memorag versions {spec}\n"
             f"  {python}memorag diff {spec} 1 2\n"
@@ -225,6 +231,7 @@ def reported(run: Any, task: str, count: str) -> int:
 def write_source(folder: Path, most_characters: int | None) -> int:
     """Write the topics as files, shortest first, up to `most_characters`; return how many."""
     folder.mkdir(parents=True)
+    (folder / MARK).touch()
     written = 0
     for count, name in enumerate(sorted(topics, key=lambda name: (len(topics[name]), name))):
         written += len(topics[name])

@@ -48,7 +48,8 @@ def _fuse(hits_by_query: Sequence[Sequence[Passage]]) -> list[Passage]:
     """Each passage once, in order of its fused weight.
 
     The question weighs 1 and each clue at most half of that; together the clues never weigh more than the question, for
-    a memory model that is wrong about the question is often wrong in all of its clues.
+    a memory model that is wrong about the question is often wrong in all of its clues. For the same reason the
+    question's own first passage stays first: clues that agree on something else must not push it out.
     """
     clue_weight = 1 / max(2, len(hits_by_query) - 1)
     passages: dict[str, Passage] = {}
@@ -59,6 +60,8 @@ def _fuse(hits_by_query: Sequence[Sequence[Passage]]) -> list[Passage]:
             if passage.score > known.score:
                 passages[passage.chunk_id] = passage
             weight = (clue_weight if number else 1.0) / (_RANK_OFFSET + rank)
+            if number == 0 and rank == 1:
+                weight += 1.0  # more than all other weights together
             weights[passage.chunk_id] = weights.get(passage.chunk_id, 0.0) + weight
     # Of equal weights the first found stays first, and the question's passages are found first.
     return sorted(passages.values(), key=lambda passage: -weights[passage.chunk_id])

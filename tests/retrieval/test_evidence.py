@@ -29,7 +29,11 @@ def test_question_alone_keeps_its_order() -> None:
 
 
 def test_what_clues_find_as_well_moves_up() -> None:
-    assert chosen([[A, B, C], [C, D]]) == ["c", "a", "b", "d"]
+    assert chosen([[A, B, C], [C, D]]) == ["a", "c", "b", "d"]
+
+
+def test_clues_that_agree_do_not_push_out_what_the_question_finds_first() -> None:
+    assert chosen([[A, B], [B, C], [B, C], [B]], limit=1) == ["a"]
 
 
 def test_what_all_clues_find_stands_beside_what_the_question_finds() -> None:
