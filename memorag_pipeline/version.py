@@ -140,7 +140,7 @@ class _Memories(Mapping[str, "Memory"]):
 
     @cached_property
     def _model(self) -> MemoryModel[Any]:
-        from memorag_pipeline.memory.interface import load_memory_model
+        from memorag_pipeline.memory.kinds import load_memory_model
 
         manifest = self._version.manifest
         return load_memory_model(MemorySpec.model_validate(manifest.spec["memory"]), manifest.language)

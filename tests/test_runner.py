@@ -93,3 +93,16 @@ def test_an_empty_corpus_and_an_unknown_job_are_refused(pipeline: Pipeline, sour
     with pytest.raises(EmptyCorpusError):
         runner.refresh(pipeline, "run-1")
     assert pipeline.store.versions.newest() is None
+
+
+def test_blobs_that_are_lost_are_made_anew_and_no_version_is_added(pipeline: Pipeline) -> None:
+    runner.refresh(pipeline, "run-1")
+    versions = pipeline.store.versions
+    manifest = versions.manifest(1)
+    for role in ("documents", "chunks", "memory", "embeddings", "index"):
+        pipeline.store.objects.delete(manifest.of_role(role)[0].ref.key)
+    assert len(versions.missing(manifest)) == 5
+
+    repaired = runner.refresh(pipeline, "run-2")
+    assert (repaired.version, repaired.created, repaired.changed) == (1, False, True)
+    assert versions.missing(manifest) == []

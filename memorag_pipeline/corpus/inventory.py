@@ -75,7 +75,9 @@ def take_inventory(pipeline: Pipeline) -> dict[str, Any]:
         "extract": pipeline.write_batches(
             missing, spec.compute.units_per_task, lambda units: {"parent": number, "parts": units}
         ),
-        "changed": parent is None or _is_outdated(parent, counts, extraction, spec.fingerprint()),
+        "changed": parent is None
+        or _is_outdated(parent, counts, extraction, spec.fingerprint())
+        or _is_damaged(pipeline, parent),
         "parent": number,
         "counts": counts,
     }
@@ -149,6 +151,14 @@ def _is_outdated(parent: Parent, counts: dict[str, int], extraction: Extraction,
     if unsettled:
         logger.info("%d documents that could not be read for version %d are tried again", unsettled, parent.number)
     return unsettled > 0
+
+
+def _is_damaged(pipeline: Pipeline, parent: Parent) -> bool:
+    """Whether blobs of the parent are gone or cut short; a refresh makes them anew and finds the same version."""
+    missing = pipeline.store.versions.missing(parent.manifest)
+    for blob in missing:
+        logger.warning("%s of version %d is missing or truncated, and is made anew", blob.path, parent.number)
+    return bool(missing)
 
 
 def _parts(objects: Sequence[SourceObject], documents_per_part: int) -> list[range]:

@@ -53,7 +53,7 @@ def _recall_all(version: Version, by_shard: dict[str, list[tuple[str, str]]], se
     """Clues of all questions, shard by shard."""
     if not settings.clues or not by_shard:
         return CLUES.empty_table()
-    from memorag_pipeline.memory.interface import load_memory_model
+    from memorag_pipeline.memory.kinds import load_memory_model
 
     model: Any = load_memory_model(settings.memory, settings.language)
     memories = version.memories()

@@ -86,7 +86,7 @@ def recall_clues(
 
 
 def _recall_unit(pipeline: Pipeline, unit: dict[str, Any], settings: AnswerSettings, bar: Bar) -> Outcome:
-    from memorag_pipeline.memory.interface import load_memory_model
+    from memorag_pipeline.memory.kinds import load_memory_model
 
     started = time.perf_counter()
     shard_id = unit["shard_id"]

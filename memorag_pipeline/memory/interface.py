@@ -13,15 +13,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import ClassVar, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from memorag_pipeline.memory.format import MemoryOrigin
 from memorag_pipeline.memory.stream import StreamFormat
-from memorag_pipeline.spec import MemorySpec
-from memorag_pipeline.spec_values import Language
 
 
 @dataclass(frozen=True)
@@ -140,14 +138,3 @@ def window_digests(token_ids: Tensor, window: int) -> tuple[str, ...]:
         previous = hashlib.sha256(previous + data[start : start + window].tobytes()).digest()
         digests.append(previous.hex())
     return tuple(digests)
-
-
-@functools.cache
-def load_memory_model(spec: MemorySpec, language: Language) -> MemoryModel[Any]:
-    """The memory model that a spec asks for, loaded once per process."""
-    from memorag_pipeline.memory.full import FullMemoryModel
-    from memorag_pipeline.memory.language_model import load_language_model
-
-    kinds = {"full": FullMemoryModel}
-    language_model = load_language_model(spec.model, spec.revision, spec.dtype)
-    return kinds[spec.kind](language_model, language, spec.window)

@@ -21,7 +21,8 @@ import torch
 
 from memorag_pipeline.errors import CorruptBlobError, MemoryMismatchError
 from memorag_pipeline.memory.format import read_header
-from memorag_pipeline.memory.interface import Advance, MemoryModel, load_memory_model, window_digests
+from memorag_pipeline.memory.interface import Advance, MemoryModel, window_digests
+from memorag_pipeline.memory.kinds import load_memory_model
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import track
 from memorag_pipeline.storage import BlobRef, Outcome

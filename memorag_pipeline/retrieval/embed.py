@@ -111,6 +111,8 @@ def _parent_vectors(pipeline: Pipeline, parent: int | None, wanted: set[str]) ->
         return {}
     known: Vectors = {}
     for blob in manifest.of_role("embeddings"):
+        if not pipeline.store.blobs.exists(blob.ref):
+            continue  # lost, and made anew by this refresh
         table = read_embeddings(pipeline.store.blobs, blob.ref, f"{blob.path} of version {parent}")
         table = table.filter(pc.is_in(table.column("digest"), pa.array(wanted - known.keys(), pa.string())))
         known.update(zip(table.column("digest").to_pylist(), vectors_of(table), strict=True))

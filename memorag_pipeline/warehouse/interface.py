@@ -1,4 +1,4 @@
-"""The small interface that every warehouse offers, and how to open the one that a spec names."""
+"""The small interface that every warehouse offers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import pyarrow as pa
-
-from memorag_pipeline.spec import WarehouseSpec
 
 LOCK_SECONDS = 60  # how long a load waits for another one, or for a table that somebody locked
 
@@ -29,14 +27,3 @@ class Warehouse(Protocol):
     def describe(self) -> str:
         """Where the answers land, for people."""
         ...
-
-
-def open_warehouse(spec: WarehouseSpec) -> Warehouse:
-    """The warehouse that `spec` names. Nothing is connected before the first `merge` or `query`."""
-    if spec.destination == "duckdb":
-        from memorag_pipeline.warehouse.duckdb_file import DuckDBWarehouse
-
-        return DuckDBWarehouse(spec)
-    from memorag_pipeline.warehouse.postgres import PostgresWarehouse
-
-    return PostgresWarehouse(spec)

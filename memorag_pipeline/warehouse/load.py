@@ -18,7 +18,7 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import track
 from memorag_pipeline.schemas import ANSWERS
 from memorag_pipeline.storage.blobs import BlobRef
-from memorag_pipeline.warehouse.interface import open_warehouse
+from memorag_pipeline.warehouse import open_warehouse
 
 KEY = ("corpus", "job", "corpus_version", "question_id")
 _SHOWN = 5

@@ -11,7 +11,7 @@ import torch
 
 from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.memory.full import FullMemoryModel
-from memorag_pipeline.memory.interface import load_memory_model
+from memorag_pipeline.memory.kinds import load_memory_model
 from memorag_pipeline.memory.language_model import LanguageModel, load_language_model
 from memorag_pipeline.spec import MemorySpec
 from tests.memory.conftest import SMOLLM2, MakeFolder, stream_of

@@ -14,7 +14,7 @@ from memorag_pipeline import progress
 from memorag_pipeline.digests import value_digest
 from memorag_pipeline.errors import ContextLengthError
 from memorag_pipeline.memory.format import read_header
-from memorag_pipeline.memory.interface import load_memory_model
+from memorag_pipeline.memory.kinds import load_memory_model
 from memorag_pipeline.memory.memorize import STAGE, memorize
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.schemas import DOCUMENTS
