@@ -230,7 +230,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert refreshed["counts"]["publish"]["documents"] == 4
     # One plain line at the end of each piece of work, for CliRunner gives no terminal.
     ends = [line for line in result.stderr.splitlines() if not line.endswith(" left")]
-    for work in ("documents: 4 of 4 documents", "tokens memorized: ", "chunks embedded: "):
+    for work in ("documents extracted or kept: 4 of 4 documents", "tokens memorized: ", "chunks embedded: "):
         assert sum(line.startswith(work) for line in ends) == 1, result.stderr
     return folder
 
