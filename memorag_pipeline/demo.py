@@ -120,6 +120,8 @@ class Demo:
         self.say(f"The Python language reference: {documents} of {len(topics)} documents in {HOME / 'source'}")
         with self.phase("Airflow: metadata database"):
             dags = self.load_dags()
+        with self.phase("models: from their packages, SmolLM2 converted from GGUF to safetensors"):
+            resolve_models()
         with self.phase("refresh: version 1"):
             first = self.run_dag(dags["python_reference_refresh"])
         with self.phase("answers over version 1"):
@@ -142,7 +144,7 @@ class Demo:
 
     def say(self, text: str) -> None:
         """A line of its own, with room above."""
-        self.console.print(f"\n[bold]{text}[/bold]")
+        self.console.print(f"\n[bold]{text}[/bold]", soft_wrap=True)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -215,6 +217,7 @@ class Demo:
             f"  {python}memorag diff {spec} 1 2\n"
             "  make airflow      # the same DAGs in Airflow's UI",
             highlight=False,
+            soft_wrap=True,
         )
 
 
@@ -252,6 +255,15 @@ def pipeline() -> Pipeline:
     from memorag_pipeline.pipeline import Pipeline
 
     return Pipeline(read_spec(SPEC))
+
+
+def resolve_models() -> None:
+    """Find the spec's models; the conversion of the first one is done once and kept in the cache."""
+    from memorag_pipeline.models import resolve
+
+    spec = read_spec(SPEC)
+    for section in (spec.memory, spec.embedding):
+        resolve(section.model, section.revision)
 
 
 def answers() -> list[dict[str, Any]]:
