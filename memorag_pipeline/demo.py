@@ -120,7 +120,7 @@ class Demo:
         self.say(f"The Python language reference: {documents} of {len(topics)} documents in {HOME / 'source'}")
         with self.phase("Airflow: metadata database"):
             dags = self.load_dags()
-        with self.phase("models: from their packages, SmolLM2 converted from GGUF to safetensors"):
+        with self.phase("models: SmolLM2 converted from GGUF to safetensors"):
             resolve_models()
         with self.phase("refresh: version 1"):
             first = self.run_dag(dags["python_reference_refresh"])
