@@ -28,7 +28,7 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.storage import BlobRef, Outcome, fingerprint
 
 EMBED_VERSION = 1
-_LOOKUPS = 16
+_READERS = 16
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,7 @@ def plan_shards(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
 
 
 def _outcomes(pipeline: Pipeline, fingerprints: list[str]) -> list[Outcome]:
-    with ThreadPoolExecutor(_LOOKUPS) as pool:
-        found = list(pool.map(lambda fingerprint: pipeline.store.units.find(EXTRACT, fingerprint), fingerprints))
+    found = pipeline.store.units.find_all(EXTRACT, fingerprints)
     outcomes = [outcome for outcome in found if outcome is not None]
     if len(outcomes) < len(found):
         raise MemoragError(
@@ -134,7 +133,7 @@ def _nothing_left(pipeline: Pipeline, quarantine: list[BlobRef]) -> str:
 
 
 def _group(pipeline: Pipeline, parts: list[Outcome]) -> list[_Shard]:
-    with ThreadPoolExecutor(_LOOKUPS) as pool:
+    with ThreadPoolExecutor(_READERS) as pool:
         read = pool.map(lambda part: list(_sections(pipeline, part.blobs["documents"])), parts)
         sections = [section for found in read for section in found]
     spec = pipeline.spec.sharding
@@ -203,8 +202,7 @@ def _embedding_unit(extraction: Extraction, part: Outcome) -> dict[str, Any]:
 def _missing(pipeline: Pipeline, stage: str, units: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The units without an outcome, each once."""
     distinct = list({unit["fingerprint"]: unit for unit in units}.values())
-    with ThreadPoolExecutor(_LOOKUPS) as pool:
-        found = list(pool.map(lambda unit: pipeline.store.units.find(stage, unit["fingerprint"]), distinct))
+    found = pipeline.store.units.find_all(stage, [unit["fingerprint"] for unit in distinct])
     return [unit for unit, outcome in zip(distinct, found, strict=True) if outcome is None]
 
 

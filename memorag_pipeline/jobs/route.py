@@ -44,13 +44,13 @@ def route(pipeline: Pipeline, job: str, version: int | None = None) -> dict[str,
 
     recalls = _recall_units(opened.manifest, settings, questions_by_shard(asked, routes))
     batches = _generate_units(opened, job, settings, rows, shards_of, recalls)
-    todo = [unit for unit in batches if pipeline.store.units.find(generate.STAGE, unit["fingerprint"]) is None]
+    units = pipeline.store.units
+    answered = units.find_all(generate.STAGE, [unit["fingerprint"] for unit in batches])
+    todo = [unit for unit, outcome in zip(batches, answered, strict=True) if outcome is None]
     needed = {unit for batch in todo for unit in batch["recalls"].values()}
-    recall_todo = [
-        unit.work()
-        for unit in recalls
-        if unit.fingerprint in needed and pipeline.store.units.find(recall.STAGE, unit.fingerprint) is None
-    ]
+    wanted = [unit for unit in recalls if unit.fingerprint in needed]
+    recalled = units.find_all(recall.STAGE, [unit.fingerprint for unit in wanted])
+    recall_todo = [unit.work() for unit, outcome in zip(wanted, recalled, strict=True) if outcome is None]
     shared = {"job": job, "version": number, "settings": settings.model_dump(mode="json")}
     plan = {
         "job": job,

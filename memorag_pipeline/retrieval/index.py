@@ -35,13 +35,8 @@ _CHUNK_COLUMNS = ["chunk_id", "document_id", "uri", "start", "end"]
 def build_index(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
     """Index the vectors of a plan; returns the URI of the completed plan and the number of vectors."""
     plan = pipeline.read_work(plan_uri)
-    memories = [
-        {**unit, "memory": _blob(pipeline, "memorize", unit["fingerprint"], "memory")} for unit in plan["memories"]
-    ]
-    embeddings = [
-        {**unit, "embeddings": _blob(pipeline, "embed", unit["fingerprint"], "embeddings")}
-        for unit in plan["embeddings"]
-    ]
+    memories = _with_blobs(pipeline, "memorize", plan["memories"], "memory")
+    embeddings = _with_blobs(pipeline, "embed", plan["embeddings"], "embeddings")
     unit = fingerprint(
         STAGE,
         STAGE_VERSION,
@@ -63,14 +58,17 @@ def build_index(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
     return {"plan": pipeline.write_work(plan), "counts": outcome.counts}
 
 
-def _blob(pipeline: Pipeline, stage: str, fingerprint: str, role: str) -> dict[str, Any]:
-    """Reference to the blob that a unit of an earlier stage made."""
-    outcome = pipeline.store.units.find(stage, fingerprint)
-    if outcome is None:
-        raise MemoragError(
-            f"index: {stage} unit {fingerprint} has no outcome in {pipeline.store.uri}; run {stage} first"
-        )
-    return outcome.blobs[role].model_dump()
+def _with_blobs(pipeline: Pipeline, stage: str, units: Sequence[dict[str, Any]], role: str) -> list[dict[str, Any]]:
+    """The units of an earlier stage, each with the reference to the blob that it made, under `role`."""
+    outcomes = pipeline.store.units.find_all(stage, [unit["fingerprint"] for unit in units])
+    completed = []
+    for unit, outcome in zip(units, outcomes, strict=True):
+        if outcome is None:
+            raise MemoragError(
+                f"index: {stage} unit {unit['fingerprint']} has no outcome in {pipeline.store.uri}; run {stage} first"
+            )
+        completed.append({**unit, role: outcome.blobs[role].model_dump()})
+    return completed
 
 
 @dataclass(frozen=True)

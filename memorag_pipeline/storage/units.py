@@ -8,6 +8,8 @@ Wrong: a record that cannot be read counts as absent; the unit is then done agai
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -18,6 +20,8 @@ from memorag_pipeline.storage.blobs import BlobRef, Blobs
 from memorag_pipeline.storage.objects import ObjectStore
 
 logger = logging.getLogger(__name__)
+
+_LOOKUPS = 16
 
 
 class Outcome(BaseModel):
@@ -54,6 +58,11 @@ class Units:
             logger.warning("%s cannot be read; the unit is done again", self._objects.uri_of(key))
             return None
         return outcome if all(self._blobs.exists(ref) for ref in outcome.blobs.values()) else None
+
+    def find_all(self, stage: str, fingerprints: Sequence[str]) -> list[Outcome | None]:
+        """`find` for many units of a stage, several requests at a time; in the order of `fingerprints`."""
+        with ThreadPoolExecutor(_LOOKUPS) as pool:
+            return list(pool.map(lambda fingerprint: self.find(stage, fingerprint), fingerprints))
 
     def record(self, outcome: Outcome) -> Outcome:
         """Remember `outcome`; of two writers the last stays, both being right."""

@@ -39,7 +39,7 @@ def load(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
 
 
 def _answers(pipeline: Pipeline, plan: dict[str, Any]) -> pa.Table:
-    outcomes = [pipeline.store.units.find("generate", fingerprint) for fingerprint in plan["batches"]]
+    outcomes = pipeline.store.units.find_all("generate", plan["batches"])
     found = [outcome.blobs["answers"] for outcome in outcomes if outcome is not None]
     if len(found) < len(outcomes):
         raise MemoragError(

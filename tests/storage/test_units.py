@@ -26,6 +26,15 @@ def test_an_outcome_is_found_by_stage_and_fingerprint(store: CorpusStore) -> Non
     assert store.units.find("embed", "e" * 64) is None
 
 
+def test_many_outcomes_are_found_in_the_order_asked_for(store: CorpusStore) -> None:
+    made = [record(store).model_copy(update={"fingerprint": f"{number:064x}"}) for number in range(40)]
+    for outcome in made[::2]:
+        store.units.record(outcome)
+    found = store.units.find_all("embed", [outcome.fingerprint for outcome in made])
+    assert found == [outcome if number % 2 == 0 else None for number, outcome in enumerate(made)]
+    assert store.units.find_all("embed", []) == []
+
+
 def test_of_two_outcomes_the_last_stays(store: CorpusStore) -> None:
     record(store)
     again = record(store, b"embedded again")
