@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from memorag_pipeline import cli_versions, cli_work
+from memorag_pipeline import cli_memory, cli_versions, cli_work
 from memorag_pipeline.cli_screen import EXIT_CODES, print_error
 from memorag_pipeline.errors import MemoragError
 
@@ -70,6 +70,7 @@ for command in (
     cli_work.refresh,
     cli_work.answer,
     cli_work.ask,
+    cli_memory.recall,
     cli_versions.versions,
     cli_versions.show,
     cli_versions.diff,
@@ -77,6 +78,7 @@ for command in (
     cli_versions.verify,
 ):
     app.command()(command)
+app.add_typer(cli_memory.memory, name="memory")
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ EXIT_CODES = {
     1: "an error of no other kind; for a bug the traceback says where",
     2: "the command was called in a wrong way",
     3: "a spec is refused",
-    4: "a version, channel, job or model that was named does not exist, or the source holds no document",
+    4: "a version, channel, job, model or file that was named does not exist, or the source holds no document",
     5: "the object store failed or refused, or something stored is damaged",
     6: "the questions cannot be read",
     7: "the warehouse refused the load; nothing of it was written",

@@ -109,6 +109,9 @@ def ask(
     target: TargetArgument,
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="The question, in quotes.")],
     version: VersionOption = None,
+    memory_only: Annotated[
+        bool, typer.Option("--memory-only", help="Answer from the memory of the best shard, without evidence.")
+    ] = False,
     json_output: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -118,7 +121,7 @@ def ask(
 
         store = store_of(target)
         opened = Version(store, version_of(store, version))
-        (found,) = opened.answer([question])
+        (found,) = opened.answer([question], memory_only)
     if json_output:
         print_json(found)
     if found.status == "error":
@@ -128,6 +131,9 @@ def ask(
     say(
         f"[bold]{escape(found.answer)}[/]\n" if found.answer else f"no answer: {escape(found.error or 'it is empty')}\n"
     )
+    if memory_only:
+        say(f"from the memory of shard {found.shard_id}, version {opened.number} of {opened.uri}")
+        return
     print_table(
         f"Evidence, version {opened.number} of {opened.uri}",
         ["document", "characters", "score", "text"],

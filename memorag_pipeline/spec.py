@@ -17,7 +17,22 @@ from memorag_pipeline import spec_rules
 from memorag_pipeline.digests import value_digest
 from memorag_pipeline.errors import NotFoundError
 from memorag_pipeline.spec_rules import Conflict, Rule
-from memorag_pipeline.spec_values import ClueKind, Cron, Distinct, Dtype, Factory, Language, Model, Name, TableName, Uri
+from memorag_pipeline.spec_values import (
+    ClueKind,
+    Codec,
+    Cron,
+    Distinct,
+    Dtype,
+    Factory,
+    Language,
+    Model,
+    Name,
+    Quantization,
+    RatioMix,
+    Ratios,
+    TableName,
+    Uri,
+)
 
 CONFLICT = "conflict"  # type of the validation error that carries the broken rules of a section
 
@@ -100,18 +115,61 @@ class MemorySpec(Section):
 
     rules = (
         Rule(("ratio", "kind"), spec_rules.ratio_fits_kind, "use ratio 1, or leave it out"),
-        Rule(("ratio", "window"), spec_rules.ratio_divides_window, "use a divisor of the window"),
+        Rule(("ratio", "kind"), spec_rules.selected_has_one_ratio, "give one, or leave it out"),
+        Rule(("ratio", "window"), spec_rules.ratios_fit_window, "use divisors of the window"),
+        Rule(("ratio_mix", "ratio"), spec_rules.mix_has_use, "leave it out, or give several ratios"),
         Rule(("revision", "model"), spec_rules.revision_has_use, "leave it out"),
+        Rule(("adapter", "kind"), spec_rules.only_for_beacons, "leave it out, or use kind beacon"),
+        Rule(("sink", "kind"), spec_rules.only_for_compressed, "leave it out, or use kind beacon or selected"),
+        Rule(("sink", "window"), spec_rules.sink_fits_window, "make it smaller"),
+        Rule(("policy", "kind"), spec_rules.policy_has_use, "leave it out, or use kind selected"),
     )
 
-    kind: Literal["full"] = Field(default="full", description="full: the plain KV cache of a long-context model.")
+    kind: Literal["beacon", "selected", "gist", "full"] = Field(
+        default="full",
+        description="full: the plain KV cache of a long-context model. beacon: compressed by trained beacons. selected:"
+        " the most useful slots of each window, without training. gist: the model's summaries, in place of the text.",
+    )
     model: Model = Field(
         description="Hugging Face id, local folder, object-store URI, or package:smollm2-135m-instruct."
     )
     revision: str | None = Field(default=None, description="Revision of a Hugging Face id.")
-    window: int = Field(default=1024, ge=16, description="Tokens read at a time; a memory can be cut at these borders.")
-    ratio: int | None = Field(default=None, ge=1, description="Raw tokens per memory slot; only 1 fits kind full.")
+    adapter: Model | None = Field(
+        default=None, description="Kind beacon: safetensors file of beacon parameters, a local path or a URI."
+    )
+    window: int | None = Field(
+        default=None,
+        ge=16,
+        description="Tokens read at a time; a memory can be cut at these borders. Default: as adapter or model were"
+        " trained, else 1024.",
+    )
+    ratio: Ratios | None = Field(
+        default=None,
+        description="Raw tokens per memory slot, or several to pick from; 0 keeps all. Default: as trained, else 4.",
+    )
+    ratio_mix: RatioMix = Field(
+        default="sequence",
+        description="How one of several ratios is picked: sequence, step-random, instance-random or adapt-N.",
+    )
+    sink: int | None = Field(
+        default=None, ge=0, le=64, description="First slots of a memory that are always kept. Default: as trained."
+    )
+    policy: Literal["uniform", "recent", "attention"] = Field(
+        default="attention", description="Kind selected: which slots of a window are kept."
+    )
     dtype: Dtype = Field(default="bfloat16", description="Number format of the model and of the memory.")
+    codec: Codec | None = Field(default=None, description="Number format of stored memories. Default: dtype.")
+    quantization: Quantization | None = Field(
+        default=None, description="The model's own weights in fewer bits; needs an NVIDIA GPU and bitsandbytes."
+    )
+    budget_mib: int | None = Field(
+        default=None, ge=1, description="Memory for activations while memorizing. Default: a part of what is free."
+    )
+
+    @property
+    def ratios(self) -> tuple[int, ...] | None:
+        """The ratios that are given."""
+        return (self.ratio,) if isinstance(self.ratio, int) else self.ratio
 
 
 class EmbeddingSpec(Section):
@@ -142,6 +200,7 @@ class GenerationSpec(Section):
     model: Model | None = Field(default=None, description="As memory.model, which is the default.")
     revision: str | None = Field(default=None, description="Revision of a Hugging Face id.")
     dtype: Dtype = Field(default="bfloat16", description="Number format of the model.")
+    quantization: Quantization | None = Field(default=None, description="As memory.quantization, for this model.")
     evidence_tokens: int = Field(default=1536, ge=64, description="Evidence is cut to this many generator tokens.")
     max_new_tokens: int = Field(default=96, ge=1, le=8192, description="An answer has at most this many tokens.")
     temperature: float = Field(default=0.0, ge=0.0, le=2.0, description="0 is greedy.")
@@ -252,6 +311,7 @@ class CorpusSpec(Section):
                 "embedding": {"model", "revision", "pooling", "max_tokens", "query_instruction"},
                 "index": {"factory"},
             },
+            exclude={"memory": {"budget_mib"}},
         )
 
     def fingerprint(self) -> str:

@@ -20,7 +20,13 @@ from memorag_pipeline.errors import SpecError, SpecProblem
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(:-(?P<default>[^}]*))?\}")
 # Keys whose values are paths or URIs; a relative path there is meant from the spec's own folder.
-_PATH_KEYS = {("source", "uris"), ("store", "uri"), ("compute", "pod_template"), ("questions", "uri")}
+_PATH_KEYS = {
+    ("source", "uris"),
+    ("store", "uri"),
+    ("memory", "adapter"),
+    ("compute", "pod_template"),
+    ("questions", "uri"),
+}
 
 
 @dataclass

@@ -153,7 +153,7 @@ def _explain(file: SpecFile, key: str, error: Any) -> SpecProblem:
         description = _field_at(loc).description
         problem, shown, fix = "is missing", "", f"add it: {description}" if description else "add this section"
     elif kind == "string_pattern_mismatch":
-        problem, fix = "is not a name", PATTERNS[error["ctx"]["pattern"]]
+        problem, fix = PATTERNS[error["ctx"]["pattern"]]
     elif kind in _SHOULD_BE:
         problem = f"should be {_SHOULD_BE[kind]}"
     elif kind in ("string_too_short", "too_short"):
@@ -163,6 +163,7 @@ def _explain(file: SpecFile, key: str, error: Any) -> SpecProblem:
 
 def _shown(file: SpecFile, key: str, value: Any) -> str:
     """The value as the error shows it: short, as written, and never a secret or a section that may hold one."""
+    value = list(value) if isinstance(value, tuple) else value
     if value is None or _SECRET.search(key) or not _is_plain(value):
         return ""
     text = re.sub(r"://[^/@]*@", "://…@", file.written.get(key) or repr(value))

@@ -55,14 +55,45 @@ def shard_bounds_fit(minimum: int, maximum: int) -> str | None:
     return None if minimum * 2 <= maximum else f"is more than half of max_tokens ({maximum})"
 
 
-def ratio_fits_kind(ratio: int | None, kind: str) -> str | None:
-    if kind == "full" and ratio not in (None, 1):
-        return "needs a compressing memory; kind full keeps every token"
+def ratio_fits_kind(ratio: int | tuple[int, ...] | None, kind: str) -> str | None:
+    if kind in ("full", "gist") and ratio not in (None, 1):
+        return f"needs a compressing memory; kind {kind} keeps every token that it reads"
     return None
 
 
-def ratio_divides_window(ratio: int | None, window: int) -> str | None:
-    return f"does not divide the window of {window} tokens" if ratio and window % ratio else None
+def selected_has_one_ratio(ratio: int | tuple[int, ...] | None, kind: str) -> str | None:
+    if kind == "selected" and (isinstance(ratio, tuple) or ratio == 0):
+        return "is not a single ratio of 1 or more, which kind selected needs"
+    return None
+
+
+def ratios_fit_window(ratio: int | tuple[int, ...] | None, window: int | None) -> str | None:
+    several = ratio if isinstance(ratio, tuple) and len(ratio) > 1 else ()
+    if several and window and all(each and window % each for each in several):
+        return f"has none that divides the window of {window} tokens, which picking from several needs"
+    return None
+
+
+def mix_has_use(ratio_mix: str, ratio: int | tuple[int, ...] | None) -> str | None:
+    if ratio_mix != "sequence" and (not isinstance(ratio, tuple) or len(ratio) == 1):
+        return "has no use without several ratios to pick from"
+    return None
+
+
+def policy_has_use(policy: str, kind: str) -> str | None:
+    return "has no use in a memory of another kind" if policy != "attention" and kind != "selected" else None
+
+
+def sink_fits_window(sink: int | None, window: int | None) -> str | None:
+    return f"is larger than the window of {window} tokens" if sink and window and sink > window else None
+
+
+def only_for_beacons(adapter: str | None, kind: str) -> str | None:
+    return "has no use in a memory without beacons" if adapter is not None and kind != "beacon" else None
+
+
+def only_for_compressed(sink: int | None, kind: str) -> str | None:
+    return "has no use in a memory that keeps every token" if sink is not None and kind in ("full", "gist") else None
 
 
 def revision_has_use(revision: str | None, model: str | None) -> str | None:

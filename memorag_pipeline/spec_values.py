@@ -8,9 +8,9 @@ Wrong: `ValueError` with what was wrong and what would be right.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from memorag_pipeline.cron import check_cron
 
@@ -37,10 +37,24 @@ def _faiss_factory(text: str) -> str:
     return text
 
 
+def _one_or_several_ratios(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """One problem in place of one for each form that the value is not of."""
+    try:
+        return check(value)
+    except ValidationError as error:
+        raise ValueError("should be a whole number of 0 or more, or a list of such numbers") from error
+
+
 _NAME, _TABLE_NAME = r"^[a-z0-9][a-z0-9_-]{1,62}$", r"^[a-z][a-z0-9_]{0,62}$"
+_RATIO_MIX = r"^(sequence|step-random|instance-random|adapt-\d+)$"
+# What a text is not that does not match, and what would be right.
 PATTERNS = {
-    _NAME: "use 2 to 63 of a-z, 0-9, _ and -, starting with a letter or digit",
-    _TABLE_NAME: "use at most 63 of a-z, 0-9 and _, starting with a letter",
+    _RATIO_MIX: (
+        "is not a way to pick ratios",
+        "use sequence, step-random, instance-random or adapt-N with a number of tokens N",
+    ),
+    _NAME: ("is not a name", "use 2 to 63 of a-z, 0-9, _ and -, starting with a letter or digit"),
+    _TABLE_NAME: ("is not a name", "use at most 63 of a-z, 0-9 and _, starting with a letter"),
 }
 Name = Annotated[str, Field(pattern=_NAME)]
 TableName = Annotated[str, Field(pattern=_TABLE_NAME)]
@@ -51,4 +65,9 @@ Factory = Annotated[str, AfterValidator(_faiss_factory)]
 Model = Annotated[str, Field(min_length=1)]
 Language = Literal["en", "zh"]
 ClueKind = Literal["spans", "surrogates", "draft"]
+Codec = Literal["float32", "float16", "bfloat16", "int8", "int4", "fp8"]
+Ratio = Annotated[int, Field(ge=0)]
+Ratios = Annotated[Ratio | Annotated[tuple[Ratio, ...], Field(min_length=1)], WrapValidator(_one_or_several_ratios)]
+RatioMix = Annotated[str, Field(pattern=_RATIO_MIX)]
+Quantization = Literal["int8", "int4"]
 Dtype = Literal["float32", "bfloat16", "float16"]

@@ -17,10 +17,11 @@ import pyarrow.parquet as pq
 
 from memorag_pipeline.errors import NotFoundError
 from memorag_pipeline.spec import EmbeddingSpec, MemorySpec
+from memorag_pipeline.spec_values import ClueKind
 from memorag_pipeline.storage import CorpusStore, Manifest, ManifestBlob
 
 if TYPE_CHECKING:
-    from memorag_pipeline.jobs.ask import Answer
+    from memorag_pipeline.jobs.ask import Answer, Recollection
     from memorag_pipeline.memory.interface import Memory, MemoryModel
     from memorag_pipeline.retrieval.search import Passage, Searcher
 
@@ -66,14 +67,24 @@ class Version:
         """The `k` passages nearest to `query`, best first. The embedding model is loaded with the first call."""
         return self.searcher.search([query], k)[0]
 
-    def answer(self, questions: Sequence[str]) -> list[Answer]:
+    def answer(self, questions: Sequence[str], memory_only: bool = False) -> list[Answer]:
         """Answer questions: clues from the memories, evidence from the index, text from the generator.
 
+        With `memory_only` the memory of the best shard answers by itself, and there is no evidence.
         One answer for each question, in order; a question that fails has its error in its answer.
         """
         from memorag_pipeline.jobs.ask import answer_questions
+        from memorag_pipeline.jobs.settings import AnswerSettings
 
-        return answer_questions(self, questions)
+        return answer_questions(self, questions, AnswerSettings.of_version(self.manifest, memory_only=memory_only))
+
+    def recall(self, questions: Sequence[str], kinds: Sequence[ClueKind] = ()) -> list[Recollection]:
+        """What the memories recall for each question, of these kinds of clues or else of those that jobs use."""
+        from memorag_pipeline.jobs.ask import recall_questions
+        from memorag_pipeline.jobs.settings import AnswerSettings
+
+        chosen = {"clues": tuple(kinds)} if kinds else {}
+        return recall_questions(self, questions, AnswerSettings.of_version(self.manifest, **chosen))
 
     def documents(self) -> Iterator[dict[str, Any]]:
         """All documents with their text, as rows of `schemas.DOCUMENTS`."""

@@ -13,8 +13,10 @@ from pydoc_data.topics import topics
 from typing import Any
 
 import duckdb
+import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from memorag_pipeline import errors
@@ -84,6 +86,12 @@ def test_help_and_page_tell_every_command_and_exit_code() -> None:
         assert command.callback is not None
         assert f"│ {command.callback.__name__} " in shown
         assert f"`memorag {command.callback.__name__}" in page
+    for group in app.registered_groups:
+        assert f"│ {group.name} " in shown
+        assert group.typer_instance is not None
+        for command in group.typer_instance.registered_commands:
+            assert command.callback is not None
+            assert f"`memorag {group.name} {command.callback.__name__}" in page
     for code, meaning in EXIT_CODES.items():
         assert f" {code} {meaning}" in shown
         assert f"| {code} | {meaning} |" in page
@@ -161,7 +169,16 @@ def test_a_bug_keeps_its_traceback() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["versions"], ["reload"], ["promote", "x", "production", "1"], ["show", "x", "--al"]]
+    "arguments",
+    [
+        ["versions"],
+        ["reload"],
+        ["promote", "x", "production", "1"],
+        ["show", "x", "--al"],
+        ["recall", "x"],
+        ["recall", "x", "Why?", "--kind", "answers"],
+        ["memory", "inspect"],
+    ],
 )
 def test_a_wrong_call_exits_with_2(arguments: list[str]) -> None:
     result = memorag(*arguments)
@@ -169,11 +186,11 @@ def test_a_wrong_call_exits_with_2(arguments: list[str]) -> None:
     assert "Usage" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["refresh", "answer", "versions", "ask"])
+@pytest.mark.parametrize("command", ["refresh", "answer", "versions", "ask", "recall"])
 def test_every_command_refuses_a_wrong_spec(tmp_path: Path, command: str) -> None:
     path = tmp_path / "wrong.yaml"
     path.write_text("corpus: wrong\n", encoding="utf-8")
-    more = {"answer": ["daily"], "ask": ["Why?"]}.get(command, [])
+    more = {"answer": ["daily"], "ask": ["Why?"], "recall": ["Why?", "How?"]}.get(command, [])
     result = memorag(command, path, *more, "--json")
     assert result.exit_code == 3
     assert result.stdout == ""
@@ -262,6 +279,77 @@ def test_a_question_is_answered_from_a_spec_and_from_a_uri(corpus: Path) -> None
     assert asked["answer"].split()[0] in result.stdout
     assert "del.rst" in result.stdout
     assert memorag("ask", corpus / "topics.yaml", " ").exit_code == 6
+
+
+def test_a_question_is_answered_from_memory_alone(corpus: Path) -> None:
+    question = "What does the del statement delete?"
+    asked = json_of("ask", corpus / "topics.yaml", question, "--memory-only")
+    assert asked["status"] == "answered" and asked["answer"]
+    assert (asked["evidence"], asked["clues"]) == ([], [])
+    assert asked["shard_id"] in {Path(path).stem for path, _ in memories(corpus)}
+    result = memorag("ask", corpus / "store" / "topics", question, "--memory-only")
+    assert result.exit_code == 0
+    assert f"from the memory of shard {asked['shard_id']}, version " in result.stdout
+    assert memorag("ask", corpus / "topics.yaml", " ", "--memory-only").exit_code == 6
+
+
+def test_memories_recall_clues_for_questions(corpus: Path) -> None:
+    questions = ["What does the del statement delete?", "What does break end?"]
+    both = json_of("recall", corpus / "topics.yaml", *questions)
+    assert [found["question"] for found in both] == questions
+    shards = {Path(path).stem for path, _ in memories(corpus)}
+    for found in both:
+        assert found["error"] is None
+        assert 1 <= len(found["shard_ids"]) <= 2 and set(found["shard_ids"]) <= shards
+        assert {clue["shard_id"] for clue in found["clues"]} <= set(found["shard_ids"])
+        assert {clue["kind"] for clue in found["clues"]} <= {"spans", "surrogates"}
+    (drafts,) = json_of("recall", corpus / "store" / "topics", questions[0], "--kind", "draft", "--version", "1")
+    assert {clue["kind"] for clue in drafts["clues"]} == {"draft"}
+    result = memorag("recall", corpus / "topics.yaml", questions[0], "--kind", "draft", "--version", "1")
+    assert result.exit_code == 0
+    assert questions[0] in result.stdout
+    assert all(clue["text"] in result.stdout and clue["shard_id"] in result.stdout for clue in drafts["clues"])
+
+    result = memorag("recall", corpus / "topics.yaml", questions[0], " ", "--kind", "draft")
+    assert result.exit_code == 6
+    assert questions[0] in result.stdout and "not asked: row 2: the question has no text" in result.stdout
+
+
+def memories(corpus: Path) -> list[tuple[str, Path]]:
+    """Name and file of each memory of version 1."""
+    blobs = json_of("show", corpus / "topics.yaml", "1")["manifest"]["blobs"]
+    folder = corpus / "store" / "topics" / "blobs" / "sha256"
+    return [(b["path"], folder / b["digest"][:2] / b["digest"]) for b in blobs if b["role"] == "memory"]
+
+
+def test_a_memory_file_is_inspected(corpus: Path) -> None:
+    _, path = memories(corpus)[0]
+    found = json_of("memory", "inspect", path)
+    header = found["header"]
+    assert (found["file"], found["bytes"]) == (str(path), path.stat().st_size)
+    assert header["origin"]["kind"] == "full" and header["origin"]["window"] == 128
+    assert header["slots"] == header["tokens"] == found["full_windows"] * 128 + found["open_tokens"]
+    layers, heads, size = header["shape"]
+    assert found["bytes_per_slot"] == 2 * 2 * layers * heads * size  # keys and values in bfloat16
+    result = memorag("memory", "inspect", f"file://{path}")
+    assert result.exit_code == 0
+    assert f"Memory of kind full in file://{path}" in result.stdout
+    assert header["origin"]["model_digest"] in result.stdout
+    assert re.search(rf"^slots +{header['slots']:,} *$", result.stdout, re.M)
+    assert re.search(rf"^windows +{found['full_windows']} full, {found['open_tokens']} tokens", result.stdout, re.M)
+
+
+def test_a_file_that_is_no_memory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("This is no memory.", encoding="utf-8")
+    save_file({"weight": np.ones(4, np.float32)}, tmp_path / "weights")
+    for name, exit_code, message in (
+        ("nothing", 4, "there is no such file"),
+        ("text", 5, "not a complete memory file"),
+        ("weights", 5, "is a safetensors file but not a memory; give a file made by `memorize`"),
+    ):
+        result = memorag("memory", "inspect", tmp_path / name)
+        assert (result.exit_code, result.stdout) == (exit_code, "")
+        assert f"error: {tmp_path / name}: " in result.stderr and message in result.stderr
 
 
 def test_versions_are_listed_shown_promoted_and_compared(corpus: Path) -> None:

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import save_file
 
 from memorag_pipeline import models
-from memorag_pipeline.errors import MissingDependencyError, NotFoundError
-from memorag_pipeline.models import context_length, read_config, resolve
+from memorag_pipeline.errors import CorruptBlobError, MissingDependencyError, NotFoundError
+from memorag_pipeline.models import context_length, read_config, read_safetensors_header, resolve, resolve_file
 
 SMOLLM2, MINILM = "package:smollm2-135m-instruct", "package:all-minilm-l6-v2"
 
@@ -183,6 +183,58 @@ def test_half_a_folder_is_never_left(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="disk full"):
         models._made_once(tmp_path / "target", fail)
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
+
+
+def test_a_local_file_is_used_in_place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder / "model.safetensors"
+    monkeypatch.setenv("HOME", str(folder))
+    for uri in (str(path), f"file://{path}", "~/model.safetensors"):
+        assert resolve_file(uri) == path
+        assert read_safetensors_header(uri)["weight"]["shape"] == [400_000]
+    assert not models.cache_folder().exists()
+
+
+def test_a_file_in_an_object_store_is_fetched_once_and_anew_when_it_changes(folder: Path) -> None:
+    filesystem = fsspec.filesystem("memory")
+    uri = "memory://adapters/one.safetensors"
+    filesystem.put(str(folder / "model.safetensors"), "/adapters/one.safetensors")
+    path = resolve_file(uri)
+    assert path.name == "one.safetensors"
+    assert path.read_bytes() == (folder / "model.safetensors").read_bytes()
+    written = path.stat().st_mtime_ns
+    assert resolve_file(uri) == path and path.stat().st_mtime_ns == written
+    save_file({"other": torch.zeros(2)}, folder / "other.safetensors", metadata={"beacon_window": "64"})
+    filesystem.put(str(folder / "other.safetensors"), "/adapters/one.safetensors")
+    assert resolve_file(uri) != path
+    assert resolve_file(uri).read_bytes() == (folder / "other.safetensors").read_bytes()
+    assert read_safetensors_header(uri)["__metadata__"] == {"beacon_window": "64"}
+    filesystem.rm("/adapters", recursive=True)
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("/no/such/file", "there is no such file; correct the path"),
+        ("file:///no/such/file", "there is no such file; correct the path"),
+        ("/", "there is no such file"),
+        ("memory://nowhere/file", "there is no such file; correct the URI"),
+        ("nostore://bucket/file", "cannot be looked up"),
+    ],
+)
+def test_an_unknown_file_says_what_to_do(uri: str, message: str) -> None:
+    with pytest.raises(NotFoundError, match=message) as caught:
+        resolve_file(uri)
+    assert str(caught.value).startswith(f"{uri}: ")
+    with pytest.raises(NotFoundError, match="cannot be read") as caught:
+        read_safetensors_header(uri)
+    assert str(caught.value).startswith(f"{uri}: ")
+
+
+@pytest.mark.parametrize("data", [b"", b"short", b"\xff" * 64, b"\x02" + bytes(7) + b"[]", b"\x05" + bytes(7) + b"{}"])
+def test_a_file_that_is_not_safetensors_is_told(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "file").write_bytes(data)
+    with pytest.raises(CorruptBlobError, match="not a safetensors file"):
+        read_safetensors_header(str(tmp_path / "file"))
 
 
 def test_a_sliding_window_limits_the_context() -> None:

@@ -9,7 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from memorag_pipeline.preflight import check
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from memorag_pipeline.memory.gist import _LEAST_TOKENS, _SHARE
+from memorag_pipeline.preflight import GIST_LEAST_TOKENS, GIST_SHARE, check
 from memorag_pipeline.spec import CorpusSpec
 
 SMOLLM2, MINILM = "package:smollm2-135m-instruct", "package:all-minilm-l6-v2"
@@ -42,6 +47,95 @@ def test_a_shard_must_leave_room_for_prompt_and_clues(make_spec: MakeSpec) -> No
         assert problems(make_spec, sharding={"max_tokens": room}, jobs=jobs) == {}
         message = problems(make_spec, sharding={"max_tokens": room + 1}, jobs=jobs)["sharding.max_tokens"]
         assert f"(found {room + 1}); use at most {room}" in message
+
+
+@pytest.mark.parametrize(
+    ("memory", "ratio", "kept"),
+    [
+        ({"kind": "beacon", "ratio": 4, "window": 256}, 4, 256 + 64),
+        ({"kind": "beacon", "ratio": 3, "window": 256, "sink": 4}, 3, 256 + 86 + 4),
+        ({"kind": "beacon", "ratio": [8, 4, 16], "window": 256}, 4, 256 + 64),
+        ({"kind": "beacon", "ratio": [0, 8], "window": 256}, 8, 256 + 32),
+        ({"kind": "beacon", "ratio": 0, "window": 256}, 1, 0),
+        ({"kind": "beacon"}, 4, 1024 + 256),
+        ({"kind": "selected", "window": 256, "ratio": 8}, 1, 0),
+    ],
+    ids=str,
+)
+def test_of_a_compressed_shard_the_slots_must_fit(
+    make_spec: MakeSpec, memory: dict[str, Any], ratio: int, kept: int
+) -> None:
+    memory = {"model": SMOLLM2, **memory}
+    room = (8192 - 512 - kept) * ratio
+    assert problems(make_spec, memory=memory, sharding={"max_tokens": room}) == {}
+    found = problems(make_spec, memory=memory, sharding={"max_tokens": room + 1})
+    assert f"use at most {room}" in found["sharding.max_tokens"]
+    assert (f"{kept} for the open window, and {ratio} tokens share a slot" in found["sharding.max_tokens"]) == bool(
+        kept
+    )
+
+
+@pytest.mark.parametrize(("window", "gist"), [(128, 32), (1024, 128)])
+def test_of_a_summarized_shard_the_summaries_must_fit(make_spec: MakeSpec, window: int, gist: int) -> None:
+    assert (_SHARE, _LEAST_TOKENS) == (GIST_SHARE, GIST_LEAST_TOKENS)
+    memory = {"model": SMOLLM2, "kind": "gist", "window": window}
+    room = (8192 - 512) // gist * window
+    assert problems(make_spec, memory=memory, sharding={"max_tokens": room}) == {}
+    found = problems(make_spec, memory=memory, sharding={"max_tokens": room + 1})
+    assert f"{window} tokens take {gist} of a summary (found {room + 1}); use at most {room}" in found.popitem()[1]
+
+
+@pytest.mark.parametrize("kind", ["beacon", "gist"])
+def test_a_window_that_fills_the_context_is_told(make_spec: MakeSpec, kind: str) -> None:
+    found = problems(make_spec, memory={"model": SMOLLM2, "kind": kind, "window": 8192})
+    assert "use a memory model with a longer context, or a smaller memory.window" in found["sharding.max_tokens"]
+
+
+def adapter(folder: Path, **metadata: str) -> str:
+    save_file({"model.beacon_embed_tokens.weight": np.zeros((1, 4), np.float32)}, folder / "adapter", metadata)
+    return str(folder / "adapter")
+
+
+def test_an_adapter_says_what_is_left_out_in_the_spec(make_spec: MakeSpec, tmp_path: Path) -> None:
+    path = adapter(tmp_path, beacon_window="512", beacon_ratio="8 16", beacon_sink_size="2")
+    memory = {"kind": "beacon", "model": SMOLLM2, "adapter": path}
+    room = (8192 - 512 - 512 - 64 - 2) * 8
+    assert problems(make_spec, memory=memory, sharding={"max_tokens": room}) == {}
+    assert f"use at most {room}" in problems(make_spec, memory=memory, sharding={"max_tokens": room + 1}).popitem()[1]
+
+    found = problems(make_spec, memory={**memory, "window": 500})
+    assert "is divided by none of the ratios that were trained (8, 16)" in found["memory.window"]
+    found = problems(make_spec, memory={**memory, "ratio": [3, 5]})
+    assert "has none that divides the window of 512 tokens" in found["memory.ratio"]
+    assert problems(make_spec, memory={**memory, "ratio": 3}) == {}
+    path = adapter(tmp_path, beacon_window="16")
+    assert "is larger than the window of 16" in problems(make_spec, memory={**memory, "sink": 32})["memory.sink"]
+
+
+def test_an_adapter_that_cannot_be_used_is_told(make_spec: MakeSpec, tmp_path: Path) -> None:
+    memory = {"kind": "beacon", "model": SMOLLM2}
+    missing = str(tmp_path / "no adapter")
+    found = problems(make_spec, memory={**memory, "adapter": missing})
+    assert set(found) == {"memory.adapter"}
+    assert f"{missing}: cannot be read (FileNotFoundError)" in found["memory.adapter"]
+    (tmp_path / "damaged").write_bytes(b"not an adapter")
+    found = problems(make_spec, memory={**memory, "adapter": str(tmp_path / "damaged")})
+    assert "not a safetensors file" in found["memory.adapter"]
+    found = problems(make_spec, memory={**memory, "adapter": adapter(tmp_path, beacon_pos="append")})
+    assert "beacon_pos 'append' is not supported" in found["memory.adapter"]
+    found = problems(make_spec, memory={**memory, "adapter": adapter(tmp_path, beacon_window="wide")})
+    assert "has a field beacon_* that is no number" in found["memory.adapter"]
+
+
+def test_a_checkpoint_of_another_mode_is_told(make_spec: MakeSpec, tmp_path: Path) -> None:
+    config = {"model_type": "qwen2", "max_position_embeddings": 32768}
+    usual = {"beacon_window": 2048, "beacon_stride": 2048, "beacon_ratio": [2, 4, 8], "beacon_pos": "interleave"}
+    model = model_folder(tmp_path / "usual", **config, **usual)
+    assert problems(make_spec, memory={"kind": "beacon", "model": model}) == {}
+    model = model_folder(tmp_path / "other", **config, **usual | {"beacon_attn": "step-expansion"})
+    found = problems(make_spec, memory={"kind": "beacon", "model": model})
+    assert "beacon_attn 'step-expansion' is not supported" in found["memory.model"]
+    assert problems(make_spec, memory={"kind": "selected", "model": model}) == {}
 
 
 def test_a_model_that_is_too_small_for_any_shard_is_told(make_spec: MakeSpec, tmp_path: Path) -> None:
@@ -88,10 +182,11 @@ def test_a_model_that_is_no_decoder_is_told(make_spec: MakeSpec) -> None:
 
 
 def test_checking_imports_nothing_heavy(make_spec: MakeSpec, tmp_path: Path) -> None:
-    (tmp_path / "spec.json").write_text(make_spec("source").model_dump_json(), encoding="utf-8")
+    memory = {"kind": "beacon", "model": SMOLLM2, "adapter": adapter(tmp_path, beacon_window="64")}
+    (tmp_path / "spec.json").write_text(make_spec("source", memory=memory).model_dump_json(), encoding="utf-8")
     code = (
         "import sys; from memorag_pipeline.preflight import check; from memorag_pipeline.spec import CorpusSpec;"
-        "check(CorpusSpec.model_validate_json(open(sys.argv[1]).read()), 'f');"
+        "spec = CorpusSpec.model_validate_json(open(sys.argv[1]).read()); assert check(spec, 'f') == [];"
         "assert not {'torch', 'transformers', 'FlagEmbedding', 'faiss'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "spec.json")], check=True)

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from memorag_pipeline.cron import PRESETS, check_cron
 from memorag_pipeline.errors import NotFoundError, SpecError, SpecProblem
-from memorag_pipeline.spec import CorpusSpec, json_schema, read_spec
+from memorag_pipeline.spec import CorpusSpec, MemorySpec, json_schema, read_spec
 from memorag_pipeline.spec_reference import markdown
 
 REPOSITORY = Path(__file__).parents[1]
@@ -83,6 +83,31 @@ def test_a_minimal_spec_is_read_with_its_defaults(write: Write, tmp_path: Path) 
     assert spec.job("daily").questions.uri == str(tmp_path / "questions.jsonl")
     assert spec.job("daily").warehouse.database == str(tmp_path / "answers.duckdb")
     assert spec.memory.kind == "full" and spec.index.factory == "Flat"
+    assert (spec.memory.window, spec.memory.ratios) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("memory", "ratios"),
+    [
+        ({"kind": "full", "ratio": 1}, (1,)),
+        ({"kind": "beacon", "ratio": 3, "window": 128}, (3,)),
+        ({"kind": "beacon", "ratio": 0}, (0,)),
+        ({"kind": "beacon", "ratio": [3, 4], "window": 128, "ratio_mix": "instance-random"}, (3, 4)),
+        ({"kind": "beacon", "ratio": [0, 3], "window": 128, "ratio_mix": "adapt-512"}, (0, 3)),
+        ({"kind": "beacon", "ratio": [3, 5]}, (3, 5)),
+        ({"kind": "beacon", "sink": 16, "window": 16, "adapter": "s3://bucket/a.safetensors"}, None),
+        ({"kind": "selected", "ratio": 4, "sink": 4, "policy": "recent", "codec": "fp8"}, (4,)),
+        ({"kind": "gist", "quantization": "int4", "budget_mib": 512}, None),
+    ],
+    ids=str,
+)
+def test_every_kind_of_memory_can_be_asked_for(
+    write: Write, memory: dict[str, Any], ratios: tuple[int, ...] | None
+) -> None:
+    spec = read_spec(write(changed(memory=memory))).memory
+    assert spec.ratios == ratios
+    assert spec.model_dump(mode="json", include=set(memory)) == memory
+    assert MemorySpec.model_validate(spec.model_dump(mode="json")) == spec
 
 
 WRONG = {
@@ -98,7 +123,7 @@ WRONG = {
     "not a section": (changed(memory=5), "memory", "5", "a mapping"),
     "not a text": (changed(schedule=5), "schedule", "5", "a text"),
     "too small": (changed(memory={"window": 3}), "memory.window", "3", "greater than or equal to 16"),
-    "not one of the choices": (changed(memory={"kind": "beacons"}), "memory.kind", "'beacons'", "should be 'full'"),
+    "not one of the choices": (changed(memory={"kind": "beacons"}), "memory.kind", "'beacons'", "'beacon', 'selected'"),
     "empty list": (changed(source={"uris": []}), "source.uris", "[]", "give a value"),
     "empty text": (changed(store={"uri": ""}), "store.uri", "''", "give a value"),
     "bad corpus name": (changed(corpus="My corpus"), "corpus", "'My corpus'", "a-z"),
@@ -111,12 +136,79 @@ WRONG = {
         "a-z, 0-9 and _, starting with a letter",
     ),
     "ratio for a kind that does not compress": (changed(memory={"ratio": 4}), "memory.ratio", "4", "use ratio 1"),
-    "ratio that does not divide the window": (
-        changed(memory={"ratio": 3, "window": 128}),
+    "several ratios for a kind that does not compress": (
+        changed(memory={"ratio": [1, 4], "kind": "gist"}),
         "memory.ratio",
-        "3",
-        "a divisor of the window",
+        "[1, 4]",
+        "use ratio 1",
     ),
+    "several ratios of which none divides the window": (
+        changed(memory={"ratio": [3, 5], "window": 128, "kind": "beacon"}),
+        "memory.ratio",
+        "[3, 5]",
+        "use divisors of the window",
+    ),
+    "several ratios for kind selected": (
+        changed(memory={"ratio": [4, 8], "kind": "selected"}),
+        "memory.ratio",
+        "[4, 8]",
+        "give one, or leave it out",
+    ),
+    "ratio that keeps all for kind selected": (
+        changed(memory={"ratio": 0, "kind": "selected"}),
+        "memory.ratio",
+        "0",
+        "give one, or leave it out",
+    ),
+    "ratio below 0": (changed(memory={"ratio": -1, "kind": "beacon"}), "memory.ratio", "-1", "of 0 or more, or a list"),
+    "ratio in a list below 0": (
+        changed(memory={"ratio": [4, -1], "kind": "beacon"}),
+        "memory.ratio",
+        "[4, -1]",
+        "list",
+    ),
+    "no ratio to pick from": (changed(memory={"ratio": [], "kind": "beacon"}), "memory.ratio", "[]", "or a list"),
+    "ratio that is no number": (changed(memory={"ratio": "half", "kind": "beacon"}), "memory.ratio", "half", "of 0 or"),
+    "way to pick ratios that there is not": (
+        changed(memory={"ratio": [4, 8], "ratio_mix": "adapt", "kind": "beacon"}),
+        "memory.ratio_mix",
+        "'adapt'",
+        "use sequence, step-random, instance-random or adapt-N",
+    ),
+    "way to pick ratios when there is one": (
+        changed(memory={"ratio": 4, "ratio_mix": "step-random", "kind": "beacon"}),
+        "memory.ratio_mix",
+        "'step-random'",
+        "give several ratios",
+    ),
+    "adapter for a kind without beacons": (
+        changed(memory={"adapter": "a.safetensors", "kind": "selected"}),
+        "memory.adapter",
+        "a.safetensors",
+        "use kind beacon",
+    ),
+    "sink for a kind that keeps all": (changed(memory={"sink": 4}), "memory.sink", "4", "use kind beacon or selected"),
+    "sink larger than the window": (
+        changed(memory={"sink": 64, "window": 32, "kind": "beacon"}),
+        "memory.sink",
+        "64",
+        "make it smaller",
+    ),
+    "policy that there is not": (
+        changed(memory={"policy": "best", "kind": "selected"}),
+        "memory.policy",
+        "'best'",
+        "should be 'uniform', 'recent' or 'attention'",
+    ),
+    "policy of another kind": (changed(memory={"policy": "recent"}), "memory.policy", "'recent'", "use kind selected"),
+    "codec that there is not": (changed(memory={"codec": "int2"}), "memory.codec", "'int2'", "'int4' or 'fp8'"),
+    "quantization that there is not": (
+        changed(memory={"quantization": "int2"}),
+        "memory.quantization",
+        "'int2'",
+        "'int8' or 'int4'",
+    ),
+    "budget of nothing": (changed(memory={"budget_mib": 0}), "memory.budget_mib", "0", "greater than or equal to 1"),
     "revision of a packaged model": (changed(memory={"revision": "main"}), "memory.revision", "'main'", "leave it out"),
     "chunk beyond the embedding": (
         changed(chunking={"max_tokens": 300}),
@@ -291,7 +383,7 @@ source: {uris: [a, 5], includes: ["**"]}
 store: {}
 chunking: {max_tokens: 300}
 sharding: {max_tokens: 8192, min_tokens: 5000}
-memory: {window: 1000, ratio: 3, kind: beam}
+memory: {window: 1000, ratio: [3, 7], kind: beam}
 embedding: {pooling: max}
 schedule: "61 * * * *"
 jobs:
@@ -369,13 +461,19 @@ def test_uris_and_hub_ids_are_left_as_they_are(write: Write, tmp_path: Path) -> 
         write(
             changed(
                 source={"uris": ["s3://bucket/docs", "memory://docs", "../docs"]},
-                memory={"model": "org/name", "revision": "main"},
+                memory={
+                    "model": "org/name",
+                    "revision": "main",
+                    "kind": "beacon",
+                    "adapter": "adapters/one.safetensors",
+                },
                 embedding={"model": "./models/minilm"},
             )
         )
     )
     assert spec.source.uris == ["s3://bucket/docs", "memory://docs", str(tmp_path.parent / "docs")]
     assert spec.memory.model == "org/name"
+    assert spec.memory.adapter == str(tmp_path / "adapters" / "one.safetensors")
     assert spec.embedding.model == str(tmp_path / "models" / "minilm")
 
 
@@ -393,12 +491,12 @@ def test_yaml_merges_are_read_as_yaml_means_them(write: Write) -> None:
 
 def test_a_spec_made_in_python_obeys_the_same_rules() -> None:
     values = yaml.safe_load(MINIMAL)
-    values["memory"]["ratio"] = 3
+    values["memory"] |= {"ratio": 3, "sink": 4}
     values["chunking"] = {"max_tokens": 300}
     with pytest.raises(ValidationError) as caught:
         CorpusSpec.model_validate(values)
     assert "ratio: needs a compressing memory" in str(caught.value)
-    assert "ratio: does not divide the window" in str(caught.value)
+    assert "sink: has no use in a memory that keeps every token" in str(caught.value)
 
 
 def test_an_unknown_job_is_answered_with_the_known_ones(write: Write) -> None:
@@ -410,7 +508,9 @@ def test_only_what_decides_the_content_is_in_the_fingerprint(write: Write) -> No
     plain = read_spec(write(MINIMAL)).fingerprint()
     elsewhere = changed(store={"uri": "other"}, compute={"queue": "gpu"}, schedule="@daily", description="x")
     assert read_spec(write(elsewhere)).fingerprint() == plain
+    assert read_spec(write(changed(memory={"budget_mib": 512}))).fingerprint() == plain
     assert read_spec(write(changed(memory={"window": 512}))).fingerprint() != plain
+    assert read_spec(write(changed(memory={"codec": "int8"}))).fingerprint() != plain
     assert read_spec(write(changed(chunking={"max_tokens": 100}))).fingerprint() != plain
 
 

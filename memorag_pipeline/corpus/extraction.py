@@ -1,4 +1,7 @@
-"""How documents are extracted: all that an extract unit depends on besides the documents themselves."""
+"""How documents are extracted: all that an extract unit depends on besides the documents themselves.
+
+The models of a refresh are resolved here once for all its stages, with their digests.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from memorag_pipeline.corpus.sections import Sectioner
 from memorag_pipeline.corpus.source import SourceObject
 from memorag_pipeline.corpus.tokens import token_counter
 from memorag_pipeline.memory.stream import render_section
-from memorag_pipeline.models import ResolvedModel, resolve
+from memorag_pipeline.models import ResolvedModel, remembered_digest, resolve, resolve_file
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.storage import ModelRecord, Outcome, fingerprint
 
@@ -23,25 +26,35 @@ STAGE_VERSION = 1  # to be raised, too, when another release of a parser or spli
 
 @dataclass(frozen=True)
 class Extraction:
-    """The extraction of one corpus, with its two models."""
+    """The extraction of one corpus, with its two models; `adapter_digest` is of the file memory.adapter, if any."""
 
     pipeline: Pipeline
     memory: ResolvedModel
     embedding: ResolvedModel
+    adapter_digest: str | None = None
 
     @classmethod
     def of(cls, pipeline: Pipeline) -> Extraction:
         """As the spec says. Resolving a model may fetch it."""
         memory, embedding = pipeline.spec.memory, pipeline.spec.embedding
-        return cls(pipeline, resolve(memory.model, memory.revision), resolve(embedding.model, embedding.revision))
+        return cls(
+            pipeline,
+            resolve(memory.model, memory.revision),
+            resolve(embedding.model, embedding.revision),
+            None if memory.adapter is None else remembered_digest(resolve_file(memory.adapter)),
+        )
 
     @property
     def models(self) -> list[ModelRecord]:
-        """The models as plan and manifest name them."""
-        return [
+        """The models as plan and manifest name them; an adapter is one of its own."""
+        records = [
             ModelRecord(role=role, name=model.name, revision=model.revision, digest=model.digest)
             for role, model in (("memory", self.memory), ("embedding", self.embedding))
         ]
+        adapter = self.pipeline.spec.memory.adapter
+        if adapter is not None and self.adapter_digest is not None:
+            records.append(ModelRecord(role="adapter", name=adapter, digest=self.adapter_digest))
+        return records
 
     @property
     def byte_limit(self) -> int:

@@ -28,6 +28,8 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.storage import BlobRef, Outcome, fingerprint
 
 EMBED_VERSION = 1
+# Of section memory: what is in digests of its own, or changes no memory.
+_NOT_IN_FINGERPRINT = {"model", "revision", "adapter", "budget_mib"}
 _READERS = 16
 
 
@@ -170,8 +172,9 @@ def _memory_unit(extraction: Extraction, shard: _Shard) -> dict[str, Any]:
             MEMORIZE_VERSION,
             sections=[[section.uri, section.title, section.text_digest] for section in shard.sections],
             language=spec.language,
-            memory=spec.memory.model_dump(mode="json", include={"kind", "window", "ratio", "dtype"}),
+            memory=spec.memory.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT),
             model=extraction.memory.digest,
+            adapter=extraction.adapter_digest,
             tokenizer=extraction.memory.tokenizer_digest,
         ),
         "tokens": shard.tokens,

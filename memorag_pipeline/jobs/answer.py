@@ -1,4 +1,4 @@
-"""An answer to one question, as a service gets it and as a row of the answers table."""
+"""What becomes of one question: an answer, for a service or as a row of the answers table, or what memories recall."""
 
 from __future__ import annotations
 
@@ -24,12 +24,26 @@ class Clue:
 
 
 @dataclass(frozen=True)
+class Recollection:
+    """What a version's memories recall for one question: clues, in order of shard.
+
+    `shard_ids` are the shards that were asked, the best one first; `error` says why none was.
+    """
+
+    question_id: str
+    question: str
+    error: str | None
+    shard_ids: tuple[str, ...] = ()
+    clues: tuple[Clue, ...] = ()
+
+
+@dataclass(frozen=True)
 class Answer:
     """What became of one question.
 
     `status` is answered, no_evidence (nothing was found to answer from) or error; only the first has an `answer`, the
     other two an `error` that says why. Token counts are those of the generator, `seconds` is the question's share of
-    the time of its batch.
+    the time of its batch. An answer from a memory alone has no clues and no evidence, but the `shard_id` of the memory.
     """
 
     question_id: str
@@ -42,6 +56,7 @@ class Answer:
     input_tokens: int = 0
     output_tokens: int = 0
     seconds: float = 0.0
+    shard_id: str | None = None
 
 
 def answer_table(answers: Sequence[Answer], columns: Mapping[str, Any]) -> pa.Table:

@@ -1,20 +1,23 @@
-"""Answers in process, without work lists: what `Version.answer` and `memorag ask` use.
+"""Answers and clues in process, without work lists: what `Version` and the command `memorag` use.
 
 In:  a version, and questions as text.
-Out: an `Answer` for each question, in order.
+Out: an `Answer` or a `Recollection` for each question, in order.
 Wrong: what opening the version's blobs and models raises; a question that fails is an `Answer` with its error.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from memorag_pipeline.jobs.answer import Answer, Clue
-from memorag_pipeline.jobs.generate import answer_batch
-from memorag_pipeline.jobs.generators import open_generator
+from memorag_pipeline.jobs.answer import Answer, Clue, Recollection
+from memorag_pipeline.jobs.generate import answer_batch, answer_of, clues_by_question
+from memorag_pipeline.jobs.generators import Reply, open_generator
+from memorag_pipeline.jobs.prompts import load_prompts
 from memorag_pipeline.jobs.questions import questions_of_texts
 from memorag_pipeline.jobs.recall import recall_clues
 from memorag_pipeline.jobs.route import questions_by_shard, route_questions
@@ -25,7 +28,9 @@ from memorag_pipeline.schemas import CLUES
 if TYPE_CHECKING:
     from memorag_pipeline.version import Version
 
-__all__ = ["Answer", "Clue", "answer_questions"]
+__all__ = ["Answer", "Clue", "Recollection", "answer_questions", "recall_questions"]
+
+_Row = dict[str, Any]
 
 
 def answer_questions(
@@ -36,10 +41,10 @@ def answer_questions(
     The same answers as those of a job with these settings: route, recall, retrieve and generate are its functions.
     """
     settings = settings or AnswerSettings.of_version(version.manifest)
-    rows = questions_of_texts(questions).to_pylist()
-    asked = [row for row in rows if row["error"] is None]
-    routes = route_questions(version.searcher, [row["question"] for row in asked], settings.shards_per_question)
-    clues = _recall_all(version, questions_by_shard(asked, routes), settings)
+    rows: list[_Row] = questions_of_texts(questions).to_pylist()
+    if settings.memory_only:
+        return _answer_from_memory(version, rows, settings)
+    clues = _recall_all(version, questions_by_shard(*_routed(version, rows, settings.shards_per_question)), settings)
     answers: list[Answer] = []
     generator = open_generator(settings.generation)
     with track("questions answered", len(rows), "questions") as bar:
@@ -47,6 +52,69 @@ def answer_questions(
             batch = rows[start : start + settings.generation.batch_size]
             answers += answer_batch(batch, clues, version.searcher, generator, settings, lambda: bar.advance(1))
     return answers
+
+
+def recall_questions(
+    version: Version, questions: Sequence[str], settings: AnswerSettings | None = None
+) -> list[Recollection]:
+    """What the memories of `version` recall for `questions`: the clues that answers are searched with."""
+    settings = settings or AnswerSettings.of_version(version.manifest)
+    rows: list[_Row] = questions_of_texts(questions).to_pylist()
+    asked, routes = _routed(version, rows, settings.shards_per_question)
+    clues = clues_by_question(_recall_all(version, questions_by_shard(asked, routes), settings))
+    shards = {row["question_id"]: tuple(route) for row, route in zip(asked, routes, strict=True)}
+    return [
+        Recollection(
+            row["question_id"],
+            row["question"],
+            row["error"],
+            shards.get(row["question_id"], ()),
+            tuple(clues.get(row["question_id"], ())),
+        )
+        for row in rows
+    ]
+
+
+def _routed(version: Version, rows: Sequence[_Row], shards: int) -> tuple[list[_Row], list[list[str]]]:
+    """The questions that can be asked, and the shards that each is asked of."""
+    asked = [row for row in rows if row["error"] is None]
+    return asked, route_questions(version.searcher, [row["question"] for row in asked], shards)
+
+
+def _answer_from_memory(version: Version, rows: Sequence[_Row], settings: AnswerSettings) -> list[Answer]:
+    """Answers that the memory of the best shard writes by itself."""
+    started = time.perf_counter()
+    asked, routes = _routed(version, rows, 1)
+    replies: dict[str, Reply] = {}
+    with track("questions answered", len(asked), "questions") as bar:
+        for shard_id, questions in questions_by_shard(asked, routes).items():
+            texts = [text for _, text in questions]
+            found = _replies_from_memory(version, shard_id, texts, settings, lambda *_: bar.advance(1))
+            for (question_id, _), reply in zip(questions, found, strict=True):
+                replies[question_id] = reply
+    share = (time.perf_counter() - started) / max(1, len(asked))
+    shards = {row["question_id"]: route[0] for row, route in zip(asked, routes, strict=True) if route}
+    return [
+        replace(answer_of(row, (), (), replies.get(row["question_id"]), share), shard_id=shards.get(row["question_id"]))
+        for row in rows
+    ]
+
+
+def _replies_from_memory(
+    version: Version, shard_id: str, questions: Sequence[str], settings: AnswerSettings, on_finished: Any
+) -> list[Reply]:
+    from memorag_pipeline.memory.interface import Decoding
+    from memorag_pipeline.memory.kinds import load_memory_model
+
+    prompts, spec = load_prompts(settings.language), settings.generation
+    generations = load_memory_model(settings.memory, settings.language).generate(
+        version.memories()[shard_id],
+        [prompts.answer_from_memory(question) for question in questions],
+        Decoding(spec.max_new_tokens, spec.temperature, spec.top_p, spec.repetition_penalty, spec.seed),
+        on_finished,
+        spec.batch_size,
+    )
+    return [Reply(reply.text.strip(), reply.input_tokens, reply.output_tokens, reply.error) for reply in generations]
 
 
 def _recall_all(version: Version, by_shard: dict[str, list[tuple[str, str]]], settings: AnswerSettings) -> pa.Table:

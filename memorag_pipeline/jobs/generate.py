@@ -81,7 +81,7 @@ def answer_batch(
     `clues` is a table of `schemas.CLUES`, of these questions and perhaps others. `advance` is called once per question.
     """
     started = time.perf_counter()
-    recalled = _clues_by_question(clues)
+    recalled = clues_by_question(clues)
     asked = [row for row in questions if row["error"] is None]
     evidence = retrieve_evidence(
         searcher,
@@ -106,7 +106,7 @@ def answer_batch(
     replied = {row["question_id"]: reply for row, reply in zip(answerable, replies, strict=True)}
     share = (time.perf_counter() - started) / max(1, len(asked))
     return [
-        _answer(
+        answer_of(
             row,
             recalled.get(row["question_id"], ()),
             found.get(row["question_id"], ()),
@@ -117,7 +117,7 @@ def answer_batch(
     ]
 
 
-def _answer(
+def answer_of(
     row: Mapping[str, Any], clues: Sequence[Clue], evidence: Sequence[Passage], reply: Reply | None, seconds: float
 ) -> Answer:
     """What became of one question."""
@@ -142,7 +142,8 @@ def _answer(
     )
 
 
-def _clues_by_question(clues: pa.Table) -> dict[str, list[Clue]]:
+def clues_by_question(clues: pa.Table) -> dict[str, list[Clue]]:
+    """The rows of a table of `schemas.CLUES` by question, in order."""
     grouped: dict[str, list[Clue]] = {}
     for row in clues.to_pylist():
         grouped.setdefault(row["question_id"], []).append(Clue(row["shard_id"], row["kind"], row["text"]))
@@ -165,11 +166,12 @@ def _recalled(pipeline: Pipeline, recalls: Mapping[str, str]) -> pa.Table:
 
 def _shared_columns(version: Version, job: str, settings: AnswerSettings) -> dict[str, Any]:
     models = {model.role: f"{model.name}@sha256:{model.digest}" for model in version.manifest.models}
+    memory_model = " with ".join(models[role] for role in ("memory", "adapter") if role in models)
     return {
         "corpus": version.manifest.corpus,
         "job": job,
         "corpus_version": version.number,
-        "memory_model": models["memory"],
+        "memory_model": memory_model,
         "embedding_model": models["embedding"],
         "generation_model": f"{settings.generation.model}@sha256:{settings.generation_digest}",
         "prompt_version": load_prompts(settings.language).version,

@@ -33,11 +33,12 @@ class AnswerSettings(BaseModel):
     clue_tokens: int = 64
     shards_per_question: int = 2
     evidence: int = 4
+    memory_only: bool = Field(default=False, description="Answer from the memory of the best shard, without retrieval.")
 
     @classmethod
-    def of_version(cls, manifest: Manifest) -> AnswerSettings:
-        """Default settings for questions to a version, as a service asks them."""
-        return _over(manifest, GenerationSpec())
+    def of_version(cls, manifest: Manifest, **values: Any) -> AnswerSettings:
+        """Default settings for questions to a version, as a service asks them; `values` are laid over them."""
+        return _over(manifest, GenerationSpec(), **values)
 
     @classmethod
     def of_job(cls, spec: CorpusSpec, job: JobSpec, manifest: Manifest) -> AnswerSettings:
@@ -56,8 +57,8 @@ def _over(manifest: Manifest, generation: GenerationSpec, **values: Any) -> Answ
     """Settings with the models of a version; a generator that is not named is the memory model itself."""
     memory = MemorySpec.model_validate(manifest.spec["memory"])
     if generation.model is None:
-        own = {"model": memory.model, "revision": memory.revision, "dtype": memory.dtype}
-        generation = generation.model_copy(update=own)
+        same = ("model", "revision", "dtype", "quantization")
+        generation = generation.model_copy(update={name: getattr(memory, name) for name in same})
     models = {
         "language": manifest.language,
         "memory": memory,

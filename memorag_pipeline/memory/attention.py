@@ -10,44 +10,13 @@ Query heads come as [key/value heads, group, queries, head size], so that a grou
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
 import torch
 from torch import Tensor
-from transformers import AttentionInterface
 
-ATTENTION = "memorag"
 # Queries scored at once where there is no fused kernel; bounds the matrix of scores.
 _QUERIES_AT_ONCE = 1024
-
-
-class AttentionState(Protocol):
-    """What attention needs to know beyond the tokens at hand; passed through the model as `attention_state`."""
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """Attention output [queries, heads, d] in the query's dtype.
-
-        `query` [heads, queries, d] and `key`, `value` [key/value heads, queries, d] are rotated already.
-        """
-
-
-def _attend(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    scaling: float,
-    attention_state: AttentionState,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """The function that transformers calls in each layer; always one packed row, the mask is the state's business."""
-    layer: int = module.layer_idx  # type: ignore[assignment]
-    return attention_state.attend(layer, query[0], key[0], value[0], scaling)[None], None
-
-
-AttentionInterface.register(ATTENTION, _attend)
+# Fewer slots than these are not worth a processor of a GPU.
+_SLOTS_IN_PART = 512
 
 
 def attend_all(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
@@ -57,8 +26,29 @@ def attend_all(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tup
     """
     kv_heads, group, queries, size = query.shape
     folded = query.reshape(1, kv_heads, group * queries, size)
-    out, lse = partial_attention(folded, key.transpose(0, 1)[None], value.transpose(0, 1)[None], scaling)
+    parts = _parts(folded, len(key))
+    if parts == 1:
+        out, lse = partial_attention(folded, key.transpose(0, 1)[None], value.transpose(0, 1)[None], scaling)
+    else:
+        out, lse = attend_in_parts(folded, key, value, scaling, parts)
     return out.reshape(query.shape), lse.reshape(kv_heads, group, queries)
+
+
+def attend_in_parts(query: Tensor, key: Tensor, value: Tensor, scaling: float, parts: int) -> tuple[Tensor, Tensor]:
+    """Every query over every slot, the slots in `parts` that are attended to side by side and then merged.
+
+    query [1, k, n, d], key and value [slots, k, d]. For few queries over many slots on a device with many processors.
+    """
+    even = len(key) // parts * parts
+    keys, values = (states[:even].unflatten(0, (parts, -1)).transpose(1, 2) for states in (key, value))
+    outs, lses = partial_attention(query.expand(parts, -1, -1, -1), keys, values, scaling)
+    lse = lses.logsumexp(0)
+    out = ((lses - lse).exp()[..., None] * outs.float()).sum(0)
+    if even < len(key):
+        keys, values = (states[even:].transpose(0, 1)[None] for states in (key, value))
+        last, last_lse = partial_attention(query, keys, values, scaling)
+        out, lse = merge_with_lse(out, lse, last[0], last_lse[0])
+    return out[None].to(query.dtype), lse[None]
 
 
 def attend_causal(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
@@ -67,17 +57,30 @@ def attend_causal(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> 
     return partial_attention(query, key[:, None].expand(shape), value[:, None].expand(shape), scaling, causal=True)
 
 
+def attend_masked(query: Tensor, key: Tensor, value: Tensor, scaling: float, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Some queries over the keys that an additive mask [n, s] leaves. query [k, g, n, d], key and value [k, s, d]."""
+    shape = (*query.shape[:2], *key.shape[1:])
+    key, value = key[:, None].expand(shape), value[:, None].expand(shape)
+    return partial_attention(query, key, value, scaling, mask=mask[None, None])
+
+
 def partial_attention(
     query: Tensor, key: Tensor, value: Tensor, scaling: float, causal: bool = False, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Attention output [b, h, n, d] in the query's dtype, and its log-sum-exp [b, h, n] in float32.
 
-    query [b, h, n, d], key and value [b, h, s, d] of any strides; `mask` is added to the scores, [b, 1, 1, s].
+    query [b, h, n, d], key and value [b, h, s, d] of any strides; `mask` is added to the scores, and broadcast to
+    [b, h, n, s].
     """
+    if not query.numel():  # at which the kernels divide by zero
+        return torch.empty_like(query), query.new_empty(query.shape[:-1], dtype=torch.float32)
     if query.device.type == "cpu":
         out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             query, key, value, 0.0, causal, attn_mask=mask, scale=scaling
         )
+        return out, lse
+    if mask is None and query.dtype in (torch.bfloat16, torch.float16):
+        out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, 0.0, causal, scale=scaling)
         return out, lse
     return scored_attention(query, key, value, scaling, causal, mask)
 
@@ -90,7 +93,7 @@ def scored_attention(
     for start in range(0, query.shape[2], _QUERIES_AT_ONCE):
         scores = (query[:, :, start : start + _QUERIES_AT_ONCE] @ key.transpose(-1, -2)).float() * scaling
         if mask is not None:
-            scores = scores + mask
+            scores = scores + (mask if mask.shape[2] == 1 else mask[:, :, start : start + _QUERIES_AT_ONCE])
         if causal:
             later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(start + 1)
             scores = scores.masked_fill(later, float("-inf"))
@@ -99,6 +102,34 @@ def scored_attention(
     return torch.cat([out for out, _ in parts], 2), torch.cat([lse for _, lse in parts], 2)
 
 
+def _parts(query: Tensor, slots: int) -> int:
+    """Parts that keep all processors of a GPU busy; a kernel gives one block of queries of a head to each."""
+    if query.device.type != "cuda" or slots < 2 * _SLOTS_IN_PART:
+        return 1
+    blocks = query.shape[1] * -(-query.shape[2] // 128)
+    processors = torch.cuda.get_device_properties(query.device).multi_processor_count
+    return max(1, min(2 * processors // blocks, slots // _SLOTS_IN_PART))
+
+
 def merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> Tensor:
     """Attention over both key sets, from the parts over each, in float32. out [..., d], lse [...]."""
     return torch.lerp(other.float(), out.float(), torch.sigmoid(lse - other_lse)[..., None])
+
+
+def merge_with_lse(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[Tensor, Tensor]:
+    """As `merge`, with the log-sum-exp over both sets, for merging with a third."""
+    return merge(out, lse, other, other_lse), torch.logaddexp(lse, other_lse)
+
+
+def attention_received(query: Tensor, key: Tensor, lse: Tensor, scaling: float) -> Tensor:
+    """The largest share of any query's attention that each key gets, float32 [k, s].
+
+    query [k, g, n, d] and its log-sum-exp [k, g, n] over all that it attends to; key [k, s, d].
+    """
+    received = torch.zeros(key.shape[:2], device=key.device)
+    for start in range(0, query.shape[2], _QUERIES_AT_ONCE):
+        part = slice(start, start + _QUERIES_AT_ONCE)
+        scores = (query[:, :, part].flatten(1, 2) @ key.transpose(-1, -2)).float() * scaling
+        shares = (scores - lse[:, :, part].flatten(1)[..., None]).amax(1)
+        received = torch.maximum(received, shares.exp())
+    return received

@@ -9,6 +9,7 @@ A finished row leaves at once and the next prompt takes its place.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Sequence
 from functools import cached_property
@@ -18,23 +19,32 @@ import torch
 
 from memorag_pipeline.memory.interface import Decoding, Generation, OnFinished
 from memorag_pipeline.memory.language_model import LanguageModel
-from memorag_pipeline.memory.rows import Rows, SharedPrefix
+from memorag_pipeline.memory.network import Network
+from memorag_pipeline.memory.prefix import NOTHING, SharedPrefix
+from memorag_pipeline.memory.rows import Rows
 from memorag_pipeline.memory.sampling import RowSampler, choose
 
 # Prompt tokens that go through the model at once; bounds the memory of activations.
 _PROMPT_TOKENS = 2048
+# A common beginning of fewer tokens is not worth a pass of its own.
+_LEAST_STEM = 8
 
 
 @torch.inference_mode()
 def decode(
     language_model: LanguageModel,
-    prefix: SharedPrefix | None,
     prompts: Sequence[Sequence[int]],
     decoding: Decoding,
     batch_size: int = 16,
     on_finished: OnFinished | None = None,
+    *,
+    prefix: SharedPrefix = NOTHING,
+    network: Network | None = None,
 ) -> list[Generation]:
-    """Reply to every prompt; at most `batch_size` rows are decoded together."""
+    """Reply to every prompt; at most `batch_size` rows are decoded together.
+
+    `network` is the language model with beacon parameters, where it has some.
+    """
     replies: list[Generation | None] = [None] * len(prompts)
 
     def finish(index: int, reply: Generation) -> None:
@@ -44,16 +54,32 @@ def decode(
 
     waiting: deque[_Reply] = deque()
     for index, prompt in enumerate(prompts):
-        reply = _Reply(language_model, index, prompt, decoding, prefix.position if prefix is not None else 0)
+        reply = _Reply(language_model, index, prompt, decoding, prefix)
         if (settled := reply.settled()) is not None:
             finish(index, settled)
         else:
             waiting.append(reply)
     if waiting:
-        capacity = max(len(reply.prompt) + reply.limit for reply in waiting)
-        rows = Rows(language_model, prefix, min(batch_size, len(waiting)), capacity)
+        network = network or language_model.network
+        prefix = _with_stem(network, prefix, waiting)
+        capacity = prefix.row_slots(max(len(reply.rest) + reply.limit for reply in waiting))
+        rows = Rows(network, prefix, min(batch_size, len(waiting)), capacity)
         _run(rows, waiting, batch_size, decoding, finish)
     return [reply for reply in replies if reply is not None]
+
+
+def _with_stem(network: Network, prefix: SharedPrefix, replies: Sequence[_Reply]) -> SharedPrefix:
+    """The prefix with what all prompts begin with, read once for all of them; they go on with the rest."""
+    prompts = [reply.prompt for reply in replies]
+    same = itertools.takewhile(lambda tokens: len(set(tokens)) == 1, zip(*prompts, strict=False))
+    count = prefix.room_for_stem(min(len(list(same)), min(map(len, prompts)) - 1))
+    if len(replies) < 2 or count < _LEAST_STEM:
+        return prefix
+    row = Rows(network, prefix, 1, prefix.row_slots(count))
+    row.add([prompts[0][:count]])
+    for reply in replies:
+        reply.rest = reply.prompt[count:]
+    return row.as_prefix()
 
 
 def _run(rows: Rows, waiting: deque[_Reply], batch_size: int, decoding: Decoding, finish: OnFinished) -> None:
@@ -61,7 +87,7 @@ def _run(rows: Rows, waiting: deque[_Reply], batch_size: int, decoding: Decoding
     while waiting or active:
         if waiting and len(active) < batch_size:
             chosen = _next(waiting, batch_size - len(active))
-            logits = rows.add([reply.prompt for reply in chosen])
+            logits = rows.add([reply.rest for reply in chosen])
             active.extend(chosen)
         else:
             chosen = active
@@ -80,21 +106,23 @@ def _run(rows: Rows, waiting: deque[_Reply], batch_size: int, decoding: Decoding
 def _next(waiting: deque[_Reply], rows: int) -> list[_Reply]:
     """The next prompts, as many as there are rows for and go through the model at once."""
     chosen = [waiting.popleft()]
-    tokens = len(chosen[0].prompt)
-    while waiting and len(chosen) < rows and tokens + len(waiting[0].prompt) <= _PROMPT_TOKENS:
-        tokens += len(waiting[0].prompt)
+    tokens = len(chosen[0].rest)
+    while waiting and len(chosen) < rows and tokens + len(waiting[0].rest) <= _PROMPT_TOKENS:
+        tokens += len(waiting[0].rest)
         chosen.append(waiting.popleft())
     return chosen
 
 
 class _Reply:
-    """A reply as it grows, for a prompt whose first token has `position`."""
+    """A reply as it grows, for a prompt that follows a prefix."""
 
     def __init__(
-        self, model: LanguageModel, index: int, prompt: Sequence[int], decoding: Decoding, position: int
+        self, model: LanguageModel, index: int, prompt: Sequence[int], decoding: Decoding, prefix: SharedPrefix
     ) -> None:
-        self.model, self.index, self.prompt, self.decoding, self.position = model, index, prompt, decoding, position
-        self.limit = min(decoding.max_new_tokens, model.context - position - len(prompt))
+        self.model, self.index, self.prompt, self.decoding, self.prefix = model, index, prompt, decoding, prefix
+        self.rest = prompt  # what is not in the prefix
+        self.room = prefix.tokens_within(model.context)
+        self.limit = min(decoding.max_new_tokens, self.room - len(prompt))
         self.token_ids: list[int] = []
         self.finished: Literal["stop", "length"] | None = None
 
@@ -105,13 +133,14 @@ class _Reply:
 
     def settled(self) -> Generation | None:
         """The outcome of a prompt that cannot be asked, or of which nothing is wanted."""
-        count, room = len(self.prompt), self.model.context - self.position
+        count, room = len(self.prompt), self.room
         if not count:
             return Generation("", 0, 0, "error", (), "the prompt has no tokens")
         if count >= room:
-            after = f" after a memory of {self.position:,}" if self.position else ""
+            position = self.prefix.position
+            after = f" after a memory of {position:,}" if position else ""
             error = (
-                f"the prompt has {count:,} tokens, but{after} there is room for fewer than {room:,}"
+                f"the prompt has {count:,} tokens, but{after} there is room for fewer than {max(room, 0):,}"
                 f" in the context of {self.model.resolved.name} ({self.model.context:,} tokens)"
             )
             return Generation("", count, 0, "error", (), error)

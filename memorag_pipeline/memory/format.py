@@ -1,15 +1,16 @@
 """The memory file: safetensors with one JSON document in its header. docs/data-contracts.md describes it.
 
-In:  a memory's tensors and what they were made with.
-Out: a file whose bytes depend on nothing else; read back memory-mapped, tensor by tensor.
+In:  a memory's tokens, keys and values, what they were made with, and the codec to store them in.
+Out: a file whose bytes depend on nothing else; read back as a whole, or some slots of one layer.
 Wrong: another model, tokenizer or form is a `MemoryMismatchError` saying which differs; a damaged file is a
-       `CorruptBlobError`.
+       `CorruptBlobError`; values that the codec cannot hold are a `MemoragError` naming the layer.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,56 +22,177 @@ from torch import Tensor
 
 from memorag_pipeline.digests import canonical_json
 from memorag_pipeline.errors import CorruptBlobError, MemoryMismatchError
+from memorag_pipeline.memory.codecs import CODECS, Codec, Part, Role, codec_of
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _KEY = "memory"  # one header key only: safetensors writes several in no fixed order
+_TOKEN_IDS = "token_ids"
+_ROLES: tuple[Role, Role] = ("keys", "values")
 
 
 @dataclass(frozen=True)
 class MemoryOrigin:
-    """What a memory was made with. Memories of different origin are not interchangeable."""
+    """What a memory was made with. Memories of different origin are not interchangeable.
+
+    `ratios` are the candidates and `ratio_mix` is how one of several is picked; a kind that keeps everything has none.
+    `policy` belongs to the kind `selected`, `beacon_digest` (of the beacon parameters) to the kind `beacon`.
+    `quantization` is that of the model's weights.
+    """
 
     kind: str
     model: str
     model_digest: str
     tokenizer_digest: str
     window: int
-    ratio: int
     dtype: str
+    ratios: tuple[int, ...] = ()
+    ratio_mix: str = ""
+    sink: int = 0
+    policy: str = ""
+    beacon_digest: str = ""
+    quantization: str = ""
 
 
 @dataclass(frozen=True)
 class MemoryHeader:
-    """The JSON document in a memory file. `shape` is [layers, key/value heads, head size]."""
+    """The JSON document in a memory file. `shape` is [layers, key/value heads, head size].
+
+    `tokens` are those of the stream, `slots` those of each layer and head. `window_ratios` has the ratio of each window
+    that was opened, full or not; `window_digests` only the full ones.
+    """
 
     format: int
     origin: MemoryOrigin
     tokens: int
     slots: int
     shape: tuple[int, int, int]
+    window_ratios: tuple[int, ...]
     window_digests: tuple[str, ...]
+    codec: str
 
 
-def write_memory(path: Path, header: MemoryHeader, tensors: Mapping[str, Tensor]) -> None:
-    """Write a memory file from contiguous tensors, without a second copy of those on the CPU."""
-    save_file(dict(tensors), path, metadata={_KEY: canonical_json(asdict(header)).decode()})
+@dataclass(frozen=True, eq=False)
+class StoredMemory:
+    """A memory file's content. Keys (before rotation) and values of each layer, [slots, key/value heads, head size].
+
+    `token_ids` is int32 [tokens], on the CPU; `extra` is what else the kind of memory keeps, in no codec.
+    """
+
+    header: MemoryHeader
+    token_ids: Tensor
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    extra: dict[str, Tensor]
+
+
+def write_memory(
+    path: Path,
+    header: MemoryHeader,
+    token_ids: Tensor,
+    keys: Sequence[Tensor],
+    values: Sequence[Tensor],
+    extra: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write a memory file; what is in the codec's dtype, contiguous and on the CPU is not copied.
+
+    Raises MemoragError when a value does not fit the codec.
+    """
+    layers, *row = header.shape
+    shapes = {tuple(tensor.shape) for tensor in (*keys, *values)}
+    if len(token_ids) != header.tokens or {len(keys), len(values)} != {layers} or shapes - {(header.slots, *row)}:
+        raise ValueError(f"{path}: the tensors are not those that the header says: {header}")
+    codec = codec_of(header.codec, *row)
+    tensors = {_TOKEN_IDS: token_ids.to(torch.int32).contiguous()}
+    for role, of_layers in zip(_ROLES, (keys, values), strict=True):
+        for layer, tensor in enumerate(of_layers):
+            for part, stored in codec.encode(role, tensor, f"{path}: {role} of layer {layer}").items():
+                tensors[_name(layer, role, part)] = stored
+    if taken := tensors.keys() & (extra or {}).keys():
+        raise ValueError(f"{path}: {sorted(taken)} are names of the memory's own tensors")
+    tensors |= {name: tensor.contiguous() for name, tensor in (extra or {}).items()}
+    save_file(tensors, path, metadata={_KEY: canonical_json(asdict(header)).decode()})
 
 
 def read_header(path: Path, origin: MemoryOrigin | None = None) -> MemoryHeader:
     """The header of a memory file, without reading its tensors; refused when `origin` is given and is another."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return _parse_header(path, file.metadata(), origin)
-    except SafetensorError as error:
-        raise _damaged(path, error) from error
+    with _opened(path, origin, torch.device("cpu")) as stored:
+        return stored.header
 
 
-def open_memory(path: Path, origin: MemoryOrigin, device: torch.device) -> tuple[MemoryHeader, dict[str, Tensor]]:
-    """Header and tensors of a memory file of this origin; on the CPU the tensors are views of the mapped file."""
+def open_memory(path: Path, origin: MemoryOrigin, device: torch.device, dtype: torch.dtype) -> StoredMemory:
+    """A memory file of this origin, with keys and values decoded to `dtype`.
+
+    On the CPU, what is stored as it is wanted is a view of the mapped file, of which no byte is read here.
+    """
+    with _opened(path, origin, device) as stored:
+        token_ids = stored.token_ids().cpu()
+        keys, values = (
+            tuple(stored.slots(role, layer, 0, stored.header.slots, dtype) for layer in range(stored.header.shape[0]))
+            for role in _ROLES
+        )
+        return StoredMemory(stored.header, token_ids, keys, values, stored.extra())
+
+
+def read_slots(path: Path, layer: int, start: int, end: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Keys and values of slots [start, end) of one layer, on the CPU; no more is read than the groups they are in."""
+    with _opened(path, None, torch.device("cpu")) as stored:
+        layers, slots = stored.header.shape[0], stored.header.slots
+        if not (0 <= layer < layers and 0 <= start <= end <= slots):
+            raise ValueError(f"{path}: no slots {start} to {end} of layer {layer} in {layers} layers of {slots} slots")
+        keys, values = (stored.slots(role, layer, start, end, dtype) for role in _ROLES)
+        return keys, values
+
+
+@dataclass(frozen=True, eq=False)
+class _Stored:
+    """An open memory file."""
+
+    path: Path
+    file: Any
+    header: MemoryHeader
+    codec: Codec
+
+    def token_ids(self) -> Tensor:
+        return self._rows(_TOKEN_IDS, Part(torch.int32, 1, ()), self.header.tokens, 0, self.header.tokens)
+
+    def slots(self, role: Role, layer: int, start: int, end: int, dtype: torch.dtype) -> Tensor:
+        """Some slots of a layer's keys or values, decoded from the groups that they are in."""
+        layout = self.codec.layout(role)
+        skipped = start % max(part.stride for part in layout.values())
+        parts = {
+            name: self._rows(_name(layer, role, name), part, self.header.slots, start - skipped, end)
+            for name, part in layout.items()
+        }
+        return self.codec.decode(role, parts, dtype)[skipped:]
+
+    def extra(self) -> dict[str, Tensor]:
+        """The tensors that are no part of tokens, keys or values."""
+        own = {
+            _name(layer, role, part)
+            for layer in range(self.header.shape[0])
+            for role in _ROLES
+            for part in self.codec.layout(role)
+        }
+        return {name: self.file.get_tensor(name) for name in sorted(set(self.file.keys()) - own - {_TOKEN_IDS})}
+
+    def _rows(self, name: str, part: Part, slots: int, start: int, end: int) -> Tensor:
+        """The rows of a tensor that slots [start, end) need, once it is what the header says."""
+        stored = self.file.get_slice(name)
+        shape = [part.rows(0, slots).stop, *part.shape]
+        if stored.get_shape() != shape:
+            raise _damaged(self.path, f"{name} has the shape {stored.get_shape()}, not {shape}")
+        rows: Tensor = stored[part.rows(start, end)]
+        if rows.dtype != part.dtype:
+            raise _damaged(self.path, f"{name} is {rows.dtype}, not {part.dtype}")
+        return rows
+
+
+@contextmanager
+def _opened(path: Path, origin: MemoryOrigin | None, device: torch.device) -> Iterator[_Stored]:
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             header = _parse_header(path, file.metadata(), origin)
-            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            yield _Stored(path, file, header, codec_of(header.codec, *header.shape[1:]))
     except SafetensorError as error:
         raise _damaged(path, error) from error
 
@@ -79,27 +201,36 @@ def _parse_header(path: Path, metadata: dict[str, str] | None, origin: MemoryOri
     if _KEY not in (metadata or {}):
         raise MemoryMismatchError(f"{path}: is a safetensors file but not a memory; give a file made by `memorize`")
     values: dict[str, Any] = json.loads((metadata or {})[_KEY])
-    if values["format"] != FORMAT_VERSION:
+    if values.get("format") != FORMAT_VERSION:
         raise MemoryMismatchError(
-            f"{path}: memory format {values['format']}, but this release reads format {FORMAT_VERSION};"
+            f"{path}: memory format {values.get('format')}, but this release reads format {FORMAT_VERSION};"
             " refresh the corpus to make the memory anew"
         )
-    header = MemoryHeader(
-        format=values["format"],
-        origin=MemoryOrigin(**values["origin"]),
-        tokens=values["tokens"],
-        slots=values["slots"],
-        shape=tuple(values["shape"]),
-        window_digests=tuple(values["window_digests"]),
-    )
+    found = MemoryOrigin(**_keywords(path, MemoryOrigin, values.get("origin", {})))
+    header = MemoryHeader(**_keywords(path, MemoryHeader, values) | {"origin": found})
+    if header.codec not in CODECS:
+        raise MemoryMismatchError(
+            f"{path}: the memory's codec is {header.codec}, but this release reads {', '.join(CODECS)};"
+            " refresh the corpus to make the memory anew"
+        )
     if origin is not None:
         _require_origin(path, header.origin, origin)
     return header
 
 
+def _keywords(path: Path, record: type[MemoryOrigin | MemoryHeader], values: dict[str, Any]) -> dict[str, Any]:
+    wanted = {field.name for field in fields(record)}
+    if values.keys() != wanted:
+        raise MemoryMismatchError(
+            f"{path}: the memory's header lacks or adds {', '.join(sorted(values.keys() ^ wanted))};"
+            " another release wrote it: refresh the corpus to make the memory anew"
+        )
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
 def _require_origin(path: Path, found: MemoryOrigin, wanted: MemoryOrigin) -> None:
     differences = [
-        f"{field.name} {getattr(found, field.name)}, not {getattr(wanted, field.name)}"
+        f"{field.name} {_shown(getattr(found, field.name))}, not {_shown(getattr(wanted, field.name))}"
         for field in fields(MemoryOrigin)
         # Two names may stand for the same weights; the digest decides.
         if field.name != "model" and getattr(found, field.name) != getattr(wanted, field.name)
@@ -111,5 +242,13 @@ def _require_origin(path: Path, found: MemoryOrigin, wanted: MemoryOrigin) -> No
         )
 
 
-def _damaged(path: Path, error: SafetensorError) -> CorruptBlobError:
+def _shown(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _name(layer: int, role: Role, part: str) -> str:
+    return f"layers.{layer:03d}.{role}" + (f".{part}" if part else "")
+
+
+def _damaged(path: Path, error: object) -> CorruptBlobError:
     return CorruptBlobError(f"{path}: not a complete memory file ({error}); fetch it again, or memorize again")

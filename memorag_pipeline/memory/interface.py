@@ -91,16 +91,22 @@ class MemoryModel(ABC, Generic[M]):
         """Read a whole stream. `advance` is told the number of tokens after each piece that was read."""
         return self.extend(self.empty(), token_ids, advance)
 
+    def extend(self, memory: M, token_ids: Sequence[int], advance: Advance | None = None) -> M:
+        """The memory of `memory`'s stream followed by `token_ids`; the same as of reading both at once.
+
+        Raises ContextLengthError when the stream gets longer than the model can hold.
+        """
+        return self.extend_many([memory], [token_ids], advance)[0]
+
     @abstractmethod
     def empty(self) -> M:
         """The memory of an empty stream."""
 
     @abstractmethod
-    def extend(self, memory: M, token_ids: Sequence[int], advance: Advance | None = None) -> M:
-        """The memory of `memory`'s stream followed by `token_ids`; the same bits as of reading both at once.
-
-        Raises ContextLengthError when the stream gets longer than the model can hold.
-        """
+    def extend_many(
+        self, memories: Sequence[M], token_ids: Sequence[Sequence[int]], advance: Advance | None = None
+    ) -> list[M]:
+        """As `extend`, for several streams, which are read together as far as the device has room."""
 
     @abstractmethod
     def truncate(self, memory: M, tokens: int) -> M:

@@ -1,21 +1,120 @@
-"""The kinds of memory that there are, by the name that a spec gives them."""
+"""The kinds of memory that there are, made as a spec asks for them.
+
+In:  a spec's section `memory`, and the language of the corpus.
+Out: a `MemoryModel`, loaded once per process.
+Wrong: what finding and loading the model and the adapter raises; a form that does not fit together is refused.
+"""
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, TypeVar
 
+from memorag_pipeline.memory.beacon.config import BeaconConfig
+from memorag_pipeline.memory.beacon.model import BeaconMemoryModel
+from memorag_pipeline.memory.beacon.parameters import BeaconSource, adapter_config, load_beacon_parameters
+from memorag_pipeline.memory.beacon.ratios import Ratios
+from memorag_pipeline.memory.format import MemoryOrigin
 from memorag_pipeline.memory.full import FullMemoryModel
+from memorag_pipeline.memory.gist import GistMemoryModel
 from memorag_pipeline.memory.interface import MemoryModel
-from memorag_pipeline.memory.language_model import load_language_model
+from memorag_pipeline.memory.language_model import LanguageModel, load_language_model
+from memorag_pipeline.memory.network import Network
+from memorag_pipeline.memory.selected import SelectedMemoryModel
+from memorag_pipeline.memory.stream import StreamFormat
+from memorag_pipeline.models import ResolvedModel, resolve_file
 from memorag_pipeline.spec import MemorySpec
 from memorag_pipeline.spec_values import Language
 
-_KINDS = {"full": FullMemoryModel}
+P = TypeVar("P", bound=FullMemoryModel)
+# Without a sink, models that were trained without one lose all that the other slots bring.
+_SELECTED_SINK = 1
 
 
 @functools.cache
 def load_memory_model(spec: MemorySpec, language: Language) -> MemoryModel[Any]:
     """The memory model that a spec asks for, loaded once per process."""
-    language_model = load_language_model(spec.model, spec.revision, spec.dtype)
-    return _KINDS[spec.kind](language_model, language, spec.window)
+    language_model = load_language_model(spec.model, spec.revision, spec.dtype, spec.quantization)
+    stream = StreamFormat.of(language_model.tokenizer, language)
+    if spec.kind == "beacon":
+        return _beacon(spec, language_model, stream)
+    if spec.kind == "selected":
+        ratios = spec.ratios or BeaconConfig.ratios
+        sink = _SELECTED_SINK if spec.sink is None else spec.sink
+        return _plain(SelectedMemoryModel, spec, language_model, stream, ratios, sink)
+    full = _plain(FullMemoryModel, spec, language_model, stream, (0,), 0)
+    return GistMemoryModel(full, language) if spec.kind == "gist" else full
+
+
+def _plain(
+    model: type[P],
+    spec: MemorySpec,
+    language_model: LanguageModel,
+    stream: StreamFormat,
+    ratios: tuple[int, ...],
+    sink: int,
+) -> P:
+    """A memory model of raw slots only."""
+    form = BeaconConfig(window=spec.window or BeaconConfig.window, ratios=ratios, sink=sink)
+    return model(
+        language_model,
+        language_model.network,
+        stream,
+        _origin(spec, language_model.resolved, form),
+        Ratios(form.ratios, form.ratio_mix, form.window, language_model.context),
+        spec.codec,
+        _bytes(spec),
+    )
+
+
+def _beacon(spec: MemorySpec, language_model: LanguageModel, stream: StreamFormat) -> MemoryModel[Any]:
+    resolved, config = language_model.resolved, language_model.model.config
+    adapter = resolve_file(spec.adapter) if spec.adapter is not None else None
+    described = adapter_config(adapter) if adapter is not None else config.to_dict()
+    found = BeaconConfig.of(described, spec.adapter or f"model {resolved.name}")
+    form = BeaconConfig(
+        window=spec.window or found.window,
+        ratios=spec.ratios or found.ratios,
+        ratio_mix=spec.ratio_mix if spec.ratios else found.ratio_mix,
+        sink=found.sink if spec.sink is None else spec.sink,
+    )
+    beacons = load_beacon_parameters(
+        language_model.model,
+        BeaconSource(
+            folder=resolved.folder,
+            base_digest=resolved.digest,
+            adapter=adapter,
+            projections=found.projections,
+            embedding=getattr(config, f"{found.embed_init}_token_id"),
+        ),
+    )
+    return BeaconMemoryModel(
+        language_model,
+        Network(language_model.model, beacons),
+        stream,
+        _origin(spec, resolved, form, beacons.digest),
+        Ratios(form.ratios, form.ratio_mix, form.window, language_model.context),
+        spec.codec,
+        _bytes(spec),
+    )
+
+
+def _origin(spec: MemorySpec, resolved: ResolvedModel, form: BeaconConfig, beacon_digest: str = "") -> MemoryOrigin:
+    return MemoryOrigin(
+        kind=spec.kind,
+        model=resolved.name,
+        model_digest=resolved.digest,
+        tokenizer_digest=resolved.tokenizer_digest,
+        window=form.window,
+        dtype=spec.dtype,
+        ratios=form.ratios,
+        ratio_mix=form.ratio_mix if len(form.ratios) > 1 else "",
+        sink=form.sink,
+        policy=spec.policy if spec.kind == "selected" else "",
+        beacon_digest=beacon_digest,
+        quantization=spec.quantization or "",
+    )
+
+
+def _bytes(spec: MemorySpec) -> int | None:
+    return spec.budget_mib * 2**20 if spec.budget_mib is not None else None

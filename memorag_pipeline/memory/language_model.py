@@ -8,6 +8,7 @@ Wrong: an unknown model, or one whose attention is not what `attention` computes
 from __future__ import annotations
 
 import functools
+import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +16,9 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
-from memorag_pipeline.errors import MemoragError
-from memorag_pipeline.memory.attention import ATTENTION
+from memorag_pipeline.errors import MemoragError, MissingDependencyError
 from memorag_pipeline.memory.chat import ChatTokenizer
+from memorag_pipeline.memory.network import Network
 from memorag_pipeline.models import MODEL_TYPES, ResolvedModel, context_length, read_config, resolve
 
 
@@ -32,6 +33,11 @@ class LanguageModel:
     resolved: ResolvedModel
     context: int
     end_ids: frozenset[int]
+
+    @functools.cached_property
+    def network(self) -> Network:
+        """The decoder's layers, without beacons."""
+        return Network(self.model)
 
     @property
     def layers(self) -> int:
@@ -50,13 +56,18 @@ class LanguageModel:
         return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
-def load_language_model(model: str, revision: str | None = None, dtype: str = "bfloat16") -> LanguageModel:
-    """The decoder that a reference names, with transformers' own classes; code that comes with a model is never run."""
-    return _load(resolve(model, revision), dtype)
+def load_language_model(
+    model: str, revision: str | None = None, dtype: str = "bfloat16", quantization: str | None = None
+) -> LanguageModel:
+    """The decoder that a reference names, with transformers' own classes; code that comes with a model is never run.
+
+    `quantization` (int8 or int4, by bitsandbytes) is of the weights alone and needs a GPU.
+    """
+    return _load(resolve(model, revision), dtype, quantization)
 
 
 @functools.cache
-def _load(resolved: ResolvedModel, dtype: str) -> LanguageModel:
+def _load(resolved: ResolvedModel, dtype: str, quantization: str | None) -> LanguageModel:
     model_type = read_config(str(resolved.folder)).get("model_type")
     if model_type not in MODEL_TYPES:
         raise MemoragError(
@@ -64,16 +75,19 @@ def _load(resolved: ResolvedModel, dtype: str) -> LanguageModel:
             f" use one of: {', '.join(MODEL_TYPES)}"
         )
     logging.disable_progress_bar()
+    # transformers reports every tensor that its own class does not know; a checkpoint's beacon parameters are such.
+    logging.set_verbosity_error()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loaded = AutoModelForCausalLM.from_pretrained(
         resolved.folder,
         dtype=getattr(torch, dtype),
-        attn_implementation=ATTENTION,
         trust_remote_code=False,
         use_safetensors=True,
         local_files_only=True,
+        **_quantized(quantization, getattr(torch, dtype)),
     )
-    loaded = loaded.to(device).eval().requires_grad_(False)
+    # Quantized weights are put on the GPU as they are loaded.
+    loaded = (loaded if quantization else loaded.to(device)).eval().requires_grad_(False)
     tokenizer = ChatTokenizer(resolved.folder)
     return LanguageModel(
         model=loaded,
@@ -84,6 +98,24 @@ def _load(resolved: ResolvedModel, dtype: str) -> LanguageModel:
         context=context_length(loaded.config.to_dict()),
         end_ids=_end_ids(loaded.generation_config.eos_token_id, loaded.config.eos_token_id, tokenizer.turn_end),
     )
+
+
+def _quantized(quantization: str | None, dtype: torch.dtype) -> dict[str, Any]:
+    """Arguments of `from_pretrained` for weights in fewer bits."""
+    if quantization is None:
+        return {}
+    if not torch.cuda.is_available() or importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingDependencyError(
+            f"memory.quantization {quantization} needs an NVIDIA GPU and the package bitsandbytes;"
+            " leave it out, or pip install bitsandbytes on a machine with a GPU"
+        )
+    from transformers import BitsAndBytesConfig
+
+    bits: dict[str, dict[str, Any]] = {
+        "int8": {"load_in_8bit": True},
+        "int4": {"load_in_4bit": True, "bnb_4bit_compute_dtype": dtype},
+    }
+    return {"quantization_config": BitsAndBytesConfig(**bits[quantization]), "device_map": {"": 0}}
 
 
 def _end_ids(*found: int | list[int] | None) -> frozenset[int]:

@@ -2,7 +2,9 @@
 
 In:  a work list of shards: their sections, the document parts that hold these, the parent version.
 Out: one memory blob for each shard; windows that the parent's memory of the shard begins with are not read again.
-Wrong: a shard longer than the model's context is a `ContextLengthError`. A retry goes on with the unfinished shards.
+Wrong: a shard that does not fit the model's context is a `ContextLengthError`. A retry goes on with unfinished shards.
+
+Several shards are read together, so that small ones fill the device, but not so many that a killed task loses much.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,25 +22,31 @@ import pyarrow.compute as pc
 import torch
 
 from memorag_pipeline.errors import CorruptBlobError, MemoryMismatchError
-from memorag_pipeline.memory.format import read_header
-from memorag_pipeline.memory.interface import Advance, MemoryModel, window_digests
+from memorag_pipeline.memory.format import MemoryHeader, read_header
+from memorag_pipeline.memory.interface import Advance, Memory, MemoryModel, window_digests
 from memorag_pipeline.memory.kinds import load_memory_model
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.progress import track
+from memorag_pipeline.progress import rate_text, track
 from memorag_pipeline.storage import BlobRef, Outcome
 
 STAGE = "memorize"
+# Bounds of what is read together; nothing of it is recorded before all of it is read.
+_TOKENS_TOGETHER, _SHARDS_TOGETHER = 32_768, 16
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class _Reading:
-    """What is to be done for a shard: its stream, and how much of the parent's memory in `base` it begins with."""
+    """What is to be done for a shard: its stream, and how much of the parent's memory in `base` it begins with.
+
+    `ratios` are those of the `kept` tokens' windows in the parent's memory.
+    """
 
     fingerprint: str
     token_ids: list[int]
-    base: Path | None
-    kept: int
+    base: Path | None = None
+    kept: int = 0
+    ratios: tuple[int, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -58,11 +66,13 @@ def memorize(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
         model = load_memory_model(pipeline.spec.memory, pipeline.spec.language)
         readings = _readings(pipeline, model, waiting, batch["parent"])
         with track("tokens memorized", sum(reading.tokens for reading in readings), "tokens") as bar:
-            for reading in readings:
-                outcome = _read(pipeline, model, reading, bar.advance)
-                tokens += outcome.counts["tokens"]
-                memorized += outcome.counts["memorized_tokens"]
-                seconds += outcome.seconds
+            for group in _groups(readings):
+                for outcome in _read_together(pipeline, model, group, bar.advance):
+                    tokens += outcome.counts["tokens"]
+                    memorized += outcome.counts["memorized_tokens"]
+                    seconds += outcome.seconds
+                rate = rate_text(memorized / max(seconds, 1e-9), "tokens")
+                logger.info("memorized %s tokens so far, %s", f"{memorized:,}", rate)
     return {
         "shards": len(units),
         "tokens": tokens,
@@ -72,24 +82,58 @@ def memorize(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
     }
 
 
-def _read(pipeline: Pipeline, model: MemoryModel[Any], reading: _Reading, advance: Advance) -> Outcome:
+def _groups(readings: Sequence[_Reading]) -> Iterator[list[_Reading]]:
+    """The readings in order, as many at a time as are read together."""
+    group: list[_Reading] = []
+    for reading in readings:
+        tokens = reading.tokens + sum(waiting.tokens for waiting in group)
+        if group and (tokens > _TOKENS_TOGETHER or len(group) == _SHARDS_TOGETHER):
+            yield group
+            group = []
+        group.append(reading)
+    if group:
+        yield group
+
+
+def _read_together(
+    pipeline: Pipeline, model: MemoryModel[Any], readings: Sequence[_Reading], advance: Advance
+) -> Iterator[Outcome]:
+    """Read some shards and record each; the seconds of reading are shared out by tokens."""
     started = time.monotonic()
-    base = model.empty() if reading.base is None else model.truncate(model.open(reading.base), reading.kept)
-    memory = model.extend(base, reading.token_ids[reading.kept :], advance)
+    bases = [
+        model.empty() if reading.base is None else model.truncate(model.open(reading.base), reading.kept)
+        for reading in readings
+    ]
+    memories = model.extend_many(bases, [reading.token_ids[reading.kept :] for reading in readings], advance)
+    per_token = (time.monotonic() - started) / max(1, sum(reading.tokens for reading in readings))
+    for reading, memory in zip(readings, memories, strict=True):
+        yield _record(pipeline, model, reading, memory, reading.tokens * per_token)
+
+
+def _record(pipeline: Pipeline, model: MemoryModel[Any], reading: _Reading, memory: Memory, seconds: float) -> Outcome:
+    """Store a shard's memory and what it cost: the seconds of reading and of storing."""
+    started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="memorag-") as folder:
         path = Path(folder) / "memory.safetensors"
         model.save(memory, path)
+        reused = _reused(reading, read_header(path), model.window)
         ref = pipeline.store.blobs.put_file(path)
-    counts = {"tokens": memory.tokens, "memorized_tokens": reading.tokens, "reused_tokens": reading.kept}
+    counts = {"tokens": memory.tokens, "memorized_tokens": memory.tokens - reused, "reused_tokens": reused}
     return pipeline.store.units.record(
         Outcome(
             stage=STAGE,
             fingerprint=reading.fingerprint,
             blobs={"memory": ref},
             counts=counts,
-            seconds=time.monotonic() - started,
+            seconds=seconds + time.monotonic() - started,
         )
     )
+
+
+def _reused(reading: _Reading, header: MemoryHeader, window: int) -> int:
+    """Tokens that were not read again: fewer than `kept` when the longer stream got other ratios (mix adapt-N)."""
+    ratios = header.window_ratios[: len(reading.ratios)]
+    return reading.kept if ratios == reading.ratios else _same(reading.ratios, ratios) * window
 
 
 def _readings(
@@ -103,9 +147,20 @@ def _readings(
         for section in unit["sections"]:
             uri, title, text = documents[section["document_id"]]
             token_ids += model.stream.section(uri, title, text[section["start"] : section["end"]])
-        base, kept = _reusable(pipeline, model, parents.get(unit["shard_id"]), token_ids)
-        readings.append(_Reading(unit["fingerprint"], token_ids, base, kept))
+        known = _known_windows(pipeline, model, parents.get(unit["shard_id"]))
+        readings.append(_reading(unit["fingerprint"], token_ids, model.window, known))
     return readings
+
+
+def _reading(fingerprint: str, token_ids: list[int], window: int, known: tuple[Path, MemoryHeader] | None) -> _Reading:
+    """The reading of a stream that begins, perhaps, with full windows that the parent's memory knows."""
+    if known is None:
+        return _Reading(fingerprint, token_ids)
+    path, header = known
+    same = _same(header.window_digests, window_digests(torch.tensor(token_ids), window))
+    if not same:
+        return _Reading(fingerprint, token_ids)
+    return _Reading(fingerprint, token_ids, path, same * window, header.window_ratios[:same])
 
 
 def _documents(pipeline: Pipeline, units: Iterable[Mapping[str, Any]]) -> dict[str, tuple[str, str | None, str]]:
@@ -129,21 +184,21 @@ def _parent_memories(pipeline: Pipeline, parent: int | None) -> dict[str, BlobRe
     return {Path(blob.path).stem: blob.ref for blob in pipeline.store.versions.manifest(parent).of_role("memory")}
 
 
-def _reusable(
-    pipeline: Pipeline, model: MemoryModel[Any], ref: BlobRef | None, token_ids: Sequence[int]
-) -> tuple[Path | None, int]:
-    """The file of the parent's memory, and the tokens of full windows that the stream has in common with it."""
+def _known_windows(
+    pipeline: Pipeline, model: MemoryModel[Any], ref: BlobRef | None
+) -> tuple[Path, MemoryHeader] | None:
+    """The file of the parent's memory and its header, when it can be gone on with."""
     if ref is None:
-        return None, 0
+        return None
     try:
         path = pipeline.store.blobs.open_file(ref, "memory of the parent version")
-        stored = read_header(path, model.origin).window_digests
+        return path, read_header(path, model.origin)
     except (CorruptBlobError, MemoryMismatchError) as error:
         logger.warning("the shard is memorized from its beginning: %s", error)
-        return None, 0
-    same = 0
-    for old, new in zip(stored, window_digests(torch.tensor(token_ids), model.window), strict=False):
-        if old != new:
-            break
-        same += 1
-    return (path, same * model.window) if same else (None, 0)
+        return None
+
+
+def _same(some: Sequence[object], others: Sequence[object]) -> int:
+    """How many leading elements two sequences have in common."""
+    pairs = enumerate(zip(some, others, strict=False))
+    return next((number for number, (one, other) in pairs if one != other), min(len(some), len(others)))

@@ -17,7 +17,7 @@ from memorag_pipeline.memory.chat import HOLE, ChatTokenizer
 from memorag_pipeline.spec_values import Language
 
 # Version of the stage `memorize`: to be raised when the stream or the memory made of it changes.
-MEMORIZE_VERSION = 1
+MEMORIZE_VERSION = 2
 
 _READ = {
     "en": "Read the following documents and remember what they say. Questions about them come afterwards.\n\n",

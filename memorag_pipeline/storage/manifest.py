@@ -34,7 +34,7 @@ class ManifestBlob(_Record):
 
 
 class ModelRecord(_Record):
-    """A model that the version was made with; `digest` covers weights and configuration."""
+    """A model that the version was made with; `digest` covers weights and configuration, or is an adapter's file's."""
 
     role: str
     name: str

@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from memorag_pipeline.corpus.inventory import take_inventory
-from memorag_pipeline.digests import text_digest
+from memorag_pipeline.digests import file_digest, text_digest
 from memorag_pipeline.errors import EmptyCorpusError, StorageError
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.storage import BlobRef
@@ -129,6 +131,24 @@ def test_another_model_is_a_change(make_pipeline: MakePipeline, tmp_path: Path) 
     assert not take_inventory(pipeline)["changed"]
     (copy / "config.json").write_text(config + "\n")
     assert take_inventory(pipeline)["changed"]
+
+
+def test_another_adapter_is_a_change(make_pipeline: MakePipeline, tmp_path: Path) -> None:
+    path = tmp_path / "adapter.safetensors"
+    save_file({"weight": np.ones(4, np.float32)}, path)
+    pipeline = make_pipeline(memory={"kind": "beacon", "adapter": str(path)})
+    first = refresh(pipeline)
+    first.publish()
+    (record,) = (model for model in first.plan["models"] if model["role"] == "adapter")
+    assert record == {"role": "adapter", "name": str(path), "revision": None, "digest": file_digest(path)}
+    assert not take_inventory(pipeline)["changed"]
+    save_file({"weight": np.zeros(4, np.float32)}, path)
+    assert take_inventory(pipeline)["changed"]
+
+
+def test_another_budget_is_no_change(make_pipeline: MakePipeline) -> None:
+    refresh(make_pipeline()).publish()
+    assert not take_inventory(make_pipeline(memory={"budget_mib": 64}))["changed"]
 
 
 def test_nothing_found_names_the_place_and_the_globs(make_pipeline: MakePipeline, tmp_path: Path) -> None:

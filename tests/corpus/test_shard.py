@@ -8,8 +8,10 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
+import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from safetensors.numpy import save_file
 
 from memorag_pipeline import schemas
 from memorag_pipeline.corpus.inventory import take_inventory
@@ -127,6 +129,10 @@ def test_an_insertion_into_a_long_document_changes_few_memories(pipeline: Pipeli
     [
         ({"memory": {"dtype": "float32"}}, True, False),
         ({"memory": {"window": 64}}, True, False),
+        ({"memory": {"kind": "beacon"}}, True, False),
+        ({"memory": {"codec": "int8"}}, True, False),
+        ({"memory": {"quantization": "int4"}}, True, False),
+        ({"memory": {"budget_mib": 64}}, False, False),
         ({"embedding": {"pooling": "cls"}}, False, True),
         ({"embedding": {"batch_size": 1}}, False, False),
         ({"index": {"factory": "HNSW32"}}, False, False),
@@ -139,6 +145,41 @@ def test_units_depend_on_what_makes_their_outcome(
     for name, differs in (("memories", memories), ("embeddings", embeddings)):
         pairs = list(zip(one[name], other[name], strict=True))
         assert all((left["fingerprint"] != right["fingerprint"]) == differs for left, right in pairs)
+
+
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [
+        ({"ratio": 8}, True),
+        ({"ratio": [4, 8]}, True),
+        ({"ratio": [4, 8], "ratio_mix": "step-random"}, True),
+        ({"sink": 4}, True),
+        ({"window": 64}, True),
+        ({"kind": "selected"}, True),
+        ({"kind": "selected", "policy": "recent"}, True),
+        ({"budget_mib": 64}, False),
+    ],
+    ids=str,
+)
+def test_memories_depend_on_their_form(make_pipeline: MakePipeline, change: dict[str, Any], differs: bool) -> None:
+    memory = {"kind": "beacon", "ratio": 4, "window": 128}
+    before = {"kind": "selected"} if "policy" in change else {"ratio": [4, 8]} if "ratio_mix" in change else {}
+    one, other = (refresh(make_pipeline(memory=memory | values)).plan for values in (before, change))
+    pairs = list(zip(one["memories"], other["memories"], strict=True))
+    assert all((left["fingerprint"] != right["fingerprint"]) == differs for left, right in pairs)
+
+
+def test_memories_depend_on_the_weights_of_the_adapter_and_not_on_its_name(
+    make_pipeline: MakePipeline, tmp_path: Path
+) -> None:
+    def fingerprints(name: str, weight: float) -> set[str]:
+        save_file({"weight": np.full(4, weight, np.float32)}, tmp_path / name)
+        plan = refresh(make_pipeline(memory={"kind": "beacon", "adapter": str(tmp_path / name)})).plan
+        return {unit["fingerprint"] for unit in plan["memories"]}
+
+    one = fingerprints("one", 1)
+    assert fingerprints("two", 1) == one
+    assert not fingerprints("one", 2) & one
 
 
 def test_a_part_that_was_not_extracted_is_said(make_pipeline: MakePipeline) -> None:

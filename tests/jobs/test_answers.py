@@ -13,8 +13,8 @@ import pytest
 from memorag_pipeline import progress
 from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.jobs.answer import Answer
-from memorag_pipeline.jobs.ask import answer_questions
-from memorag_pipeline.jobs.generate import answer_batch, generate
+from memorag_pipeline.jobs.ask import answer_questions, recall_questions
+from memorag_pipeline.jobs.generate import _shared_columns, answer_batch, generate
 from memorag_pipeline.jobs.generators import Reply, open_generator
 from memorag_pipeline.jobs.generators.local import LocalGenerator
 from memorag_pipeline.jobs.prompts import load_prompts
@@ -23,6 +23,7 @@ from memorag_pipeline.jobs.route import route
 from memorag_pipeline.jobs.settings import AnswerSettings
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.schemas import ANSWERS, CLUES
+from memorag_pipeline.storage import ModelRecord
 from memorag_pipeline.version import Version
 from tests.jobs.conftest import QUESTIONS
 
@@ -90,6 +91,14 @@ def test_rows_say_what_they_were_made_with(rows: Rows, pipeline: Pipeline) -> No
     assert all(0 < row["output_tokens"] <= 8 < row["input_tokens"] and row["seconds"] > 0 for row in answered)
 
 
+def test_rows_name_the_adapter_beside_the_model(pipeline: Pipeline) -> None:
+    version = Version(pipeline.store, 1)
+    adapter = ModelRecord(role="adapter", name="one.safetensors", digest="0" * 64)
+    version.manifest = version.manifest.model_copy(update={"models": (*version.manifest.models, adapter)})
+    columns = _shared_columns(version, "faq", AnswerSettings.of_version(version.manifest))
+    assert columns["memory_model"].endswith(f" with one.safetensors@sha256:{adapter.digest}")
+
+
 def test_clues_come_from_the_shards_that_were_asked(rows: Rows, pipeline: Pipeline) -> None:
     plan = pipeline.read_work(route(pipeline, "faq")["plan"])
     asked = {(unit["shard_id"], name) for unit in plan["recalls"] for name in unit["question_ids"]}
@@ -131,8 +140,48 @@ def test_a_service_gets_the_answers_of_the_job(rows: Rows, pipeline: Pipeline) -
         assert [(clue.kind, clue.text) for clue in answer.clues] == [(c["kind"], c["text"]) for c in row["clues"]]
 
 
+def test_a_service_gets_the_clues_of_the_job(rows: Rows, pipeline: Pipeline) -> None:
+    version = Version(pipeline.store, 1)
+    settings = AnswerSettings.of_job(pipeline.spec, pipeline.spec.job("faq"), version.manifest)
+    found = recall_questions(version, [line["question"] for line in QUESTIONS], settings)
+    for recollection, row in zip(found, rows, strict=True):
+        clues = [{"shard_id": clue.shard_id, "kind": clue.kind, "text": clue.text} for clue in recollection.clues]
+        assert clues == row["clues"]
+        assert (recollection.error is None) == bool(recollection.shard_ids) == (row["status"] == "answered")
+        assert {clue["shard_id"] for clue in clues} <= set(recollection.shard_ids)
+
+
+def test_the_memory_of_the_best_shard_answers_without_evidence(pipeline: Pipeline) -> None:
+    version = Version(pipeline.store, 1)
+    settings = AnswerSettings.of_job(pipeline.spec, pipeline.spec.job("faq"), version.manifest)
+    alone = settings.model_copy(update={"memory_only": True})
+    asked = [line["question"] for line in QUESTIONS]
+    answers = answer_questions(version, asked, alone)
+    assert [answer.status for answer in answers] == ["answered", "error", "answered", "answered"]
+    best = [recollection.shard_ids[:1] for recollection in recall_questions(version, asked, settings)]
+    for answer, shards in zip(answers, best, strict=True):
+        assert (answer.clues, answer.evidence) == ((), ())
+        assert ([answer.shard_id] if answer.shard_id else []) == list(shards)
+        assert (0 < answer.output_tokens <= 8) == (answer.status == "answered") == bool(answer.answer)
+    (again,) = answer_questions(version, asked[2:3], alone)
+    assert again.answer == answers[2].answer
+
+
+def test_a_question_that_no_passage_is_near_to_is_asked_of_no_memory(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = Version(pipeline.store, 1)
+    monkeypatch.setattr(Version, "searcher", NoHits())
+    (answer,) = version.answer(["Why?"], memory_only=True)
+    assert (answer.status, answer.answer, answer.shard_id) == ("no_evidence", None, None)
+    (recollection,) = version.recall(["Why?"])
+    assert (recollection.error, recollection.shard_ids, recollection.clues) == (None, (), ())
+
+
 def test_no_question_is_no_answer(pipeline: Pipeline) -> None:
     assert answer_questions(Version(pipeline.store, 1), []) == []
+    assert Version(pipeline.store, 1).answer([], memory_only=True) == []
+    assert Version(pipeline.store, 1).recall([]) == []
 
 
 def test_generate_before_recall_says_so(pipeline: Pipeline, make_pipeline: Callable[..., Pipeline]) -> None:

@@ -24,6 +24,14 @@ def test_each_language_has_a_prompt_for_each_kind_of_clue(language: str) -> None
     assert all("Why 42?" in text and "$" not in text for text in texts)
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_each_language_has_a_prompt_to_answer_from_memory(language: str) -> None:
+    prompts = load_prompts(language)
+    text = prompts.answer_from_memory("Why $42?")
+    assert text.endswith("Why $42?") and "$question" not in text
+    assert text != prompts.recall("draft", "Why $42?")
+
+
 def test_the_version_is_a_digest_of_the_texts() -> None:
     versions = {load_prompts(language).version for language in LANGUAGES}
     assert len(versions) == len(LANGUAGES)
@@ -35,7 +43,7 @@ def test_no_text_of_a_prompt_file_is_unused(language: str) -> None:
     texts = yaml.safe_load(files("memorag_pipeline.jobs.prompts").joinpath(f"{language}.yaml").read_text("utf-8"))
     assert {key: set(value) for key, value in texts.items()} == {
         "recall": set(get_args(ClueKind)),
-        "answer": {"system", "user"},
+        "answer": {"system", "user", "memory"},
     }
 
 

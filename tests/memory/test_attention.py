@@ -7,7 +7,16 @@ import torch
 from torch import Tensor
 
 from memorag_pipeline.memory import attention
-from memorag_pipeline.memory.attention import attend_all, attend_causal, merge, partial_attention
+from memorag_pipeline.memory.attention import (
+    attend_all,
+    attend_causal,
+    attend_in_parts,
+    attend_masked,
+    attention_received,
+    merge,
+    merge_with_lse,
+    partial_attention,
+)
 
 KV_HEADS, GROUP, SIZE, SCALING = 2, 3, 16, 0.25
 
@@ -38,6 +47,17 @@ def test_every_query_over_every_slot() -> None:
         check(got, expected)
 
 
+@pytest.mark.parametrize("parts", [2, 3, 7, 64])
+def test_slots_in_parts_side_by_side(parts: int) -> None:
+    """As on devices with more processors than there are heads; the parts need not be even."""
+    query, key, value = tensors(5, 700)
+    folded = query.reshape(1, KV_HEADS, GROUP * 5, SIZE)
+    out, lse = attend_in_parts(folded, key, value, SCALING, parts)
+    found = out.reshape(query.shape), lse.reshape(query.shape[:3])
+    for got, expected in zip(found, plain(query, key, value), strict=True):
+        check(got, expected)
+
+
 @pytest.mark.parametrize("kept", [1, 37, 64])
 def test_prefix_and_causal_part_merge_to_causal_attention(kept: int) -> None:
     query, key, value = tensors(40, kept + 40)
@@ -46,6 +66,36 @@ def test_prefix_and_causal_part_merge_to_causal_attention(kept: int) -> None:
     merged = merge(*before, *attend_causal(query, own_key, own_value, SCALING))
     later = torch.arange(kept + 40)[None] > torch.arange(kept, kept + 40)[:, None]
     check(merged, plain(query, key, value, later)[0])
+
+
+def test_three_parts_merge_to_attention_over_all() -> None:
+    query, key, value = tensors(5, 90)
+    parts = [attend_all(query, key[part], value[part], SCALING) for part in (slice(3), slice(3, 50), slice(50, 90))]
+    out, lse = merge_with_lse(*merge_with_lse(*parts[0], *parts[1]), *parts[2])
+    for got, expected in zip((out, lse), plain(query, key, value), strict=True):
+        check(got, expected)
+
+
+@pytest.mark.parametrize("kept", [[0, 3, 39], [39], [0], []], ids=str)
+def test_some_queries_over_the_keys_before_them(kept: list[int]) -> None:
+    """As where only beacons are wanted; a window may have none, when the ratio is larger than the window."""
+    query, key, value = tensors(40, 40)
+    later = torch.arange(40) > torch.tensor(kept, dtype=torch.int64)[:, None]
+    mask = torch.zeros(later.shape).masked_fill(later, float("-inf"))
+    own_key, own_value = key.transpose(0, 1), value.transpose(0, 1)
+    found = attend_masked(query[:, :, kept], own_key, own_value, SCALING, mask)
+    for got, expected in zip(found, attend_causal(query, own_key, own_value, SCALING), strict=True):
+        check(got, expected[:, :, kept].double())
+
+
+def test_the_largest_share_of_attention_that_a_key_gets(monkeypatch: pytest.MonkeyPatch) -> None:
+    query, key, value = tensors(20, 50)
+    _, lse = plain(query, key, value)
+    scores = query.double() @ key.double().transpose(0, 1)[:, None].transpose(-1, -2) * SCALING
+    expected = scores.softmax(-1).flatten(1, 2).amax(1)
+    for at_once in (1024, 7):
+        monkeypatch.setattr(attention, "_QUERIES_AT_ONCE", at_once)
+        check(attention_received(query, key.transpose(0, 1)[:, :30], lse.float(), SCALING), expected[:, :30])
 
 
 @pytest.mark.parametrize("causal", [False, True])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,18 +12,23 @@ from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.memory.decode import decode
 from memorag_pipeline.memory.full import FullMemoryModel
 from memorag_pipeline.memory.interface import Decoding, Generation
-from memorag_pipeline.memory.language_model import LanguageModel, load_language_model
-from memorag_pipeline.memory.rows import Rows, SharedPrefix
+from memorag_pipeline.memory.kinds import load_memory_model
+from memorag_pipeline.memory.language_model import LanguageModel
+from memorag_pipeline.memory.prefix import SharedPrefix
+from memorag_pipeline.memory.rows import Rows
 from memorag_pipeline.memory.sampling import RowSampler, choose
-from tests.memory.conftest import SMOLLM2, TYPES, MakeFolder, reference, stream_of
+from memorag_pipeline.spec import MemorySpec
+from tests.memory.conftest import SMOLLM2, TYPES, MakeFolder, MakeModel, reference, stream_of
 
+PrefixOf = Callable[[Sequence[int]], SharedPrefix]
 LENGTHS = (5, 17, 1, 40, 3, 9, 22, 12, 30)
 PROMPTS = [stream_of(length, seed=length) for length in LENGTHS]
 
 
-def prefix_of(model: LanguageModel, stream: Sequence[int]) -> SharedPrefix:
-    memory = FullMemoryModel(model, "en", window=32).memorize(stream)
-    return SharedPrefix(memory.keys, memory.values, memory.tokens)
+@pytest.fixture(scope="module")
+def prefix_of(tiny_memory_model: FullMemoryModel) -> PrefixOf:
+    """The plain cache of a stream."""
+    return lambda stream: tiny_memory_model.prefix(tiny_memory_model.memorize(stream))
 
 
 def reference_reply(model: torch.nn.Module, token_ids: list[int], new: int, **options: object) -> list[int]:
@@ -32,25 +38,27 @@ def reference_reply(model: torch.nn.Module, token_ids: list[int], new: int, **op
 
 
 @pytest.mark.parametrize("model_type", TYPES)
-def test_greedy_replies_are_those_of_transformers(model_type: str, tiny_folder: MakeFolder) -> None:
-    folder = tiny_folder(model_type)
-    model, other = load_language_model(str(folder), None, "float32"), reference(folder)
+def test_greedy_replies_are_those_of_transformers(
+    model_type: str, tiny_folder: MakeFolder, make_model: MakeModel
+) -> None:
+    model, other = make_model("full", model_type), reference(tiny_folder(model_type))
     stream = stream_of(100)
-    replies = decode(model, prefix_of(model, stream), PROMPTS, Decoding(max_new_tokens=16), batch_size=4)
+    prefix = model.prefix(model.memorize(stream))
+    replies = decode(model.language_model, PROMPTS, Decoding(max_new_tokens=16), batch_size=4, prefix=prefix)
     for prompt, reply in zip(PROMPTS, replies, strict=True):
         assert list(reply.token_ids) == reference_reply(other, stream + prompt, 16)
 
 
 def test_without_a_memory_the_generator_is_plain_generation(tiny: LanguageModel) -> None:
     other = reference(tiny.resolved.folder)
-    replies = decode(tiny, None, PROMPTS, Decoding(max_new_tokens=12, repetition_penalty=1.3))
+    replies = decode(tiny, PROMPTS, Decoding(max_new_tokens=12, repetition_penalty=1.3))
     for prompt, reply in zip(PROMPTS, replies, strict=True):
         assert list(reply.token_ids) == reference_reply(other, prompt, 12, repetition_penalty=1.3)
 
 
-def test_logits_are_those_of_the_whole_sequence(tiny: LanguageModel) -> None:
+def test_logits_are_those_of_the_whole_sequence(tiny: LanguageModel, prefix_of: PrefixOf) -> None:
     other, stream = reference(tiny.resolved.folder), stream_of(77)
-    rows = Rows(tiny, prefix_of(tiny, stream), rows=3, capacity=64)
+    rows = Rows(tiny.network, prefix_of(stream), rows=3, capacity=64)
     with torch.inference_mode():
         first, second = rows.add(PROMPTS[:3]), rows.step([7, 8, 9])
         rows.remove(0)  # row 2 takes its number
@@ -61,18 +69,9 @@ def test_logits_are_those_of_the_whole_sequence(tiny: LanguageModel) -> None:
             torch.testing.assert_close(got, expected, atol=2e-5, rtol=0)
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.8])
-def test_a_row_does_not_depend_on_its_companions(tiny: LanguageModel, temperature: float) -> None:
-    prefix = prefix_of(tiny, stream_of(100))
-    decoding = Decoding(10, temperature=temperature, top_p=0.9, repetition_penalty=1.1, seed=3)
-    together = decode(tiny, prefix, PROMPTS, decoding, batch_size=9)
-    assert together == [decode(tiny, prefix, [prompt], decoding)[0] for prompt in PROMPTS]
-    assert decode(tiny, prefix, PROMPTS[::-1], decoding, batch_size=2)[::-1] == together
-
-
-def test_samples_follow_the_seed(tiny: LanguageModel) -> None:
-    prefix = prefix_of(tiny, stream_of(40))
-    replies = [decode(tiny, prefix, PROMPTS, Decoding(8, temperature=1.0, seed=seed)) for seed in (1, 1, 2)]
+def test_samples_follow_the_seed(tiny: LanguageModel, prefix_of: PrefixOf) -> None:
+    prefix = prefix_of(stream_of(40))
+    replies = [decode(tiny, PROMPTS, Decoding(8, temperature=1.0, seed=seed), prefix=prefix) for seed in (1, 1, 2)]
     assert replies[0] == replies[1] != replies[2]
 
 
@@ -84,33 +83,35 @@ def test_samples_have_the_probabilities_of_top_p() -> None:
     torch.testing.assert_close(counts, torch.tensor([4 / 7, 0, 3 / 7, 0]), atol=0.03, rtol=0)
 
 
-def test_end_tokens_and_stop_strings_end_a_reply(tiny: LanguageModel) -> None:
-    prefix = prefix_of(tiny, stream_of(100))
-    plain = decode(tiny, prefix, [PROMPTS[0]], Decoding(16))[0]
+def test_end_tokens_and_stop_strings_end_a_reply(tiny: LanguageModel, prefix_of: PrefixOf) -> None:
+    prefix = prefix_of(stream_of(100))
+    plain = decode(tiny, [PROMPTS[0]], Decoding(16), prefix=prefix)[0]
     assert (plain.finished, plain.output_tokens) == ("length", 16)
     stop = plain.text[5:9]
-    cut = decode(tiny, prefix, [PROMPTS[0]], Decoding(16, stop=("not there", stop)))[0]
+    cut = decode(tiny, [PROMPTS[0]], Decoding(16, stop=("not there", stop)), prefix=prefix)[0]
     assert cut.finished == "stop"
     assert cut.text == plain.text[: plain.text.index(stop)]
     assert cut.output_tokens < 16
-    ended = LanguageModel(**{**vars(tiny), "end_ids": frozenset({plain.token_ids[6]})})
-    reply = decode(ended, prefix, [PROMPTS[0]], Decoding(16))[0]
+    ended = replace(tiny, end_ids=frozenset({plain.token_ids[6]}))
+    reply = decode(ended, [PROMPTS[0]], Decoding(16), prefix=prefix)[0]
     assert reply.finished == "stop"
     assert reply.token_ids == plain.token_ids[: plain.token_ids.index(plain.token_ids[6])]
 
 
-def test_finished_rows_are_reported_at_once_and_replies_keep_their_order(tiny: LanguageModel) -> None:
+def test_finished_rows_are_reported_at_once_and_replies_keep_their_order(
+    tiny: LanguageModel, prefix_of: PrefixOf
+) -> None:
     heard: dict[int, Generation] = {}
     prompts = [stream_of(600), [], *PROMPTS]
-    replies = decode(tiny, prefix_of(tiny, stream_of(50)), prompts, Decoding(6), 4, heard.__setitem__)
+    replies = decode(tiny, prompts, Decoding(6), 4, heard.__setitem__, prefix=prefix_of(stream_of(50)))
     assert [heard[index] for index in range(len(prompts))] == replies
     assert [reply.input_tokens for reply in replies] == [600, 0, *LENGTHS]
     assert next(iter(heard)) == 0
 
 
-def test_a_prompt_that_does_not_fit_is_a_row_with_its_error(tiny: LanguageModel) -> None:
-    prefix = prefix_of(tiny, stream_of(630))  # of 640
-    long, empty, close = decode(tiny, prefix, [stream_of(10), [], stream_of(7)], Decoding(16))
+def test_a_prompt_that_does_not_fit_is_a_row_with_its_error(tiny: LanguageModel, prefix_of: PrefixOf) -> None:
+    prefix = prefix_of(stream_of(630))  # of 640
+    long, empty, close = decode(tiny, [stream_of(10), [], stream_of(7)], Decoding(16), prefix=prefix)
     assert long.finished == empty.finished == "error"
     assert "10 tokens, but after a memory of 630" in str(long.error)
     assert empty.error == "the prompt has no tokens"
@@ -118,8 +119,8 @@ def test_a_prompt_that_does_not_fit_is_a_row_with_its_error(tiny: LanguageModel)
 
 
 def test_no_new_tokens_and_no_prompts(tiny: LanguageModel) -> None:
-    assert decode(tiny, None, [], Decoding(4)) == []
-    assert decode(tiny, None, [[5, 6]], Decoding(0)) == [Generation("", 2, 0, "length", ())]
+    assert decode(tiny, [], Decoding(4)) == []
+    assert decode(tiny, [[5, 6]], Decoding(0)) == [Generation("", 2, 0, "length", ())]
 
 
 def test_damaged_weights_are_told(tiny: LanguageModel) -> None:
@@ -131,13 +132,12 @@ def test_damaged_weights_are_told(tiny: LanguageModel) -> None:
 
 
 def test_a_real_model_replies_as_with_transformers() -> None:
-    model = load_language_model(SMOLLM2, None, "float32")
-    memories = FullMemoryModel(model, "en", window=64)
+    memories = load_memory_model(MemorySpec(model=SMOLLM2, window=64, dtype="float32"), "en")
     text = "A lambda expression makes an anonymous function. The pass statement does nothing. " * 2
     stream = [*memories.stream.opening, *memories.stream.section("file:///docs/lambda.rst", "Lambdas", text)]
     questions = ["What does a lambda expression make?", "What does pass do?"]
     replies = memories.generate(memories.memorize(stream), questions, Decoding(16))
-    other = reference(model.resolved.folder)
+    other = reference(memories.language_model.resolved.folder)  # type: ignore[attr-defined]
     for question, reply in zip(questions, replies, strict=True):
         expected = reference_reply(other, stream + memories.stream.suffix(question), 16)
         assert list(reply.token_ids) == expected

@@ -2,92 +2,217 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from memorag_pipeline.digests import file_digest
-from memorag_pipeline.errors import CorruptBlobError, MemoryMismatchError
+from memorag_pipeline.errors import CorruptBlobError, MemoragError, MemoryMismatchError
 from memorag_pipeline.memory import format as memory_format
-from memorag_pipeline.memory.format import read_header
-from memorag_pipeline.memory.full import FullMemoryModel
-from memorag_pipeline.memory.interface import Decoding
-from memorag_pipeline.memory.language_model import load_language_model
-from tests.memory.conftest import MakeFolder, stream_of
-from tests.memory.test_full import same_bits
+from memorag_pipeline.memory.codecs import CODECS
+from memorag_pipeline.memory.format import (
+    MemoryHeader,
+    MemoryOrigin,
+    StoredMemory,
+    open_memory,
+    read_header,
+    read_slots,
+    write_memory,
+)
+
+CPU = torch.device("cpu")
+LAYERS, HEADS, SIZE = 3, 2, 16
+ORIGIN = MemoryOrigin(
+    kind="beacon",
+    model="tiny",
+    model_digest="m",
+    tokenizer_digest="t",
+    window=32,
+    dtype="bfloat16",
+    ratios=(4, 8),
+    ratio_mix="step-random",
+    sink=1,
+    policy="",
+    beacon_digest="b",
+)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_what_is_opened_is_what_was_saved(dtype: str, tiny_folder: MakeFolder, tmp_path: Path) -> None:
-    model = FullMemoryModel(load_language_model(str(tiny_folder("llama")), None, dtype), "en", window=32)
-    memory = model.memorize(stream_of(75))
-    model.save(memory, tmp_path / "memory")
-    opened = model.open(tmp_path / "memory")
-    assert same_bits(opened, memory)
-    assert opened.window_digests == memory.window_digests
-    decoding = Decoding(4)
-    assert model.generate(opened, ["Why?"], decoding) == model.generate(memory, ["Why?"], decoding)
+def header_of(slots: int, codec: str) -> MemoryHeader:
+    return MemoryHeader(2, ORIGIN, 75, slots, (LAYERS, HEADS, SIZE), (4, 8, 4), ("one", "two"), codec)
 
 
-def test_equal_memories_give_equal_bytes(tiny_memory_model: FullMemoryModel, tmp_path: Path) -> None:
-    stream = stream_of(75)
-    for name in ("one", "two"):
-        tiny_memory_model.save(tiny_memory_model.memorize(stream), tmp_path / name)
+def layers_of(slots: int, seed: int, dtype: torch.dtype = torch.bfloat16) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.randn(slots, HEADS, SIZE, generator=generator).to(dtype) for _ in range(LAYERS))
+
+
+def write(path: Path, codec: str = "bfloat16", slots: int = 150, dtype: torch.dtype = torch.bfloat16) -> MemoryHeader:
+    header = header_of(slots, codec)
+    extra = {"layers.000.positions": torch.arange(slots, dtype=torch.int32), "gist_ids": torch.tensor([5, 7])}
+    token_ids = torch.arange(75, dtype=torch.int32)
+    write_memory(path, header, token_ids, layers_of(slots, 1, dtype), layers_of(slots, 2, dtype), extra)
+    return header
+
+
+def opened(path: Path, dtype: torch.dtype = torch.bfloat16) -> StoredMemory:
+    return open_memory(path, ORIGIN, CPU, dtype)
+
+
+def change(path: Path, values: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> None:
+    save_file(tensors or load_file(path), path, metadata={"memory": json.dumps(values)})
+
+
+def document(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="pt") as file:
+        values: dict[str, Any] = json.loads(file.metadata()["memory"])
+    return values
+
+
+@pytest.mark.parametrize("slots", [0, 1, 150])
+@pytest.mark.parametrize("codec", ["float32", "float16", "bfloat16"])
+def test_what_is_opened_is_what_was_written(codec: str, slots: int, tmp_path: Path) -> None:
+    dtype = getattr(torch, codec)
+    header = write(tmp_path / "memory", codec, slots, dtype)
+    memory = opened(tmp_path / "memory", dtype)
+    assert memory.header == header == read_header(tmp_path / "memory", ORIGIN)
+    assert torch.equal(memory.token_ids, torch.arange(75, dtype=torch.int32))
+    wanted = (*layers_of(slots, 1, dtype), *layers_of(slots, 2, dtype))
+    for found, tensor in zip((*memory.keys, *memory.values), wanted, strict=True):
+        assert found.dtype == dtype and torch.equal(found, tensor)
+    assert list(memory.extra) == ["gist_ids", "layers.000.positions"]
+    assert torch.equal(memory.extra["layers.000.positions"], torch.arange(slots, dtype=torch.int32))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("codec", CODECS)
+def test_slots_are_read_as_the_whole_is(codec: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    write(tmp_path / "memory", codec, 300)
+    memory = opened(tmp_path / "memory", dtype)
+    for start, end in ((0, 300), (0, 0), (7, 7), (300, 300), (130, 131), (64, 128), (127, 257), (290, 300)):
+        keys, values = read_slots(tmp_path / "memory", 2, start, end, dtype)
+        assert keys.dtype == values.dtype == dtype
+        assert torch.equal(keys, memory.keys[2][start:end])
+        assert torch.equal(values, memory.values[2][start:end])
+    for layer, start, end in ((3, 0, 1), (0, 0, 301), (0, 5, 4), (0, -1, 4)):
+        with pytest.raises(ValueError, match="no slots"):
+            read_slots(tmp_path / "memory", layer, start, end, dtype)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_equal_memories_give_equal_bytes(codec: str, tmp_path: Path) -> None:
+    header = write(tmp_path / "one", codec)
+    memory = opened(tmp_path / "one")
+    extra = dict(reversed(memory.extra.items()))
+    write_memory(tmp_path / "two", header, memory.token_ids, memory.keys, memory.values, extra)
     assert file_digest(tmp_path / "one") == file_digest(tmp_path / "two")
-    extended = tiny_memory_model.extend(tiny_memory_model.open(tmp_path / "one"), stream)
-    again = tiny_memory_model.truncate(extended, 64)
-    tiny_memory_model.save(tiny_memory_model.extend(again, stream[64:]), tmp_path / "two")
-    assert file_digest(tmp_path / "one") == file_digest(tmp_path / "two")
 
 
-def test_an_opened_memory_is_a_view_of_the_file(tiny_memory_model: FullMemoryModel, tmp_path: Path) -> None:
+def test_what_is_stored_as_wanted_is_a_view_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "memory"
-    tiny_memory_model.save(tiny_memory_model.memorize(stream_of(75)), path)
+    write(path)
     path.chmod(0o444)
-    opened = tiny_memory_model.open(path)
+    memory = opened(path)
     mapped = [
         line.split()[0].split("-") for line in Path("/proc/self/maps").read_text().splitlines() if str(path) in line
     ]
-    for tensor in (*opened.keys, *opened.values):
+    for tensor in (*memory.keys, *memory.values, memory.token_ids):
         assert any(int(low, 16) <= tensor.data_ptr() < int(high, 16) for low, high in mapped)
 
 
-def test_the_header_says_what_the_memory_is(tiny_memory_model: FullMemoryModel, tmp_path: Path) -> None:
-    memory = tiny_memory_model.memorize(stream_of(75))
-    tiny_memory_model.save(memory, tmp_path / "memory")
-    header = read_header(tmp_path / "memory")
-    assert header.origin == tiny_memory_model.origin
-    assert (header.tokens, header.slots, header.shape) == (75, 75, (3, 2, 16))
-    assert header.window_digests == memory.window_digests
+def test_tensors_that_the_header_does_not_describe_are_not_written(tmp_path: Path) -> None:
+    token_ids, keys, values = torch.arange(75), layers_of(9, 1), layers_of(9, 2)
+    for header in (header_of(8, "int8"), replace(header_of(9, "int8"), tokens=74)):
+        with pytest.raises(ValueError, match="not those that the header says"):
+            write_memory(tmp_path / "memory", header, token_ids, keys, values)
+    with pytest.raises(ValueError, match="not those that the header says"):
+        write_memory(tmp_path / "memory", header_of(9, "int8"), token_ids, keys[:2], values)
+    with pytest.raises(ValueError, match=r"layers.001.keys.scale"):
+        extra = {"layers.001.keys.scale": token_ids}
+        write_memory(tmp_path / "memory", header_of(9, "int8"), token_ids, keys, values, extra)
 
 
-@pytest.mark.parametrize("field", ["kind", "model_digest", "tokenizer_digest", "window", "ratio", "dtype"])
-def test_a_memory_of_another_origin_is_refused(field: str, tiny_memory_model: FullMemoryModel, tmp_path: Path) -> None:
-    tiny_memory_model.save(tiny_memory_model.memorize(stream_of(40)), tmp_path / "memory")
-    tiny_memory_model.origin = replace(tiny_memory_model.origin, **{field: "other"})  # type: ignore[arg-type]
-    with pytest.raises(MemoryMismatchError, match=f"{field} .* not other"):
-        tiny_memory_model.open(tmp_path / "memory")
+def test_a_value_that_is_not_finite_is_refused_with_its_layer(tmp_path: Path) -> None:
+    values = layers_of(9, 2)
+    values[1][3, 0, 5] = float("nan")
+    with pytest.raises(MemoragError, match=r"memory: values of layer 1: a value is NaN"):
+        write_memory(tmp_path / "memory", header_of(9, "bfloat16"), torch.arange(75), layers_of(9, 1), values)
 
 
-def test_another_format_is_refused(
-    tiny_memory_model: FullMemoryModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tiny_memory_model.save(tiny_memory_model.memorize(stream_of(40)), tmp_path / "memory")
+OTHERS = {"window": 64, "ratios": (4,), "sink": 0}
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(MemoryOrigin) if field.name != "model"])
+def test_a_memory_of_another_origin_is_refused(field: str, tmp_path: Path) -> None:
+    write(tmp_path / "memory")
+    other = replace(ORIGIN, model="renamed", **{field: OTHERS.get(field, "other")})
+    with pytest.raises(MemoryMismatchError, match=f"{field} .*, not .* as model renamed"):
+        open_memory(tmp_path / "memory", other, CPU, torch.bfloat16)
+    with pytest.raises(MemoryMismatchError):
+        read_header(tmp_path / "memory", other)
+    assert read_header(tmp_path / "memory", replace(ORIGIN, model="renamed")).origin == ORIGIN
+
+
+def test_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "memory")
     monkeypatch.setattr(memory_format, "FORMAT_VERSION", 99)
-    with pytest.raises(MemoryMismatchError, match="memory format 1, but this release reads format 99"):
-        tiny_memory_model.open(tmp_path / "memory")
+    with pytest.raises(MemoryMismatchError, match="memory format 2, but this release reads format 99"):
+        opened(tmp_path / "memory")
     save_file({"x": torch.zeros(1)}, tmp_path / "other")
     with pytest.raises(MemoryMismatchError, match="not a memory"):
-        tiny_memory_model.open(tmp_path / "other")
+        opened(tmp_path / "other")
 
 
-@pytest.mark.parametrize("size", [0, 5, 3000])
-def test_a_truncated_file_is_told(size: int, tiny_memory_model: FullMemoryModel, tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", [None, "origin"])
+def test_unknown_and_missing_keys_of_the_header_are_refused(part: str | None, tmp_path: Path) -> None:
+    write(tmp_path / "memory")
+    for lacks, adds in ((True, False), (False, True)):
+        values = document(tmp_path / "memory")
+        inner = values[part] if part else values
+        if lacks:
+            inner.pop("tokens" if part is None else "sink")
+        if adds:
+            inner["new"] = 1
+        change(tmp_path / "other", values, load_file(tmp_path / "memory"))
+        with pytest.raises(MemoryMismatchError, match=r"lacks or adds (tokens|sink|new); another release"):
+            opened(tmp_path / "other")
+
+
+def test_an_unknown_codec_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "memory")
+    change(tmp_path / "memory", document(tmp_path / "memory") | {"codec": "int2"})
+    with pytest.raises(MemoryMismatchError, match="codec is int2, but this release reads float32, float16"):
+        opened(tmp_path / "memory")
+
+
+@pytest.mark.parametrize("size", [0, 5, 3000, -1])
+def test_a_truncated_file_is_told(size: int, tmp_path: Path) -> None:
     path = tmp_path / "memory"
-    tiny_memory_model.save(tiny_memory_model.memorize(stream_of(40)), path)
+    write(path)
     path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(CorruptBlobError, match=r"not a complete memory file .* fetch it again, or memorize again"):
+        opened(path)
     with pytest.raises(CorruptBlobError, match="not a complete memory file"):
-        tiny_memory_model.open(path)
+        read_slots(path, 0, 0, 1, torch.bfloat16)
+
+
+@pytest.mark.parametrize("name", ["token_ids", "layers.002.keys", "layers.000.values.scale"])
+def test_a_missing_or_other_tensor_is_told(name: str, tmp_path: Path) -> None:
+    write(tmp_path / "memory", "int8")
+    whole, values = load_file(tmp_path / "memory"), document(tmp_path / "memory")
+    damaged: list[dict[str, Tensor]] = [
+        {other: tensor for other, tensor in whole.items() if other != name},
+        whole | {name: whole[name][:-1]},
+        whole | {name: whole[name].sum().to(whole[name].dtype)},
+        whole | {name: whole[name].double()},
+    ]
+    for tensors in damaged:
+        change(tmp_path / "other", values, tensors)
+        with pytest.raises(CorruptBlobError, match=f"not a complete memory file .*{name}.* memorize again"):
+            opened(tmp_path / "other")

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from memorag_pipeline.errors import MemoragError
-from memorag_pipeline.memory.full import FullMemoryModel
 from memorag_pipeline.memory.kinds import load_memory_model
 from memorag_pipeline.memory.language_model import LanguageModel, load_language_model
 from memorag_pipeline.spec import MemorySpec
@@ -45,6 +44,7 @@ def test_code_that_comes_with_a_model_is_not_run(tiny_folder: MakeFolder, tmp_pa
     config["auto_map"] = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Model: ...\nclass Config: ...\n")
-    model = FullMemoryModel(load_language_model(str(folder), None, "float32"), "en", window=32)
-    assert model.memorize(stream_of(3)).tokens == 3
+    for kind in ("full", "beacon"):
+        model = load_memory_model(MemorySpec(kind=kind, model=str(folder), window=32, dtype="float32"), "en")
+        assert model.memorize(stream_of(40)).tokens == 40
     assert not (tmp_path / "ran").exists()

@@ -1,4 +1,4 @@
-"""The stage memorize: resumed by unit, incremental by window, told in tokens."""
+"""The stage memorize: several shards at a time, resumed by unit, incremental by window, told in tokens."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import torch
 
 from memorag_pipeline import progress
 from memorag_pipeline.digests import value_digest
 from memorag_pipeline.errors import ContextLengthError
+from memorag_pipeline.memory.beacon.model import BeaconMemoryModel
 from memorag_pipeline.memory.format import read_header
 from memorag_pipeline.memory.kinds import load_memory_model
 from memorag_pipeline.memory.memorize import STAGE, memorize
@@ -30,10 +32,23 @@ TEXTS = {
 }
 
 
+MakePipeline = Callable[..., Pipeline]
+
+
 @pytest.fixture
-def pipeline(tmp_path: Path, tiny_folder: MakeFolder, make_spec: Callable[..., CorpusSpec]) -> Pipeline:
-    memory = {"kind": "full", "model": str(tiny_folder("llama")), "window": WINDOW, "dtype": "float32"}
-    return Pipeline(make_spec(tmp_path, memory=memory))
+def make_pipeline(tmp_path: Path, tiny_folder: MakeFolder, make_spec: Callable[..., CorpusSpec]) -> MakePipeline:
+    """A pipeline with small memories of kind full; keyword arguments change section memory."""
+
+    def make(**changes: Any) -> Pipeline:
+        memory = {"kind": "full", "model": str(tiny_folder("llama")), "window": WINDOW, "dtype": "float32"}
+        return Pipeline(make_spec(tmp_path, memory=memory | changes))
+
+    return make
+
+
+@pytest.fixture
+def pipeline(make_pipeline: MakePipeline) -> Pipeline:
+    return make_pipeline()
 
 
 def work_list(pipeline: Pipeline, shards: Sequence[Sequence[str]], texts: dict[str, str], parent: int | None) -> str:
@@ -108,6 +123,54 @@ def test_a_memory_holds_opening_and_sections(pipeline: Pipeline) -> None:
     assert result["seconds"] > 0
 
 
+@pytest.mark.parametrize("memory", [{}, {"kind": "beacon", "ratio": 4}], ids=str)
+def test_a_shard_is_the_same_alone_and_with_others(
+    make_pipeline: MakePipeline, memory: dict[str, Any], tmp_path: Path
+) -> None:
+    pipeline = make_pipeline(**memory)
+    batch = work_list(pipeline, [["a", "b"], ["c"]], TEXTS, None)
+    memorize(pipeline, batch)
+    model = load_memory_model(pipeline.spec.memory, "en")
+    for shard, outcome in outcomes(pipeline, batch).items():
+        opened = model.open(pipeline.store.blobs.open_file(outcome.blobs["memory"]))
+        alone = model.memorize(opened.token_ids.tolist())
+        assert alone.window_digests == opened.window_digests
+        for one, other in zip((*alone.keys, *alone.values), (*opened.keys, *opened.values), strict=True):
+            torch.testing.assert_close(one, other, msg=shard)
+
+
+def test_shards_are_read_together_within_bounds_and_recorded_one_by_one(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    extend_many = BeaconMemoryModel.extend_many
+
+    def spy(model: Any, memories: Sequence[Any], token_ids: Sequence[Any], *rest: Any) -> list[Any]:
+        read.append(len(memories))
+        if len(read) == fails_at:
+            raise KeyboardInterrupt
+        return extend_many(model, memories, token_ids, *rest)
+
+    monkeypatch.setattr(BeaconMemoryModel, "extend_many", spy)
+    monkeypatch.setattr("memorag_pipeline.memory.memorize._SHARDS_TOGETHER", 2)
+    texts = {str(number): f"Document {number}. " * 4 for number in range(5)}
+    batch = work_list(pipeline, [[name] for name in texts], texts, None)
+    fails_at = 2
+    with pytest.raises(KeyboardInterrupt):
+        memorize(pipeline, batch)
+    fails_at = 0
+    result = memorize(pipeline, batch)
+    assert read == [2, 2, 2, 1]
+    found = outcomes(pipeline, batch).values()
+    assert result["tokens"] == sum(outcome.counts["tokens"] for outcome in found)
+    assert all(outcome.seconds > 0 for outcome in found)
+
+    monkeypatch.setattr("memorag_pipeline.memory.memorize._TOKENS_TOGETHER", 1)
+    read.clear()
+    memorize(pipeline, work_list(pipeline, [["a"], ["b"], ["c"]], TEXTS, None))
+    assert read == [1, 1, 1]
+
+
 def test_finished_shards_are_not_read_again(pipeline: Pipeline) -> None:
     first = memorize(pipeline, work_list(pipeline, [["a"]], TEXTS, None))
     both = work_list(pipeline, [["a"], ["b"]], TEXTS, None)
@@ -117,7 +180,13 @@ def test_finished_shards_are_not_read_again(pipeline: Pipeline) -> None:
     assert (again["memorized_tokens"], again["reused_tokens"], again["seconds"]) == (0, second["tokens"], 0)
 
 
-def test_a_changed_shard_keeps_the_windows_before_its_change(pipeline: Pipeline, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "memory", [{}, {"kind": "beacon", "ratio": [2, 4]}, {"kind": "selected"}, {"kind": "gist"}], ids=str
+)
+def test_a_changed_shard_keeps_the_windows_before_its_change(
+    make_pipeline: MakePipeline, memory: dict[str, Any], tmp_path: Path
+) -> None:
+    pipeline = make_pipeline(**memory)
     old = work_list(pipeline, [["a", "b"]], TEXTS, None)
     memorize(pipeline, old)
     parent = publish(pipeline, outcomes(pipeline, old))
@@ -134,6 +203,20 @@ def test_a_changed_shard_keeps_the_windows_before_its_change(pipeline: Pipeline,
     stream = model.open(pipeline.store.blobs.open_file(outcome.blobs["memory"])).token_ids.tolist()
     model.save(model.memorize(stream), tmp_path / "at once")
     assert pipeline.store.blobs.put_file(tmp_path / "at once") == outcome.blobs["memory"]
+
+
+def test_windows_that_get_another_ratio_count_as_read(make_pipeline: MakePipeline) -> None:
+    pipeline = make_pipeline(kind="beacon", ratio=[2, 8], ratio_mix="adapt-1")
+    old = work_list(pipeline, [["a"]], TEXTS, None)
+    memorize(pipeline, old)
+    parent = publish(pipeline, outcomes(pipeline, old))
+    longer = TEXTS | {"a": TEXTS["a"] * 40}
+    new = work_list(pipeline, [["a"]], longer, parent)
+    result = memorize(pipeline, new)
+    ratios = [set(read_header(pipeline.store.blobs.open_file(o["a"].blobs["memory"])).window_ratios)
+              for o in (outcomes(pipeline, old), outcomes(pipeline, new))]  # fmt: skip
+    assert ratios == [{2}, {8}]
+    assert (result["memorized_tokens"], result["reused_tokens"]) == (result["tokens"], 0)
 
 
 def test_a_parent_of_another_window_or_with_a_damaged_memory_is_not_used(
@@ -177,7 +260,6 @@ def test_progress_is_told_in_tokens_that_the_model_reads(pipeline: Pipeline, mon
     result = memorize(pipeline, work_list(pipeline, [["a"], ["b"]], TEXTS, None))
     assert seen == [("tokens memorized", result["tokens"], "tokens")]
     assert sum(read) == result["tokens"]
-    assert max(read) == WINDOW
 
 
 def test_a_shard_longer_than_the_context_is_refused(pipeline: Pipeline) -> None:

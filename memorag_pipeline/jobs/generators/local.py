@@ -23,7 +23,7 @@ class LocalGenerator:
         if spec.model is None:
             raise ValueError("a generator needs a model; AnswerSettings fills in that of the memory")
         self._spec = spec
-        self._language_model = load_language_model(spec.model, spec.revision, spec.dtype)
+        self._language_model = load_language_model(spec.model, spec.revision, spec.dtype, spec.quantization)
 
     def count_tokens(self, text: str) -> int:
         """As the protocol says."""
@@ -40,7 +40,6 @@ class LocalGenerator:
         decoding = Decoding(spec.max_new_tokens, spec.temperature, spec.top_p, spec.repetition_penalty, spec.seed)
         generations = decode(
             self._language_model,
-            None,
             [self._token_ids(messages) for messages in conversations],
             decoding,
             spec.batch_size,

@@ -1,7 +1,7 @@
 """The prompts of the jobs, one YAML file for each language.
 
 In:  a language of the spec.
-Out: `Prompts`: texts for recall and chat messages for answers; `version` changes whenever a prompt does.
+Out: `Prompts`: texts to ask a memory, and chat messages for answers; `version` changes whenever a prompt does.
 Wrong: a language without a file is a bug, since the spec only accepts those that have one.
 """
 
@@ -23,17 +23,22 @@ Message = dict[str, str]  # {"role": "system" | "user", "content": …}, as chat
 
 @dataclass(frozen=True)
 class Prompts:
-    """Prompt texts of one language; `recall_texts` by clue kind."""
+    """Prompt texts of one language; `recall_texts` by clue kind, `memory` for an answer from a memory alone."""
 
     language: str
     version: str
     recall_texts: Mapping[str, str]
     system: str
     user: str
+    memory: str
 
     def recall(self, kind: str, question: str) -> str:
         """What is asked of a shard's memory to get clues of `kind`."""
         return Template(self.recall_texts[kind]).substitute(question=question)
+
+    def answer_from_memory(self, question: str) -> str:
+        """What is asked of a shard's memory to get an answer without any passage."""
+        return Template(self.memory).substitute(question=question)
 
     def answer(self, question: str, passages: Sequence[str]) -> list[Message]:
         """Chat messages that ask for an answer from `passages`, which stand fenced in the user turn."""
@@ -51,4 +56,5 @@ def load_prompts(language: str) -> Prompts:
         recall_texts=texts["recall"],
         system=texts["answer"]["system"],
         user=texts["answer"]["user"],
+        memory=texts["answer"]["memory"],
     )

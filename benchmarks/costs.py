@@ -1,0 +1,76 @@
+"""FLOPs and bytes that reading and writing take at least, from a model's configuration.
+
+A linear map takes 2 FLOPs for each weight and slot; attention 4 x heads x head size for each query and key it may see.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from memorag_pipeline.memory.beacon.windows import windows
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Weights of one layer's q and o, k and v, and MLP; numbers of a query and of a key, layers, size of the head."""
+
+    query_output: int
+    key_value: int
+    mlp: int
+    query: int
+    key: int
+    layers: int
+    head: int
+
+    @classmethod
+    def of(cls, config: Any) -> Costs:
+        """Of a decoder like Llama or Qwen2."""
+        hidden, heads = config.hidden_size, config.num_attention_heads
+        size = getattr(config, "head_dim", None) or hidden // heads
+        return cls(
+            query_output=2 * hidden * heads * size,
+            key_value=2 * hidden * config.num_key_value_heads * size,
+            mlp=3 * hidden * config.intermediate_size,
+            query=heads * size,
+            key=config.num_key_value_heads * size,
+            layers=config.num_hidden_layers,
+            head=hidden * config.vocab_size,
+        )
+
+    @property
+    def layer(self) -> int:
+        """Weights of one layer."""
+        return self.query_output + self.key_value + self.mlp
+
+    def prefill(self, tokens: int) -> float:
+        """FLOPs of a plain causal prefill without the head."""
+        return self.layers * (2 * self.layer * tokens + 4 * self.query * tokens * (tokens + 1) / 2)
+
+    def memorize(self, tokens: int, window: int, ratio: int, first: int = 0) -> float:
+        """FLOPs of a beacon memory, from window `first` on.
+
+        Of the last layer nothing but keys and values of the kept slots is used, and of the layer before it, besides all
+        keys and values, only what the kept slots attend to and become.
+        """
+        total = 0.0
+        for each in windows(window, 0, lambda _: ratio, tokens)[first:]:
+            slots, kept = each.slots, each.kept
+            pairs = slots * (slots + 1) / 2 + slots * each.position
+            seen = sum(slot + 1 + each.position for slot in kept)
+            total += (self.layers - 2) * (2 * self.layer * slots + 4 * self.query * pairs)
+            total += 2 * self.key_value * slots + 2 * (self.layer - self.key_value) * len(kept) + 4 * self.query * seen
+            total += 2 * self.key_value * len(kept)
+        return total
+
+    def token(self, slots: int, rows: int) -> float:
+        """FLOPs of one new token in each of `rows` rows over a memory of so many slots."""
+        return rows * (2 * (self.layers * self.layer + self.head) + self.layers * 4 * self.query * slots)
+
+    def token_bytes(self, slots: int, width: int) -> float:
+        """Bytes read for a step of any rows, in numbers of `width` bytes: the weights, and the memory once."""
+        return width * (self.layers * self.layer + self.head) + self.memory_bytes(slots, width)
+
+    def memory_bytes(self, slots: int, width: int) -> int:
+        """Bytes of the keys and values of so many slots."""
+        return 2 * self.layers * self.key * slots * width

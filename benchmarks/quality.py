@@ -1,0 +1,219 @@
+"""What a memory is worth: the share of the gap between no context and all of it that it closes.
+
+The figure of merit is the loss of the last 256 of a document's first 1,024 tokens (nats, mean of the 255 that have a
+token before them), given (a) nothing, (b) a memory of the 768 tokens before, (c) those tokens in full:
+
+    gap closed = (a - b) / (a - c), of means over documents
+
+and its standard error that of a ratio of means, from (a - b) - gap (a - c) of each document. Documents are those of
+../shared/data/train/text/train-006.jsonl.zst with 1,024 tokens or more, from the first; no adapter has seen them.
+
+A line of JSON holds the losses of all documents for one memory; with --append, what the file has for the same settings
+is not computed again. Run: python -m benchmarks.quality --append benchmarks/results/quality.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import pyarrow as pa
+import torch
+
+from benchmarks.figures import Report, records
+from benchmarks.subjects import ADAPTER, ADAPTER_SINK, ADAPTER_WINDOW, MODEL, Policy, beacon_model, load, selected_model
+from benchmarks.timing import device_name
+from memorag_pipeline.digests import file_digest
+from memorag_pipeline.memory.beacon.model import BeaconMemoryModel
+from memorag_pipeline.memory.language_model import LanguageModel
+from memorag_pipeline.memory.network import Network
+from memorag_pipeline.memory.prefix import NOTHING, SharedPrefix
+from memorag_pipeline.memory.rows import Rows
+
+TEXT = Path(__file__).parents[2] / "shared" / "data" / "train" / "text" / "train-006.jsonl.zst"
+TOKENS, ASKED = 1024, 256
+RATIOS = (4, 8, 16)
+POLICIES: tuple[Policy, ...] = get_args(Policy)
+KINDS = ("beacon", *POLICIES)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the last tokens are predicted from: `nothing`, `all`, or a memory, which may be stored in a codec before."""
+
+    kind: str
+    ratio: int = 0
+    sink: int = 0
+    codec: str = ""
+
+
+NO_CONTEXT, ALL = Given("nothing"), Given("all")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure what is not in the file, and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="python -m benchmarks.quality"
+    )
+    parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS), help="kinds, or policies of selected")
+    parser.add_argument("--ratios", nargs="+", type=int, default=list(RATIOS))
+    parser.add_argument("--documents", type=int, default=40)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--adapter", type=Path, default=ADAPTER)
+    parser.add_argument("--window", type=int, default=ADAPTER_WINDOW)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--append", type=Path, help="file of lines of JSON that is gone on with")
+    given = parser.parse_args(argv)
+    logging.getLogger("memorag_pipeline").setLevel(logging.ERROR)
+    torch.set_num_threads(given.threads)
+    kinds = [kind for kind in given.only if kind != "beacon" or _found(given.adapter, "adapter")]
+    if not _found(TEXT, "text") or not kinds:
+        return
+    settings = {
+        "model": MODEL,
+        "dtype": given.dtype,
+        "window": given.window,
+        "documents": given.documents,
+        "adapter": file_digest(given.adapter) if "beacon" in kinds else "",
+        "device": device_name(),
+    }
+    report = Report("quality", settings | {"threads": given.threads, "torch": torch.__version__}, given.append)
+    done = _done(given.append, settings)
+    model = load(MODEL, given.dtype)
+    texts = documents(model, given.documents)
+    print(f"{'memory':<44} {'loss':>7} {'gap closed':>17}", file=sys.stderr)
+    for subjects in [[NO_CONTEXT], [ALL], *_memories(kinds, given.ratios)]:
+        missing = [subject for subject in subjects if subject not in done]
+        started = time.perf_counter()
+        if missing:
+            with torch.inference_mode():
+                done |= losses(model, given, missing, texts)
+        for subject in subjects:
+            _print(subject, done)
+            if subject in missing:
+                report.write(
+                    {
+                        "benchmark": "quality",
+                        **asdict(subject),
+                        "loss": statistics.mean(done[subject]),
+                        **_gap(subject, done),
+                        "seconds": round(time.perf_counter() - started, 1),
+                        "losses": [round(loss, 5) for loss in done[subject]],
+                    }
+                )
+
+
+def documents(model: LanguageModel, count: int) -> list[list[int]]:
+    """The first tokens of so many documents that are long enough."""
+    found: list[list[int]] = []
+    with pa.input_stream(str(TEXT), compression="zstd") as file:
+        lines = file.read().splitlines()
+    for line in lines:
+        tokens = model.tokenizer.plain(json.loads(line)["text"])
+        if len(tokens) >= TOKENS:
+            found.append(tokens[:TOKENS])
+        if len(found) == count:
+            return found
+    raise ValueError(f"{TEXT}: {len(found)} documents have {TOKENS:,} tokens or more, fewer than {count}")
+
+
+def losses(
+    model: LanguageModel, settings: argparse.Namespace, subjects: Sequence[Given], texts: Sequence[Sequence[int]]
+) -> dict[Given, list[float]]:
+    """The loss of each text's last tokens, given what `subjects` say; they share kind, ratio and sink."""
+    kind = subjects[0].kind
+    if kind in (NO_CONTEXT.kind, ALL.kind):
+        begin = TOKENS - ASKED if kind == NO_CONTEXT.kind else 0
+        return {subjects[0]: [_loss(model.network, NOTHING, tokens[begin:]) for tokens in texts]}
+    ours = {subject.codec: _memory_model(model, settings, subject) for subject in subjects}
+    reader = next(iter(ours.values()))
+    found: dict[Given, list[float]] = {subject: [] for subject in subjects}
+    with tempfile.TemporaryDirectory() as folder:
+        for tokens in texts:
+            memory = reader.memorize(tokens[:-ASKED])
+            for subject in subjects:
+                asked, held = ours[subject.codec], memory
+                if subject.codec:
+                    path = Path(folder) / "memory.safetensors"
+                    asked.save(memory, path)
+                    held = asked.open(path)
+                found[subject].append(_loss(asked.network, asked.prefix(held), tokens[-ASKED:]))
+    return found
+
+
+def _loss(network: Network, prefix: SharedPrefix, token_ids: Sequence[int]) -> float:
+    """Mean loss of the last tokens of a row after `prefix`."""
+    rows = Rows(network, prefix, 1, prefix.row_slots(len(token_ids)))
+    return float(rows.losses(token_ids)[1 - ASKED :].mean())
+
+
+def _memory_model(model: LanguageModel, settings: argparse.Namespace, subject: Given) -> BeaconMemoryModel:
+    codec, window = subject.codec or None, settings.window
+    if subject.kind == "beacon":
+        return beacon_model(model, window, subject.ratio, subject.sink, settings.adapter, codec)
+    policy = next(policy for policy in POLICIES if policy == subject.kind)
+    return selected_model(model, window, subject.ratio, subject.sink, policy, codec)
+
+
+def _memories(kinds: Sequence[str], ratios: Sequence[int]) -> Iterator[list[Given]]:
+    """Memories to compare; those in one list are read once. The adapter was not trained without its sink."""
+    for kind in kinds:
+        for ratio in ratios:
+            yield [Given(kind, ratio, ADAPTER_SINK), Given(kind, ratio, ADAPTER_SINK, "int8")]
+            if kind != "beacon":
+                yield [Given(kind, ratio)]
+
+
+def _gap(subject: Given, done: dict[Given, list[float]]) -> dict[str, float | None]:
+    """Gap closed and its standard error."""
+    if subject in (NO_CONTEXT, ALL):
+        return {"gap_closed": None, "standard_error": None}
+    pairs = [
+        (without - held, without - full)
+        for without, held, full in zip(done[NO_CONTEXT], done[subject], done[ALL], strict=True)
+    ]
+    whole = statistics.mean(full for _, full in pairs)
+    gap = statistics.mean(held for held, _ in pairs) / whole
+    rest = [held - gap * full for held, full in pairs]
+    error = statistics.stdev(rest) / len(rest) ** 0.5 / whole if len(rest) > 1 else None
+    return {"gap_closed": gap, "standard_error": error}
+
+
+def _print(subject: Given, done: dict[Given, list[float]]) -> None:
+    name = subject.kind if subject.kind in ("nothing", "all", "beacon") else f"selected, {subject.kind}"
+    if subject.ratio:
+        name += f", ratio {subject.ratio}, sink {subject.sink}" + (f", {subject.codec}" if subject.codec else "")
+    gap = _gap(subject, done)
+    closed, error = gap["gap_closed"], gap["standard_error"]
+    shown = "" if closed is None else f"{closed:.1%}" + ("" if error is None else f" ± {error:.1%}")
+    print(f"{name:<44} {statistics.mean(done[subject]):>7.4f} {shown:>17}", file=sys.stderr, flush=True)
+
+
+def _done(path: Path | None, settings: dict[str, Any]) -> dict[Given, list[float]]:
+    """Losses that a file has for these settings; the adapter matters to beacons alone."""
+    found = {}
+    for record in records(path):
+        subject = Given(*(record[name] for name in ("kind", "ratio", "sink", "codec")))
+        same = all(record[name] == settings[name] for name in settings if name != "adapter")
+        if same and (subject.kind != "beacon" or record["adapter"] == settings["adapter"]):
+            found[subject] = list(record["losses"])
+    return found
+
+
+def _found(path: Path, what: str) -> bool:
+    if not path.exists():
+        print(f"skipped: there is no {what} {path}", file=sys.stderr)
+    return path.exists()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""The form of a beacon memory, as a checkpoint or an adapter describes itself.
+
+In:  the beacon fields of a checkpoint's config.json, or the metadata of an adapter file.
+Out: a `BeaconConfig`.
+Wrong: modes that are not built (append placement, step-expansion, segmentation, overlapping windows, skipped tokens)
+       are refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from memorag_pipeline.errors import MemoryConfigError
+
+WINDOW, RATIO = 1024, 4
+
+
+@dataclass(frozen=True)
+class BeaconConfig:
+    """Window and sink in tokens, candidate ratios and how one is picked, projections that beacons have of their own.
+
+    `embed_init` names the special token (eos or bos) whose embedding an untrained beacon gets.
+    """
+
+    window: int = WINDOW
+    ratios: tuple[int, ...] = (RATIO,)
+    ratio_mix: str = "sequence"
+    sink: int = 0
+    projections: tuple[str, ...] = ("q", "k", "v")
+    embed_init: str = "eos"
+
+    @classmethod
+    def of(cls, described: Mapping[str, Any], where: str) -> BeaconConfig:
+        """From fields named beacon_*, as in config.json; a field that is not there gets the default.
+
+        Numbers and lists may be strings, as in an adapter's metadata. `where` names the file for messages.
+        """
+        fields = {
+            name.removeprefix("beacon_"): value for name, value in described.items() if name.startswith("beacon_")
+        }
+        _require_built(fields, where)
+        plain = cls()
+        config = cls(
+            window=_number(fields, "window", plain.window, where),
+            ratios=tuple(_listed(fields, "ratio", plain.ratios, where)),
+            ratio_mix=str(fields.get("ratio_mix", plain.ratio_mix)),
+            sink=_number(fields, "sink_size", plain.sink, where),
+            projections=tuple(_split(fields.get("param", plain.projections))),
+            embed_init=str(fields.get("embed_init", plain.embed_init)),
+        )
+        if config.window < 1 or config.sink < 0 or not config.ratios or min(config.ratios) < 0:
+            raise MemoryConfigError(
+                f"{where}: beacon_window {config.window}, beacon_sink_size {config.sink}, beacon_ratio"
+                f" {list(config.ratios)}: a window is of 1 token or more, a sink of 0 or more, and there are ratios of"
+                " 0 or more; correct the fields"
+            )
+        return config
+
+
+def _number(fields: Mapping[str, Any], name: str, default: int, where: str) -> int:
+    return next(iter(_listed(fields, name, (default,), where)))
+
+
+def _listed(fields: Mapping[str, Any], name: str, default: Sequence[int], where: str) -> list[int]:
+    try:
+        return [int(value) for value in _split(fields.get(name, default))]
+    except (TypeError, ValueError) as error:
+        raise MemoryConfigError(
+            f"{where}: beacon_{name} {fields[name]!r} is not made of whole numbers; correct it"
+        ) from error
+
+
+def _split(value: Any) -> Sequence[Any]:
+    if isinstance(value, str):
+        return value.replace(",", " ").split()
+    return value if isinstance(value, Sequence) else (value,)
+
+
+def _require_built(fields: Mapping[str, Any], where: str) -> None:
+    """Refuse modes that are not built. `parallel_window` only changes how the reference computes the same."""
+    window = _number(fields, "window", WINDOW, where)
+    refused = {
+        "pos": fields.get("pos", "interleave") != "interleave",
+        "attn": fields.get("attn", "full-coverage") != "full-coverage",
+        "stride": _number(fields, "stride", window, where) != window,
+        "skip_first": fields.get("skip_first") is not None,
+        "skip_last": fields.get("skip_last") is not None,
+    }
+    for name, is_refused in refused.items():
+        if is_refused:
+            raise MemoryConfigError(
+                f"{where}: beacon_{name} {fields[name]!r} is not supported: beacons are interleaved (beacon_pos"
+                " interleave), with full coverage (beacon_attn full-coverage), in windows that do not overlap"
+                " (beacon_stride as beacon_window), and no tokens are skipped; use a checkpoint of that mode"
+            )

@@ -1,0 +1,27 @@
+"""How many bytes activations may take when nobody says so.
+
+In:  a device.
+Out: a share of what is free there, so that the outputs and a neighbour find room too.
+Wrong: where free memory cannot be told, a fixed number is taken.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+_UNKNOWN = 2**30
+# Larger passes gain nothing on a CPU: the matrices are large enough, and small ones stay nearer to the caches.
+_CPU_MOST = 2**29
+
+
+def activation_budget(device: torch.device) -> int:
+    """Bytes for the activations of one pass."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] // 2
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return _UNKNOWN
+    return min(free // 4, _CPU_MOST)

@@ -1,0 +1,177 @@
+"""A decoder's layers, run over packed slots, raw tokens and beacons each through their own projections.
+
+In:  slots of any streams end to end, and an `AttentionState` that knows what each may see.
+Out: hidden states [slots, hidden] after the last layer, and logits of those that are asked for.
+Wrong: what the model's own modules raise.
+
+The weights are those of transformers' own classes (Llama, Mistral, Qwen2, Qwen3); only the loop over the layers is
+ours, because the attention needs more than they pass on, and because many slots need less than a whole layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from memorag_pipeline.memory.beacon.parameters import BeaconParameters
+from memorag_pipeline.memory.rotation import Rotation
+
+
+class AttentionState(Protocol):
+    """What the slots of a pass may see, and where their keys and values go.
+
+    Queries are [queries, heads, d], keys and values [slots, key/value heads, d], none of them rotated.
+    """
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attention output [queries, heads, d] in the query's dtype."""
+
+
+@dataclass(frozen=True, eq=False)
+class Slots:
+    """Which of `count` packed slots are raw and which are beacons; `beacons` is None when none is."""
+
+    count: int
+    raw: Tensor | None = None
+    beacons: Tensor | None = None
+
+    @classmethod
+    def of(cls, is_beacon: Sequence[bool], device: torch.device) -> Slots:
+        """From a flag for each slot."""
+        flags = torch.tensor(is_beacon, dtype=torch.bool)
+        if not bool(flags.any()):
+            return cls(len(flags))
+        return cls(len(flags), (~flags).nonzero()[:, 0].to(device), flags.nonzero()[:, 0].to(device))
+
+    def some(self, index: Tensor) -> Slots:
+        """The slots at `index` only."""
+        if self.beacons is None:
+            return Slots(len(index))
+        flags = torch.zeros(self.count, dtype=torch.bool, device=index.device)
+        flags[self.beacons] = True
+        return Slots.of(flags[index].tolist(), index.device)
+
+
+class Network:
+    """The layers of a decoder, with beacon parameters or without."""
+
+    def __init__(self, model: Any, beacons: BeaconParameters | None = None) -> None:
+        decoder = model.get_decoder()
+        self.embeddings, self.norm, self.head = decoder.embed_tokens, decoder.norm, model.get_output_embeddings()
+        self.beacons = beacons
+        self.rotation = Rotation(decoder)
+        self.layers = [
+            _Layer(layer, dict(beacons.layers[number].named_children()) if beacons is not None else {})
+            for number, layer in enumerate(decoder.layers)
+        ]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of hidden states, keys and values."""
+        dtype: torch.dtype = self.embeddings.weight.dtype
+        return dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where slots are computed."""
+        device: torch.device = self.embeddings.weight.device
+        return device
+
+    def embed(self, token_ids: Tensor, slots: Slots) -> Tensor:
+        """Inputs of the first layer [slots, hidden]; token_ids int64 [slots], those of beacons are not read."""
+        hidden: Tensor = self.embeddings(token_ids)
+        if slots.beacons is not None and self.beacons is not None:
+            hidden = hidden.index_copy(0, slots.beacons, self.beacons.inputs(len(slots.beacons), hidden.dtype))
+        return hidden
+
+    def run(self, hidden: Tensor, slots: Slots, state: AttentionState) -> Tensor:
+        """All slots through all layers."""
+        for number, layer in enumerate(self.layers):
+            hidden = layer.run(number, hidden, slots, state)
+        return hidden
+
+    def run_for_memory(self, hidden: Tensor, slots: Slots, kept: Tensor, state: AttentionState) -> None:
+        """All slots as far as the keys and values of those at `kept` (int64, ascending) depend on them.
+
+        In the last layer just the projections of the kept slots are computed, in the layer before it only kept slots
+        are attended for and go through the MLP.
+        """
+        last = len(self.layers) - 1
+        for number, layer in enumerate(self.layers[:last]):
+            hidden = layer.run(number, hidden, slots, state, kept if number == last - 1 else None)
+        if not last:
+            hidden = hidden[kept]
+        layer, slots = self.layers[last], slots.some(kept)
+        _, key, value = layer.project(layer.before(hidden), slots, query=False)
+        state.attend(last, hidden.new_empty(0, layer.heads, layer.size), key, value)
+
+    def run_for_attention(self, hidden: Tensor, slots: Slots, state: AttentionState) -> None:
+        """All slots up to the last layer's attention, whose output nobody reads."""
+        last = len(self.layers) - 1
+        for number, layer in enumerate(self.layers[:last]):
+            hidden = layer.run(number, hidden, slots, state)
+        layer = self.layers[last]
+        state.attend(last, *layer.project(layer.before(hidden), slots))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits of the next token, float32 [slots, vocabulary]."""
+        logits: Tensor = self.head(self.norm(hidden)).float()
+        return logits
+
+
+class _Layer:
+    """One decoder layer and its beacon projections."""
+
+    def __init__(self, layer: Any, beacons: dict[str, nn.Module]) -> None:
+        attention = layer.self_attn
+        self.before, self.after, self.mlp = layer.input_layernorm, layer.post_attention_layernorm, layer.mlp
+        self.size: int = attention.head_dim
+        self.heads: int = attention.config.num_attention_heads
+        self.kv_heads: int = attention.config.num_key_value_heads
+        self.plain = {name: getattr(attention, f"{name}_proj") for name in "qkvo"}
+        self.beacon = beacons
+        # Qwen3 normalizes each head's query and key.
+        self.norms = {"q": getattr(attention, "q_norm", None), "k": getattr(attention, "k_norm", None)}
+
+    def run(
+        self, number: int, hidden: Tensor, slots: Slots, state: AttentionState, wanted: Tensor | None = None
+    ) -> Tensor:
+        """The layer's output for all slots, or for those at `wanted` only."""
+        normed = self.before(hidden)
+        if wanted is None:
+            query, key, value = self.project(normed, slots)
+        else:
+            _, key, value = self.project(normed, slots, query=False)
+            hidden, slots = hidden[wanted], slots.some(wanted)
+            query = self._heads("q", normed[wanted], slots)
+        attended = state.attend(number, query, key, value)
+        hidden = hidden + self._apply("o", attended.flatten(1), slots)
+        output: Tensor = hidden + self.mlp(self.after(hidden))
+        return output
+
+    def project(self, normed: Tensor, slots: Slots, query: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+        """Query (or nothing), key and value by head, of the normed inputs [slots, hidden]."""
+        queries = self._heads("q", normed, slots) if query else normed
+        return queries, self._heads("k", normed, slots), self._heads("v", normed, slots)
+
+    def _heads(self, name: str, normed: Tensor, slots: Slots) -> Tensor:
+        states = self._apply(name, normed, slots).unflatten(-1, (-1, self.size))
+        norm = self.norms.get(name)
+        normalized: Tensor = states if norm is None else norm(states)
+        return normalized
+
+    def _apply(self, name: str, inputs: Tensor, slots: Slots) -> Tensor:
+        """Beacons through the beacon projection where there is one, everything else through the plain one."""
+        plain, beacon = self.plain[name], self.beacon.get(name)
+        if beacon is None or slots.beacons is None or slots.raw is None:
+            result: Tensor = plain(inputs)
+            return result
+        ordinary = plain(inputs[slots.raw])
+        result = ordinary.new_empty(len(inputs), ordinary.shape[-1])
+        result[slots.raw] = ordinary
+        result[slots.beacons] = beacon(inputs[slots.beacons])
+        return result

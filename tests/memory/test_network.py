@@ -1,0 +1,122 @@
+"""The loop over the layers: rotation as in transformers, and gradients for what is trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+from memorag_pipeline.errors import MemoragError
+from memorag_pipeline.memory.full import FullMemoryModel
+from memorag_pipeline.memory.network import Network, Slots
+from memorag_pipeline.memory.rotation import Rotation, rotate
+from memorag_pipeline.memory.rows import Rows
+from tests.memory.conftest import TYPES, bare, random_beacons, small_model, small_stream
+
+SCALINGS: dict[str, dict[str, Any]] = {
+    "default": {"rope_type": "default", "rope_theta": 1e6},
+    "linear": {"rope_type": "linear", "rope_theta": 1e4, "factor": 3.0},
+    "yarn": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 64},
+    "llama3": {
+        "rope_type": "llama3",
+        "rope_theta": 1e4,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    },
+}
+
+
+class Causal:
+    """Slots attend to themselves and those before them, at positions 0, 1, 2, ..."""
+
+    def __init__(self, network: Network, count: int) -> None:
+        self.table = network.rotation.table(torch.arange(count), network.dtype)
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        states = (rotate(query, self.table), rotate(key, self.table), value)
+        query, key, value = (tensor.transpose(0, 1) for tensor in states)
+        return F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True).transpose(0, 1)
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_rotation_is_that_of_transformers(scaling: str) -> None:
+    plain = small_model(rope_parameters=SCALINGS[scaling])
+    decoder, positions = plain.get_decoder(), torch.tensor([0, 1, 5, 63, 64, 700, 3000])
+    states = torch.randn(7, 4, 16)
+    rotation = Rotation(decoder)
+    found = rotate(states, rotation.table(positions, torch.float32))
+    expected, _ = apply_rotary_pos_emb(
+        *[states.transpose(0, 1)[None]] * 2, *decoder.rotary_emb(states, positions[None])
+    )
+    torch.testing.assert_close(found, expected[0].transpose(0, 1), atol=1e-5, rtol=0)
+    distance = torch.tensor([0, 3, -5, 9, -64, 100, -2000])
+    moved = rotate(states, rotation.table(positions + distance, torch.float32))
+    torch.testing.assert_close(rotation.move(found, distance), moved, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_logits_with_a_scaled_rotation_are_those_of_transformers(scaling: str) -> None:
+    plain = small_model(rope_parameters=SCALINGS[scaling])
+    model = bare(plain, None, FullMemoryModel, ratios=(0,))
+    stream, question = small_stream(100), small_stream(10, 1)
+    prefix = model.prefix(model.memorize(stream))
+    with torch.inference_mode():
+        logits = Rows(model.network, prefix, 1, 20).add([question])
+        expected = plain(torch.tensor([stream + question])).logits[0, -1:]
+    torch.testing.assert_close(logits, expected, atol=5e-5, rtol=0)
+
+
+def test_a_rotation_that_changes_with_the_length_is_refused() -> None:
+    plain = small_model(rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0})
+    with pytest.raises(MemoragError, match=r"rope scaling 'dynamic' changes .* to yarn, linear or llama3"):
+        Network(plain)
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_without_beacons_the_layers_are_those_of_transformers(model_type: str) -> None:
+    plain, stream = small_model(model_type), torch.tensor(small_stream(50))
+    network = Network(plain)
+    with torch.inference_mode():
+        slots = Slots(50)
+        logits = network.logits(network.run(network.embed(stream, slots), slots, Causal(network, 50)))
+        torch.testing.assert_close(logits, plain(stream[None]).logits[0], atol=5e-5, rtol=0)
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_gradients_reach_every_beacon_parameter(model_type: str) -> None:
+    plain = small_model(model_type)
+    beacons = random_beacons(plain, "qkvo").requires_grad_()
+    network = Network(plain, beacons)
+    flags = [number % 5 == 4 for number in range(50)]
+    slots, stream = Slots.of(flags, torch.device("cpu")), torch.tensor(small_stream(50))
+
+    def loss() -> Tensor:
+        hidden = network.run(network.embed(stream, slots), slots, Causal(network, 50))
+        return F.cross_entropy(network.logits(hidden[slots.raw][:-1]), stream[slots.raw][1:])
+
+    loss().backward()
+    gradients = dict[str, Tensor]()
+    for name, parameter in beacons.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.isfinite().all()), name
+        # What a beacon asks for in the last layer, and what comes of it, is nobody's input.
+        unused = name.startswith(("layers.2.q.", "layers.2.o."))
+        assert bool(parameter.grad.abs().max() > 1e-7) != unused, name
+        gradients[name] = parameter.grad
+    assert all(parameter.grad is None for parameter in plain.parameters())
+    with torch.no_grad():
+        for name in ("embedding", "layers.0.q.weight", "layers.2.k.weight", "layers.1.o.weight"):
+            parameter, step = beacons.get_parameter(name), torch.randn(gradients[name].shape) * 3e-3
+            parameter += step
+            after = loss()
+            parameter -= 2 * step
+            before = loss()
+            parameter += step
+            change = 2 * (gradients[name] * step).sum()
+            assert torch.isclose(after - before, change, atol=2e-4, rtol=0.05), name
