@@ -16,8 +16,8 @@
 All ratios are measured to baseline. FLOPs and bytes are those of `costs`. A bound by FLOPs is what the ratio would be
 if both sides computed at the same speed; one "at peak" is the roofline of `Machine`, the best that the device was seen
 to do, over the baseline as measured. Beacons are untrained unless the row is about quality; memories that are only
-asked or stored hold random numbers. Prompts count as time, not as tokens. Targets stand for the default model on two
-CPU cores, and only where the sizes are those that they were set for.
+asked or stored hold random numbers. Prompts count as time, not as tokens. Targets were set for the default model
+and sizes on two CPU cores.
 
 Run on an idle machine, all rows or some: python -m benchmarks.memory --only together --dtype bfloat16
 """

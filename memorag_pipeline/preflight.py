@@ -41,7 +41,7 @@ def check_models(spec: CorpusSpec, file: str) -> list[SpecProblem]:
     memory = _decoder(problems, file, "memory.model", spec.memory.model, spec.memory.revision)
     form = _form(problems, file, spec.memory, memory) if memory is not None else None
     if memory is not None and form is not None:
-        problems += _check_form(spec.memory, file, form)
+        problems += _check_form(file, form)
         problems += _check_shards(spec, file, context_length(memory), form)
     model, generator = spec.generation.model, memory
     if model is not None:
@@ -64,14 +64,10 @@ def _form(problems: list[SpecProblem], file: str, memory: MemorySpec, config: Ma
         except (NotFoundError, CorruptBlobError, MemoryConfigError) as error:
             problems.append(SpecProblem(file, key, "", str(error)))
             return None
-        except ValueError as error:
-            fix = "give a checkpoint or an adapter whose fields beacon_* can be read"
-            problems.append(SpecProblem(file, key, name, f"has a field beacon_* that is no number: {error}", fix))
-            return None
     return dataclasses.replace(
         found,
         window=memory.window or found.window,
-        ratios=memory.ratios or found.ratios,
+        ratios=memory.ratios or found.usual_ratios,
         sink=found.sink if memory.sink is None else memory.sink,
     )
 
@@ -82,15 +78,11 @@ def _adapter_config(uri: str) -> dict[str, str]:
     return metadata
 
 
-def _check_form(memory: MemorySpec, file: str, form: BeaconConfig) -> Iterator[SpecProblem]:
+def _check_form(file: str, form: BeaconConfig) -> Iterator[SpecProblem]:
     """What of the spec does not fit to what was trained; what is in the spec fits together."""
     ratios = ", ".join(map(str, form.ratios))
     if problem := spec_rules.ratios_fit_window(form.ratios, form.window):
-        if memory.ratios:
-            yield SpecProblem(file, "memory.ratio", ratios, problem, "use divisors of the window")
-        else:
-            problem, fix = f"is divided by none of the ratios that were trained ({ratios})", "use a multiple of one"
-            yield SpecProblem(file, "memory.window", str(form.window), problem, fix)
+        yield SpecProblem(file, "memory.ratio", ratios, problem, "use divisors of the window")
     if problem := spec_rules.sink_fits_window(form.sink, form.window):
         yield SpecProblem(file, "memory.sink", str(form.sink), problem, "make it smaller, or the window larger")
 

@@ -145,7 +145,8 @@ class MemorySpec(Section):
     )
     ratio: Ratios | None = Field(
         default=None,
-        description="Raw tokens per memory slot, or several to pick from; 0 keeps all. Default: as trained, else 4.",
+        description="Raw tokens per memory slot, or several to pick from; 0 keeps all. Default: as trained (4, if that"
+        " is one of several).",
     )
     ratio_mix: RatioMix = Field(
         default="sequence",

@@ -74,8 +74,8 @@ def _beacon(spec: MemorySpec, language_model: LanguageModel, stream: StreamForma
     found = BeaconConfig.of(described, spec.adapter or f"model {resolved.name}")
     form = BeaconConfig(
         window=spec.window or found.window,
-        ratios=spec.ratios or found.ratios,
-        ratio_mix=spec.ratio_mix if spec.ratios else found.ratio_mix,
+        ratios=spec.ratios or found.usual_ratios,
+        ratio_mix=spec.ratio_mix,
         sink=found.sink if spec.sink is None else spec.sink,
     )
     beacons = load_beacon_parameters(

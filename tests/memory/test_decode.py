@@ -136,9 +136,9 @@ def test_a_real_model_replies_as_with_transformers() -> None:
     text = "A lambda expression makes an anonymous function. The pass statement does nothing. " * 2
     stream = [*memories.stream.opening, *memories.stream.section("file:///docs/lambda.rst", "Lambdas", text)]
     questions = ["What does a lambda expression make?", "What does pass do?"]
-    replies = memories.generate(memories.memorize(stream), questions, Decoding(16))
+    replies = memories.generate(memories.memorize(stream), questions, Decoding(10))
     other = reference(memories.language_model.resolved.folder)  # type: ignore[attr-defined]
     for question, reply in zip(questions, replies, strict=True):
-        expected = reference_reply(other, stream + memories.stream.suffix(question), 16)
+        expected = reference_reply(other, stream + memories.stream.suffix(question), 10)
         assert list(reply.token_ids) == expected
     assert "function" in replies[0].text

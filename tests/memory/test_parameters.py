@@ -178,6 +178,11 @@ def test_an_incomplete_adapter_is_refused(
         load(plain, save_adapter(changes, base_digest="base"))
 
 
+def test_of_several_trained_ratios_memorag_s_is_usual() -> None:
+    for trained, usual in (([2, 4, 8], 4), ([8, 16], 8), ([16], 16)):
+        assert BeaconConfig.of({"beacon_ratio": trained}, "config.json").usual_ratios == (usual,)
+
+
 def test_a_file_that_is_no_adapter_is_refused(plain: PreTrainedModel, save_adapter: SaveAdapter) -> None:
     adapter = save_adapter(base_digest="base")
     save_file({"model.embed_tokens.weight": torch.zeros(2)}, adapter, metadata={"base_digest": "base"})
@@ -255,10 +260,9 @@ def test_code_of_a_checkpoint_is_not_run(beacon_folder: MakeFolder, make_model: 
 def test_a_checkpoint_says_its_own_form(beacon_folder: MakeFolder, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(beacon_folder("llama"), folder)
-    change_config(folder, beacon_window=64, beacon_stride=64, beacon_ratio=[2, 8], beacon_ratio_mix="step-random",
-                  beacon_sink_size=3)  # fmt: skip
+    change_config(folder, beacon_window=64, beacon_stride=64, beacon_ratio=[2, 8], beacon_sink_size=3)
     origin = memory_model(folder).origin
-    assert (origin.window, origin.ratios, origin.ratio_mix, origin.sink) == (64, (2, 8), "step-random", 3)
+    assert (origin.window, origin.ratios, origin.ratio_mix, origin.sink) == (64, (2,), "", 3)
     origin = memory_model(folder, window=32, ratio=4, sink=0).origin
     assert (origin.window, origin.ratios, origin.ratio_mix, origin.sink) == (32, (4,), "", 0)
     change_config(folder, beacon_pos="append")

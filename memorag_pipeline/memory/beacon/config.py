@@ -58,6 +58,11 @@ class BeaconConfig:
             )
         return config
 
+    @property
+    def usual_ratios(self) -> tuple[int, ...]:
+        """What is read with when nobody says: the trained ratio; of several that which MemoRAG takes, or the first."""
+        return self.ratios if len(self.ratios) == 1 else (RATIO if RATIO in self.ratios else self.ratios[0],)
+
 
 def _number(fields: Mapping[str, Any], name: str, default: int, where: str) -> int:
     return next(iter(_listed(fields, name, (default,), where)))

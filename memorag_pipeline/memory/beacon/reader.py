@@ -76,13 +76,16 @@ def read(
 
 
 def bytes_per_slot(network: Network) -> int:
-    """Bytes of activations that a slot needs at the widest place of a layer, somewhat more than less."""
+    """Bytes that a slot needs for its activations at the widest place of a layer, somewhat more than less.
+
+    On a CPU twice what is alive at a time: the C library keeps freed blocks of other sizes.
+    """
     layer, weight = network.layers[0], network.embeddings.weight
     hidden, inner = int(weight.shape[1]), int(layer.mlp.down_proj.in_features)
     heads = (layer.heads + 2 * layer.kv_heads) * layer.size
     widest = max(4 * hidden + 3 * inner, 4 * hidden + 3 * heads + 4 * layer.heads * layer.size)
-    normalized = 2 * hidden * torch.float32.itemsize
-    return widest * weight.dtype.itemsize + normalized if weight.is_floating_point() else widest * 2 + normalized
+    alive = widest * int(weight.dtype.itemsize) + 2 * hidden * torch.float32.itemsize
+    return alive if weight.device.type == "cuda" else 2 * alive
 
 
 def _fitting(windows: Sequence[Window], slots: int) -> int:
