@@ -124,7 +124,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=THREADS)
     parser.add_argument("--append", type=Path, help="file that the lines of JSON are appended to")
     given = parser.parse_args(argv)
-    logging.getLogger("memorag_pipeline").setLevel(logging.ERROR)  # beacons are untrained on purpose
     torch.set_num_threads(given.threads)
     common = {
         "model": given.model,
@@ -450,4 +449,5 @@ def _difference(memory: BeaconMemory, state: State) -> float:
 
 
 if __name__ == "__main__":
+    logging.getLogger("memorag_pipeline").setLevel(logging.ERROR)  # that beacons are untrained is on purpose
     main()

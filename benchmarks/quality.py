@@ -73,7 +73,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--append", type=Path, help="file of lines of JSON that is gone on with")
     given = parser.parse_args(argv)
-    logging.getLogger("memorag_pipeline").setLevel(logging.ERROR)
     torch.set_num_threads(given.threads)
     kinds = [kind for kind in given.only if kind != "beacon" or _found(given.adapter, "adapter")]
     if not _found(TEXT, "text") or not kinds:
@@ -216,4 +215,5 @@ def _found(path: Path, what: str) -> bool:
 
 
 if __name__ == "__main__":
+    logging.getLogger("memorag_pipeline").setLevel(logging.ERROR)
     main()
