@@ -12,8 +12,8 @@ import os
 import torch
 
 _UNKNOWN = 2**30
-# Larger passes gain nothing on a CPU: the matrices are large enough, and small ones stay nearer to the caches.
-_CPU_MOST = 2**29
+# On a CPU larger passes lose: the matrices are large enough, and larger blocks are new pages from the system each time.
+_CPU_MOST = 192 * 2**20
 
 
 def activation_budget(device: torch.device) -> int:

@@ -159,13 +159,20 @@ class _Layer:
         attended = state.attend(number, query, key, value)
         del normed, query, key, value  # which makes room for the MLP
         hidden = hidden + self._apply("o", attended.flatten(1), slots)
-        output: Tensor = hidden + self.mlp(normalize(self.after, hidden))
-        return output
+        return hidden + self._mlp(normalize(self.after, hidden))
 
     def project(self, normed: Tensor, slots: Slots, query: bool = True) -> tuple[Tensor, Tensor, Tensor]:
         """Query (or nothing), key and value by head, of the normed inputs [slots, hidden]."""
         queries = self._heads("q", normed, slots) if query else normed
         return queries, self._heads("k", normed, slots), self._heads("v", normed, slots)
+
+    def _mlp(self, normed: Tensor) -> Tensor:
+        """The module's own computation, with one block of memory less where no gradient needs it."""
+        if torch.is_grad_enabled():
+            output: Tensor = self.mlp(normed)
+            return output
+        output = self.mlp.down_proj(self.mlp.act_fn(self.mlp.gate_proj(normed)).mul_(self.mlp.up_proj(normed)))
+        return output
 
     def _heads(self, name: str, normed: Tensor, slots: Slots) -> Tensor:
         states = self._apply(name, normed, slots).unflatten(-1, (-1, self.size))
