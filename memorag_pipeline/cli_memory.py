@@ -15,7 +15,7 @@ import typer
 from rich.markup import escape
 
 from memorag_pipeline.cli_screen import Json, Verbose, bytes_text, print_json, print_table, say, working
-from memorag_pipeline.cli_target import TargetArgument, VersionOption, store_of, version_of
+from memorag_pipeline.cli_target import TargetArgument, VersionOption, opened_version
 from memorag_pipeline.errors import QuestionError
 from memorag_pipeline.spec_values import ClueKind
 
@@ -66,10 +66,7 @@ def recall(
 ) -> None:
     """Show the clues that the memories of a version recall for questions."""
     with working(verbose):
-        from memorag_pipeline.version import Version
-
-        store = store_of(target)
-        opened = Version(store, version_of(store, version))
+        opened = opened_version(target, version)
         found = opened.recall(questions, (kind,) if kind else ())
     if json_output:
         print_json(found)

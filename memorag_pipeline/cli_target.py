@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from memorag_pipeline.pipeline import Pipeline
     from memorag_pipeline.spec_reader import Examined
     from memorag_pipeline.storage import CorpusStore
+    from memorag_pipeline.version import Version
 
 SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="Spec file of the corpus.")]
 TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help="Spec file, or root of a published corpus.")]
@@ -73,6 +74,14 @@ def store_of(target: str) -> CorpusStore:
 def is_spec_file(target: str) -> bool:
     """Whether TARGET is a spec file and not the root of a corpus."""
     return target.endswith((".yaml", ".yml"))
+
+
+def opened_version(target: str, version: str | None) -> Version:
+    """A version of TARGET, opened: what VERSION names, or the newest."""
+    from memorag_pipeline.version import Version
+
+    store = store_of(target)
+    return Version(store, version_of(store, version))
 
 
 def version_of(store: CorpusStore, version: str | None) -> int:

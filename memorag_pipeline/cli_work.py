@@ -20,8 +20,8 @@ from memorag_pipeline.cli_target import (
     TargetArgument,
     VersionOption,
     examine_spec,
+    opened_version,
     pipeline_of,
-    store_of,
     version_of,
 )
 from memorag_pipeline.errors import QuestionError, SpecError
@@ -117,10 +117,7 @@ def ask(
 ) -> None:
     """Answer one question from a version, with the evidence."""
     with working(verbose):
-        from memorag_pipeline.version import Version
-
-        store = store_of(target)
-        opened = Version(store, version_of(store, version))
+        opened = opened_version(target, version)
         (found,) = opened.answer([question], memory_only)
     if json_output:
         print_json(found)

@@ -7,7 +7,6 @@ Wrong: nothing is raised; a model that cannot be found is a problem like any oth
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
@@ -21,13 +20,12 @@ from memorag_pipeline.errors import (
     SpecProblem,
 )
 from memorag_pipeline.memory.beacon.config import BeaconConfig
+from memorag_pipeline.memory.stream import gist_tokens
 from memorag_pipeline.models import MODEL_TYPES, context_length, read_config, read_safetensors_header
 from memorag_pipeline.spec import CorpusSpec, MemorySpec
 
 # Room that a recall needs after the memory, besides the clues: the turns around it, the prompt and the question.
 PROMPT_TOKENS = 512
-# As kind gist has them: the share of a window's tokens that its summary has at most, but this many at least.
-GIST_SHARE, GIST_LEAST_TOKENS = 8, 32
 
 
 def check(spec: CorpusSpec, file: str) -> list[SpecProblem]:
@@ -64,12 +62,7 @@ def _form(problems: list[SpecProblem], file: str, memory: MemorySpec, config: Ma
         except (NotFoundError, CorruptBlobError, MemoryConfigError) as error:
             problems.append(SpecProblem(file, key, "", str(error)))
             return None
-    return dataclasses.replace(
-        found,
-        window=memory.window or found.window,
-        ratios=memory.ratios or found.usual_ratios,
-        sink=found.sink if memory.sink is None else memory.sink,
-    )
+    return found.over(memory)
 
 
 def _adapter_config(uri: str) -> dict[str, str]:
@@ -105,7 +98,7 @@ def _check_shards(spec: CorpusSpec, file: str, context: int, form: BeaconConfig)
 def _shard_room(kind: str, form: BeaconConfig, room: int) -> tuple[int, str]:
     """Tokens of a stream that fit where there is room for so many slots, and what they need besides."""
     if kind == "gist":
-        gist = max(GIST_LEAST_TOKENS, form.window // GIST_SHARE)
+        gist = gist_tokens(form.window)
         fits = form.window + gist <= room
         return room // gist * form.window if fits else 0, f", and {form.window} tokens take {gist} of a summary"
     # The least compression that can be picked; what is read at ratio 0 besides is told when it is read.

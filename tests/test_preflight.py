@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from memorag_pipeline.memory.gist import _LEAST_TOKENS, _SHARE
-from memorag_pipeline.preflight import GIST_LEAST_TOKENS, GIST_SHARE, check
+from memorag_pipeline.memory.stream import gist_tokens
+from memorag_pipeline.preflight import check
 from memorag_pipeline.spec import CorpusSpec
 
 SMOLLM2, MINILM = "package:smollm2-135m-instruct", "package:all-minilm-l6-v2"
@@ -77,7 +77,7 @@ def test_of_a_compressed_shard_the_slots_must_fit(
 
 @pytest.mark.parametrize(("window", "gist"), [(128, 32), (1024, 128)])
 def test_of_a_summarized_shard_the_summaries_must_fit(make_spec: MakeSpec, window: int, gist: int) -> None:
-    assert (_SHARE, _LEAST_TOKENS) == (GIST_SHARE, GIST_LEAST_TOKENS)
+    assert gist_tokens(window) == gist
     memory = {"model": SMOLLM2, "kind": "gist", "window": window}
     room = (8192 - 512) // gist * window
     assert problems(make_spec, memory=memory, sharding={"max_tokens": room}) == {}

@@ -23,11 +23,9 @@ from memorag_pipeline.memory.decode import decode
 from memorag_pipeline.memory.format import FORMAT_VERSION, MemoryHeader, open_memory, write_memory
 from memorag_pipeline.memory.full import FullMemoryModel
 from memorag_pipeline.memory.interface import Advance, Decoding, Generation, Memory, MemoryModel, OnFinished
+from memorag_pipeline.memory.stream import gist_tokens
 from memorag_pipeline.spec_values import Language
 
-# A summary has at most this share of its window's tokens.
-_SHARE = 8
-_LEAST_TOKENS = 32
 _SUMMARIZE = {
     "en": "Summarize the following part of a text in a few sentences. Keep names, numbers and dates.\n\n{text}",
     "zh": "请用几句话概括以下文字片段，保留其中的人名、数字和日期。\n\n{text}",  # noqa: RUF001
@@ -63,7 +61,7 @@ class GistMemoryModel(MemoryModel[GistMemory]):
     def __init__(self, full: FullMemoryModel, language: Language) -> None:
         self.full, self.language, self.stream, self.origin = full, language, full.stream, full.origin
         self.window = full.window
-        self.gist_tokens = max(_LEAST_TOKENS, self.window // _SHARE)
+        self.gist_tokens = gist_tokens(self.window)
 
     def empty(self) -> GistMemory:
         """The memory of an empty stream."""
@@ -96,8 +94,7 @@ class GistMemoryModel(MemoryModel[GistMemory]):
 
     def truncate(self, memory: GistMemory, tokens: int) -> GistMemory:
         """As the interface says."""
-        if tokens % self.window or tokens > memory.tokens:
-            raise ValueError(f"{tokens} is not a border of a window of {self.window} in {memory.tokens} tokens")
+        memory.require_border(tokens)
         stream, gists = memory.token_ids[:tokens], memory.gists[: tokens // self.window]
         return GistMemory(stream, self.window, gists, self._cut(memory.read, len(self._gist_stream(stream, gists))))
 

@@ -75,6 +75,11 @@ class Memory(ABC):
         """A digest for each full window, of its tokens and of all before."""
         return window_digests(self.token_ids, self.window)
 
+    def require_border(self, tokens: int) -> None:
+        """Raise ValueError unless the memory can be cut after so many tokens."""
+        if tokens % self.window or tokens > self.tokens:
+            raise ValueError(f"{tokens} is not a border of a window of {self.window} in {self.tokens} tokens")
+
 
 M = TypeVar("M", bound=Memory)
 

@@ -8,11 +8,17 @@ Wrong: what finding and loading the model and the adapter raises; a form that do
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from memorag_pipeline.memory.beacon.config import BeaconConfig
 from memorag_pipeline.memory.beacon.model import BeaconMemoryModel
-from memorag_pipeline.memory.beacon.parameters import BeaconSource, adapter_config, load_beacon_parameters
+from memorag_pipeline.memory.beacon.parameters import (
+    BeaconParameters,
+    BeaconSource,
+    adapter_config,
+    load_beacon_parameters,
+)
 from memorag_pipeline.memory.beacon.ratios import Ratios
 from memorag_pipeline.memory.format import MemoryOrigin
 from memorag_pipeline.memory.full import FullMemoryModel
@@ -26,9 +32,9 @@ from memorag_pipeline.models import ResolvedModel, resolve_file
 from memorag_pipeline.spec import MemorySpec
 from memorag_pipeline.spec_values import Language
 
-P = TypeVar("P", bound=FullMemoryModel)
+P = TypeVar("P", bound=BeaconMemoryModel)
 # Without a sink, models that were trained without one lose all that the other slots bring.
-_SELECTED_SINK = 1
+_SELECTED = BeaconConfig(sink=1)
 
 
 @functools.cache
@@ -39,32 +45,9 @@ def load_memory_model(spec: MemorySpec, language: Language) -> MemoryModel[Any]:
     if spec.kind == "beacon":
         return _beacon(spec, language_model, stream)
     if spec.kind == "selected":
-        ratios = spec.ratios or BeaconConfig.ratios
-        sink = _SELECTED_SINK if spec.sink is None else spec.sink
-        return _plain(SelectedMemoryModel, spec, language_model, stream, ratios, sink)
-    full = _plain(FullMemoryModel, spec, language_model, stream, (0,), 0)
+        return _made(SelectedMemoryModel, spec, language_model, stream, _SELECTED.over(spec))
+    full = _made(FullMemoryModel, spec, language_model, stream, replace(BeaconConfig().over(spec), ratios=(0,)))
     return GistMemoryModel(full, language) if spec.kind == "gist" else full
-
-
-def _plain(
-    model: type[P],
-    spec: MemorySpec,
-    language_model: LanguageModel,
-    stream: StreamFormat,
-    ratios: tuple[int, ...],
-    sink: int,
-) -> P:
-    """A memory model of raw slots only."""
-    form = BeaconConfig(window=spec.window or BeaconConfig.window, ratios=ratios, sink=sink)
-    return model(
-        language_model,
-        language_model.network,
-        stream,
-        _origin(spec, language_model.resolved, form),
-        Ratios(form.ratios, form.ratio_mix, form.window, language_model.context),
-        spec.codec,
-        _bytes(spec),
-    )
 
 
 def _beacon(spec: MemorySpec, language_model: LanguageModel, stream: StreamFormat) -> MemoryModel[Any]:
@@ -72,12 +55,6 @@ def _beacon(spec: MemorySpec, language_model: LanguageModel, stream: StreamForma
     adapter = resolve_file(spec.adapter) if spec.adapter is not None else None
     described = adapter_config(adapter) if adapter is not None else config.to_dict()
     found = BeaconConfig.of(described, spec.adapter or f"model {resolved.name}")
-    form = BeaconConfig(
-        window=spec.window or found.window,
-        ratios=spec.ratios or found.usual_ratios,
-        ratio_mix=spec.ratio_mix,
-        sink=found.sink if spec.sink is None else spec.sink,
-    )
     beacons = load_beacon_parameters(
         language_model.model,
         BeaconSource(
@@ -88,18 +65,29 @@ def _beacon(spec: MemorySpec, language_model: LanguageModel, stream: StreamForma
             embedding=getattr(config, f"{found.embed_init}_token_id"),
         ),
     )
-    return BeaconMemoryModel(
+    return _made(BeaconMemoryModel, spec, language_model, stream, found.over(spec), beacons)
+
+
+def _made(
+    model: type[P],
+    spec: MemorySpec,
+    language_model: LanguageModel,
+    stream: StreamFormat,
+    form: BeaconConfig,
+    beacons: BeaconParameters | None = None,
+) -> P:
+    return model(
         language_model,
-        Network(language_model.model, beacons),
+        language_model.network if beacons is None else Network(language_model.model, beacons),
         stream,
-        _origin(spec, resolved, form, beacons.digest),
+        _origin(spec, language_model.resolved, form, beacons.digest if beacons is not None else ""),
         Ratios(form.ratios, form.ratio_mix, form.window, language_model.context),
         spec.codec,
-        _bytes(spec),
+        spec.budget_mib * 2**20 if spec.budget_mib is not None else None,
     )
 
 
-def _origin(spec: MemorySpec, resolved: ResolvedModel, form: BeaconConfig, beacon_digest: str = "") -> MemoryOrigin:
+def _origin(spec: MemorySpec, resolved: ResolvedModel, form: BeaconConfig, beacon_digest: str) -> MemoryOrigin:
     return MemoryOrigin(
         kind=spec.kind,
         model=resolved.name,
@@ -114,7 +102,3 @@ def _origin(spec: MemorySpec, resolved: ResolvedModel, form: BeaconConfig, beaco
         beacon_digest=beacon_digest,
         quantization=spec.quantization or "",
     )
-
-
-def _bytes(spec: MemorySpec) -> int | None:
-    return spec.budget_mib * 2**20 if spec.budget_mib is not None else None

@@ -37,8 +37,7 @@ class _Row:
     """Where a row stands: `length` columns of its buffer are filled, those of its open window from `opened` on."""
 
     window: Window
-    shared: int  # slots of the prefix that it sees
-    in_shared_window: bool
+    shared: int  # slots of the prefix that it sees: all, or only the memory once its first window is closed
     length: int = 0
     opened: int = 0
     done: int = 0  # slots of the open window that are computed
@@ -46,7 +45,7 @@ class _Row:
     @classmethod
     def first(cls, prefix: SharedPrefix) -> _Row:
         """A row that has nothing of its own yet."""
-        return cls(prefix.window, prefix.slots, in_shared_window=True, done=prefix.slots - prefix.memory_slots)
+        return cls(prefix.window, prefix.slots, done=prefix.slots - prefix.memory_slots)
 
     @property
     def position(self) -> int:
@@ -195,8 +194,8 @@ class Rows:
         full = [number for number, row in enumerate(self.rows) if row.window.full]
         due = {number: list[int]() for number in full if self.rows[number].beacon_due}
         if due:
-            self._append(due)  # which closes them
-            full = [number for number, row in enumerate(self.rows) if row.window.full]
+            self._append(due)  # which closes all of them
+            return
         for number in full:
             self._close(number)
 
@@ -206,7 +205,7 @@ class Rows:
         window, kept = row.window, torch.tensor(row.window.kept, dtype=torch.int64)
         distance = (torch.arange(len(kept)) - kept).to(device)
         # Slots that all rows share lie in the prefix, the rest in the row's columns; their order does not matter.
-        shared_slots = prefix.slots - prefix.memory_slots if row.in_shared_window else 0
+        shared_slots = row.shared - prefix.memory_slots
         from_prefix = kept < shared_slots
         common = (kept[from_prefix] + prefix.memory_slots).to(device)
         own = (kept[~from_prefix] - shared_slots + row.opened).to(device)
@@ -220,8 +219,7 @@ class Rows:
                     found = self.network.rotation.move(found, distance)
                 buffer[layer, number, row.opened : end] = found
         following = window.next(prefix.ratio_of(window.index + 1))
-        shared_now = prefix.memory_slots if row.in_shared_window else row.shared
-        self.rows[number] = _Row(following, shared_now, in_shared_window=False, length=end, opened=end)
+        self.rows[number] = _Row(following, prefix.memory_slots, length=end, opened=end)
 
     def _table(self, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
         network = self.network

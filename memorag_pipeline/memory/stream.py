@@ -29,6 +29,11 @@ _DONE = {
 }
 
 
+def gist_tokens(window: int) -> int:
+    """Tokens that the summary of a window has at most, in memories of kind gist."""
+    return max(32, window // 8)
+
+
 def render_section(uri: str, title: str | None, text: str) -> str:
     """A section as it is memorized: a heading with the document's file name and title, then the text."""
     name = PurePosixPath(uri).name

@@ -9,10 +9,11 @@ Wrong: modes that are not built (append placement, step-expansion, segmentation,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from memorag_pipeline.errors import MemoryConfigError
+from memorag_pipeline.spec import MemorySpec
 
 WINDOW, RATIO = 1024, 4
 
@@ -57,6 +58,16 @@ class BeaconConfig:
                 " 0 or more; correct the fields"
             )
         return config
+
+    def over(self, spec: MemorySpec) -> BeaconConfig:
+        """This form, where a spec does not say otherwise."""
+        return replace(
+            self,
+            window=spec.window or self.window,
+            ratios=spec.ratios or self.usual_ratios,
+            ratio_mix=spec.ratio_mix,
+            sink=self.sink if spec.sink is None else spec.sink,
+        )
 
     @property
     def usual_ratios(self) -> tuple[int, ...]:

@@ -84,9 +84,7 @@ class BeaconMemoryModel(MemoryModel[BeaconMemory]):
 
     def empty(self) -> BeaconMemory:
         """The memory of an empty stream."""
-        keys, rotated, values, *positions = (buffer.unbind() for buffer in self._buffers(0))
-        token_ids = torch.empty(0, dtype=torch.int32)
-        return BeaconMemory(token_ids, self.window, keys, values, (), sum(positions, ()), list(rotated))
+        return self._memory(torch.empty(0, dtype=torch.int32), (), self._buffers(0))
 
     @torch.inference_mode()
     def extend_many(
@@ -99,17 +97,13 @@ class BeaconMemoryModel(MemoryModel[BeaconMemory]):
             found = self._windows(self.ratios.of(stream), len(stream))
             self._require_room(found, len(stream))
             kept = _same_full_windows(memory.windows, found)
-            slots = _slots(found)
-            buffers = self._buffers(slots)
+            buffers, known = self._buffers(_slots(found)), _slots(found[:kept])
             stored = (memory.keys, self.rotated(memory), memory.values, memory.positions)
             for buffer, of_layers in zip(buffers, stored, strict=False):
                 for target, layer in zip(buffer, of_layers, strict=True):
-                    target[: _slots(found[:kept])] = layer[: _slots(found[:kept])]
+                    target[:known] = layer[:known]
             readings.append(Reading(stream.long(), found, kept, *buffers))
-            keys, rotated, values, *positions = (buffer.unbind() for buffer in buffers)
-            extended.append(
-                BeaconMemory(stream, self.window, keys, values, tuple(found), sum(positions, ()), list(rotated))
-            )
+            extended.append(self._memory(stream, found, buffers))
         self._read(readings, advance)
         for memory in extended:
             _require_numbers(memory, self.origin.model)
@@ -117,8 +111,7 @@ class BeaconMemoryModel(MemoryModel[BeaconMemory]):
 
     def truncate(self, memory: BeaconMemory, tokens: int) -> BeaconMemory:
         """As the interface says."""
-        if tokens % self.window or tokens > memory.tokens:
-            raise ValueError(f"{tokens} is not a border of a window of {self.window} in {memory.tokens} tokens")
+        memory.require_border(tokens)
         left = memory.windows[: tokens // self.window]
         slots = _slots(left)
         keys, values, positions, rotated = (
@@ -188,6 +181,12 @@ class BeaconMemoryModel(MemoryModel[BeaconMemory]):
             prefix=self.prefix(memory),
             network=self.network,
         )
+
+    def _memory(self, token_ids: Tensor, found: Sequence[Window], buffers: Sequence[Tensor]) -> BeaconMemory:
+        """A memory over its buffers, which `_buffers` made."""
+        keys, rotated, values, *rest = (buffer.unbind() for buffer in buffers)
+        positions = rest[0] if rest else ()
+        return BeaconMemory(token_ids, self.window, keys, values, tuple(found), positions, list(rotated))
 
     def _windows(self, ratio_of: RatioOf, tokens: int) -> list[Window]:
         """The windows of a stream of so many tokens."""

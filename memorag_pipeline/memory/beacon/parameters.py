@@ -18,8 +18,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from memorag_pipeline.digests import file_digest
 from memorag_pipeline.errors import CorruptBlobError, MemoryMismatchError
+from memorag_pipeline.models import remembered_digest
 
 EMBEDDING = "model.beacon_embed_tokens.weight"
 PROJECTIONS = ("q", "k", "v", "o")
@@ -68,7 +68,7 @@ def load_beacon_parameters(model: Any, source: BeaconSource) -> BeaconParameters
     """The beacon parameters for `model`, a decoder of transformers."""
     if source.adapter is not None:
         _require_base(source.adapter, source.base_digest)
-        files, digest = [source.adapter], file_digest(source.adapter)
+        files, digest = [source.adapter], remembered_digest(source.adapter)
     else:
         files, digest = sorted(source.folder.glob("*.safetensors")), "checkpoint"
     found = _read(files)

@@ -11,7 +11,7 @@ order. (Design of Activation Beacon, arXiv 2401.03462, with beacons interleaved 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -93,4 +93,4 @@ def first_window(size: int, sink: int, ratio: int) -> Window:
 
 def with_tokens(window: Window, tokens: int) -> Window:
     """The window when it holds `tokens` raw tokens."""
-    return Window(window.size, window.index, window.ratio, window.counter, window.position, window.sink, tokens)
+    return replace(window, tokens=tokens)
