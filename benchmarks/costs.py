@@ -63,6 +63,17 @@ class Costs:
             total += 2 * self.key_value * len(kept)
         return total
 
+    def train(self, tokens: int, window: int, ratio: int, sink: int) -> float:
+        """FLOPs of a step on a sequence, all weights but the beacons' frozen: forward, and the gradients of inputs."""
+        last = -(-tokens // window) - 1
+        total = 2.0 * self.head * tokens
+        for each in windows(window, sink, lambda index: ratio if index < last else 0, tokens):
+            pairs = each.slots * (each.slots + 1) / 2 + each.slots * each.position
+            total += self.layers * (2 * self.layer * each.slots + 4 * self.query * pairs)
+            # Gradients of the beacons' own q, k and v.
+            total += self.layers * (self.query_output / 2 + self.key_value) * each.beacons
+        return 2 * total
+
     def token(self, slots: int, rows: int) -> float:
         """FLOPs of one new token in each of `rows` rows over a memory of so many slots."""
         return rows * (2 * (self.layers * self.layer + self.head) + self.layers * 4 * self.query * slots)

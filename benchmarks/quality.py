@@ -1,12 +1,9 @@
 """What a memory is worth: the share of the gap between no context and all of it that it closes.
 
-The figure of merit is the loss of the last 256 of a document's first 1,024 tokens (nats, mean of the 255 that have a
-token before them), given (a) nothing, (b) a memory of the 768 tokens before, (c) those tokens in full:
-
-    gap closed = (a - b) / (a - c), of means over documents
-
-and its standard error that of a ratio of means, from (a - b) - gap (a - c) of each document. Documents are those of
-../shared/data/train/text/train-006.jsonl.zst with 1,024 tokens or more, from the first; no adapter has seen them.
+The figure of merit is that of `memorag_pipeline.evaluation.gap`: the loss of the last 256 of a document's first 1,024
+tokens (nats, mean of the 255 that have a token before them), given nothing, a memory of the 768 tokens before, or those
+tokens in full. Documents are those of ../shared/data/train/text/train-006.jsonl.zst with 1,024 tokens or more, from the
+first; no adapter has seen them.
 
 A line of JSON holds the losses of all documents for one memory; with --append, what the file has for the same settings
 is not computed again. Run: python -m benchmarks.quality --append benchmarks/results/quality.jsonl
@@ -33,15 +30,13 @@ from benchmarks.figures import Report, records
 from benchmarks.subjects import ADAPTER, ADAPTER_SINK, ADAPTER_WINDOW, MODEL, Policy, beacon_model, load, selected_model
 from benchmarks.timing import device_name
 from memorag_pipeline.digests import file_digest
+from memorag_pipeline.evaluation.gap import ASKED, TOKENS, gap_closed, row_losses, with_all, without_context
 from memorag_pipeline.memory.beacon.model import BeaconMemoryModel
 from memorag_pipeline.memory.language_model import LanguageModel
-from memorag_pipeline.memory.network import Network
-from memorag_pipeline.memory.prefix import NOTHING, SharedPrefix
-from memorag_pipeline.memory.rows import Rows
 
 TEXT = Path(__file__).parents[2] / "shared" / "data" / "train" / "text" / "train-006.jsonl.zst"
-TOKENS, ASKED = 1024, 256
 RATIOS = (4, 8, 16)
+WITHOUT_SINK = 4  # the ratio at which it is shown what a sink is for
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 KINDS = ("beacon", *POLICIES)
 
@@ -131,8 +126,8 @@ def losses(
     """The loss of each text's last tokens, given what `subjects` say; they share kind, ratio and sink."""
     kind = subjects[0].kind
     if kind in (NO_CONTEXT.kind, ALL.kind):
-        begin = TOKENS - ASKED if kind == NO_CONTEXT.kind else 0
-        return {subjects[0]: [_loss(model.network, NOTHING, tokens[begin:]) for tokens in texts]}
+        given = without_context if kind == NO_CONTEXT.kind else with_all
+        return {subjects[0]: [float(found.mean()) for found in given(model, texts, ASKED)]}
     ours = {subject.codec: _memory_model(model, settings, subject) for subject in subjects}
     reader = next(iter(ours.values()))
     found: dict[Given, list[float]] = {subject: [] for subject in subjects}
@@ -145,14 +140,9 @@ def losses(
                     path = Path(folder) / "memory.safetensors"
                     asked.save(memory, path)
                     held = asked.open(path)
-                found[subject].append(_loss(asked.network, asked.prefix(held), tokens[-ASKED:]))
+                of_tokens = row_losses(asked.network, asked.prefix(held), tokens[-ASKED:], ASKED)
+                found[subject].append(float(of_tokens.mean()))
     return found
-
-
-def _loss(network: Network, prefix: SharedPrefix, token_ids: Sequence[int]) -> float:
-    """Mean loss of the last tokens of a row after `prefix`."""
-    rows = Rows(network, prefix, 1, prefix.row_slots(len(token_ids)))
-    return float(rows.losses(token_ids)[1 - ASKED :].mean())
 
 
 def _memory_model(model: LanguageModel, settings: argparse.Namespace, subject: Given) -> BeaconMemoryModel:
@@ -168,7 +158,7 @@ def _memories(kinds: Sequence[str], ratios: Sequence[int]) -> Iterator[list[Give
     for kind in kinds:
         for ratio in ratios:
             yield [Given(kind, ratio, ADAPTER_SINK), Given(kind, ratio, ADAPTER_SINK, "int8")]
-            if kind != "beacon":
+            if kind != "beacon" and ratio == WITHOUT_SINK:
                 yield [Given(kind, ratio)]
 
 
@@ -176,15 +166,8 @@ def _gap(subject: Given, done: dict[Given, list[float]]) -> dict[str, float | No
     """Gap closed and its standard error."""
     if subject in (NO_CONTEXT, ALL):
         return {"gap_closed": None, "standard_error": None}
-    pairs = [
-        (without - held, without - full)
-        for without, held, full in zip(done[NO_CONTEXT], done[subject], done[ALL], strict=True)
-    ]
-    whole = statistics.mean(full for _, full in pairs)
-    gap = statistics.mean(held for held, _ in pairs) / whole
-    rest = [held - gap * full for held, full in pairs]
-    error = statistics.stdev(rest) / len(rest) ** 0.5 / whole if len(rest) > 1 else None
-    return {"gap_closed": gap, "standard_error": error}
+    closed, error = gap_closed(done[NO_CONTEXT], done[subject], done[ALL])
+    return {"gap_closed": closed, "standard_error": error}
 
 
 def _print(subject: Given, done: dict[Given, list[float]]) -> None:
@@ -201,6 +184,8 @@ def _done(path: Path | None, settings: dict[str, Any]) -> dict[Given, list[float
     """Losses that a file has for these settings; the adapter matters to beacons alone."""
     found = {}
     for record in records(path):
+        if record["benchmark"] != "quality":
+            continue
         subject = Given(*(record[name] for name in ("kind", "ratio", "sink", "codec")))
         same = all(record[name] == settings[name] for name in settings if name != "adapter")
         if same and (subject.kind != "beacon" or record["adapter"] == settings["adapter"]):

@@ -16,8 +16,9 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config
 
 from benchmarks.straightforward import Slots, State, StraightforwardBeacon, untrained_beacon
+from memorag_pipeline.memory.beacon.config import BeaconConfig
 from memorag_pipeline.memory.beacon.model import BeaconMemory, BeaconMemoryModel
-from memorag_pipeline.memory.beacon.parameters import BeaconSource, load_beacon_parameters
+from memorag_pipeline.memory.beacon.parameters import BeaconSource, adapter_config, load_beacon_parameters
 from memorag_pipeline.memory.beacon.ratios import Ratios
 from memorag_pipeline.memory.beacon.windows import windows
 from memorag_pipeline.memory.chat import ChatTokenizer
@@ -104,7 +105,9 @@ def beacon_model(
 ) -> BeaconMemoryModel:
     """Kind `beacon`; without an adapter untrained, with projections of its own all the same."""
     resolved = model.resolved
-    parameters = load_beacon_parameters(model.model, BeaconSource(resolved.folder, resolved.digest, adapter))
+    copies = adapter is not None and BeaconConfig.of(adapter_config(adapter), str(adapter)).input == "copy"
+    source = BeaconSource(resolved.folder, resolved.digest, adapter, copies=copies)
+    parameters = load_beacon_parameters(model.model, source)
     return BeaconMemoryModel(
         model,
         Network(model.model, parameters),

@@ -18,16 +18,19 @@ Call = Callable[[], object]
 _SAMPLED_EVERY = 0.002  # seconds
 
 
-def in_turn(calls: Sequence[Call], runs: int, warm_up: Sequence[Call] | None = None) -> list[float]:
+def in_turn(
+    calls: Sequence[Call], runs: int, warm_up: Sequence[Call] | None = None, before: Call = lambda: None
+) -> list[float]:
     """Median seconds of each call. They run in turn, so that a busy neighbour meets all of them alike.
 
-    `warm_up` goes first; without it, one run of each call that is not counted.
+    `warm_up` goes first; without it, one run of each call that is not counted. `before` each call is not counted.
     """
     for call in calls if warm_up is None else warm_up:
         call()
     taken: list[list[float]] = [[] for _ in calls]
     for _ in range(runs):
         for call, seconds in zip(calls, taken, strict=True):
+            before()
             seconds.append(seconds_of(call))
     return [statistics.median(seconds) for seconds in taken]
 
@@ -41,9 +44,14 @@ def seconds_of(call: Call) -> float:
     return time.perf_counter() - started
 
 
+def give_back() -> None:
+    """Return freed memory to the system, as if the process had just begun."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+
+
 def peak_growth(call: Call) -> int:
     """Bytes by which memory in use grows at most during a call: allocated on the GPU, else resident in RAM."""
-    gc.collect()
     if torch.cuda.is_available():
         _synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -51,8 +59,7 @@ def peak_growth(call: Call) -> int:
         call()
         _synchronize()
         return torch.cuda.max_memory_allocated() - before
-    # What was freed but not given back would hide what is taken anew.
-    ctypes.CDLL(None).malloc_trim(0)
+    give_back()  # or what was freed would hide what is taken anew
     before, peak, done = _resident(), 0, threading.Event()
 
     def sample() -> None:

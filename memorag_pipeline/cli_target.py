@@ -16,6 +16,7 @@ from memorag_pipeline.errors import NotFoundError, SpecError, SpecProblem
 
 if TYPE_CHECKING:
     from memorag_pipeline.pipeline import Pipeline
+    from memorag_pipeline.spec import CorpusSpec
     from memorag_pipeline.spec_reader import Examined
     from memorag_pipeline.storage import CorpusStore
     from memorag_pipeline.version import Version
@@ -33,13 +34,14 @@ VersionOption = Annotated[
 _CHECKED = ("chunking", "sharding", "memory", "embedding", "index", "generation", "jobs")
 
 
-def examine_spec(path: Path) -> tuple[Examined | None, list[SpecProblem]]:
+def examine_spec(path: Path) -> tuple[Examined[CorpusSpec] | None, list[SpecProblem]]:
     """A spec file as far as it can be read, and all its problems, those with models and packages included."""
     from memorag_pipeline.preflight import check
+    from memorag_pipeline.spec import CorpusSpec
     from memorag_pipeline.spec_reader import examine
 
     try:
-        examined = examine(path)
+        examined = examine(path, CorpusSpec)
     except SpecError as error:
         return None, list(error.problems)
     problems = list(examined.problems)

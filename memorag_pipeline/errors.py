@@ -96,6 +96,10 @@ class WarehouseError(MemoragError):
     exit_code = 7
 
 
+class TrainingError(MemoragError):
+    """Training cannot begin or go on: no data, a loss that is no number. What was reached is in the last checkpoint."""
+
+
 class MissingDependencyError(MemoragError):
     """An optional package is needed for what was asked; the message names the extra to install."""
 

@@ -122,8 +122,11 @@ def read_config(
 def resolve_file(uri: str, storage_options: dict[str, Any] | None = None) -> Path:
     """A single file on this machine: a local path as it is, an object fetched once and anew when it changes.
 
-    `storage_options` are fsspec's, for an object-store URI. Raises NotFoundError.
+    ROOT@VERSION is the adapter of a version (number or channel) of the artifact at ROOT. `storage_options` are
+    fsspec's, for an object-store URI. Raises NotFoundError, CorruptBlobError.
     """
+    if "@" in uri.rpartition("/")[2] and not Path(uri).is_file():
+        return _adapter_of(uri, storage_options)
     if "://" in uri and not uri.startswith("file://"):
         return _fetched_file(uri, storage_options)
     path = Path(uri.removeprefix("file://")).expanduser()
@@ -138,6 +141,9 @@ def read_safetensors_header(uri: str, storage_options: dict[str, Any] | None = N
     Its metadata is under `__metadata__`. Raises NotFoundError, CorruptBlobError.
     """
     import fsspec
+
+    if "@" in uri.rpartition("/")[2]:
+        uri = str(resolve_file(uri, storage_options))
 
     try:
         with fsspec.open(uri if "://" in uri else str(Path(uri).expanduser()), "rb", **(storage_options or {})) as file:
@@ -266,6 +272,19 @@ def _fetched_folder(uri: str, storage_options: dict[str, Any] | None) -> Path:
             filesystem.get_file(path, str(folder / name))
 
     return _made_once(cache_folder() / "models" / f"{text_digest(uri)[:12]}-{identity[:12]}", download)
+
+
+def _adapter_of(uri: str, storage_options: dict[str, Any] | None) -> Path:
+    """The adapter file that a version of an artifact holds."""
+    from memorag_pipeline.storage import CorpusStore
+
+    root, _, version = uri.rpartition("@")
+    store = CorpusStore(root, storage_options)
+    number = int(version) if version.isdecimal() else store.channels.version(version)
+    blobs = store.versions.manifest(number).of_role("adapter")
+    if not blobs:
+        raise NotFoundError(f"{uri}: version {number} holds no adapter; give the root of an adapter that was trained")
+    return store.blobs.open_file(blobs[0].ref, f"adapter {uri}")
 
 
 def _fetched_file(uri: str, storage_options: dict[str, Any] | None) -> Path:

@@ -338,4 +338,4 @@ def read_spec(path: str | Path) -> CorpusSpec:
     """Read and check a spec file. Raises SpecError with all problems."""
     from memorag_pipeline.spec_reader import read
 
-    return read(Path(path))
+    return read(Path(path), CorpusSpec)

@@ -26,6 +26,11 @@ _PATH_KEYS = {
     ("memory", "adapter"),
     ("compute", "pod_template"),
     ("questions", "uri"),
+    ("data", "text"),
+    ("data", "instructions"),
+    ("data", "contexts"),
+    ("data", "corpus"),
+    ("", "begin_with"),
 }
 
 
@@ -62,7 +67,7 @@ def load(path: Path) -> SpecFile:
         raise SpecError([_not_yaml(path, error)]) from error
     if not isinstance(raw, dict):
         what = "is empty" if raw is None else f"is a {type(raw).__name__}, not a mapping of keys to values"
-        raise SpecError([SpecProblem(str(path), "", "", what, "start with `corpus: NAME`")])
+        raise SpecError([SpecProblem(str(path), "", "", what, "start with `corpus: NAME` or `adapter: NAME`")])
     file.values = _map_strings(raw, lambda key, text: _put_in_variables(file, key, text))
     _resolve_paths(file.values, path.resolve().parent)
     return file
@@ -131,7 +136,7 @@ def _map_strings(value: Any, change: Callable[[str, str], str], key: str = "") -
 
 def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
     """Make relative paths absolute, from the folder of the spec file; URIs and absolute paths stay."""
-    for section, value in list(_sections(values)):
+    for section, value in [("", values), *_sections(values)]:
         for name, item in value.items():
             local_model = name == "model" and isinstance(item, str) and item.startswith((".", "~"))
             duckdb = (section, name) == ("warehouse", "database") and value.get("destination", "duckdb") == "duckdb"

@@ -1,7 +1,7 @@
 """Reading and checking a spec file, with errors that a person can act on.
 
 In:  the path of a YAML file.
-Out: a checked `CorpusSpec`.
+Out: a checked `CorpusSpec`, or another kind of spec.
 Wrong: one `SpecError` with every problem found: in the file, in single values, and between values of any sections.
 """
 
@@ -13,13 +13,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Generic, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from memorag_pipeline.errors import SpecError, SpecProblem
-from memorag_pipeline.spec import CorpusSpec, Section
+from memorag_pipeline.spec import Section
 from memorag_pipeline.spec_file import SpecFile, load
 from memorag_pipeline.spec_values import PATTERNS
 
@@ -38,7 +38,9 @@ _SHOULD_BE = {
 }
 # What stands in for a required key that is missing or wrong, so that the keys around it can still be checked.
 _STAND_INS: dict[str, Any] = {
+    "adapter": "unknown",
     "corpus": "unknown",
+    "data": {"text": ["unknown"]},
     "source": {"uris": ["unknown"]},
     "store": {"uri": "unknown"},
     "memory": {"model": "unknown"},
@@ -51,45 +53,48 @@ _STAND_INS: dict[str, Any] = {
 }
 
 
+S = TypeVar("S", bound=Section)
+
+
 @dataclass(frozen=True)
-class Examined:
+class Examined(Generic[S]):
     """What a spec file says. With `problems`, the values at the keys in `broken` are defaults or stand-ins."""
 
     file: SpecFile
-    spec: CorpusSpec
+    spec: S
     problems: tuple[SpecProblem, ...]
     broken: frozenset[str]
 
 
-def read(path: Path) -> CorpusSpec:
-    """Read `path`; SpecError lists every problem found."""
-    examined = examine(path)
+def read(path: Path, kind: type[S]) -> S:
+    """Read `path` as a spec of `kind`; SpecError lists every problem found."""
+    examined = examine(path, kind)
     if examined.problems:
         raise SpecError(examined.problems)
     return examined.spec
 
 
-def examine(path: Path) -> Examined:
+def examine(path: Path, kind: type[S]) -> Examined[S]:
     """Read `path` as far as it can be read; SpecError only when it holds no mapping at all."""
     file = load(path)
     broken = {problem.key for problem in file.problems}
     problems = list(file.problems)
-    spec, errors = _validate_leniently(file.values)
+    spec, errors = _validate_leniently(file.values, kind)
     for error in errors:
         key = _dotted(error["loc"])
         if not _within(key, broken):
-            problems.append(_explain(file, key, error))
+            problems.append(_explain(file, key, error, kind))
     broken |= {_dotted(error["loc"]) for error in errors}
     problems.extend(_conflicts(file, spec, broken))
     return Examined(file, spec, tuple(sorted(problems, key=lambda problem: problem.line or 0)), frozenset(broken))
 
 
-def _validate_leniently(values: dict[str, Any]) -> tuple[CorpusSpec, list[Any]]:
+def _validate_leniently(values: dict[str, Any], kind: type[S]) -> tuple[S, list[Any]]:
     """The spec without its wrong values, and the errors of these. Rules between keys are not looked at."""
     values, first_errors = copy.deepcopy(values), None
     while True:
         try:
-            spec = CorpusSpec.model_validate(values, context={"skip_rules": True})
+            spec = kind.model_validate(values, context={"skip_rules": True})
             return spec, first_errors or []
         except ValidationError as error:
             found = error.errors(include_url=False)
@@ -113,7 +118,7 @@ def _mend(values: dict[str, Any], loc: list[Any], missing: bool) -> None:
         parent.pop(loc[-1], None)
 
 
-def _conflicts(file: SpecFile, spec: CorpusSpec, broken: set[str]) -> Iterator[SpecProblem]:
+def _conflicts(file: SpecFile, spec: Section, broken: set[str]) -> Iterator[SpecProblem]:
     """The broken rules of all sections, but for rules that rest on a broken key."""
     for place, section in _sections_of(spec, ""):
         for conflict in section.conflicts():
@@ -143,14 +148,14 @@ def _dotted(loc: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in loc if part != "[key]")
 
 
-def _explain(file: SpecFile, key: str, error: Any) -> SpecProblem:
+def _explain(file: SpecFile, key: str, error: Any, spec: type[Section]) -> SpecProblem:
     kind, loc = error["type"], error["loc"]
     problem, fix = str(error["msg"]).removeprefix("Value error, ").replace("Input should", "should"), ""
     shown = _shown(file, key, error["input"])
     if kind == "extra_forbidden":
-        problem, fix = "is not a key of the spec", _suggest(loc)
+        problem, fix = "is not a key of the spec", _suggest(spec, loc)
     elif kind == "missing":
-        description = _field_at(loc).description
+        description = _field_at(spec, loc).description
         problem, shown, fix = "is missing", "", f"add it: {description}" if description else "add this section"
     elif kind == "string_pattern_mismatch":
         problem, fix = PATTERNS[error["ctx"]["pattern"]]
@@ -175,24 +180,24 @@ def _is_plain(value: Any) -> bool:
     return not any(isinstance(item, dict | list) for item in items)
 
 
-def _suggest(loc: tuple[int | str, ...]) -> str:
-    section, name = _section_at(loc[:-1]), str(loc[-1])
+def _suggest(spec: type[Section], loc: tuple[int | str, ...]) -> str:
+    section, name = _section_at(spec, loc[:-1]), str(loc[-1])
     near = difflib.get_close_matches(name, section.model_fields, n=1)
     if near:
         return f"did you mean {near[0]}?"
-    homes = [key for key, field in CorpusSpec.model_fields.items() if name in _fields_of(field)]
+    homes = [key for key, field in spec.model_fields.items() if name in _fields_of(field)]
     if homes:
         return f"it belongs under {' or '.join(homes)}"
     return f"known here: {', '.join(section.model_fields)}"
 
 
-def _field_at(loc: tuple[int | str, ...]) -> FieldInfo:
-    return _section_at(loc[:-1]).model_fields[str(loc[-1])]
+def _field_at(spec: type[Section], loc: tuple[int | str, ...]) -> FieldInfo:
+    return _section_at(spec, loc[:-1]).model_fields[str(loc[-1])]
 
 
-def _section_at(loc: tuple[int | str, ...]) -> type[BaseModel]:
-    """The model that describes the place `loc` of the spec; the names of jobs are stepped over."""
-    section: type[BaseModel] = CorpusSpec
+def _section_at(spec: type[Section], loc: tuple[int | str, ...]) -> type[BaseModel]:
+    """The model that describes the place `loc` of a spec; the names of jobs are stepped over."""
+    section: type[BaseModel] = spec
     for part in loc:
         if str(part) in section.model_fields:
             section = next(_models_in(section.model_fields[str(part)].annotation), section)

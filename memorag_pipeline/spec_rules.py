@@ -149,3 +149,24 @@ def refresh_is_no_job(jobs: dict[str, Any]) -> str | None:
     if "refresh" in jobs:
         return "a job cannot be called refresh; its DAG would have the name of the corpus's refresh"
     return None
+
+
+def some_texts(text: list[str], corpus: str | None) -> str | None:
+    return "neither text nor corpus is given" if not text and corpus is None else None
+
+
+def sequences_fit_batch(batch: int, sequence: int) -> str | None:
+    return f"is not a multiple of sequence_tokens ({sequence})" if batch % sequence else None
+
+
+def all_divide_window(ratios: tuple[int, ...], window: int) -> str | None:
+    wrong = [ratio for ratio in ratios if window % ratio]
+    return f"has {wrong[0]}, which does not divide the window of {window} tokens" if wrong else None
+
+
+def sequence_has_windows(sequence: int, window: int) -> str | None:
+    return None if sequence >= 2 * window else f"is shorter than two windows of {window} tokens: nothing is remembered"
+
+
+def first_is_evaluated(evaluated: tuple[int, ...], ratios: tuple[int, ...]) -> str | None:
+    return None if ratios[0] in evaluated else f"does not have {ratios[0]}, the first that is trained"

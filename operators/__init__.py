@@ -18,6 +18,11 @@ _MODULES = {
     "RecallOperator": "answers",
     "GenerateOperator": "answers",
     "LoadOperator": "answers",
+    "PrepareTrainingOperator": "training",
+    "TrainOperator": "training",
+    "EvaluateOperator": "training",
+    "RegisterOperator": "training",
+    "PromoteOperator": "training",
     "WorkListOperator": "work_list",
 }
 __all__ = [*_MODULES]

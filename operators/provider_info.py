@@ -15,7 +15,11 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [
             {
                 "integration-name": "MemoRAG pipeline",
-                "python-modules": ["memorag_operators.refresh", "memorag_operators.answers"],
+                "python-modules": [
+                    "memorag_operators.refresh",
+                    "memorag_operators.answers",
+                    "memorag_operators.training",
+                ],
             }
         ],
     }

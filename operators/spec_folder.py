@@ -1,6 +1,6 @@
-"""All corpus specs of a folder, sorted into those that DAGs can be built from and those that cannot.
+"""All specs of a folder, sorted into those that DAGs can be built from and those that cannot.
 
-In:  a folder of YAML files.
+In:  a folder of YAML files, corpus specs; those of trainings in its folder `training`.
 Out: the accepted specs by file, and every problem of the others.
 Wrong: nothing is raised: one broken spec must not take the DAGs of the other corpora away.
 """
@@ -8,12 +8,16 @@ Wrong: nothing is raised: one broken spec must not take the DAGs of the other co
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from memorag_pipeline.errors import SpecError, SpecProblem
-from memorag_pipeline.spec import CorpusSpec, read_spec
+from memorag_pipeline.spec import ComputeSpec, CorpusSpec, read_spec
+from memorag_pipeline.training.spec import TrainingSpec, read_training_spec
+
+S = TypeVar("S", CorpusSpec, TrainingSpec)
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,7 @@ class SpecFolder:
     """The specs of one folder. `problems` names the file and key of all that was refused."""
 
     specs: dict[Path, CorpusSpec]
+    trainings: dict[Path, TrainingSpec]
     problems: tuple[SpecProblem, ...]
 
 
@@ -30,23 +35,12 @@ def spec_folder(default: Path) -> Path:
 
 
 def read_spec_folder(folder: Path) -> SpecFolder:
-    """Read every `*.yaml` of `folder`."""
-    specs: dict[Path, CorpusSpec] = {}
+    """Read every `*.yaml` of `folder` and of its folder `training`."""
     problems: list[SpecProblem] = []
     owners: dict[str, Path] = {}
-    for path in sorted(folder.glob("*.yaml")):
-        try:
-            spec = read_spec(path)
-        except SpecError as error:
-            problems.extend(error.problems)
-            continue
-        found = [*_executor_problems(path, spec), *_clashes(path, spec, owners)]
-        if found:
-            problems.extend(found)
-        else:
-            specs[path] = spec
-            owners.update(dict.fromkeys(_dag_ids(spec).values(), path))
-    return SpecFolder(specs, tuple(problems))
+    specs = dict(_accepted(folder, read_spec, problems, owners))
+    trainings = dict(_accepted(folder / "training", read_training_spec, problems, owners))
+    return SpecFolder(specs, trainings, tuple(problems))
 
 
 def refresh_dag_id(spec: CorpusSpec) -> str:
@@ -54,22 +48,46 @@ def refresh_dag_id(spec: CorpusSpec) -> str:
     return f"{spec.corpus}_refresh"
 
 
+def train_dag_id(spec: TrainingSpec) -> str:
+    """Id of the DAG that trains an adapter."""
+    return f"{spec.adapter}_train"
+
+
 def job_dag_id(spec: CorpusSpec, job: str) -> str:
     """Id of the DAG that runs one of the corpus's jobs."""
     return f"{spec.corpus}_{job}"
 
 
-def _dag_ids(spec: CorpusSpec) -> dict[str, str]:
-    """Ids of all DAGs of the corpus, by the key of the spec that names them."""
+def _accepted(
+    folder: Path, read: Callable[[Path], S], problems: list[SpecProblem], owners: dict[str, Path]
+) -> Iterator[tuple[Path, S]]:
+    """The specs of a folder that DAGs can be built from; problems and the DAG ids that are taken are added."""
+    for path in sorted(folder.glob("*.yaml")):
+        try:
+            spec = read(path)
+        except SpecError as error:
+            problems.extend(error.problems)
+            continue
+        found = [*_executor_problems(path, spec.compute), *_clashes(path, spec, owners)]
+        problems.extend(found)
+        if not found:
+            owners.update(dict.fromkeys(_dag_ids(spec).values(), path))
+            yield path, spec
+
+
+def _dag_ids(spec: CorpusSpec | TrainingSpec) -> dict[str, str]:
+    """Ids of all DAGs of a spec, by the key that names them."""
+    if isinstance(spec, TrainingSpec):
+        return {"adapter": train_dag_id(spec)}
     return {"corpus": refresh_dag_id(spec), **{f"jobs.{job}": job_dag_id(spec, job) for job in spec.jobs}}
 
 
-def _executor_problems(path: Path, spec: CorpusSpec) -> Iterator[SpecProblem]:
+def _executor_problems(path: Path, compute: ComputeSpec) -> Iterator[SpecProblem]:
     """An executor that this deployment lacks; found later by the DAG processor, it would disable the whole DAG file."""
     from airflow.exceptions import UnknownExecutorException
     from airflow.executors.executor_loader import ExecutorLoader
 
-    executor = spec.compute.executor
+    executor = compute.executor
     if executor is None:
         return
     try:
@@ -79,7 +97,7 @@ def _executor_problems(path: Path, spec: CorpusSpec) -> Iterator[SpecProblem]:
         yield SpecProblem(str(path), "compute.executor", repr(executor), "is not an executor of this deployment", fix)
 
 
-def _clashes(path: Path, spec: CorpusSpec, owners: dict[str, Path]) -> Iterator[SpecProblem]:
+def _clashes(path: Path, spec: CorpusSpec | TrainingSpec, owners: dict[str, Path]) -> Iterator[SpecProblem]:
     """Names that give a DAG id which an earlier spec has: Airflow would keep only one of the two DAGs."""
     for key, dag_id in _dag_ids(spec).items():
         if dag_id in owners:

@@ -14,24 +14,22 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from memorag_pipeline.errors import MissingDependencyError, NotFoundError, QuestionError, SpecError
+from memorag_pipeline.errors import MissingDependencyError, NotFoundError, QuestionError, SpecError, TrainingError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from memorag_pipeline.pipeline import Pipeline
-
 # Wrong input stays wrong: the spec, the source or the questions have to be changed by a person first.
-_FINAL = (SpecError, NotFoundError, QuestionError, MissingDependencyError)
+_FINAL = (SpecError, NotFoundError, QuestionError, MissingDependencyError, TrainingError)
 
 
 class StageOperator(BaseOperator):
-    """Run one stage of one corpus.
+    """Run one stage of one corpus, or of one training.
 
     Each item of the stage's result becomes an XCom under its own name, to be had as `task.output["plan"]`. Airflow maps
     tasks over return values only, so the return value is the list named by `work_list`, or the whole result without.
 
-    :param spec_file: path of the corpus spec on the worker (templated).
+    :param spec_file: path of the spec on the worker (templated).
     """
 
     work_list: ClassVar[str | None] = None
@@ -43,17 +41,20 @@ class StageOperator(BaseOperator):
         self.spec_file = spec_file
 
     @abstractmethod
-    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
-        """Call the stage function and return what it returns."""
+    def call_stage(self, pipeline: Any, context: Context) -> dict[str, Any]:
+        """Call the stage function with what `opened` gives, and return what it returns."""
 
-    def execute(self, context: Context) -> dict[str, Any] | list[str]:
-        """Run the stage; see the class for what is returned."""
+    def opened(self) -> Any:
+        """The spec and the store that it names: here a `Pipeline`."""
         from memorag_pipeline.pipeline import Pipeline
         from memorag_pipeline.spec import read_spec
 
+        return Pipeline(read_spec(self.spec_file))
+
+    def execute(self, context: Context) -> dict[str, Any] | list[str]:
+        """Run the stage; see the class for what is returned."""
         try:
-            pipeline = Pipeline(read_spec(self.spec_file))
-            result = self.call_stage(pipeline, context)
+            result = self.call_stage(self.opened(), context)
         except _FINAL as error:
             raise AirflowFailException(str(error)) from error
         for name, value in result.items():

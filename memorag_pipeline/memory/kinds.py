@@ -63,6 +63,7 @@ def _beacon(spec: MemorySpec, language_model: LanguageModel, stream: StreamForma
             adapter=adapter,
             projections=found.projections,
             embedding=getattr(config, f"{found.embed_init}_token_id"),
+            copies=found.input == "copy",
         ),
     )
     return _made(BeaconMemoryModel, spec, language_model, stream, found.over(spec), beacons)

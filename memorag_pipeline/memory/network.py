@@ -82,10 +82,10 @@ class Network:
         return device
 
     def embed(self, token_ids: Tensor, slots: Slots) -> Tensor:
-        """Inputs of the first layer [slots, hidden]; token_ids int64 [slots], those of beacons are not read."""
+        """Inputs of the first layer [slots, hidden]; token_ids int64 [slots], at beacons those of the tokens before."""
         hidden: Tensor = self.embeddings(token_ids)
         if slots.beacons is not None and self.beacons is not None:
-            hidden = hidden.index_copy(0, slots.beacons, self.beacons.inputs(len(slots.beacons), hidden.dtype))
+            hidden = hidden.index_copy(0, slots.beacons, self.beacons.inputs(hidden[slots.beacons]))
         return hidden
 
     def run(self, hidden: Tensor, slots: Slots, state: AttentionState) -> Tensor:

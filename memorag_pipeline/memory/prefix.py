@@ -29,7 +29,7 @@ class SharedPrefix:
 
     Slots are numbered through `keys` and `values`, then `stem`, which holds the same of what all prompts begin with.
     The first `memory_slots` of them are seen for good, the rest are those of `window`, which rows go on filling.
-    `ratio_of` gives the ratios of the windows after that one.
+    `ratio_of` gives the ratios of the windows after that one. `last_token` is the stem's, which a beacon may follow.
     """
 
     keys: Sequence[Tensor]
@@ -38,6 +38,7 @@ class SharedPrefix:
     window: Window
     ratio_of: Callable[[int], int] = _no_beacons
     stem: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None
+    last_token: int = 0
 
     @classmethod
     def endless(cls, keys: Sequence[Tensor], values: Sequence[Tensor], position: int) -> SharedPrefix:

@@ -41,11 +41,12 @@ class _Row:
     length: int = 0
     opened: int = 0
     done: int = 0  # slots of the open window that are computed
+    token: int = 0  # its last one
 
     @classmethod
     def first(cls, prefix: SharedPrefix) -> _Row:
         """A row that has nothing of its own yet."""
-        return cls(prefix.window, prefix.slots, done=prefix.slots - prefix.memory_slots)
+        return cls(prefix.window, prefix.slots, done=prefix.slots - prefix.memory_slots, token=prefix.last_token)
 
     @property
     def position(self) -> int:
@@ -132,7 +133,7 @@ class Rows:
         """The prefix followed by what the first row read, to be shared by other rows; its windows are not closed."""
         row = self.rows[0]
         own = [tuple(layer[0, : row.length] for layer in buffer) for buffer in (self.keys, self.values)]
-        return replace(self.prefix, window=row.window, stem=(own[0], own[1]))
+        return replace(self.prefix, window=row.window, stem=(own[0], own[1]), last_token=row.token)
 
     def step(self, tokens: Sequence[int]) -> Tensor:
         """Append one token to every row and return the logits that follow."""
@@ -141,13 +142,14 @@ class Rows:
         owners, columns, asked = list[int](), list[int](), list[int]()
         for number, (row, token) in enumerate(zip(self.rows, tokens, strict=True)):
             for is_beacon in (True, False) if row.beacon_due else (False,):
-                token_ids.append(0 if is_beacon else token)
+                token_ids.append(row.token if is_beacon else token)
                 positions.append(row.position)
                 beacons.append(is_beacon)
                 owners.append(number)
                 columns.append(row.length)
                 row.fill(1)
             row.take(1)
+            row.token = token
             asked.append(len(token_ids) - 1)
         state = _Step(self, owners, columns, beacons, self._table(positions))
         return self.network.logits(self._forward(token_ids, beacons, state)[asked])
@@ -180,7 +182,8 @@ class Rows:
                 is_beacon = row.done in due
                 if not is_beacon:
                     raw[number].append(len(token_ids))
-                token_ids.append(0 if is_beacon else waiting.popleft())
+                    row.token = waiting.popleft()
+                token_ids.append(row.token)
                 positions.append(row.position)
                 beacons.append(is_beacon)
                 row.fill(1)
@@ -219,7 +222,7 @@ class Rows:
                     found = self.network.rotation.move(found, distance)
                 buffer[layer, number, row.opened : end] = found
         following = window.next(prefix.ratio_of(window.index + 1))
-        self.rows[number] = _Row(following, prefix.memory_slots, length=end, opened=end)
+        self.rows[number] = _Row(following, prefix.memory_slots, length=end, opened=end, token=row.token)
 
     def _table(self, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
         network = self.network

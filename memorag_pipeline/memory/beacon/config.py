@@ -16,13 +16,15 @@ from memorag_pipeline.errors import MemoryConfigError
 from memorag_pipeline.spec import MemorySpec
 
 WINDOW, RATIO = 1024, 4
+INPUTS = ("embedding", "copy")
 
 
 @dataclass(frozen=True)
 class BeaconConfig:
     """Window and sink in tokens, candidate ratios and how one is picked, projections that beacons have of their own.
 
-    `embed_init` names the special token (eos or bos) whose embedding an untrained beacon gets.
+    `embed_init` names the special token (eos or bos) whose embedding an untrained beacon gets. `input` is what a beacon
+    brings into the first layer: its own embedding, or as a copy of the token before it that token's embedding as well.
     """
 
     window: int = WINDOW
@@ -31,6 +33,7 @@ class BeaconConfig:
     sink: int = 0
     projections: tuple[str, ...] = ("q", "k", "v")
     embed_init: str = "eos"
+    input: str = "embedding"
 
     @classmethod
     def of(cls, described: Mapping[str, Any], where: str) -> BeaconConfig:
@@ -50,7 +53,13 @@ class BeaconConfig:
             sink=_number(fields, "sink_size", plain.sink, where),
             projections=tuple(_split(fields.get("param", plain.projections))),
             embed_init=str(fields.get("embed_init", plain.embed_init)),
+            input=str(fields.get("input", plain.input)),
         )
+        if config.input not in INPUTS:
+            raise MemoryConfigError(
+                f"{where}: beacon_input {config.input!r} is not one of {', '.join(INPUTS)}; use a later release, or"
+                " another adapter"
+            )
         if config.window < 1 or config.sink < 0 or not config.ratios or min(config.ratios) < 0:
             raise MemoryConfigError(
                 f"{where}: beacon_window {config.window}, beacon_sink_size {config.sink}, beacon_ratio"

@@ -27,17 +27,23 @@ logger = logging.getLogger(__name__)
 
 
 class BeaconParameters(nn.Module):
-    """`embedding` [1, hidden]; for each layer linear layers by the names q, k, v, o, as far as there are any."""
+    """`embedding` [1, hidden]; for each layer linear layers by the names q, k, v, o, as far as there are any.
 
-    def __init__(self, embedding: Tensor, layers: Sequence[Mapping[str, nn.Linear]], digest: str) -> None:
+    Copying beacons add the embedding to that of the token before them; others have nothing else.
+    """
+
+    def __init__(
+        self, embedding: Tensor, layers: Sequence[Mapping[str, nn.Module]], digest: str, copies: bool = False
+    ) -> None:
         super().__init__()
         self.embedding = nn.Parameter(embedding, requires_grad=False)
         self.layers = nn.ModuleList(nn.ModuleDict(dict(layer)) for layer in layers)
-        self.digest = digest
+        self.digest, self.copies = digest, copies
 
-    def inputs(self, count: int, dtype: torch.dtype) -> Tensor:
-        """What `count` beacons bring into the first layer [count, hidden]."""
-        return self.embedding.to(dtype).expand(count, -1)
+    def inputs(self, before: Tensor) -> Tensor:
+        """What beacons bring into the first layer, from the embeddings of the tokens before them; [beacons, hidden]."""
+        own = self.embedding.to(before.dtype)
+        return before + own if self.copies else own.expand(len(before), -1)
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,8 @@ class BeaconSource:
     """Where beacon parameters come from: an adapter file, or the folder of the checkpoint itself.
 
     `projections` are those that a checkpoint without any gets as copies, `embedding` the token id that its beacon
-    embedding is copied from. `base_digest` is the base model's, to be compared with the adapter's.
+    embedding is copied from. `base_digest` is the base model's, to be compared with the adapter's. `copies` says that
+    its beacons copy the token before them, `to_train` that nobody need be warned of beacons without training.
     """
 
     folder: Path
@@ -53,6 +60,8 @@ class BeaconSource:
     adapter: Path | None = None
     projections: tuple[str, ...] = ("q", "k", "v")
     embedding: int | None = None
+    copies: bool = False
+    to_train: bool = False
 
 
 def adapter_config(path: Path) -> dict[str, str]:
@@ -74,12 +83,13 @@ def load_beacon_parameters(model: Any, source: BeaconSource) -> BeaconParameters
     found = _read(files)
     if not found and source.adapter is not None:
         raise MemoryMismatchError(f"{source.adapter}: holds no beacon parameters; give an adapter made by training")
-    if not found:
+    if not found and not source.to_train:
         logger.warning(
             "%s has no beacon parameters: they are copied from its plain ones, and the memory is untrained;"
             " give memory.adapter, or use kind selected, which needs no training",
             source.folder,
         )
+    if not found:
         digest = f"untrained:{','.join(source.projections)}:{source.embedding}"
     return _build(model, found, source, digest)
 
@@ -91,7 +101,8 @@ def _build(model: Any, found: dict[str, Tensor], source: BeaconSource, digest: s
     names = set(found)
     embedding = found.pop(EMBEDDING, None)
     if embedding is None:
-        embedding = like[_initial_token(model, source)][None].clone()
+        initial = like[_initial_token(model, source)][None].clone()
+        embedding = torch.zeros_like(initial) if source.copies else initial
     _require_shape(where, EMBEDDING, embedding, (1, like.shape[1]))
     layers = []
     for number, layer in enumerate(decoder.layers):
@@ -107,7 +118,7 @@ def _build(model: Any, found: dict[str, Tensor], source: BeaconSource, digest: s
             f"{where}: holds {min(found)}, for which this model has no place, or not all that belongs to it;"
             " use the base model that it was trained on, or a complete file"
         )
-    return BeaconParameters(embedding.to(like.device, like.dtype), layers, digest)
+    return BeaconParameters(embedding.to(like.device, like.dtype), layers, digest, source.copies)
 
 
 def _projection(plain: Any, prefix: str, found: dict[str, Tensor], where: Path, like: Tensor) -> nn.Linear:

@@ -160,6 +160,7 @@ class _Pass:
             begin = window.index * window.size
             packed = torch.zeros(window.slots, dtype=torch.int64)
             packed[~beacons] = reading.token_ids[begin : begin + window.tokens]
+            packed[beacons] = packed[beacons.roll(-1)]
             token_ids.append(packed)
             flags += beacons.tolist()
             positions.append(torch.arange(window.position, window.position + window.slots))

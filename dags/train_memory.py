@@ -1,0 +1,70 @@
+"""One DAG for each training spec: `<adapter>_train`, which trains an adapter and promotes it if it is better.
+
+    prepare → train → evaluate → register → promote
+
+The specs are the `*.yaml` files of `corpora/training/` beside this file, or of the folder `training` in MEMORAG_SPECS.
+A spec that is refused has no DAG here; `refused_specs.py` says why.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import DAG
+
+from memorag_operators import (
+    EvaluateOperator,
+    PrepareTrainingOperator,
+    PromoteOperator,
+    RegisterOperator,
+    TrainOperator,
+)
+from memorag_operators.placement import gpu_placement, retry_arguments
+from memorag_operators.spec_folder import read_spec_folder, spec_folder, train_dag_id
+from memorag_operators.training import adapter_asset
+from memorag_pipeline.training.spec import TrainingSpec
+
+
+def build_training_dag(spec_file: Path, spec: TrainingSpec) -> DAG:
+    """The training of one adapter."""
+    stage: dict[str, Any] = {"spec_file": str(spec_file)}
+    gpu = gpu_placement(spec.compute)
+
+    with DAG(
+        train_dag_id(spec),
+        description=spec.description or f"Train the adapter {spec.adapter} and promote it if it is better.",
+        schedule=spec.cron,
+        start_date=datetime(2026, 1, 1, tzinfo=UTC),
+        catchup=False,
+        max_active_runs=1,
+        default_args=retry_arguments(spec.compute),
+        tags=["memorag", "train", spec.adapter],
+        doc_md=_doc(spec_file, spec),
+    ) as dag:
+        prepare = PrepareTrainingOperator(task_id="prepare", **stage)
+        train = TrainOperator(task_id="train", work=prepare.output["plan"], **stage, **gpu)
+        evaluate = EvaluateOperator(task_id="evaluate", work=train.output["trained"], **stage, **gpu)
+        register = RegisterOperator(
+            task_id="register", work=evaluate.output["evaluated"], outlets=[adapter_asset(spec.adapter)], **stage
+        )
+        PromoteOperator(task_id="promote", version=register.output["version"], **stage)
+    return dag
+
+
+def _doc(spec_file: Path, spec: TrainingSpec) -> str:
+    schedule = spec.schedule
+    return f"""
+Trains the adapter **{spec.adapter}** for `{spec.model}`. {spec.description}
+
+{schedule.tokens:,} tokens of text, {schedule.instruction_tokens:,} of instructions · window {spec.window}, ratios
+{", ".join(map(str, spec.ratios))}, sink {spec.sink} · store: `{spec.store.uri}`
+
+A retry goes on from the newest checkpoint. The same spec, data and model are not trained again.
+Spec: `{spec_file.name}`
+"""
+
+
+for _spec_file, _spec in read_spec_folder(spec_folder(Path(__file__).parent / "corpora")).trainings.items():
+    build_training_dag(_spec_file, _spec)

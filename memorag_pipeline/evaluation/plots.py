@@ -1,0 +1,222 @@
+"""The plots of a report, as SVG that is put into a page and takes its colours, light or dark.
+
+In:  an `Evaluation`, the curve of a training.
+Out: `Plot`s: SVG without scripts, links and identifiers that nothing refers to; equal figures give equal text.
+Wrong: nothing to draw is the caller's to notice.
+
+matplotlib is imported with the first plot, by its object interface: nothing global is changed.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from markupsafe import Markup
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from memorag_pipeline.evaluation.evaluate import Evaluation, MemoryRow, NeedleRow
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+_INK = "#010203"  # stands for the colour of the page's text
+_STYLES = {
+    "beacon": ("#d9541e", "o"),
+    "attention": ("#2b83c9", "s"),
+    "recent": ("#1c9a6c", "^"),
+    "uniform": ("#a86cc1", "D"),
+}
+_SERIES = ("#d9541e", "#2b83c9", "#1c9a6c", "#a86cc1", "#b8860b", "#808080")
+_WIDTH, _HEIGHT = 4.4, 2.6  # inches; of a row of panels
+_METADATA: dict[str, Any] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+_SETTINGS: dict[Any, Any] = {
+    "font.size": 9,
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "figure.facecolor": "none",
+    "savefig.facecolor": "none",
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.titlesize": 9,
+    "grid.color": "#808080",
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.markersize": 4,
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
+}
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Training after so many tokens: its loss (nats), and the share of the gap closed where that was measured."""
+
+    tokens: int
+    loss: float
+    gap: float | None = None
+
+
+@dataclass(frozen=True)
+class Plot:
+    """An SVG element, and what it shows."""
+
+    svg: Markup
+    caption: str
+
+
+def memory_name(memory: str) -> str:
+    """A memory's name for readers."""
+    return {"beacon": "beacon", "all": "the whole stream"}.get(memory, f"selected, {memory}")
+
+
+def curve_plot(curve: Sequence[CurvePoint]) -> Plot:
+    """Loss by tokens of training, and below it the gap closed where that was measured."""
+    measured = [(point.tokens, 100 * point.gap) for point in curve if point.gap is not None]
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(2 if measured else 1, 1, sharex=True, squeeze=False)[:, 0]
+        panels[0].plot([point.tokens for point in curve], [point.loss for point in curve], color=_SERIES[0])
+        panels[0].set_ylabel("loss, nats")
+        if measured:
+            panels[1].plot(*zip(*measured, strict=True), "o-", color=_SERIES[1])
+            panels[1].set_ylabel("gap closed, %")
+        panels[-1].set_xlabel("tokens of training")
+        panels[-1].locator_params(axis="x", nbins=5)
+        panels[-1].xaxis.set_major_formatter("{x:,.0f}")
+
+    return Plot(_svg("curve", draw, 2 if measured else 1), "Training, by tokens.")
+
+
+def ratios_plot(evaluation: Evaluation) -> Plot:
+    """Gap closed by ratio, a line for each memory."""
+    ratios = sorted({row.ratio for row in evaluation.memories})
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for memory, rows in _grouped(evaluation.memories, lambda row: row.memory).items():
+            axes.errorbar(
+                [ratios.index(row.ratio) for row in rows],
+                [100 * row.gap.closed for row in rows],
+                [100 * (row.gap.standard_error or 0) for row in rows],
+                capsize=2,
+                **_style(memory),
+            )
+        axes.set_xticks(range(len(ratios)), [str(ratio) for ratio in ratios])
+        axes.set_xlabel("tokens per slot")
+        axes.set_ylabel("gap closed, %")
+        _legend(figure)
+
+    return Plot(
+        _svg("ratios", draw),
+        "Share of the gap between no context and all of it that a memory closes; with its standard error.",
+    )
+
+
+def positions_plot(evaluation: Evaluation) -> Plot:
+    """Gap closed by position, a panel for each ratio."""
+    panels = _grouped(evaluation.memories, lambda row: row.ratio)
+
+    def draw(figure: Figure) -> None:
+        for (ratio, rows), axes in zip(panels.items(), _panels(figure, len(panels), "gap closed, %"), strict=True):
+            _draw_positions(axes, ratio, rows, evaluation.positions)
+        _legend(figure)
+
+    return Plot(
+        _svg("positions", draw, -(-len(panels) // 2)),
+        "The same by position of the token that is asked: the first ones lie next to the memory.",
+    )
+
+
+def needles_plot(evaluation: Evaluation) -> Plot:
+    """Share of right choices by depth, a panel for each memory and a line for each length."""
+
+    def draw(figure: Figure) -> None:
+        for row, axes in zip(evaluation.needles, _panels(figure, len(evaluation.needles), "right, %"), strict=True):
+            _draw_needles(axes, row, evaluation.candidates)
+        _legend(figure)
+
+    return Plot(
+        _svg("needles", draw, -(-len(evaluation.needles) // 2)),
+        f"How often the right number was chosen among {evaluation.candidates}, by the needle's depth and the stream's"
+        " length; dotted: by chance.",
+    )
+
+
+def _draw_positions(axes: Axes, ratio: int, rows: Sequence[MemoryRow], positions: Sequence[str]) -> None:
+    for row in rows:
+        axes.plot([100 * share for share in row.gap.by_position], **_style(row.memory))
+    axes.set_title(f"ratio {ratio}")
+    axes.set_xticks(range(len(positions)), list(positions), rotation=30)
+
+
+def _draw_needles(axes: Axes, row: NeedleRow, candidates: int) -> None:
+    for number, (tokens, cells) in enumerate(_grouped(row.cells, lambda cell: cell.tokens).items()):
+        axes.plot(
+            [cell.depth for cell in cells],
+            [100 * cell.accuracy for cell in cells],
+            "o-",
+            color=_SERIES[number % len(_SERIES)],
+            label=f"{tokens:,} tokens",
+        )
+    axes.axhline(100 / candidates, color=_INK, linestyle=":", linewidth=1)
+    axes.set_xlim(-0.05, 1.05)
+    axes.set_xticks([0, 0.5, 1])
+    axes.set_ylim(-5, 105)
+    axes.set_title(memory_name(row.memory) + (f", ratio {row.ratio}" if row.ratio else ""))
+    axes.set_xlabel("depth")
+
+
+def _panels(figure: Figure, count: int, label: str) -> list[Axes]:
+    """So many panels, two to a row, with a label left of them; the place of one that is not needed stays empty."""
+    columns = min(count, 2)
+    places = figure.subplots(-(-count // columns), columns, squeeze=False, sharey=True)
+    for first in places[:, 0]:
+        first.set_ylabel(label)
+    found: list[Axes] = places.flatten().tolist()
+    for empty in found[count:]:
+        empty.remove()
+    return found[:count]
+
+
+def _legend(figure: Figure) -> None:
+    """One for all panels, above them."""
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+
+
+def _style(memory: str) -> dict[str, Any]:
+    colour, marker = _STYLES.get(memory, (_INK, "x"))
+    return {"color": colour, "marker": marker, "label": memory_name(memory)}
+
+
+def _grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    found: dict[K, list[T]] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
+    return found
+
+
+def _svg(name: str, draw: Callable[[Figure], None], rows: int = 1) -> Markup:
+    """What `draw` puts into a figure of so many rows of panels. `name` keeps identifiers of a page's plots apart."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(_SETTINGS | {"svg.hashsalt": name}), io.StringIO() as text:
+        figure = Figure(figsize=(_WIDTH, _HEIGHT * (0.3 + 0.7 * rows)), layout="constrained")
+        draw(figure)
+        figure.savefig(text, format="svg", metadata=_METADATA)
+        svg = text.getvalue()
+    # Inside of a page neither the document type nor the namespaces are wanted.
+    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg[svg.index("<svg") :])
+    svg = svg.replace("xlink:href", "href").replace(_INK, "currentColor")
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
+    # Only the plot's own elements: matplotlib escapes what text there is in it.
+    return Markup(re.sub(r'\sid="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg))

@@ -1,0 +1,67 @@
+"""The report of an adapter: one HTML page with its tables and plots, which needs nothing beside it.
+
+In:  an `Evaluation`, the curve of the training, and facts to be listed; whatever they say is escaped.
+Out: a file.
+Wrong: a folder that is not there is an `OSError`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from memorag_pipeline.evaluation.plots import (
+    CurvePoint,
+    curve_plot,
+    memory_name,
+    needles_plot,
+    positions_plot,
+    ratios_plot,
+)
+
+if TYPE_CHECKING:
+    from memorag_pipeline.evaluation.evaluate import Evaluation
+
+__all__ = ["CurvePoint", "write_report"]
+
+
+def write_report(
+    path: Path,
+    evaluation: Evaluation,
+    curve: Sequence[CurvePoint],
+    facts: Mapping[str, str],
+    title: str = "Evaluation of a memory adapter",
+) -> None:
+    """Write the page to `path`. `facts` are listed as they are, below what the evaluation says of itself."""
+    page = _environment().get_template("report.html.j2")
+    html = page.render(
+        title=title,
+        evaluation=evaluation,
+        facts=facts,
+        curve=curve_plot(curve) if curve else None,
+        ratios=ratios_plot(evaluation),
+        positions=positions_plot(evaluation),
+        needles=needles_plot(evaluation) if evaluation.needles else None,
+    )
+    path.write_text(html, encoding="utf-8")
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("memorag_pipeline.evaluation"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"share": _share, "memory": memory_name}
+    return environment
+
+
+def _share(value: float | None) -> str:
+    return "none" if value is None else f"{100 * value:.1f} %"

@@ -1,0 +1,149 @@
+"""What is trained: the beacons' embedding and projections, in float32 beside a frozen model of any format.
+
+In:  a language model, and how its beacons begin: as copies of its own projections, or from an adapter.
+Out: `BeaconParameters` whose tensors want gradients.
+Wrong: an adapter of another model or shape, as in `beacon.parameters`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from memorag_pipeline.errors import MemoragError
+from memorag_pipeline.memory.beacon.config import BeaconConfig
+from memorag_pipeline.memory.beacon.model import BeaconMemoryModel
+from memorag_pipeline.memory.beacon.parameters import (
+    EMBEDDING,
+    BeaconParameters,
+    BeaconSource,
+    adapter_config,
+    load_beacon_parameters,
+)
+from memorag_pipeline.memory.beacon.ratios import Ratios
+from memorag_pipeline.memory.format import MemoryOrigin
+from memorag_pipeline.memory.language_model import LanguageModel
+from memorag_pipeline.memory.network import Network
+from memorag_pipeline.memory.stream import StreamFormat
+from memorag_pipeline.training.spec import Start, TrainingSpec
+
+
+class TrainedLinear(nn.Linear):
+    """A linear layer with float32 weights that computes in the format of its inputs."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """As `nn.Linear`."""
+        bias = None if self.bias is None else self.bias.to(inputs.dtype)
+        return nn.functional.linear(inputs, self.weight.to(inputs.dtype), bias)
+
+
+class LowRankLinear(nn.Module):
+    """A frozen linear layer plus up @ down, up [out, rank] being zero at first (LoRA, arXiv 2106.09685)."""
+
+    def __init__(self, plain: nn.Linear, rank: int) -> None:
+        super().__init__()
+        self.plain = plain
+        device = plain.weight.device
+        self.down = nn.Parameter(torch.empty(rank, plain.in_features, device=device))
+        self.up = nn.Parameter(torch.zeros(plain.out_features, rank, device=device))
+        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """As `nn.Linear`."""
+        low = nn.functional.linear(inputs, self.down.to(inputs.dtype))
+        changed: Tensor = self.plain(inputs) + nn.functional.linear(low, self.up.to(inputs.dtype))
+        return changed
+
+
+def trainable(model: LanguageModel, spec: TrainingSpec, adapter: Path | None = None) -> BeaconParameters:
+    """Beacon parameters to be trained, from an adapter or as the spec says that they begin. Seeded by the spec."""
+    source = BeaconSource(
+        model.resolved.folder,
+        model.resolved.digest,
+        adapter,
+        projections=spec.projections,
+        embedding=_token(model, spec.start),
+        copies=_copies(spec, adapter),
+        to_train=True,
+    )
+    begun = load_beacon_parameters(model.model, source)
+    torch.manual_seed(spec.schedule.seed)
+    layers = [{name: _to_train(linear, spec.rank) for name, linear in layer.named_children()} for layer in begun.layers]
+    embedding = begun.embedding.detach().float()
+    if spec.start == "mean" and adapter is None:
+        embedding = model.network.embeddings.weight.detach().float().mean(0, keepdim=True)
+    parameters = BeaconParameters(embedding.clone(), layers, "in training", begun.copies)
+    for name, parameter in parameters.named_parameters():
+        parameter.requires_grad_(".plain." not in name)
+    return parameters
+
+
+def memory_model(
+    model: LanguageModel, parameters: BeaconParameters, window: int, sink: int, ratio: int
+) -> BeaconMemoryModel:
+    """A memory model with the parameters as they are, also while they are trained; for streams of plain tokens."""
+    resolved = model.resolved
+    origin = MemoryOrigin(
+        kind="beacon",
+        model=resolved.name,
+        model_digest=resolved.digest,
+        tokenizer_digest=resolved.tokenizer_digest,
+        window=window,
+        dtype=str(model.dtype).removeprefix("torch."),
+        ratios=(ratio,),
+        sink=sink,
+        beacon_digest=parameters.digest,
+    )
+    return BeaconMemoryModel(
+        model,
+        Network(model.model, parameters),
+        StreamFormat(model.tokenizer, (), (), ()),
+        origin,
+        Ratios((ratio,), "sequence", window, model.context),
+    )
+
+
+def tensors_of(parameters: BeaconParameters) -> Mapping[str, Tensor]:
+    """The trained tensors by the names that an adapter file has for them."""
+    found: dict[str, Tensor] = {EMBEDDING: parameters.embedding}
+    for number, layer in enumerate(parameters.layers):
+        for name, linear in layer.named_children():
+            prefix = f"model.layers.{number}.self_attn.beacon_{name}_proj"
+            if isinstance(linear, LowRankLinear):
+                found[f"{prefix}.lora_A.weight"], found[f"{prefix}.lora_B.weight"] = linear.down, linear.up
+                continue
+            found |= {f"{prefix}.{part}": tensor for part, tensor in linear.named_parameters()}
+    return found
+
+
+def _to_train(linear: nn.Module, rank: int | None) -> nn.Module:
+    assert isinstance(linear, nn.Linear)
+    if rank is not None:
+        return LowRankLinear(linear, rank)
+    trained = TrainedLinear(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
+    trained.weight = nn.Parameter(linear.weight.detach().float().clone())
+    if linear.bias is not None:
+        trained.bias = nn.Parameter(linear.bias.detach().float().clone())
+    return trained
+
+
+def _copies(spec: TrainingSpec, adapter: Path | None) -> bool:
+    if adapter is None:
+        return spec.start == "copy"
+    return BeaconConfig.of(adapter_config(adapter), str(adapter)).input == "copy"
+
+
+def _token(model: LanguageModel, start: Start) -> int | None:
+    """The token whose embedding beacons begin with, where that is not eos."""
+    if start != "newline":
+        return None
+    ids = model.tokenizer.plain("\n")
+    if len(ids) != 1:
+        raise MemoragError(
+            f"model {model.resolved.name}: a newline is {len(ids)} tokens, and start newline needs one; use mean or eos"
+        )
+    return ids[0]

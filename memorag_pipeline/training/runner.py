@@ -1,0 +1,48 @@
+"""A training in this process: the same stage functions as the Airflow tasks, one after the other.
+
+In:  a `Training`, the id of the run, and who runs it.
+Out: a `TrainResult`.
+Wrong: whatever a stage raises; a second call goes on from the newest checkpoint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from memorag_pipeline.training import stages
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The version that holds the adapter; `gaps` by memory and ratio, `report` the URI of an HTML file."""
+
+    version: int
+    created: bool
+    promoted: bool
+    why: str
+    uri: str
+    report: str
+    gaps: dict[str, dict[int, float]]
+
+
+def train(training: stages.Training, run_id: str, by: str) -> TrainResult:
+    """Prepare, train, evaluate, register and, if it is better, promote an adapter."""
+    plan = stages.prepare(training)
+    trained = stages.train(training, plan["plan"])
+    evaluated = stages.evaluate(training, trained["trained"])
+    registered = stages.register(training, evaluated["evaluated"], run_id)
+    promoted = stages.promote(training, registered["version"], by)
+    manifest = training.store.versions.manifest(registered["version"])
+    (evaluation,), (report,) = manifest.of_role("evaluation"), manifest.of_role("report")
+    gaps: dict[str, dict[int, float]] = {}
+    for row in training.store.blobs.get_json(evaluation.ref, "evaluation")["memories"]:
+        gaps.setdefault(row["memory"], {})[row["ratio"]] = row["gap"]["closed"]
+    return TrainResult(
+        version=registered["version"],
+        created=registered["created"],
+        promoted=promoted["promoted"],
+        why=promoted["why"],
+        uri=registered["uri"],
+        report=training.store.blobs.uri(report.ref),
+        gaps=gaps,
+    )

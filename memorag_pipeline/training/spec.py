@@ -1,0 +1,159 @@
+"""The training spec: one YAML file that says what adapter is trained, from what, and how.
+
+In:  a YAML file (usually under `dags/training/`).
+Out: a frozen `TrainingSpec`.
+Wrong: `SpecError` with every problem at once, each with the file, the key path, the value and the fix.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from memorag_pipeline import spec_rules
+from memorag_pipeline.digests import value_digest
+from memorag_pipeline.spec import ComputeSpec, Location, Section, StoreSpec, read_spec
+from memorag_pipeline.spec_rules import Rule
+from memorag_pipeline.spec_values import Cron, Distinct, Dtype, Language, Model, Name, Uri
+
+Projection = Literal["q", "k", "v", "o"]
+Start = Literal["copy", "newline", "mean", "eos"]
+
+
+class TrainingDataSpec(Location):
+    """What is read. Texts teach the memory to hold a text, instructions what it will be asked for."""
+
+    rules = (*Location.rules, Rule(("text", "corpus"), spec_rules.some_texts, "give one of them"))
+
+    text: Annotated[list[Uri], Distinct] = Field(
+        default=[], description="Files of texts: JSONL (also .gz, .zst) or Parquet with a column text."
+    )
+    instructions: Annotated[list[Uri], Distinct] = Field(
+        default=[], description="Files of instructions: JSONL (also .gz, .zst) or Parquet."
+    )
+    contexts: Annotated[list[Uri], Distinct] = Field(
+        default=[], description="Files of texts that instructions refer to by context_id."
+    )
+    corpus: Uri | None = Field(default=None, description="A corpus spec, whose newest version's documents are read.")
+
+
+class ScheduleSpec(Section):
+    """How much is trained, and how fast. The learning rate rises, then falls to nothing."""
+
+    rules = (Rule(("batch_tokens", "sequence_tokens"), spec_rules.sequences_fit_batch, "make it a multiple"),)
+
+    tokens: int = Field(
+        default=1_000_000, ge=1, description="Tokens of text to train on, again from the start if need be."
+    )
+    instruction_tokens: int = Field(default=0, ge=0, description="Tokens of instructions to train on after that.")
+    sequence_tokens: int = Field(default=1024, ge=64, description="Length of a sequence that texts are packed into.")
+    batch_tokens: int = Field(default=4096, ge=64, description="Tokens of a step.")
+    learning_rate: float = Field(default=2e-3, gt=0, description="At its highest.")
+    instruction_rate: float = Field(default=5e-4, gt=0, description="The same for instructions.")
+    warm_up: float = Field(default=0.05, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
+    clip: float = Field(default=1.0, gt=0, description="Largest norm of a gradient.")
+    seed: int = Field(default=0, description="Of the order of the texts and of the ratios.")
+    checkpoint_tokens: int = Field(default=200_000, ge=1, description="A checkpoint is written every so many tokens.")
+
+
+class EvaluationSpec(Section):
+    """What an adapter is measured by, on texts that it was not trained on (each fiftieth text, by its digest)."""
+
+    texts: int = Field(default=40, ge=1, description="Texts whose last tokens are predicted from a memory.")
+    ratios: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(2, 4, 8, 16), min_length=1, description="Ratios at which memories are compared."
+    )
+    needles: bool = Field(default=True, description="Also look for needles in streams of up to 4,096 tokens.")
+    gate: float = Field(
+        default=0.0, description="Promoted if the gap closed is greater than the current adapter's by so much."
+    )
+
+
+class TrainingSpec(Section):
+    """An adapter: beacon parameters for a model, and how they are trained."""
+
+    rules = (
+        Rule(("revision", "model"), spec_rules.revision_has_use, "leave it out"),
+        Rule(("ratios", "window"), spec_rules.all_divide_window, "use divisors of the window"),
+        Rule(("sink", "window"), spec_rules.sink_fits_window, "make it smaller"),
+        Rule(("schedule.sequence_tokens", "window"), spec_rules.sequence_has_windows, "make it at least twice as long"),
+        Rule(("evaluation.ratios", "ratios"), spec_rules.first_is_evaluated, "add it"),
+    )
+
+    adapter: Name = Field(description="Name of the adapter, of its folder in the store and of its DAG.")
+    description: str = Field(default="", description="Shown in Airflow and in the model card.")
+    language: Language = Field(default="en", description="Language of the prompts around instructions.")
+    store: StoreSpec
+    model: Model = Field(
+        description="Base model: Hugging Face id, local folder, URI, or package:smollm2-135m-instruct."
+    )
+    revision: str | None = Field(default=None, description="Revision of a Hugging Face id.")
+    data: TrainingDataSpec
+    begin_with: Uri | None = Field(default=None, description="Adapter whose parameters training begins with.")
+    window: int = Field(default=256, ge=16, description="Tokens of a window.")
+    ratios: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(4,), min_length=1, description="Raw tokens per beacon; one is drawn for each window."
+    )
+    sink: int = Field(default=1, ge=0, le=64, description="First slots of a memory that are always kept.")
+    projections: tuple[Projection, ...] = Field(
+        default=("q", "k", "v"), description="Those that beacons have of their own."
+    )
+    rank: int | None = Field(default=None, ge=1, description="Rank of low-rank factors; without it full matrices.")
+    start: Start = Field(
+        default="copy",
+        description="Embedding of a beacon before training: copy is that of the token before it plus a learned vector,"
+        " newline, mean and eos are learned from that embedding on.",
+    )
+    distillation: float = Field(
+        default=0.0, ge=0, le=1, description="Share of the loss that is the distance to the model with all its context."
+    )
+    first_window: bool = Field(
+        default=True, description="Tokens of the first window count too, which see beacons but no memory."
+    )
+    dtype: Dtype = Field(default="float32", description="Number format of the frozen model; beacons train in float32.")
+    activation_checkpointing: bool = Field(default=False, description="Compute layers twice to keep less of them.")
+    schedule: ScheduleSpec = ScheduleSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    cron: Cron | None = Field(default=None, description="Cron expression of the training DAG; none: by hand.")
+    compute: ComputeSpec = ComputeSpec()
+
+    def content(self) -> dict[str, Any]:
+        """What decides the adapter: all but where and when it is made, and what it is called."""
+        left_out = {"adapter", "description", "store", "evaluation", "cron", "compute"}
+        content = self.model_dump(mode="json", exclude=left_out)
+        for name in ("storage_options", "connection_id"):
+            content["data"].pop(name, None)
+        return content
+
+    def fingerprint(self) -> str:
+        """Digest of `content`."""
+        return value_digest(self.content())
+
+
+def read_training_spec(path: str | Path) -> TrainingSpec:
+    """Read and check a training spec. Raises SpecError with all problems."""
+    from memorag_pipeline.spec_reader import read
+
+    return read(Path(path), TrainingSpec)
+
+
+def spec_for_corpus(path: str | Path) -> TrainingSpec:
+    """A training on the documents of a corpus, for its own memory model. Raises SpecError."""
+    corpus = read_spec(path)
+    form = {name: getattr(corpus.memory, name) for name in ("window", "sink")}
+    return TrainingSpec.model_validate(
+        {
+            "adapter": f"{corpus.corpus}-adapter",
+            "description": f"Memory for the corpus {corpus.corpus}.",
+            "language": corpus.language,
+            "store": corpus.store.model_dump(),
+            "model": corpus.memory.model,
+            "revision": corpus.memory.revision,
+            "data": {"corpus": str(Path(path).resolve())},
+            "dtype": "float32",
+            "compute": corpus.compute.model_dump(),
+            **{name: value for name, value in form.items() if value is not None},
+        }
+    )

@@ -1,0 +1,202 @@
+"""A whole training of a small model: trained, measured, published, promoted; by the runner and by the command."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from memorag_pipeline.cli import app
+from memorag_pipeline.errors import NotFoundError, SpecError
+from memorag_pipeline.memory.kinds import load_memory_model
+from memorag_pipeline.memory.language_model import LanguageModel
+from memorag_pipeline.models import resolve_file
+from memorag_pipeline.spec import MemorySpec
+from memorag_pipeline.training import stages
+from memorag_pipeline.training.readers import is_held_out
+from memorag_pipeline.training.runner import train
+from memorag_pipeline.training.spec import TrainingSpec, read_training_spec
+from memorag_pipeline.training.stages import Training
+
+MakeTraining = Callable[..., Training]
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of texts of a thousand tokens or more, some of which are held out."""
+    found, draw, number = list[str](), random.Random(1), 0
+    names = sorted(topics)
+    while sum(map(is_held_out, found)) < 2 or len(found) < 40:
+        number += 1
+        text = f"Text {number}.\n" + "".join(topics[name] for name in draw.sample(names, 6))[:9000]
+        if len(text) > 8000 and (is_held_out(text) or len(found) < 40):
+            found.append(text)
+    path = tmp_path_factory.mktemp("texts") / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in found) + "no JSON\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def values(tiny: LanguageModel, texts: Path, tmp_path: Path) -> dict[str, Any]:
+    """A training spec of some seconds."""
+    return {
+        "adapter": "tiny-adapter",
+        "store": {"uri": str(tmp_path / "store")},
+        "model": str(tiny.resolved.folder),
+        "data": {"text": [str(texts)]},
+        "window": 32,
+        "schedule": {"tokens": 2048, "sequence_tokens": 128, "batch_tokens": 512, "checkpoint_tokens": 1024},
+        "evaluation": {"texts": 2, "ratios": [4, 8], "needles": False},
+    }
+
+
+@pytest.fixture
+def make(values: dict[str, Any]) -> MakeTraining:
+    return lambda **changes: Training(TrainingSpec.model_validate(values | changes))
+
+
+def test_an_adapter_is_trained_measured_published_and_promoted(make: MakeTraining, tiny: LanguageModel) -> None:
+    training = make()
+    result = train(training, "run 1", "somebody")
+    assert (result.version, result.created, result.promoted) == (1, True, True)
+    assert result.gaps.keys() == {"beacon", "uniform", "recent", "attention"}
+    assert result.gaps["beacon"].keys() == {4, 8}
+    manifest = training.store.versions.manifest(1)
+    assert {blob.path for blob in manifest.blobs} == {
+        "adapter.safetensors",
+        "history.json",
+        "evaluation.json",
+        "report.html",
+        "MODEL_CARD.md",
+    }
+    history, card, report = (
+        training.store.blobs.get_bytes(manifest.of_role(role)[0].ref).decode() for role in ("history", "card", "report")
+    )
+    assert len(json.loads(history)["curve"]) == 2
+    assert json.loads(history)["skipped"] == {"held out for the evaluation": 2}
+    assert f"| beacon | 4 | {result.gaps['beacon'][4]:.1%} |" in card
+    assert "<svg" in report and "tiny-adapter" in report
+    assert training.store.channels.version("production") == 1
+    for version in ("1", "production"):
+        adapter = f"{result.uri}@{version}"
+        memory = load_memory_model(
+            MemorySpec(kind="beacon", model=str(tiny.resolved.folder), adapter=adapter, dtype="float32"), "en"
+        )
+        assert memory.window == 32
+    with pytest.raises(NotFoundError, match="has no version 9"):
+        resolve_file(f"{result.uri}@9")
+    with pytest.raises(NotFoundError, match="has no channel 'staging'"):
+        resolve_file(f"{result.uri}@staging")
+
+
+def test_the_same_again_is_neither_trained_nor_published(make: MakeTraining, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(make(), "run 1", "somebody")
+    monkeypatch.setattr(stages, "_trained", None)
+    again = train(make(description="Said in other words."), "run 2", "somebody")
+    assert (again.version, again.created, again.promoted) == (1, False, False)
+    assert again.why == "production points to it already"
+
+
+def test_an_adapter_that_is_no_better_is_published_but_not_promoted(make: MakeTraining) -> None:
+    first = train(make(), "run 1", "somebody")
+    evaluation = {"texts": 2, "ratios": [4, 8], "needles": False, "gate": 1e9}
+    schedule = {"tokens": 1024, "sequence_tokens": 128, "batch_tokens": 512}
+    second = train(make(evaluation=evaluation, schedule=schedule), "run 2", "somebody")
+    assert (second.version, second.created, second.promoted) == (2, True, False)
+    assert "(gate 100000000000.0%)" in second.why
+    training = make()
+    assert training.store.channels.version("production") == 1
+    better = stages.promote(make(evaluation=evaluation | {"gate": -1e9}), 2, "somebody")
+    assert better["promoted"]
+    assert [record.version for record in training.store.channels.history("production")] == [first.version, 2]
+
+
+def test_a_killed_training_goes_on_from_its_checkpoint(make: MakeTraining, monkeypatch: pytest.MonkeyPatch) -> None:
+    from memorag_pipeline.training import trainer
+
+    undisturbed = make(store={"uri": make().spec.store.uri + "-undisturbed"})
+    train(undisturbed, "run 1", "somebody")
+    step, steps = trainer.Trainer._step, list[int]()
+
+    def killed(self: Any, stage: Any, number: int, *arguments: Any) -> float:
+        steps.append(number)
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        return step(self, stage, number, *arguments)
+
+    monkeypatch.setattr(trainer.Trainer, "_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(make(), "run 2", "somebody")
+    train(make(), "run 3", "somebody")
+    assert steps == [0, 1, 2, 3, 2, 3]  # a checkpoint is after two steps
+    digests = {training.store.versions.manifest(1).of_role("adapter")[0].digest for training in (make(), undisturbed)}
+    assert len(digests) == 1
+
+
+def test_what_is_not_there_is_refused_before_any_work(make: MakeTraining, texts: Path) -> None:
+    for changes in ({"data": {"text": [f"{texts}.missing"]}}, {"begin_with": f"{texts}.missing"}):
+        with pytest.raises(NotFoundError, match="missing"):
+            stages.prepare(make(**changes))
+
+
+def test_other_data_is_another_run(make: MakeTraining, texts: Path, tmp_path: Path) -> None:
+    training, copy = make(), tmp_path / "copy.jsonl"
+    copy.write_bytes(texts.read_bytes())
+    plans = [
+        one.read_work(stages.prepare(one)["plan"])["fingerprint"]
+        for one in (training, make(), make(data={"text": [str(copy)]}), make(window=64), make(cron="@daily"))
+    ]
+    assert plans[0] == plans[1] == plans[4]
+    assert len(set(plans)) == 3
+
+
+def test_the_command_trains(values: dict[str, Any], tmp_path: Path) -> None:
+    spec, out = tmp_path / "training.yaml", tmp_path / "adapter.safetensors"
+    spec.write_text(yaml.safe_dump(values), encoding="utf-8")
+    arguments = ["train", str(spec), "--tokens", "1024", "--texts", "1", "--out", str(out)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "version 1 is published" in result.stdout and "promoted" in result.stdout
+    assert out.stat().st_size > 0
+    again = CliRunner().invoke(app, [*arguments, "--json"])
+    assert json.loads(again.stdout)["created"] is False
+    nowhere = CliRunner().invoke(app, ["train", str(spec), "--out", str(tmp_path / "no" / "adapter")])
+    assert nowhere.exit_code == 4
+
+
+WRONG = {
+    "no data": ({"data": {}}, "data.text: neither text nor corpus is given"),
+    "ratio": ({"ratios": [5]}, "ratios: has 5, which does not divide the window of 32 tokens"),
+    "sequence": ({"schedule": {"sequence_tokens": 64}, "window": 64}, "is shorter than two windows of 64 tokens"),
+    "batch": ({"schedule": {"sequence_tokens": 96, "batch_tokens": 100}}, "is not a multiple of sequence_tokens (96)"),
+    "not evaluated": ({"evaluation": {"ratios": [2]}}, "evaluation.ratios: does not have 4"),
+    "unknown key": ({"windows": 64}, "windows: is not a key of the spec"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_spec_is_refused(values: dict[str, Any], tmp_path: Path, name: str) -> None:
+    changes, message = WRONG[name]
+    path = tmp_path / "training.yaml"
+    path.write_text(yaml.safe_dump(values | changes), encoding="utf-8")
+    with pytest.raises(SpecError) as refused:
+        read_training_spec(path)
+    assert message in str(refused.value)
+    assert str(path) in str(refused.value)
+
+
+def test_paths_of_a_spec_are_meant_from_its_folder(values: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "training.yaml"
+    given = values | {"data": {"text": ["texts.jsonl"], "corpus": "../corpus.yaml"}, "begin_with": "first.safetensors"}
+    path.write_text(yaml.safe_dump(given), encoding="utf-8")
+    spec = read_training_spec(path)
+    assert spec.data.text == [str(tmp_path / "texts.jsonl")]
+    assert spec.data.corpus == str(tmp_path.parent / "corpus.yaml")
+    assert spec.begin_with == str(tmp_path / "first.safetensors")
