@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG
+from airflow.sdk import DAG, TriggerRule
 
 from memorag_operators import (
     EvaluateOperator,
@@ -49,7 +49,13 @@ def build_training_dag(spec_file: Path, spec: TrainingSpec) -> DAG:
         register = RegisterOperator(
             task_id="register", work=evaluate.output["evaluated"], outlets=[adapter_asset(spec.adapter)], **stage
         )
-        PromoteOperator(task_id="promote", version=register.output["version"], **stage)
+        # The gate may have changed since the version was published.
+        PromoteOperator(
+            task_id="promote",
+            version=register.output["version"],
+            trigger_rule=TriggerRule.NONE_FAILED,
+            **stage,
+        )
     return dag
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import Asset
-from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
+from airflow.sdk.exceptions import DownstreamTasksSkipped
 
-from memorag_operators.stage_operator import BatchOperator, PlanOperator, StageOperator
+from memorag_operators.stage_operator import BatchOperator, PlanOperator, StageOperator, tell_version
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -113,8 +113,4 @@ class PublishOperator(PlanOperator):
 
     def conclude(self, result: dict[str, Any], context: Context) -> None:
         """Fill the asset event, or skip it with the task."""
-        if not result["created"]:
-            raise AirflowSkipException(f"version {result['version']} holds the same already")
-        event = {name: result[name] for name in ("version", "created", "uri")}
-        for outlet in self.outlets:
-            context["outlet_events"][outlet].extra = event
+        tell_version(self, result, context)

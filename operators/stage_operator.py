@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from memorag_pipeline.errors import MissingDependencyError, NotFoundError, QuestionError, SpecError, TrainingError
 
@@ -66,6 +66,14 @@ class StageOperator(BaseOperator):
 
     def conclude(self, result: dict[str, Any], context: Context) -> None:
         """What follows from the stage's result besides XComs: a skip, an asset event."""
+
+
+def tell_version(operator: BaseOperator, result: dict[str, Any], context: Context) -> None:
+    """Fill the asset events of a task that published a version; skip it, without events, if it was there already."""
+    if not result["created"]:
+        raise AirflowSkipException(f"version {result['version']} holds the same already")
+    for outlet in operator.outlets:
+        context["outlet_events"][outlet].extra = {name: result[name] for name in ("version", "created", "uri")}
 
 
 class PlanOperator(StageOperator):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset
 
-from memorag_operators.stage_operator import StageOperator
+from memorag_operators.stage_operator import StageOperator, tell_version
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -80,18 +80,21 @@ class EvaluateOperator(WorkOperator):
 
 
 class RegisterOperator(WorkOperator):
-    """Publish the adapter as a version."""
+    """Publish the adapter as a version; when it was published before, the task is skipped and no event is sent."""
 
     def call_stage(self, pipeline: Training, context: Context) -> dict[str, Any]:
         """Register."""
         from memorag_pipeline.training.stages import register
 
-        return register(pipeline, self.work, context["run_id"])
+        run_id = context["dag_run"].run_id
+        registered = register(pipeline, self.work, run_id)
+        # A worker may die between the commit and the event; its retry finds the version of its own run.
+        created = registered["created"] or pipeline.store.versions.record(registered["version"]).run_id == run_id
+        return {**registered, "created": created}
 
     def conclude(self, result: dict[str, Any], context: Context) -> None:
-        """An asset event for the version."""
-        for outlet in self.outlets:
-            context["outlet_events"][outlet].extra = result
+        """Fill the asset event, or skip it with the task."""
+        tell_version(self, result, context)
 
 
 class PromoteOperator(TrainingOperator):

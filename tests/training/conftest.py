@@ -1,5 +1,46 @@
-"""Small models, as the tests of memories have them."""
+"""Small models, as the tests of memories have them, and a training of some seconds."""
 
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+import pytest
+
+from memorag_pipeline.memory.language_model import LanguageModel
+from memorag_pipeline.training.readers import is_held_out
 from tests.memory.conftest import one_thread, tiny, tiny_folder
 
 __all__ = ["one_thread", "tiny", "tiny_folder"]
+
+
+@pytest.fixture(scope="session")
+def training_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of texts of a thousand tokens or more, some of which are held out."""
+    found, draw, number = list[str](), random.Random(1), 0
+    names = sorted(topics)
+    while sum(map(is_held_out, found)) < 2 or len(found) < 40:
+        number += 1
+        text = f"Text {number}.\n" + "".join(topics[name] for name in draw.sample(names, 6))[:9000]
+        if len(text) > 8000 and (is_held_out(text) or len(found) < 40):
+            found.append(text)
+    path = tmp_path_factory.mktemp("texts") / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in found) + "no JSON\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def training_values(tiny: LanguageModel, training_texts: Path, tmp_path: Path) -> dict[str, Any]:
+    """A training spec of some seconds."""
+    return {
+        "adapter": "tiny-adapter",
+        "store": {"uri": str(tmp_path / "store")},
+        "model": str(tiny.resolved.folder),
+        "data": {"text": [str(training_texts)]},
+        "window": 32,
+        "schedule": {"tokens": 2048, "sequence_tokens": 128, "batch_tokens": 512, "checkpoint_tokens": 1024},
+        "evaluation": {"texts": 2, "ratios": [4, 8], "needles": False},
+    }

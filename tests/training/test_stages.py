@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable
 from pathlib import Path
-from pydoc_data.topics import topics
 from typing import Any
 
 import pytest
@@ -20,7 +18,6 @@ from memorag_pipeline.memory.language_model import LanguageModel
 from memorag_pipeline.models import resolve_file
 from memorag_pipeline.spec import MemorySpec
 from memorag_pipeline.training import stages
-from memorag_pipeline.training.readers import is_held_out
 from memorag_pipeline.training.runner import train
 from memorag_pipeline.training.spec import TrainingSpec, read_training_spec
 from memorag_pipeline.training.stages import Training
@@ -28,38 +25,9 @@ from memorag_pipeline.training.stages import Training
 MakeTraining = Callable[..., Training]
 
 
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of texts of a thousand tokens or more, some of which are held out."""
-    found, draw, number = list[str](), random.Random(1), 0
-    names = sorted(topics)
-    while sum(map(is_held_out, found)) < 2 or len(found) < 40:
-        number += 1
-        text = f"Text {number}.\n" + "".join(topics[name] for name in draw.sample(names, 6))[:9000]
-        if len(text) > 8000 and (is_held_out(text) or len(found) < 40):
-            found.append(text)
-    path = tmp_path_factory.mktemp("texts") / "texts.jsonl"
-    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in found) + "no JSON\n", encoding="utf-8")
-    return path
-
-
 @pytest.fixture
-def values(tiny: LanguageModel, texts: Path, tmp_path: Path) -> dict[str, Any]:
-    """A training spec of some seconds."""
-    return {
-        "adapter": "tiny-adapter",
-        "store": {"uri": str(tmp_path / "store")},
-        "model": str(tiny.resolved.folder),
-        "data": {"text": [str(texts)]},
-        "window": 32,
-        "schedule": {"tokens": 2048, "sequence_tokens": 128, "batch_tokens": 512, "checkpoint_tokens": 1024},
-        "evaluation": {"texts": 2, "ratios": [4, 8], "needles": False},
-    }
-
-
-@pytest.fixture
-def make(values: dict[str, Any]) -> MakeTraining:
-    return lambda **changes: Training(TrainingSpec.model_validate(values | changes))
+def make(training_values: dict[str, Any]) -> MakeTraining:
+    return lambda **changes: Training(TrainingSpec.model_validate(training_values | changes))
 
 
 def test_an_adapter_is_trained_measured_published_and_promoted(make: MakeTraining, tiny: LanguageModel) -> None:
@@ -140,15 +108,15 @@ def test_a_killed_training_goes_on_from_its_checkpoint(make: MakeTraining, monke
     assert len(digests) == 1
 
 
-def test_what_is_not_there_is_refused_before_any_work(make: MakeTraining, texts: Path) -> None:
-    for changes in ({"data": {"text": [f"{texts}.missing"]}}, {"begin_with": f"{texts}.missing"}):
+def test_what_is_not_there_is_refused_before_any_work(make: MakeTraining, training_texts: Path) -> None:
+    for changes in ({"data": {"text": [f"{training_texts}.missing"]}}, {"begin_with": f"{training_texts}.missing"}):
         with pytest.raises(NotFoundError, match="missing"):
             stages.prepare(make(**changes))
 
 
-def test_other_data_is_another_run(make: MakeTraining, texts: Path, tmp_path: Path) -> None:
+def test_other_data_is_another_run(make: MakeTraining, training_texts: Path, tmp_path: Path) -> None:
     training, copy = make(), tmp_path / "copy.jsonl"
-    copy.write_bytes(texts.read_bytes())
+    copy.write_bytes(training_texts.read_bytes())
     plans = [
         one.read_work(stages.prepare(one)["plan"])["fingerprint"]
         for one in (training, make(), make(data={"text": [str(copy)]}), make(window=64), make(cron="@daily"))
@@ -157,9 +125,9 @@ def test_other_data_is_another_run(make: MakeTraining, texts: Path, tmp_path: Pa
     assert len(set(plans)) == 3
 
 
-def test_the_command_trains(values: dict[str, Any], tmp_path: Path) -> None:
+def test_the_command_trains(training_values: dict[str, Any], tmp_path: Path) -> None:
     spec, out = tmp_path / "training.yaml", tmp_path / "adapter.safetensors"
-    spec.write_text(yaml.safe_dump(values), encoding="utf-8")
+    spec.write_text(yaml.safe_dump(training_values), encoding="utf-8")
     arguments = ["train", str(spec), "--tokens", "1024", "--texts", "1", "--out", str(out)]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
@@ -182,19 +150,22 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_spec_is_refused(values: dict[str, Any], tmp_path: Path, name: str) -> None:
+def test_a_wrong_spec_is_refused(training_values: dict[str, Any], tmp_path: Path, name: str) -> None:
     changes, message = WRONG[name]
     path = tmp_path / "training.yaml"
-    path.write_text(yaml.safe_dump(values | changes), encoding="utf-8")
+    path.write_text(yaml.safe_dump(training_values | changes), encoding="utf-8")
     with pytest.raises(SpecError) as refused:
         read_training_spec(path)
     assert message in str(refused.value)
     assert str(path) in str(refused.value)
 
 
-def test_paths_of_a_spec_are_meant_from_its_folder(values: dict[str, Any], tmp_path: Path) -> None:
+def test_paths_of_a_spec_are_meant_from_its_folder(training_values: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "training.yaml"
-    given = values | {"data": {"text": ["texts.jsonl"], "corpus": "../corpus.yaml"}, "begin_with": "first.safetensors"}
+    given = training_values | {
+        "data": {"text": ["texts.jsonl"], "corpus": "../corpus.yaml"},
+        "begin_with": "first.safetensors",
+    }
     path.write_text(yaml.safe_dump(given), encoding="utf-8")
     spec = read_training_spec(path)
     assert spec.data.text == [str(tmp_path / "texts.jsonl")]
