@@ -15,7 +15,7 @@ from torch import Tensor
 
 # Queries scored at once where there is no fused kernel; bounds the matrix of scores.
 _QUERIES_AT_ONCE = 1024
-# Fewer slots than these are not worth a processor of a GPU.
+# Fewer slots than these are not worth a processor.
 _SLOTS_IN_PART = 512
 
 
@@ -103,12 +103,16 @@ def scored_attention(
 
 
 def _parts(query: Tensor, slots: int) -> int:
-    """Parts that keep all processors of a GPU busy; a kernel gives one block of queries of a head to each."""
-    if query.device.type != "cuda" or slots < 2 * _SLOTS_IN_PART:
+    """Parts that keep all processors busy; a kernel gives one block of queries of a head to each."""
+    if slots < 2 * _SLOTS_IN_PART:
         return 1
-    blocks = query.shape[1] * -(-query.shape[2] // 128)
-    processors = torch.cuda.get_device_properties(query.device).multi_processor_count
-    return max(1, min(2 * processors // blocks, slots // _SLOTS_IN_PART))
+    if query.device.type == "cuda":
+        blocks = query.shape[1] * -(-query.shape[2] // 128)
+        parts = 2 * torch.cuda.get_device_properties(query.device).multi_processor_count // blocks
+    else:
+        blocks = query.shape[1] * -(-query.shape[2] // 32)
+        parts = -(-2 * torch.get_num_threads() // blocks)
+    return max(1, min(parts, slots // _SLOTS_IN_PART))
 
 
 def merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> Tensor:

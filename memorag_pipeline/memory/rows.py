@@ -230,7 +230,7 @@ class Rows:
 
     def _forward(self, token_ids: Sequence[int], beacons: Sequence[bool], state: AttentionState) -> Tensor:
         network = self.network
-        slots = Slots.of(beacons, network.device)
+        slots = Slots.of(beacons, network.device, asked=True)
         return network.run(network.embed(torch.tensor(token_ids, device=network.device), slots), slots, state)
 
 

@@ -12,7 +12,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.memory.full import FullMemoryModel
-from memorag_pipeline.memory.network import Network, Slots
+from memorag_pipeline.memory.network import Network, Slots, linear
 from memorag_pipeline.memory.rotation import Rotation, rotate
 from memorag_pipeline.memory.rows import Rows
 from tests.memory.conftest import TYPES, bare, random_beacons, small_model, small_stream
@@ -120,3 +120,15 @@ def test_gradients_reach_every_beacon_parameter(model_type: str) -> None:
             parameter += step
             change = 2 * (gradients[name] * step).sum()
             assert torch.isclose(after - before, change, atol=2e-4, rtol=0.05), name
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("rows", [0, 1, 2, 7, 128, 129])
+def test_few_rows_are_multiplied_as_by_the_module(rows: int, bias: bool) -> None:
+    module = torch.nn.Linear(24, 40, bias=bias).requires_grad_(False)
+    inputs = torch.randn(24, 2 * rows)[:, ::2].T  # of any strides
+    with torch.inference_mode():
+        found = linear(module, inputs, asked=True)
+        torch.testing.assert_close(found, module(inputs))
+        assert found.is_contiguous()
+        assert torch.equal(linear(module, inputs, asked=False), module(inputs))
