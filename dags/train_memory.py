@@ -1,6 +1,6 @@
 """One DAG for each training spec: `<adapter>_train`, which trains an adapter and promotes it if it is better.
 
-    prepare → train → evaluate → register → promote
+    prepare → study → train → evaluate → register → promote
 
 The specs are the `*.yaml` files of `corpora/training/` beside this file, or of the folder `training` in MEMORAG_SPECS.
 A spec that is refused has no DAG here; `refused_specs.py` says why.
@@ -19,6 +19,7 @@ from memorag_operators import (
     PrepareTrainingOperator,
     PromoteOperator,
     RegisterOperator,
+    StudyOperator,
     TrainOperator,
 )
 from memorag_operators.placement import gpu_placement, retry_arguments
@@ -44,7 +45,8 @@ def build_training_dag(spec_file: Path, spec: TrainingSpec) -> DAG:
         doc_md=_doc(spec_file, spec),
     ) as dag:
         prepare = PrepareTrainingOperator(task_id="prepare", **stage)
-        train = TrainOperator(task_id="train", work=prepare.output["plan"], **stage, **gpu)
+        study = StudyOperator(task_id="study", work=prepare.output["plan"], **stage, **gpu)
+        train = TrainOperator(task_id="train", work=study.output["plan"], **stage, **gpu)
         evaluate = EvaluateOperator(task_id="evaluate", work=train.output["trained"], **stage, **gpu)
         register = RegisterOperator(
             task_id="register", work=evaluate.output["evaluated"], outlets=[adapter_asset(spec.adapter)], **stage

@@ -30,6 +30,7 @@ _PATH_KEYS = {
     ("data", "instructions"),
     ("data", "contexts"),
     ("data", "corpus"),
+    ("evaluation", "questions"),
     ("", "begin_with"),
 }
 

@@ -170,3 +170,11 @@ def sequence_has_windows(sequence: int, window: int) -> str | None:
 
 def first_is_evaluated(evaluated: tuple[int, ...], ratios: tuple[int, ...]) -> str | None:
     return None if ratios[0] in evaluated else f"does not have {ratios[0]}, the first that is trained"
+
+
+def study_needs_corpus(passages: int, corpus: str | None) -> str | None:
+    return "has no use without a corpus" if passages and corpus is None else None
+
+
+def instructions_are_given(tokens: int, instructions: list[str], passages: int) -> str | None:
+    return None if not tokens or instructions or passages else "there are no instructions to train on"

@@ -19,6 +19,7 @@ _MODULES = {
     "GenerateOperator": "answers",
     "LoadOperator": "answers",
     "PrepareTrainingOperator": "training",
+    "StudyOperator": "training",
     "TrainOperator": "training",
     "EvaluateOperator": "training",
     "RegisterOperator": "training",

@@ -1,4 +1,4 @@
-"""The stages of a training as operators: prepare, train, evaluate, register, promote.
+"""The stages of a training as operators: prepare, study, train, evaluate, register, promote.
 
 In:  the training spec, and the URIs that the stages before returned.
 Out: URIs, the version of the adapter, figures; register sends an asset event for each version that it creates.
@@ -57,6 +57,16 @@ class WorkOperator(TrainingOperator):
     def __init__(self, *, work: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.work = work
+
+
+class StudyOperator(WorkOperator):
+    """Let the generator ask itself about the corpus, if the spec says so."""
+
+    def call_stage(self, pipeline: Training, context: Context) -> dict[str, Any]:
+        """Study."""
+        from memorag_pipeline.training.stages import study
+
+        return study(pipeline, self.work)
 
 
 class TrainOperator(WorkOperator):

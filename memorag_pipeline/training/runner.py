@@ -26,8 +26,9 @@ class TrainResult:
 
 
 def train(training: stages.Training, run_id: str, by: str) -> TrainResult:
-    """Prepare, train, evaluate, register and, if it is better, promote an adapter."""
+    """Prepare, study, train, evaluate, register and, if it is better, promote an adapter."""
     plan = stages.prepare(training)
+    plan = stages.study(training, plan["plan"])
     trained = stages.train(training, plan["plan"])
     evaluated = stages.evaluate(training, trained["trained"])
     registered = stages.register(training, evaluated["evaluated"], run_id)

@@ -14,10 +14,12 @@ from pydantic import Field
 
 from memorag_pipeline import spec_rules
 from memorag_pipeline.digests import value_digest
-from memorag_pipeline.spec import ComputeSpec, Location, Section, StoreSpec, read_spec
+from memorag_pipeline.spec import ComputeSpec, GenerationSpec, Location, Section, StoreSpec, read_spec
 from memorag_pipeline.spec_rules import Rule
 from memorag_pipeline.spec_values import Cron, Distinct, Dtype, Language, Model, Name, Uri
 
+# What a training that is made for a corpus studies: about what two cores do in minutes.
+_STUDIED, _STUDIED_TOKENS = 32, 32_768
 Projection = Literal["q", "k", "v", "o"]
 Start = Literal["copy", "newline", "mean", "eos"]
 
@@ -25,7 +27,11 @@ Start = Literal["copy", "newline", "mean", "eos"]
 class TrainingDataSpec(Location):
     """What is read. Texts teach the memory to hold a text, instructions what it will be asked for."""
 
-    rules = (*Location.rules, Rule(("text", "corpus"), spec_rules.some_texts, "give one of them"))
+    rules = (
+        *Location.rules,
+        Rule(("text", "corpus"), spec_rules.some_texts, "give one of them"),
+        Rule(("self_study", "corpus"), spec_rules.study_needs_corpus, "name one, or leave it out"),
+    )
 
     text: Annotated[list[Uri], Distinct] = Field(
         default=[], description="Files of texts: JSONL (also .gz, .zst) or Parquet with a column text."
@@ -37,6 +43,9 @@ class TrainingDataSpec(Location):
         default=[], description="Files of texts that instructions refer to by context_id."
     )
     corpus: Uri | None = Field(default=None, description="A corpus spec, whose newest version's documents are read.")
+    self_study: int = Field(
+        default=0, ge=0, description="The generator asks itself about so many passages of the corpus, for instructions."
+    )
 
 
 class ScheduleSpec(Section):
@@ -61,6 +70,10 @@ class ScheduleSpec(Section):
 class EvaluationSpec(Section):
     """What an adapter is measured by, on texts that it was not trained on (each fiftieth text, by its digest)."""
 
+    questions: Annotated[list[Uri], Distinct] = Field(
+        default=[], description="Files of questions with evidence; what is recalled for them is measured."
+    )
+    questions_of_each: int = Field(default=20, ge=1, description="So many questions of each file.")
     texts: int = Field(default=40, ge=1, description="Texts whose last tokens are predicted from a memory.")
     ratios: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         default=(2, 4, 8, 16), min_length=1, description="Ratios at which memories are compared."
@@ -80,6 +93,11 @@ class TrainingSpec(Section):
         Rule(("sink", "window"), spec_rules.sink_fits_window, "make it smaller"),
         Rule(("schedule.sequence_tokens", "window"), spec_rules.sequence_has_windows, "make it at least twice as long"),
         Rule(("evaluation.ratios", "ratios"), spec_rules.first_is_evaluated, "add it"),
+        Rule(
+            ("schedule.instruction_tokens", "data.instructions", "data.self_study"),
+            spec_rules.instructions_are_given,
+            "give data.instructions or data.self_study, or leave it out",
+        ),
     )
 
     adapter: Name = Field(description="Name of the adapter, of its folder in the store and of its DAG.")
@@ -108,6 +126,9 @@ class TrainingSpec(Section):
     )
     distillation: float = Field(
         default=0.0, ge=0, le=1, description="Share of the loss that is the distance to the model with all its context."
+    )
+    generation: GenerationSpec = Field(
+        default=GenerationSpec(max_new_tokens=48), description="The generator of the self-study; by default the model."
     )
     first_window: bool = Field(
         default=True, description="Tokens of the first window count too, which see beacons but no memory."
@@ -151,7 +172,9 @@ def spec_for_corpus(path: str | Path) -> TrainingSpec:
             "store": corpus.store.model_dump(),
             "model": corpus.memory.model,
             "revision": corpus.memory.revision,
-            "data": {"corpus": str(Path(path).resolve())},
+            "data": {"corpus": str(Path(path).resolve()), "self_study": _STUDIED},
+            "schedule": {"instruction_tokens": _STUDIED_TOKENS},
+            "generation": {"max_new_tokens": 48, **corpus.generation.model_dump(include={"model", "revision"})},
             "dtype": "float32",
             "compute": corpus.compute.model_dump(),
             **{name: value for name, value in form.items() if value is not None},

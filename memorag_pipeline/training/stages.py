@@ -1,11 +1,11 @@
-"""The stages of a training: prepare, train, evaluate, register, promote.
+"""The stages of a training: prepare, study, train, evaluate, register, promote.
 
 In:  a `Training`, and from stage to stage the URI of a work list.
 Out: small dicts of URIs, counts and figures; a version of the adapter's own store.
 Wrong: data, a model or an adapter that is not there is refused by `prepare`; what was trained is kept as checkpoints.
 
-The adapter is a versioned artifact like a corpus: blobs, manifest, commit record, channels. Its units are `train`,
-whose outcome is the adapter file, and `evaluate`.
+The adapter is a versioned artifact like a corpus: blobs, manifest, commit record, channels. Its units are `study`,
+whose outcome are instructions, `train`, whose outcome is the adapter file, and `evaluate`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from memorag_pipeline.digests import bytes_digest
 from memorag_pipeline.errors import NotFoundError
 from memorag_pipeline.models import remembered_digest, resolve, resolve_file
 from memorag_pipeline.storage import CorpusStore
+from memorag_pipeline.storage.blobs import BlobRef
 from memorag_pipeline.storage.credentials import options_for
 from memorag_pipeline.storage.manifest import Manifest, ManifestBlob, ModelRecord
 from memorag_pipeline.storage.units import Outcome, fingerprint
 from memorag_pipeline.training.spec import TrainingSpec
 
 # To be raised when the same spec would train another adapter, or be measured in another way.
+STUDY_VERSION = 1
 TRAIN_VERSION = 1
 EVALUATE_VERSION = 1
 CHANNEL = "production"
@@ -71,8 +73,26 @@ def prepare(training: Training) -> dict[str, Any]:
         "corpus": _corpus_identity(spec.data.corpus),
         "spec": spec.content(),
     }
-    print_of_run = fingerprint("train", TRAIN_VERSION, **inputs)
-    return {"plan": training.write_work({"fingerprint": print_of_run, **inputs}), "counts": {"files": len(files)}}
+    plan = {"fingerprint": fingerprint("train", TRAIN_VERSION, **inputs), **inputs}
+    return {"plan": training.write_work(plan), "counts": {"files": len(files)}}
+
+
+def study(training: Training, plan_uri: str) -> dict[str, Any]:
+    """Let the generator ask itself about the corpus, if the spec says so; the plan goes on with the instructions."""
+    spec, plan, store = training.spec, training.read_work(plan_uri), training.store
+    if not spec.data.self_study:
+        return {"plan": plan_uri, "counts": {}}
+    model = spec.generation.model or spec.model
+    asked = {"count": spec.data.self_study, "seed": spec.schedule.seed, "language": spec.language}
+    decoding = spec.generation.model_dump(mode="json", exclude={"batch_size"})
+    generator = resolve(model, spec.generation.revision if spec.generation.model else spec.revision).digest
+    identity = fingerprint(
+        "study", STUDY_VERSION, corpus=plan["corpus"], generator=generator, decoding=decoding, **asked
+    )
+    found = store.units.find("study", identity) or _studied(training, identity, model)
+    if found.counts["instructions"]:
+        plan |= {"studied": found.blobs["instructions"].model_dump()}
+    return {"plan": training.write_work(plan), "counts": dict(found.counts)}
 
 
 def train(training: Training, plan_uri: str) -> dict[str, Any]:
@@ -114,6 +134,7 @@ def evaluate(training: Training, trained_uri: str) -> dict[str, Any]:
             tokens=_tokens(model),
             asked=_tokens(model) // 4,
             needles=NEEDLES if spec.evaluation.needles else None,
+            questions=_questions(spec),
             closer_ratios=spec.ratios[:1],
         )
         values = asdict(evaluation)
@@ -188,6 +209,31 @@ def gap_closed(evaluation: dict[str, Any], ratio: int) -> float:
     )
 
 
+def _studied(training: Training, identity: str, model: str) -> Outcome:
+    from memorag_pipeline.jobs.generators import open_generator
+    from memorag_pipeline.pipeline import Pipeline
+    from memorag_pipeline.spec import read_spec
+    from memorag_pipeline.training import self_study
+    from memorag_pipeline.training.readers import is_held_out
+    from memorag_pipeline.version import Version
+
+    spec, started, skipped = training.spec, time.perf_counter(), Counter[str]()
+    assert spec.data.corpus is not None
+    store = Pipeline(read_spec(spec.data.corpus)).store
+    version = Version(store, newest_version(spec.data.corpus, store))
+    documents = {row["document_id"]: row["text"] for row in version.documents() if not is_held_out(row["text"])}
+    chunks = [row for row in version.chunks() if row["document_id"] in documents]
+    passages = self_study.choose_passages(chunks, spec.data.self_study, spec.schedule.seed)
+    generator = open_generator(spec.generation.model_copy(update={"model": model}))
+    data = self_study.lines(self_study.study(passages, documents, generator, spec.language, skipped))
+    counts = {"passages": len(passages), "instructions": data.count(b"\n"), "skipped": sum(skipped.values())}
+    blobs = {"instructions": training.store.blobs.put_bytes(data)}
+    seconds = time.perf_counter() - started
+    return training.store.units.record(
+        Outcome(stage="study", fingerprint=identity, blobs=blobs, counts=counts, seconds=seconds)
+    )
+
+
 def _trained(training: Training, plan: dict[str, Any]) -> Outcome:
     """Train; the outcome's history has the curve, what was skipped, and where it was trained."""
     import torch
@@ -199,11 +245,18 @@ def _trained(training: Training, plan: dict[str, Any]) -> Outcome:
     from memorag_pipeline.training.trainer import Stage, Trainer
 
     spec, store = training.spec, training.store
+    if "studied" in plan:
+        studied = store.blobs.open_file(BlobRef.model_validate(plan["studied"]), "instructions of the self-study")
+        data = spec.data.model_copy(update={"instructions": [*spec.data.instructions, str(studied)]})
+        spec = spec.model_copy(update={"data": data})
     model = load_language_model(spec.model, spec.revision, spec.dtype)
     begin = resolve_file(spec.begin_with) if spec.begin_with is not None else None
     parameters = trainable(model, spec, begin)
     skipped: Counter[str] = Counter()
     stages = [Stage(*stage) for stage in _stages(spec, model, skipped)]
+    for stage in stages:
+        next(iter(stage.sequences(0)))  # or what has nothing to train on is found out when the others are done
+    skipped.clear()
     trainer = Trainer(
         model, parameters, spec, Checkpoints(store, plan["fingerprint"]), _measure(spec, model, parameters)
     )
@@ -237,7 +290,7 @@ def _stages(
             lambda epoch: text_sequences(spec, tokenizer, end_id, skipped, epoch),
         )
     ]
-    if schedule.instruction_tokens:
+    if schedule.instruction_tokens and spec.data.instructions:
         formats = {language: StreamFormat.of(tokenizer, language) for language in ("en", "zh")}
         stages.append(
             (
@@ -272,6 +325,14 @@ def _held_out(spec: TrainingSpec, model: Any, count: int) -> list[list[int]]:
     return first_tokens([tokenizer.plain(text) for text in texts], tokens)
 
 
+def _questions(spec: TrainingSpec) -> list[Any]:
+    """Questions with evidence, of each file the first ones."""
+    from memorag_pipeline.evaluation.recall_quality import read_questions
+
+    count = spec.evaluation.questions_of_each
+    return [question for uri in spec.evaluation.questions for question in read_questions(resolve_file(uri), count)]
+
+
 def _tokens(model: Any) -> int:
     """Tokens of the texts to measure by, the last quarter of which is asked; fewer than usual in a short context."""
     from memorag_pipeline.evaluation.gap import TOKENS
@@ -300,10 +361,15 @@ def _corpus_identity(spec_file: str | None) -> str | None:
     from memorag_pipeline.spec import read_spec
 
     store = Pipeline(read_spec(spec_file)).store
+    return store.versions.manifest(newest_version(spec_file, store)).content_digest()
+
+
+def newest_version(spec_file: str, store: CorpusStore) -> int:
+    """The newest version of the corpus that is trained on."""
     newest = store.versions.newest()
     if newest is None:
         raise NotFoundError(f"training data {spec_file}: its corpus has no version yet; run `memorag refresh` first")
-    return store.versions.manifest(newest).content_digest()
+    return newest
 
 
 def _measured(spec: TrainingSpec) -> dict[str, Any]:

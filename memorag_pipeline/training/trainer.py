@@ -106,6 +106,9 @@ class Trainer:
                 epoch, taken, batch = next(batches)
                 losses.append(self._step(stage, step, batch, optimizer))
                 rates.step()
+                if self.measure is not None and not self.position.curve:
+                    # The first step's rate is nought, so nothing has been trained yet.
+                    self.position = replace(self.position, curve=(CurvePoint(0, losses[0], self.measure()),))
                 tokens = schedule.batch_tokens
                 unsaved += tokens
                 bar.advance(tokens)

@@ -38,7 +38,8 @@ def training_file(training_values: dict[str, Any], spec_folder: Path) -> Path:
 
 def test_an_adapter_is_trained_and_promoted(training_file: Path, load_dags: LoadDags, run_dag: RunDag) -> None:
     assert edges(load_dags().dags["tiny-adapter_train"]) == {
-        "prepare": {"train"},
+        "prepare": {"study"},
+        "study": {"train"},
         "train": {"evaluate"},
         "evaluate": {"register"},
         "register": {"promote"},
@@ -64,7 +65,14 @@ def test_a_training_goes_where_its_spec_says(
     dag = load_dags().dags["tiny-adapter_train"]
     placed = {task.task_id: (task.pool, task.queue, task.retries) for task in dag.tasks}
     gpu, other = ("gpu", "gpu", 5), ("default_pool", "default", 5)
-    assert placed == {"prepare": other, "train": gpu, "evaluate": gpu, "register": other, "promote": other}
+    assert placed == {
+        "prepare": other,
+        "study": gpu,
+        "train": gpu,
+        "evaluate": gpu,
+        "register": other,
+        "promote": other,
+    }
     assert dag.timetable.expression == "0 0 * * 0"
 
 

@@ -47,7 +47,9 @@ def test_an_adapter_is_trained_measured_published_and_promoted(make: MakeTrainin
     history, card, report = (
         training.store.blobs.get_bytes(manifest.of_role(role)[0].ref).decode() for role in ("history", "card", "report")
     )
-    assert len(json.loads(history)["curve"]) == 2
+    curve = json.loads(history)["curve"]
+    assert [point["tokens"] for point in curve] == [0, 1024, 2048]
+    assert all(point["gap"] is not None for point in curve)
     assert json.loads(history)["skipped"] == {"held out for the evaluation": 2}
     assert f"| beacon | 4 | {result.gaps['beacon'][4]:.1%} |" in card
     assert "<svg" in report and "tiny-adapter" in report
@@ -145,6 +147,8 @@ WRONG = {
     "sequence": ({"schedule": {"sequence_tokens": 64}, "window": 64}, "is shorter than two windows of 64 tokens"),
     "batch": ({"schedule": {"sequence_tokens": 96, "batch_tokens": 100}}, "is not a multiple of sequence_tokens (96)"),
     "not evaluated": ({"evaluation": {"ratios": [2]}}, "evaluation.ratios: does not have 4"),
+    "no instructions": ({"schedule": {"instruction_tokens": 512}}, "there are no instructions to train on"),
+    "study of nothing": ({"data": {"text": ["a"], "self_study": 4}}, "data.self_study: has no use without a corpus"),
     "unknown key": ({"windows": 64}, "windows: is not a key of the spec"),
 }
 
