@@ -52,7 +52,7 @@ def text_sequences(
     def documents() -> Iterator[tuple[str, list[int]]]:
         for source in sources:
             for text in source():
-                if is_held_out(text.text):
+                if is_held_out(text.text, spec.data.held_out_percent):
                     skipped[HELD_OUT] += 1
                 else:
                     yield text.source, [*tokenizer.plain(text.text), end_id]
@@ -90,26 +90,43 @@ def instruction_sequences(
 def held_out_texts(spec: TrainingSpec, tokenizer: ChatTokenizer, count: int, min_tokens: int) -> list[str]:
     """The first `count` held-out texts of at least `min_tokens`, in the order of the spec; fewer if there are fewer.
 
-    Raises TrainingError if there is none.
+    Where there are not enough, shorter ones follow that are joined until they are as long. Raises TrainingError if
+    there is none.
     """
     found: dict[str, None] = {}
+    shorter: dict[str, int] = {}
     read = held_out = 0
     for source in text_sources(spec.data, Skipped()):
         for text in source():
             read += 1
-            if not is_held_out(text.text):
+            if not is_held_out(text.text, spec.data.held_out_percent):
                 continue
             held_out += 1
-            if len(tokenizer.plain(text.text)) >= min_tokens:
+            tokens = len(tokenizer.plain(text.text))
+            if tokens >= min_tokens:
                 found[text.text] = None
+            else:
+                shorter[text.text] = tokens
             if len(found) == count:
                 return list(found)
+    found |= dict.fromkeys(_joined(shorter, min_tokens))
     if not found:
         raise TrainingError(
-            f"data.text and data.corpus: of {read:,} texts {held_out:,} are held out for the evaluation, and none of"
-            f" them has {min_tokens:,} tokens; add texts, or longer ones"
+            f"data.text and data.corpus: of {read:,} texts {held_out:,} are held out for the evaluation, which have"
+            f" less than {min_tokens:,} tokens in all; add texts, or raise data.held_out_percent"
         )
-    return list(found)
+    return list(found)[:count]
+
+
+def _joined(texts: Mapping[str, int], min_tokens: int) -> Iterator[str]:
+    """Texts, given with their tokens, one after the other until they have `min_tokens`."""
+    waiting, tokens = list[str](), 0
+    for text, length in texts.items():
+        waiting.append(text)
+        tokens += length
+        if tokens >= min_tokens:
+            yield "\n\n".join(waiting)
+            waiting, tokens = [], 0
 
 
 def _at_least_one(sequences: Iterable[Sequence], where: str, skipped: Skipped) -> Iterator[Sequence]:

@@ -107,7 +107,7 @@ class Instructions:
             if name not in self.contexts:
                 raise UnusableError("unknown context_id")
             context = self.contexts[name]
-        if is_held_out(context):
+        if is_held_out(context, self.spec.data.held_out_percent):
             raise UnusableError(HELD_OUT)
         return f"{context}\n\n"
 

@@ -29,7 +29,6 @@ from memorag_pipeline.training.spec import TrainingDataSpec
 from memorag_pipeline.version import Version
 
 HELD_OUT = "held out for the evaluation"
-_HELD_OUT_PERCENT = 2
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}  # by the first bytes of a file
 _BUFFER = 1 << 20
 _ROWS = 64  # rows of a Parquet file that are held at a time; a row may be a whole book
@@ -62,9 +61,9 @@ class Text:
 TextSource = Callable[[], Iterator[Text]]
 
 
-def is_held_out(text: str) -> bool:
+def is_held_out(text: str, percent: int) -> bool:
     """Whether a document is kept for the evaluation. Its text alone decides, so that it is so wherever it is read."""
-    return int(text_digest(text.strip())[:8], 16) % 100 < _HELD_OUT_PERCENT
+    return int(text_digest(text.strip())[:8], 16) % 100 < percent
 
 
 def text_sources(data: TrainingDataSpec, skipped: Skipped) -> list[TextSource]:

@@ -43,6 +43,9 @@ class TrainingDataSpec(Location):
         default=[], description="Files of texts that instructions refer to by context_id."
     )
     corpus: Uri | None = Field(default=None, description="A corpus spec, whose newest version's documents are read.")
+    held_out_percent: int = Field(
+        default=2, ge=1, le=50, description="So many of 100 documents are never trained on, but measured by."
+    )
     self_study: int = Field(
         default=0, ge=0, description="The generator asks itself about so many passages of the corpus, for instructions."
     )
@@ -68,7 +71,7 @@ class ScheduleSpec(Section):
 
 
 class EvaluationSpec(Section):
-    """What an adapter is measured by, on texts that it was not trained on (each fiftieth text, by its digest)."""
+    """What an adapter is measured by, on texts that it was not trained on."""
 
     questions: Annotated[list[Uri], Distinct] = Field(
         default=[], description="Files of questions with evidence; what is recalled for them is measured."
@@ -172,7 +175,7 @@ def spec_for_corpus(path: str | Path) -> TrainingSpec:
             "store": corpus.store.model_dump(),
             "model": corpus.memory.model,
             "revision": corpus.memory.revision,
-            "data": {"corpus": str(Path(path).resolve()), "self_study": _STUDIED},
+            "data": {"corpus": str(Path(path).resolve()), "self_study": _STUDIED, "held_out_percent": 10},
             "schedule": {"instruction_tokens": _STUDIED_TOKENS},
             "generation": {"max_new_tokens": 48, **corpus.generation.model_dump(include={"model", "revision"})},
             "dtype": "float32",

@@ -83,7 +83,12 @@ def study(training: Training, plan_uri: str) -> dict[str, Any]:
     if not spec.data.self_study:
         return {"plan": plan_uri, "counts": {}}
     model = spec.generation.model or spec.model
-    asked = {"count": spec.data.self_study, "seed": spec.schedule.seed, "language": spec.language}
+    asked = {
+        "count": spec.data.self_study,
+        "held_out": spec.data.held_out_percent,
+        "seed": spec.schedule.seed,
+        "language": spec.language,
+    }
     decoding = spec.generation.model_dump(mode="json", exclude={"batch_size"})
     generator = resolve(model, spec.generation.revision if spec.generation.model else spec.revision).digest
     identity = fingerprint(
@@ -221,7 +226,11 @@ def _studied(training: Training, identity: str, model: str) -> Outcome:
     assert spec.data.corpus is not None
     store = Pipeline(read_spec(spec.data.corpus)).store
     version = Version(store, newest_version(spec.data.corpus, store))
-    documents = {row["document_id"]: row["text"] for row in version.documents() if not is_held_out(row["text"])}
+    documents = {
+        row["document_id"]: row["text"]
+        for row in version.documents()
+        if not is_held_out(row["text"], spec.data.held_out_percent)
+    }
     chunks = [row for row in version.chunks() if row["document_id"] in documents]
     passages = self_study.choose_passages(chunks, spec.data.self_study, spec.schedule.seed)
     generator = open_generator(spec.generation.model_copy(update={"model": model}))

@@ -22,10 +22,10 @@ def training_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of texts of a thousand tokens or more, some of which are held out."""
     found, draw, number = list[str](), random.Random(1), 0
     names = sorted(topics)
-    while sum(map(is_held_out, found)) < 2 or len(found) < 40:
+    while sum(is_held_out(text, 2) for text in found) < 2 or len(found) < 40:
         number += 1
         text = f"Text {number}.\n" + "".join(topics[name] for name in draw.sample(names, 6))[:9000]
-        if len(text) > 8000 and (is_held_out(text) or len(found) < 40):
+        if len(text) > 8000 and (is_held_out(text, 2) or len(found) < 40):
             found.append(text)
     path = tmp_path_factory.mktemp("texts") / "texts.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in found) + "no JSON\n", encoding="utf-8")

@@ -86,7 +86,7 @@ def documents(count: int, words: int = 90, held_out: bool = False) -> list[str]:
         return " ".join(f"item{random.randrange(100)}" for _ in range(words))
 
     found = (text(number) for number in itertools.count())
-    return list(itertools.islice((one for one in found if is_held_out(one) is held_out), count))
+    return list(itertools.islice((one for one in found if is_held_out(one, 2) is held_out), count))
 
 
 def parts(text: str) -> list[str]:
@@ -233,7 +233,11 @@ class TestTexts:
         told = " ".join(tokenizer.text(ids) for ids in tokens_of(texts_of(spec, tokenizer)))
         assert all(any(part in told for part in parts(text)) for text in trained)
         assert not any(part in told for text in kept for part in parts(text))
-        with pytest.raises(TrainingError, match=r"of 12 texts 5 are held out .* none of them has 5,000 tokens"):
+        length = max(len(tokenizer.plain(text)) for text in kept) + 1
+        (joined,) = held_out_texts(spec, tokenizer, 1, length)
+        assert joined.startswith(f"{kept[0]}\n\n{kept[1]}")
+        assert len(tokenizer.plain(joined)) >= length
+        with pytest.raises(TrainingError, match=r"of 12 texts 5 are held out .* less than 5,000 tokens in all"):
             held_out_texts(spec, tokenizer, 3, 5000)
 
 
@@ -527,7 +531,7 @@ class TestRealData:
         assert {len(sequence.token_ids) for sequence in found} == {1024}
         assert set(skipped) <= {HELD_OUT}
         held_out = held_out_texts(spec, tokenizer, 2, 2048)
-        assert len(held_out) == 2 and all(is_held_out(text) for text in held_out)
+        assert len(held_out) == 2 and all(is_held_out(text, 2) for text in held_out)
 
     def test_instructions(self, tmp_path: Path, formats: dict[Language, StreamFormat]) -> None:
         spec = spec_of(
