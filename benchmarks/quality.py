@@ -36,9 +36,9 @@ from memorag_pipeline.memory.language_model import LanguageModel
 
 TEXT = Path(__file__).parents[2] / "shared" / "data" / "train" / "text" / "train-006.jsonl.zst"
 RATIOS = (4, 8, 16)
-WITHOUT_SINK = 4  # the ratio at which it is shown what a sink is for
 POLICIES: tuple[Policy, ...] = get_args(Policy)
-KINDS = ("beacon", *POLICIES)
+KINDS = ("beacon", "untrained", *POLICIES)
+PLAIN = 4  # the ratio at which it is shown what training and a sink are for
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,9 @@ def losses(
 
 def _memory_model(model: LanguageModel, settings: argparse.Namespace, subject: Given) -> BeaconMemoryModel:
     codec, window = subject.codec or None, settings.window
-    if subject.kind == "beacon":
-        return beacon_model(model, window, subject.ratio, subject.sink, settings.adapter, codec)
+    if subject.kind in ("beacon", "untrained"):
+        adapter = settings.adapter if subject.kind == "beacon" else None
+        return beacon_model(model, window, subject.ratio, subject.sink, adapter, codec)
     policy = next(policy for policy in POLICIES if policy == subject.kind)
     return selected_model(model, window, subject.ratio, subject.sink, policy, codec)
 
@@ -157,8 +158,11 @@ def _memories(kinds: Sequence[str], ratios: Sequence[int]) -> Iterator[list[Give
     """Memories to compare; those in one list are read once. The adapter was not trained without its sink."""
     for kind in kinds:
         for ratio in ratios:
-            yield [Given(kind, ratio, ADAPTER_SINK), Given(kind, ratio, ADAPTER_SINK, "int8")]
-            if kind != "beacon" and ratio == WITHOUT_SINK:
+            if kind != "untrained":
+                yield [Given(kind, ratio, ADAPTER_SINK), Given(kind, ratio, ADAPTER_SINK, "int8")]
+            elif ratio == PLAIN:
+                yield [Given(kind, ratio, ADAPTER_SINK)]
+            if kind in POLICIES and ratio == PLAIN:
                 yield [Given(kind, ratio)]
 
 
@@ -171,7 +175,7 @@ def _gap(subject: Given, done: dict[Given, list[float]]) -> dict[str, float | No
 
 
 def _print(subject: Given, done: dict[Given, list[float]]) -> None:
-    name = subject.kind if subject.kind in ("nothing", "all", "beacon") else f"selected, {subject.kind}"
+    name = f"selected, {subject.kind}" if subject.kind in POLICIES else subject.kind
     if subject.ratio:
         name += f", ratio {subject.ratio}, sink {subject.sink}" + (f", {subject.codec}" if subject.codec else "")
     gap = _gap(subject, done)

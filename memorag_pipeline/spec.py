@@ -135,7 +135,9 @@ class MemorySpec(Section):
     )
     revision: str | None = Field(default=None, description="Revision of a Hugging Face id.")
     adapter: Model | None = Field(
-        default=None, description="Kind beacon: safetensors file of beacon parameters, a local path or a URI."
+        default=None,
+        description="Kind beacon: safetensors file of beacon parameters, a local path or a URI; or ROOT@VERSION of one"
+        " that was trained, VERSION being a number or a channel.",
     )
     window: int | None = Field(
         default=None,
