@@ -31,8 +31,15 @@ def test_what_a_file_has_for_the_same_settings_is_taken_from_it(tmp_path: Path) 
     path = tmp_path / "quality.jsonl"
     beacon = Given("beacon", 4, 1, "int8")
     for subject in (MEMORY, beacon):
-        record = {"kind": subject.kind, "ratio": subject.ratio, "sink": subject.sink, "codec": subject.codec}
+        record = {
+            "benchmark": "quality",
+            "kind": subject.kind,
+            "ratio": subject.ratio,
+            "sink": subject.sink,
+            "codec": subject.codec,
+        }
         Report("quality", SETTINGS, path).write({**record, "losses": [1.0, 2.0, 3.0]})
+    Report("memory", SETTINGS, path).write({"benchmark": "memory", "row": "open"})
     assert _done(path, SETTINGS) == {MEMORY: [1.0, 2.0, 3.0], beacon: [1.0, 2.0, 3.0]}
     assert _done(path, {**SETTINGS, "adapter": "other"}) == {MEMORY: [1.0, 2.0, 3.0]}
     assert _done(path, {**SETTINGS, "documents": 4}) == {}
