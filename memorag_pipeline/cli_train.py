@@ -1,7 +1,7 @@
 """The command train: an adapter from a training spec, or from the documents of a corpus.
 
 In:  a training spec, or with --from-corpus the spec of a corpus that has a version.
-Out: a version of the adapter in its store, promoted if it is better; with --out a copy of the file.
+Out: a version of the adapter in its store, promoted if it is better; with --out and --report copies of its files.
 Wrong: every problem of the spec at once (exit code 3); what a stage raises. What was trained is kept as checkpoints.
 """
 
@@ -31,6 +31,7 @@ def train(
     tokens: Annotated[int | None, typer.Option("--tokens", min=1, help="Train on so many tokens of text.")] = None,
     texts: Annotated[int | None, typer.Option("--texts", min=1, help="Evaluate on so many texts.")] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Copy the adapter to this file.")] = None,
+    report: Annotated[Path | None, typer.Option("--report", metavar="FILE", help="Copy the HTML report there.")] = None,
     json_output: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -40,12 +41,16 @@ def train(
         from memorag_pipeline.training.runner import train as run
         from memorag_pipeline.training.stages import Training
 
-        if out is not None and not out.parent.is_dir():
-            raise NotFoundError(f"--out {out}: there is no folder {out.parent}; make it first")
+        for option, path in (("--out", out), ("--report", report)):
+            if path is not None and not path.parent.is_dir():
+                raise NotFoundError(f"{option} {path}: there is no folder {path.parent}; make it first")
         training = Training(_changed(_read(spec, from_corpus), tokens, texts))
         result = run(training, f"cli-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}", getpass.getuser())
         if out is not None:
             shutil.copyfile(resolve_file(f"{result.uri}@{result.version}"), out)
+        if report is not None:
+            blobs = training.store.blobs
+            shutil.copyfile(blobs.open_file(blobs.ref_of(result.report), "report"), report)
     if json_output:
         print_json(result)
     else:
@@ -71,8 +76,9 @@ def _changed(spec: TrainingSpec, tokens: int | None, texts: int | None) -> Train
 
 
 def _print(spec: TrainingSpec, result: TrainResult) -> None:
+    say(f"[bold]Share of the gap between no context and full context that {spec.adapter} closes[/]")
     print_table(
-        f"Gap closed by {spec.adapter}",
+        "",
         ["memory", *(f"ratio {ratio}" for ratio in spec.evaluation.ratios)],
         [
             [name, *(f"{by_ratio[ratio]:.1%}" for ratio in spec.evaluation.ratios)]

@@ -146,7 +146,7 @@ def evaluate(training: Training, trained_uri: str) -> dict[str, Any]:
         facts = _facts(spec, outcome, history)
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "report.html"
-            write_report(report, evaluation, [CurvePoint(**point) for point in history["curve"]], facts)
+            write_report(report, evaluation, [CurvePoint(**point) for point in history["curve"]], facts, spec.adapter)
             blobs = {
                 "evaluation": store.blobs.put_json(values),
                 "report": store.blobs.put_file(report),
@@ -261,7 +261,7 @@ def _trained(training: Training, plan: dict[str, Any]) -> Outcome:
     model = load_language_model(spec.model, spec.revision, spec.dtype)
     begin = resolve_file(spec.begin_with) if spec.begin_with is not None else None
     parameters = trainable(model, spec, begin)
-    skipped: Counter[str] = Counter()
+    skipped: dict[tuple[str, int], Counter[str]] = {}
     stages = [Stage(*stage) for stage in _stages(spec, model, skipped)]
     for stage in stages:
         next(iter(stage.sequences(0)))  # or what has nothing to train on is found out when the others are done
@@ -271,23 +271,28 @@ def _trained(training: Training, plan: dict[str, Any]) -> Outcome:
     )
     position = trainer.train(stages)
     device = torch.cuda.get_device_name() if model.device.type == "cuda" else "CPU"
-    history = {"curve": [asdict(point) for point in position.curve], "skipped": dict(skipped), "device": device}
+    left_out = _in_an_epoch(skipped)
+    history = {"curve": [asdict(point) for point in position.curve], "skipped": left_out, "device": device}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / ADAPTER_FILE
         write_adapter(path, parameters, model.resolved, spec)
         blobs = {"adapter": store.blobs.put_file(path), "history": store.blobs.put_json(history)}
-    counts = {"tokens": position.curve[-1].tokens, "skipped": sum(skipped.values())}
+    counts = {"tokens": position.curve[-1].tokens, "skipped": sum(left_out.values())}
     return store.units.record(
         Outcome(stage="train", fingerprint=plan["fingerprint"], blobs=blobs, counts=counts, seconds=position.seconds)
     )
 
 
 def _stages(
-    spec: TrainingSpec, model: Any, skipped: Counter[str]
+    spec: TrainingSpec, model: Any, skipped: dict[tuple[str, int], Counter[str]]
 ) -> list[tuple[str, int, float, Callable[[int], Any]]]:
-    """Texts, then instructions if there are any."""
+    """Texts, then instructions if there are any; what is left out is counted in `skipped`, by stage and epoch."""
     from memorag_pipeline.memory.stream import StreamFormat
     from memorag_pipeline.training.data import instruction_sequences, text_sequences
+
+    def counted(stage: str, epoch: int) -> Counter[str]:
+        skipped[stage, epoch] = Counter()
+        return skipped[stage, epoch]
 
     schedule, tokenizer = spec.schedule, model.tokenizer
     end_id = min(model.end_ids)
@@ -296,7 +301,7 @@ def _stages(
             "texts",
             schedule.tokens,
             schedule.learning_rate,
-            lambda epoch: text_sequences(spec, tokenizer, end_id, skipped, epoch),
+            lambda epoch: text_sequences(spec, tokenizer, end_id, counted("texts", epoch), epoch),
         )
     ]
     if schedule.instruction_tokens and spec.data.instructions:
@@ -306,10 +311,19 @@ def _stages(
                 "instructions",
                 schedule.instruction_tokens,
                 schedule.instruction_rate,
-                lambda epoch: instruction_sequences(spec, formats, skipped, epoch),  # type: ignore[arg-type]
+                lambda epoch: instruction_sequences(spec, formats, counted("instructions", epoch), epoch),  # type: ignore[arg-type]
             )
         )
     return stages
+
+
+def _in_an_epoch(skipped: dict[tuple[str, int], Counter[str]]) -> dict[str, int]:
+    """What was left out of each stage, in the epoch that was read furthest; every epoch reads the same files again."""
+    stages = {stage for stage, _ in skipped}
+    most = (
+        max((found for (name, _), found in skipped.items() if name == stage), key=Counter.total) for stage in stages
+    )
+    return dict(sum(most, Counter[str]()))
 
 
 def _measure(spec: TrainingSpec, model: Any, parameters: Any) -> Callable[[], float]:

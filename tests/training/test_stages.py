@@ -130,11 +130,12 @@ def test_other_data_is_another_run(make: MakeTraining, training_texts: Path, tmp
 def test_the_command_trains(training_values: dict[str, Any], tmp_path: Path) -> None:
     spec, out = tmp_path / "training.yaml", tmp_path / "adapter.safetensors"
     spec.write_text(yaml.safe_dump(training_values), encoding="utf-8")
-    arguments = ["train", str(spec), "--tokens", "1024", "--texts", "1", "--out", str(out)]
+    report = tmp_path / "report.html"
+    arguments = ["train", str(spec), "--tokens", "1024", "--texts", "1", "--out", str(out), "--report", str(report)]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "version 1 is published" in result.stdout and "promoted" in result.stdout
-    assert out.stat().st_size > 0
+    assert out.stat().st_size > 0 and "<svg" in report.read_text(encoding="utf-8")
     again = CliRunner().invoke(app, [*arguments, "--json"])
     assert json.loads(again.stdout)["created"] is False
     nowhere = CliRunner().invoke(app, ["train", str(spec), "--out", str(tmp_path / "no" / "adapter")])
