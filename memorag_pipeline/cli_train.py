@@ -46,6 +46,8 @@ def train(
                 raise NotFoundError(f"{option} {path}: there is no folder {path.parent}; make it first")
         training = Training(_changed(_read(spec, from_corpus), tokens, texts))
         result = run(training, f"cli-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}", getpass.getuser())
+        if result is None:
+            return
         if out is not None:
             shutil.copyfile(resolve_file(f"{result.uri}@{result.version}"), out)
         if report is not None:

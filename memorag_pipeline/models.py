@@ -38,7 +38,9 @@ _TOKENIZER = {
     "added_tokens.json",
     "chat_template.jinja",
 }
-_CONVERSION_VERSION = 1
+_PACKAGE = "package:"
+_ADAPTERS = Path(__file__).parent / "memory" / "adapters"
+_CONVERSION_VERSION = 2
 _LARGEST_HEADER = 100_000_000  # bytes; safetensors itself reads no larger one
 # Decoders whose attention is exactly what `memory` computes: no soft cap, no attention sinks, one kind of layer.
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
@@ -97,7 +99,7 @@ def read_config(
 
     Raises NotFoundError, MissingDependencyError.
     """
-    if model.startswith("package:"):
+    if model.startswith(_PACKAGE):
         path = _package_path(model)
         if path.suffix == ".gguf" and not (_converted(model) / "config.json").exists():
             return _gguf_config(path)
@@ -122,9 +124,11 @@ def read_config(
 def resolve_file(uri: str, storage_options: dict[str, Any] | None = None) -> Path:
     """A single file on this machine: a local path as it is, an object fetched once and anew when it changes.
 
-    ROOT@VERSION is the adapter of a version (number or channel) of the artifact at ROOT. `storage_options` are
-    fsspec's, for an object-store URI. Raises NotFoundError, CorruptBlobError.
+    ROOT@VERSION is the adapter of a version (number or channel) of the artifact at ROOT, package:NAME one that comes
+    with this package. `storage_options` are fsspec's, for an object-store URI. Raises NotFoundError, CorruptBlobError.
     """
+    if uri.startswith(_PACKAGE):
+        return _packaged_adapter(uri)
     if "@" in uri.rpartition("/")[2] and not Path(uri).is_file():
         return _adapter_of(uri, storage_options)
     if "://" in uri and not uri.startswith("file://"):
@@ -142,7 +146,7 @@ def read_safetensors_header(uri: str, storage_options: dict[str, Any] | None = N
     """
     import fsspec
 
-    if "@" in uri.rpartition("/")[2]:
+    if uri.startswith(_PACKAGE) or "@" in uri.rpartition("/")[2]:
         uri = str(resolve_file(uri, storage_options))
 
     try:
@@ -175,7 +179,7 @@ def context_length(config: dict[str, Any]) -> int:
 
 def _locate(model: str, revision: str | None, storage_options: dict[str, Any] | None) -> tuple[Path, str | None]:
     """The folder of `model`, and the commit when it comes from the hub."""
-    if model.startswith("package:"):
+    if model.startswith(_PACKAGE):
         return _package_folder(model), None
     if is_hub_id(model):
         folder = _hub_snapshot(model, revision, list(_FETCHED))
@@ -189,9 +193,9 @@ def _locate(model: str, revision: str | None, storage_options: dict[str, Any] | 
 
 
 def _package_path(model: str) -> Path:
-    name = model.removeprefix("package:")
+    name = model.removeprefix(_PACKAGE)
     if name not in _PACKAGES:
-        known = ", ".join(f"package:{key}" for key in _PACKAGES)
+        known = ", ".join(f"{_PACKAGE}{key}" for key in _PACKAGES)
         raise NotFoundError(f"model {model}: no package is known by that name; known: {known}")
     package = _PACKAGES[name]
     # Found without importing it: the package's own imports are not needed.
@@ -219,7 +223,7 @@ def _package_folder(model: str) -> Path:
 
 def _converted(model: str) -> Path:
     """Folder that holds the converted weights of a GGUF package."""
-    name = model.removeprefix("package:")
+    name = model.removeprefix(_PACKAGE)
     version = importlib.metadata.version(_PACKAGES[name].distribution)
     return cache_folder() / "models" / f"{name}-{version}-c{_CONVERSION_VERSION}"
 
@@ -285,6 +289,14 @@ def _adapter_of(uri: str, storage_options: dict[str, Any] | None) -> Path:
     if not blobs:
         raise NotFoundError(f"{uri}: version {number} holds no adapter; give the root of an adapter that was trained")
     return store.blobs.open_file(blobs[0].ref, f"adapter {uri}")
+
+
+def _packaged_adapter(uri: str) -> Path:
+    """An adapter that comes with this package."""
+    known = {f"{_PACKAGE}{path.stem}": path for path in sorted(_ADAPTERS.glob("*.safetensors"))}
+    if uri not in known:
+        raise NotFoundError(f"{uri}: no adapter comes with this package by that name; known: {', '.join(known)}")
+    return known[uri]
 
 
 def _fetched_file(uri: str, storage_options: dict[str, Any] | None) -> Path:

@@ -153,6 +153,6 @@ def _sections(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _absolute(text: str, folder: Path) -> str:
-    if not text or "://" in text:
+    if not text or "://" in text or text.startswith("package:"):
         return text
     return str((folder / Path(text).expanduser()).resolve())

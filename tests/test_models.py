@@ -211,6 +211,16 @@ def test_a_file_in_an_object_store_is_fetched_once_and_anew_when_it_changes(fold
     filesystem.rm("/adapters", recursive=True)
 
 
+def test_an_adapter_of_this_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "_ADAPTERS", tmp_path)
+    save_file({"weight": torch.zeros(2)}, tmp_path / "one.safetensors", metadata={"beacon_window": "64"})
+    assert resolve_file("package:one") == tmp_path / "one.safetensors"
+    assert read_safetensors_header("package:one")["__metadata__"] == {"beacon_window": "64"}
+    for name in ("two", "../one", str(tmp_path / "one")):
+        with pytest.raises(NotFoundError, match="no adapter comes with this package by that name; known: package:one"):
+            resolve_file(f"package:{name}")
+
+
 @pytest.mark.parametrize(
     ("uri", "message"),
     [

@@ -7,6 +7,7 @@ Wrong: what transformers raises for a file it does not know.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -25,5 +26,14 @@ def convert_gguf(source: Path, folder: Path) -> None:
     plain.load_state_dict(loaded.state_dict())
     plain.to(torch.bfloat16).save_pretrained(folder)
     AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(folder)
+    _forget_release(folder / "config.json")
+    _forget_release(folder / "generation_config.json")
     for path in folder.iterdir():
         path.chmod(0o644)
+
+
+def _forget_release(path: Path) -> None:
+    """Take the release of transformers out of a configuration, on which a model's digest is not to depend."""
+    values = json.loads(path.read_text(encoding="utf-8"))
+    del values["transformers_version"]
+    path.write_text(f"{json.dumps(values, indent=2, sort_keys=True)}\n", encoding="utf-8")

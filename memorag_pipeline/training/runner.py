@@ -3,6 +3,8 @@
 In:  a `Training`, the id of the run, and who runs it.
 Out: a `TrainResult`.
 Wrong: whatever a stage raises; a second call goes on from the newest checkpoint.
+
+Started by `accelerate launch` in several processes, all of them train, and the first one does everything else.
 """
 
 from __future__ import annotations
@@ -25,11 +27,20 @@ class TrainResult:
     gaps: dict[str, dict[int, float]]
 
 
-def train(training: stages.Training, run_id: str, by: str) -> TrainResult:
-    """Prepare, study, train, evaluate, register and, if it is better, promote an adapter."""
-    plan = stages.prepare(training)
-    plan = stages.study(training, plan["plan"])
+def train(training: stages.Training, run_id: str, by: str) -> TrainResult | None:
+    """Prepare, study, train, evaluate, register and, if it is better, promote an adapter.
+
+    None in a process that only helped to train it.
+    """
+    import torch
+    from accelerate import PartialState
+
+    processes = PartialState(cpu=not torch.cuda.is_available())
+    with processes.main_process_first():
+        plan = stages.study(training, stages.prepare(training)["plan"])
     trained = stages.train(training, plan["plan"])
+    if not processes.is_main_process:
+        return None
     evaluated = stages.evaluate(training, trained["trained"])
     registered = stages.register(training, evaluated["evaluated"], run_id)
     promoted = stages.promote(training, registered["version"], by)

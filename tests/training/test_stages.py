@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from memorag_pipeline.cli import app
@@ -140,6 +144,27 @@ def test_the_command_trains(training_values: dict[str, Any], tmp_path: Path) -> 
     assert json.loads(again.stdout)["created"] is False
     nowhere = CliRunner().invoke(app, ["train", str(spec), "--out", str(tmp_path / "no" / "adapter")])
     assert nowhere.exit_code == 4
+
+
+def test_two_processes_train_what_one_does(make: MakeTraining, training_values: dict[str, Any], tmp_path: Path) -> None:
+    alone = make()
+    train(alone, "run 1", "somebody")
+    spec, out = tmp_path / "training.yaml", tmp_path / "adapter.safetensors"
+    spec.write_text(yaml.safe_dump(training_values | {"store": {"uri": str(tmp_path / "shared")}}), encoding="utf-8")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    memorag = Path(sys.executable).with_name("memorag")
+    done = subprocess.run(
+        [*launch, str(memorag), "train", str(spec), f"--out={out}", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["version"] == 1
+    one, two = load_file(resolve_file(f"{alone.store.uri}@1")), load_file(out)
+    assert one.keys() == two.keys()
+    # Gradients are summed in another order, and what is compared was rounded to bfloat16.
+    assert all(torch.allclose(one[name].float(), two[name].float(), atol=1e-3, rtol=1e-2) for name in one)
 
 
 WRONG = {
