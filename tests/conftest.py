@@ -28,7 +28,9 @@ os.environ |= {
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
 }
 
-# Before anything imports a model library.
+# Before anything imports a model library. Tests that run side by side share the cores.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MEMORAG_CACHE", str(REPOSITORY / ".memorag" / "cache"))
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
