@@ -193,7 +193,7 @@ class TestTexts:
         ("name", "data", "problem"),
         [
             ("missing.jsonl", None, "no such file"),
-            ("cut.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 900)[:-20], "cannot be read"),
+            ("cut.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 900, mtime=0)[:-20], "cannot be read"),
             ("cut.zst", b"\x28\xb5\x2f\xfdnothing of the kind", "cannot be read"),
             ("cut.parquet", b"PAR1 and no more", "cannot be read"),
             ("columns.parquet", [{"body": "x", "id": 1}], "no column text; columns found: body, id"),
