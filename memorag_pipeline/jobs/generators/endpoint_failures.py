@@ -16,6 +16,7 @@ from memorag_pipeline.spec import GenerationSpec
 
 _SHOWN = 300
 _NO_SUCH_MODEL = ("model_not_found", "DeploymentNotFound")
+_QUOTES = "'\"`"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def _refusal(error: Any, spec: GenerationSpec, key: Key, said: str) -> Failure |
         text = f"{endpoint.url} does not accept the key ({status}); {key.fix}"
     elif status == 402 or error.code == "insufficient_quota":
         text = f"{endpoint.url} wants to be paid first ({status}): {said}"
-    elif status == 404 or error.code in _NO_SUCH_MODEL or (status in (400, 422) and error.param == "model"):
+    elif status == 404 or (status in (400, 422) and _is_about_the_model(error, said, str(spec.model))):
         text = (
             f"{endpoint.url} does not know the model {spec.model!r} ({status}: {said}); correct generation.model, or"
             " generation.endpoint.base_url if this is not the root of its API"
@@ -74,6 +75,12 @@ def _refusal(error: Any, spec: GenerationSpec, key: Key, said: str) -> Failure |
     else:
         return None
     return Failure(text, refused=True)
+
+
+def _is_about_the_model(error: Any, said: str, model: str) -> bool:
+    """Whether a request is refused for its model. Not all servers have the code 404 or a word of OpenAI's for it."""
+    quoted = any(f"{quote}{model}{quote}" in said for quote in _QUOTES)
+    return error.code in _NO_SUCH_MODEL or error.param == "model" or quoted or "model not exist" in said.lower()
 
 
 def _said(body: Any) -> str:
