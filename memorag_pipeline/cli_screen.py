@@ -34,6 +34,7 @@ EXIT_CODES = {
     6: "the questions cannot be read",
     7: "the warehouse refused the load; nothing of it was written",
     8: "an optional package is missing",
+    9: "the generator's endpoint refuses or does not answer; what it has answered is kept",
 }
 # Set before a model library is imported; a value that the user has set stays.
 _QUIET = {

@@ -96,6 +96,16 @@ class WarehouseError(MemoragError):
     exit_code = 7
 
 
+class EndpointError(MemoragError):
+    """A generator's endpoint does not answer any question any more. What it has answered is kept."""
+
+    exit_code = 9
+
+
+class EndpointRefusedError(EndpointError):
+    """A generator's endpoint refuses every question: the key, the model, or what is sent has to be corrected."""
+
+
 class TrainingError(MemoragError):
     """Training cannot begin or go on: no data, a loss that is no number. What was reached is in the last checkpoint."""
 

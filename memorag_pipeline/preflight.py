@@ -41,8 +41,9 @@ def check_models(spec: CorpusSpec, file: str) -> list[SpecProblem]:
     if memory is not None and form is not None:
         problems += _check_form(file, form)
         problems += _check_shards(spec, file, context_length(memory), form)
-    model, generator = spec.generation.model, memory
-    if model is not None:
+    # Of an endpoint's model nothing is known here, its context neither.
+    model, generator = spec.generation.model, memory if spec.generation.endpoint is None else None
+    if model is not None and spec.generation.endpoint is None:
         generator = _decoder(problems, file, "generation.model", model, spec.generation.revision)
     if generator is not None:
         problems += _check_generation(spec, file, context_length(generator))

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 
 def _schema(**fields: pa.DataType) -> pa.Schema:
-    nullable = {"etag", "modified", "title", "source_digest", "answer", "error", "draft"}
+    nullable = {"etag", "modified", "title", "source_digest", "answer", "error", "draft", "cost"}
     return pa.schema([pa.field(name, kind, nullable=name in nullable) for name, kind in fields.items()])
 
 
@@ -94,5 +94,6 @@ ANSWERS = _schema(
     prompt_version=_S,
     input_tokens=_I32,
     output_tokens=_I32,
+    cost=pa.float64(),
     seconds=pa.float64(),
 )

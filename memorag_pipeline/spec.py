@@ -32,6 +32,8 @@ from memorag_pipeline.spec_values import (
     Ratios,
     TableName,
     Uri,
+    VariableName,
+    WebUrl,
 )
 
 CONFLICT = "conflict"  # type of the validation error that carries the broken rules of a section
@@ -195,13 +197,88 @@ class IndexSpec(Section):
     device: Literal["cpu", "gpu"] = Field(default="cpu", description="gpu needs the extra gpu in place of cpu.")
 
 
+class PricesSpec(Section):
+    """What an endpoint takes for a million tokens, in any currency: costs and budgets are in the same."""
+
+    input: float = Field(ge=0, description="A million tokens of prompts.")
+    output: float = Field(ge=0, description="A million tokens of replies.")
+    cached_input: float | None = Field(
+        default=None,
+        ge=0,
+        description="A million tokens of prompts that the endpoint found in its cache. Default: input.",
+    )
+
+
+class EndpointSpec(Section):
+    """A server with the chat completions of OpenAI that writes the answers, and what may be spent on it."""
+
+    rules = (
+        Rule(("base_url", "kind"), spec_rules.endpoint_has_url, "give its URL, such as http://127.0.0.1:8000/v1"),
+        Rule(("api_version", "kind"), spec_rules.only_azure_has_versions, "give it for kind azure, and for no other"),
+        Rule(("connection_id", "key_variable"), spec_rules.one_source_of_key, "give only one of the two"),
+        Rule(("budget_cost", "prices"), spec_rules.budget_has_prices, "give prices"),
+    )
+
+    kind: Literal["openai", "azure", "compatible"] = Field(
+        default="compatible",
+        description="openai: OpenAI itself. azure: a deployment on Azure, its name being the model. compatible: any"
+        " other server, such as vLLM or DeepSeek.",
+    )
+    base_url: WebUrl | None = Field(
+        default=None,
+        description="Root of the API, such as http://127.0.0.1:8000/v1. Default for kind openai: OpenAI's.",
+    )
+    api_version: str | None = Field(default=None, description="Kind azure: version of its API, such as 2024-10-21.")
+    connection_id: str | None = Field(default=None, description="Airflow connection whose password is the key.")
+    key_variable: VariableName | None = Field(
+        default=None,
+        description="Environment variable that holds the key. Default: OPENAI_API_KEY, AZURE_OPENAI_API_KEY, or no key"
+        " for kind compatible.",
+    )
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = Field(
+        default=None,
+        description="For models that reason before they reply: how much. They choose tokens by themselves, so"
+        " temperature, top_p and seed are not sent; max_new_tokens holds what they reason, too.",
+    )
+    concurrency: int = Field(default=8, ge=1, le=512, description="Questions asked at the same time.")
+    requests_per_minute: float | None = Field(default=None, gt=0, description="Requests are spaced to this rate.")
+    tokens_per_minute: int | None = Field(
+        default=None, ge=100, description="Tokens of prompts, and of replies as long as they may get, in a minute."
+    )
+    timeout_seconds: float = Field(default=120, gt=0, description="A request that waits longer is given up.")
+    retries: int = Field(
+        default=5, ge=0, le=20, description="Times that a request is sent again after 429, 5xx, or no reply."
+    )
+    prices: PricesSpec | None = Field(default=None, description="Without prices no costs are noted.")
+    budget_tokens: int | None = Field(
+        default=None, ge=1, description="A run stops asking before it has used more tokens than this."
+    )
+    budget_cost: float | None = Field(
+        default=None, gt=0, description="A run stops asking before it has cost more than this."
+    )
+
+    @property
+    def url(self) -> str:
+        """Root of the API."""
+        return (self.base_url or "https://api.openai.com/v1").rstrip("/")
+
+
 class GenerationSpec(Section):
-    """The generator that writes answers from evidence."""
+    """The generator that writes answers from evidence: a model in the process, or an endpoint."""
 
-    rules = (Rule(("revision", "model"), spec_rules.revision_has_use, "leave it out"),)
+    rules = (
+        Rule(("revision", "model"), spec_rules.revision_has_use, "leave it out"),
+        Rule(("model", "endpoint"), spec_rules.endpoint_has_model, "name the model as the endpoint does"),
+        Rule(("revision", "endpoint"), spec_rules.weights_are_local, "leave it out"),
+        Rule(("quantization", "endpoint"), spec_rules.weights_are_local, "leave it out"),
+        Rule(("repetition_penalty", "endpoint"), spec_rules.penalty_is_known, "leave it out"),
+    )
 
-    model: Model | None = Field(default=None, description="As memory.model, which is the default.")
+    model: Model | None = Field(
+        default=None, description="As memory.model, which is the default; with endpoint, the name that it knows."
+    )
     revision: str | None = Field(default=None, description="Revision of a Hugging Face id.")
+    endpoint: EndpointSpec | None = Field(default=None, description="Without one, the model runs in the process.")
     dtype: Dtype = Field(default="bfloat16", description="Number format of the model.")
     quantization: Quantization | None = Field(default=None, description="As memory.quantization, for this model.")
     evidence_tokens: int = Field(default=1536, ge=64, description="Evidence is cut to this many generator tokens.")
@@ -210,7 +287,17 @@ class GenerationSpec(Section):
     top_p: float = Field(default=1.0, gt=0.0, le=1.0, description="Sampling keeps this share of the probability.")
     repetition_penalty: float = Field(default=1.0, ge=1.0, le=2.0, description="1 leaves the scores as they are.")
     seed: int = Field(default=0, description="Seed of the sampling, when temperature is above 0.")
-    batch_size: int = Field(default=16, ge=1, description="Rows decoded together.")
+    batch_size: int = Field(default=16, ge=1, description="Rows decoded together, and questions of one unit.")
+    batch_tokens: int = Field(
+        default=32768, ge=256, description="Fewer rows are decoded together when they would have more tokens than this."
+    )
+
+    def content(self) -> dict[str, Any]:
+        """What decides the replies, and which questions make a unit; not how fast or for how much they may be had."""
+        content = self.model_dump(mode="json", exclude={"endpoint", "batch_tokens"})
+        if self.endpoint is not None:
+            content["endpoint"] = {"url": self.endpoint.url, "reasoning_effort": self.endpoint.reasoning_effort}
+        return content
 
 
 class ComputeSpec(Section):

@@ -23,7 +23,7 @@ from memorag_pipeline.spec import Section
 from memorag_pipeline.spec_file import SpecFile, load
 from memorag_pipeline.spec_values import PATTERNS
 
-_SECRET = re.compile(r"secret|password|token\b|credential|\bkey\b|storage_option|database", re.IGNORECASE)
+_SECRET = re.compile(r"secret|password|token\b|credential|(\b|_)key(\b|_)|storage_option|database", re.IGNORECASE)
 _SHOULD_BE = {
     "bool_type": "true or false",
     "dict_type": "a mapping",
@@ -41,6 +41,8 @@ _STAND_INS: dict[str, Any] = {
     "adapter": "unknown",
     "corpus": "unknown",
     "data": {"text": ["unknown"]},
+    "input": 0,
+    "output": 0,
     "source": {"uris": ["unknown"]},
     "store": {"uri": "unknown"},
     "memory": {"model": "unknown"},

@@ -37,9 +37,10 @@ def _section(schema: dict[str, Any], place: str, definitions: dict[str, Any]) ->
             default = "required" if key in required else f"`{json.dumps(field['default'], ensure_ascii=False)}`"
             yield f"| `{key}` | {_kind(field)} | {default.replace('`null`', 'none')} | {field['description']} |"
             continue
-        named = "" if _reference(field) else ".NAME"
+        named = ".NAME" if "patternProperties" in field else ""
         path = f"{place}.{key}{named}" if place else f"{key}{named}"
-        yield f"| `{key}` | section | {'required' if key in required else 'as below'} | see `{path}` |"
+        default = "required" if key in required else "none" if "anyOf" in field else "as below"
+        yield f"| `{key}` | section | {default} | see `{path}` |"
         below.append((definitions[section], path))
     yield ""
     for section_schema, path in below:
@@ -47,8 +48,12 @@ def _section(schema: dict[str, Any], place: str, definitions: dict[str, Any]) ->
 
 
 def _reference(field: Any) -> str | None:
-    """The name of the section that a field holds, if it holds one."""
-    return field["$ref"].rpartition("/")[2] if isinstance(field, dict) and "$ref" in field else None
+    """The name of the section that a field holds or may hold, if any."""
+    if not isinstance(field, dict):
+        return None
+    if "anyOf" in field:
+        return next(filter(None, map(_reference, field["anyOf"])), None)
+    return field["$ref"].rpartition("/")[2] if "$ref" in field else None
 
 
 def _kind(field: dict[str, Any]) -> str:

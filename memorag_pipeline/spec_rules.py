@@ -102,6 +102,38 @@ def revision_has_use(revision: str | None, model: str | None) -> str | None:
     return None
 
 
+def endpoint_has_url(base_url: str | None, kind: str) -> str | None:
+    return f"is missing; kind {kind} needs it" if base_url is None and kind != "openai" else None
+
+
+def only_azure_has_versions(api_version: str | None, kind: str) -> str | None:
+    if kind == "azure":
+        return "is missing; kind azure needs it" if api_version is None else None
+    return f"has no use for kind {kind}" if api_version is not None else None
+
+
+def one_source_of_key(connection_id: str | None, key_variable: str | None) -> str | None:
+    return "connection_id and key_variable are both given" if connection_id and key_variable else None
+
+
+def budget_has_prices(budget: float | None, prices: Any) -> str | None:
+    return "cannot be kept without prices" if budget is not None and prices is None else None
+
+
+def endpoint_has_model(model: str | None, endpoint: Any) -> str | None:
+    return "is missing; an endpoint has no model of its own" if model is None and endpoint is not None else None
+
+
+def weights_are_local(value: Any, endpoint: Any) -> str | None:
+    return "has no use with an endpoint" if value is not None and endpoint is not None else None
+
+
+def penalty_is_known(penalty: float, endpoint: Any) -> str | None:
+    if penalty != 1 and endpoint is not None and endpoint.kind != "compatible":
+        return f"is not known to endpoints of kind {endpoint.kind}"
+    return None
+
+
 def is_hub_id(model: str) -> bool:
     """Whether a model reference names a repository on the Hugging Face hub."""
     return re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", model) is not None
@@ -174,6 +206,10 @@ def first_is_evaluated(evaluated: tuple[int, ...], ratios: tuple[int, ...]) -> s
 
 def study_needs_corpus(passages: int, corpus: str | None) -> str | None:
     return "has no use without a corpus" if passages and corpus is None else None
+
+
+def study_is_local(endpoint: Any) -> str | None:
+    return "cannot be used: the self-study asks a model in the process" if endpoint is not None else None
 
 
 def instructions_are_given(tokens: int, instructions: list[str], passages: int) -> str | None:

@@ -46,6 +46,7 @@ def _one_or_several_ratios(value: Any, check: ValidatorFunctionWrapHandler) -> A
 
 
 _NAME, _TABLE_NAME = r"^[a-z0-9][a-z0-9_-]{1,62}$", r"^[a-z][a-z0-9_]{0,62}$"
+_VARIABLE_NAME, _WEB_URL = r"^[A-Z_][A-Z0-9_]*$", r"^https?://[^/?#\s]+[^?#\s]*$"
 _RATIO_MIX = r"^(sequence|step-random|instance-random|adapt-\d+)$"
 # What a text is not that does not match, and what would be right.
 PATTERNS = {
@@ -55,10 +56,17 @@ PATTERNS = {
     ),
     _NAME: ("is not a name", "use 2 to 63 of a-z, 0-9, _ and -, starting with a letter or digit"),
     _TABLE_NAME: ("is not a name", "use at most 63 of a-z, 0-9 and _, starting with a letter"),
+    _VARIABLE_NAME: (
+        "is not the name of a variable",
+        "give the name of an environment variable (A-Z, 0-9, _), not its value",
+    ),
+    _WEB_URL: ("is not the URL of an API", "write it as https://host/v1, without a query"),
 }
 Name = Annotated[str, Field(pattern=_NAME)]
 TableName = Annotated[str, Field(pattern=_TABLE_NAME)]
 Uri = Annotated[str, Field(min_length=1), AfterValidator(_without_password)]
+VariableName = Annotated[str, Field(pattern=_VARIABLE_NAME)]
+WebUrl = Annotated[str, Field(pattern=_WEB_URL), AfterValidator(_without_password)]
 Cron = Annotated[str, AfterValidator(check_cron)]
 Distinct = AfterValidator(_distinct)
 Factory = Annotated[str, AfterValidator(_faiss_factory)]

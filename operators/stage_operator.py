@@ -14,13 +14,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from memorag_pipeline.errors import MissingDependencyError, NotFoundError, QuestionError, SpecError, TrainingError
+from memorag_pipeline.errors import (
+    EndpointRefusedError,
+    MissingDependencyError,
+    NotFoundError,
+    QuestionError,
+    SpecError,
+    TrainingError,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 # Wrong input stays wrong: the spec, the source or the questions have to be changed by a person first.
-_FINAL = (SpecError, NotFoundError, QuestionError, MissingDependencyError, TrainingError)
+_FINAL = (SpecError, NotFoundError, QuestionError, MissingDependencyError, TrainingError, EndpointRefusedError)
 
 
 class StageOperator(BaseOperator):

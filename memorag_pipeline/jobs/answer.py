@@ -42,8 +42,10 @@ class Answer:
     """What became of one question.
 
     `status` is answered, no_evidence (nothing was found to answer from) or error; only the first has an `answer`, the
-    other two an `error` that says why. Token counts are those of the generator, `seconds` is the question's share of
-    the time of its batch. An answer from a memory alone has no clues and no evidence, but the `shard_id` of the memory.
+    other two an `error` that says why. Token counts and `cost` (with an endpoint that has prices) are those of the
+    generator, now or, if `reused`, when the reply was written; `seconds` is the question's share of the time of its
+    batch. An error that is `unfinished` may go better later, so that the next run asks again. An answer from a memory
+    alone has no clues and no evidence, but the `shard_id` of the memory.
     """
 
     question_id: str
@@ -57,6 +59,9 @@ class Answer:
     output_tokens: int = 0
     seconds: float = 0.0
     shard_id: str | None = None
+    cost: float | None = None
+    reused: bool = False
+    unfinished: bool = False
 
 
 def answer_table(answers: Sequence[Answer], columns: Mapping[str, Any]) -> pa.Table:

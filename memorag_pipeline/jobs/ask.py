@@ -46,10 +46,10 @@ def answer_questions(
         return _answer_from_memory(version, rows, settings)
     clues = _recall_all(version, questions_by_shard(*_routed(version, rows, settings.shards_per_question)), settings)
     answers: list[Answer] = []
-    generator = open_generator(settings.generation)
+    generator = open_generator(settings.generation, settings.memory)
     with track("questions answered", len(rows), "questions") as bar:
-        for start in range(0, len(rows), settings.generation.batch_size):
-            batch = rows[start : start + settings.generation.batch_size]
+        for start in range(0, len(rows), generator.at_once):
+            batch = rows[start : start + generator.at_once]
             answers += answer_batch(batch, clues, version.searcher, generator, settings, lambda: bar.advance(1))
     return answers
 

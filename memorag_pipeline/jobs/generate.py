@@ -2,13 +2,16 @@
 
 In:  a work list of batches of questions, and the outcomes of the recall units that they need.
 Out: for each batch a table of `schemas.ANSWERS`, one row for each of its questions.
-Wrong: clues that were never recalled stop the stage; a question that fails is a row with its error.
+Wrong: clues that were never recalled, or an endpoint that refuses everything, stop the stage; a question that fails is
+       a row with its error. A batch with rows that may go better later is done again by the next run.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -16,11 +19,13 @@ import pyarrow as pa
 from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.jobs.answer import Answer, Clue, answer_table
 from memorag_pipeline.jobs.generators import Generator, Reply, open_generator
+from memorag_pipeline.jobs.generators.budget import Spending
+from memorag_pipeline.jobs.generators.replies import ReplyUnits
 from memorag_pipeline.jobs.prompts import load_prompts
 from memorag_pipeline.jobs.retrieve import retrieve_evidence
 from memorag_pipeline.jobs.settings import AnswerSettings
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.progress import track
+from memorag_pipeline.progress import Bar, track
 from memorag_pipeline.storage import Outcome
 from memorag_pipeline.version import Version
 
@@ -30,42 +35,120 @@ if TYPE_CHECKING:
 
 STAGE = "generate"
 STAGE_VERSION = 1
+_COUNTS = (
+    "answered",
+    "no_evidence",
+    "errors",
+    "unfinished",  # of the errors, those that a later run asks again
+    "reused",
+    "input_tokens",
+    "output_tokens",
+    "cost_millionths",
+)
 
 
 def generate(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
-    """Answer the questions of a work list; returns how many rows have which status."""
+    """Answer the questions of a work list; returns how many rows have which status, and what they took."""
     batch = pipeline.read_work(batch_uri)
-    units = [unit for unit in batch["units"] if pipeline.store.units.find(STAGE, unit["fingerprint"]) is None]
-    counts = {"answered": 0, "no_evidence": 0, "errors": 0}
-    if not units:
-        return counts
     settings = AnswerSettings.model_validate(batch["settings"])
-    version = Version(pipeline.store, batch["version"])
-    generator = open_generator(settings.generation)
-    with track("questions answered", sum(len(unit["questions"]) for unit in units), "questions") as bar:
-        for unit in units:
-            started = time.perf_counter()
-            clues = _recalled(pipeline, unit["recalls"])
-            answers = answer_batch(
-                unit["questions"], clues, version.searcher, generator, settings, advance=lambda: bar.advance(1)
+    outcomes = pipeline.store.units.find_all(STAGE, [unit["fingerprint"] for unit in batch["units"]])
+    # What of the work list is finished was not when the run began: the run's own task did it, and was killed.
+    done = [outcome.counts for outcome in outcomes if outcome is not None and is_finished(outcome)]
+    units = [
+        unit
+        for unit, outcome in zip(batch["units"], outcomes, strict=True)
+        if outcome is None or not is_finished(outcome)
+    ]
+    total = Counter(dict.fromkeys(_COUNTS, 0))
+    if units:
+        version = Version(pipeline.store, batch["version"])
+        replies = ReplyUnits(pipeline.store, batch["run"]) if batch["run"] is not None else None
+        generator = open_generator(settings.generation, settings.memory, replies, _spent(done))
+        with track("questions answered", sum(len(unit["questions"]) for unit in units), "questions") as bar:
+            for group in _groups(units, generator.at_once):
+                for counts in _answer_units(pipeline, batch["job"], version, group, generator, settings, bar):
+                    total.update(counts)
+    cost = total.pop("cost_millionths") / 1e6
+    endpoint = settings.generation.endpoint
+    return dict(total) if endpoint is None or endpoint.prices is None else {**total, "cost": cost}
+
+
+def is_finished(outcome: Outcome) -> bool:
+    """Whether all rows of a batch are as they stay; else a later run asks again what is missing."""
+    return not outcome.counts.get("unfinished")
+
+
+def _answer_units(
+    pipeline: Pipeline,
+    job: str,
+    version: Version,
+    units: Sequence[Mapping[str, Any]],
+    generator: Generator,
+    settings: AnswerSettings,
+    bar: Bar,
+) -> Iterator[dict[str, int]]:
+    """Answer the questions of some units together, and record each unit; gives their counts."""
+    started = time.perf_counter()
+    questions = [row for unit in units for row in unit["questions"]]
+    recalls = {fingerprint: shard for unit in units for shard, fingerprint in unit["recalls"].items()}
+    clues = _recalled(pipeline, recalls)
+    answers = iter(
+        answer_batch(questions, clues, version.searcher, generator, settings, advance=lambda: bar.advance(1))
+    )
+    seconds = (time.perf_counter() - started) / len(questions)
+    columns = _shared_columns(version, job, settings)
+    for unit in units:
+        found = list(itertools.islice(answers, len(unit["questions"])))
+        counts = _counts(found)
+        pipeline.store.units.record(
+            Outcome(
+                stage=STAGE,
+                fingerprint=unit["fingerprint"],
+                blobs={"answers": pipeline.store.blobs.put_table(answer_table(found, columns))},
+                counts=counts,
+                seconds=seconds * len(found),
             )
-            table = answer_table(answers, _shared_columns(version, batch["job"], settings))
-            unit_counts = {
-                "answered": sum(answer.status == "answered" for answer in answers),
-                "no_evidence": sum(answer.status == "no_evidence" for answer in answers),
-                "errors": sum(answer.status == "error" for answer in answers),
-            }
-            pipeline.store.units.record(
-                Outcome(
-                    stage=STAGE,
-                    fingerprint=unit["fingerprint"],
-                    blobs={"answers": pipeline.store.blobs.put_table(table)},
-                    counts=unit_counts,
-                    seconds=time.perf_counter() - started,
-                )
-            )
-            counts = {name: count + unit_counts[name] for name, count in counts.items()}
-    return counts
+        )
+        yield counts
+
+
+def _groups(units: Sequence[dict[str, Any]], questions: int) -> Iterator[list[dict[str, Any]]]:
+    """Units in order, as many at a time as have about so many questions."""
+    group: list[dict[str, Any]] = []
+    for unit in units:
+        group.append(unit)
+        if sum(len(each["questions"]) for each in group) >= questions:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _counts(answers: Sequence[Answer]) -> dict[str, int]:
+    """How many rows have which status; the tokens and the cost of those whose replies were not had before."""
+    new = [answer for answer in answers if not answer.reused]
+    return dict(
+        zip(
+            _COUNTS,
+            (
+                sum(answer.status == "answered" for answer in answers),
+                sum(answer.status == "no_evidence" for answer in answers),
+                sum(answer.status == "error" for answer in answers),
+                sum(answer.unfinished for answer in answers),
+                sum(answer.reused for answer in answers),
+                sum(answer.input_tokens for answer in new),
+                sum(answer.output_tokens for answer in new),
+                round(sum(answer.cost or 0.0 for answer in new) * 1e6),
+            ),
+            strict=True,
+        )
+    )
+
+
+def _spent(counts: Sequence[Mapping[str, int]]) -> Spending:
+    """What finished units took."""
+    tokens = sum(each.get("input_tokens", 0) + each.get("output_tokens", 0) for each in counts)
+    return Spending(tokens, sum(each.get("cost_millionths", 0) for each in counts) / 1e6)
 
 
 def answer_batch(
@@ -139,6 +222,9 @@ def answer_of(
         reply.input_tokens,
         reply.output_tokens,
         seconds,
+        cost=reply.cost,
+        reused=reply.reused,
+        unfinished=reply.retryable,
     )
 
 
@@ -151,12 +237,12 @@ def clues_by_question(clues: pa.Table) -> dict[str, list[Clue]]:
 
 
 def _recalled(pipeline: Pipeline, recalls: Mapping[str, str]) -> pa.Table:
-    """The clues of recall units (shard id to fingerprint), in order of shard."""
+    """The clues of recall units (fingerprint to shard id), in order of shard."""
     from memorag_pipeline.jobs.recall import STAGE as RECALL
     from memorag_pipeline.schemas import CLUES
 
     tables = [CLUES.empty_table()]
-    for shard_id, fingerprint in sorted(recalls.items()):
+    for fingerprint, shard_id in sorted(recalls.items(), key=lambda recall: (recall[1], recall[0])):
         outcome = pipeline.store.units.find(RECALL, fingerprint)
         if outcome is None:
             raise MemoragError(f"shard {shard_id}: its clues were not recalled yet; run recall first, then generate")
@@ -173,6 +259,6 @@ def _shared_columns(version: Version, job: str, settings: AnswerSettings) -> dic
         "corpus_version": version.number,
         "memory_model": memory_model,
         "embedding_model": models["embedding"],
-        "generation_model": f"{settings.generation.model}@sha256:{settings.generation_digest}",
+        "generation_model": settings.generation_name,
         "prompt_version": load_prompts(settings.language).version,
     }

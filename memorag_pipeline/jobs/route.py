@@ -8,6 +8,7 @@ Wrong: no such version or job: `NotFoundError`; unreadable questions: `QuestionE
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -46,12 +47,19 @@ def route(pipeline: Pipeline, job: str, version: int | None = None) -> dict[str,
     batches = _generate_units(opened, job, settings, rows, shards_of, recalls)
     units = pipeline.store.units
     answered = units.find_all(generate.STAGE, [unit["fingerprint"] for unit in batches])
-    todo = [unit for unit, outcome in zip(batches, answered, strict=True) if outcome is None]
+    todo = [
+        unit
+        for unit, outcome in zip(batches, answered, strict=True)
+        if outcome is None or not generate.is_finished(outcome)
+    ]
     needed = {unit for batch in todo for unit in batch["recalls"].values()}
     wanted = [unit for unit in recalls if unit.fingerprint in needed]
     recalled = units.find_all(recall.STAGE, [unit.fingerprint for unit in wanted])
     recall_todo = [unit.work() for unit, outcome in zip(wanted, recalled, strict=True) if outcome is None]
+    endpoint = settings.generation.endpoint is not None
     shared = {"job": job, "version": number, "settings": settings.model_dump(mode="json")}
+    # What an endpoint is paid counts for the run, whose id this is.
+    generated = {**shared, "run": uuid.uuid4().hex if endpoint else None}
     plan = {
         "job": job,
         "version": number,
@@ -72,7 +80,10 @@ def route(pipeline: Pipeline, job: str, version: int | None = None) -> dict[str,
     return {
         "plan": pipeline.write_work(plan),
         "recall": pipeline.write_batches(recall_todo, per_task, lambda units: {**shared, "units": units}),
-        "generate": pipeline.write_batches(todo, per_task, lambda units: {**shared, "units": units}),
+        # One task for an endpoint: its limits and the run's budget are kept by one process.
+        "generate": pipeline.write_batches(
+            todo, len(todo) or 1 if endpoint else per_task, lambda units: {**generated, "units": units}
+        ),
         "version": number,
         "counts": {"questions": len(rows), "errors": len(rows) - len(asked), "shards": len(recalls)},
     }
@@ -169,7 +180,7 @@ def _generate_units(
             manifest=version.manifest.content_digest(),
             questions=batch,
             recalls=recalled,
-            settings=settings.model_dump(mode="json"),
+            settings=settings.content(),
             prompts=load_prompts(settings.language).version,
         )
         units.append({"fingerprint": unit, "questions": batch, "recalls": recalled})

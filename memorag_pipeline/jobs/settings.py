@@ -28,12 +28,23 @@ class AnswerSettings(BaseModel):
     language: Language
     memory: MemorySpec
     generation: GenerationSpec
-    generation_digest: str = Field(description="Weight digest of the generator.")
+    generation_digest: str = Field(description="Weight digest of the generator; none is known of an endpoint's.")
     clues: tuple[ClueKind, ...] = ("spans", "surrogates")
     clue_tokens: int = 64
     shards_per_question: int = 2
     evidence: int = 4
     memory_only: bool = Field(default=False, description="Answer from the memory of the best shard, without retrieval.")
+
+    @property
+    def generation_name(self) -> str:
+        """The generator as rows name it: model and digest, or an endpoint's model and URL."""
+        endpoint = self.generation.endpoint
+        where = f"@sha256:{self.generation_digest}" if endpoint is None else f" at {endpoint.url}"
+        return f"{self.generation.model}{where}"
+
+    def content(self) -> dict[str, Any]:
+        """What decides the answers, as JSON values; not how the generator is reached, or what it may cost."""
+        return {**self.model_dump(mode="json"), "generation": self.generation.content()}
 
     @classmethod
     def of_version(cls, manifest: Manifest, **values: Any) -> AnswerSettings:
@@ -63,6 +74,8 @@ def _over(manifest: Manifest, generation: GenerationSpec, **values: Any) -> Answ
         "language": manifest.language,
         "memory": memory,
         "generation": generation,
-        "generation_digest": resolve(str(generation.model), generation.revision).digest,
+        "generation_digest": ""
+        if generation.endpoint is not None
+        else resolve(str(generation.model), generation.revision).digest,
     }
     return AnswerSettings.model_validate({**models, **values})

@@ -96,6 +96,7 @@ class TrainingSpec(Section):
         Rule(("sink", "window"), spec_rules.sink_fits_window, "make it smaller"),
         Rule(("schedule.sequence_tokens", "window"), spec_rules.sequence_has_windows, "make it at least twice as long"),
         Rule(("evaluation.ratios", "ratios"), spec_rules.first_is_evaluated, "add it"),
+        Rule(("generation.endpoint",), spec_rules.study_is_local, "leave it out"),
         Rule(
             ("schedule.instruction_tokens", "data.instructions", "data.self_study"),
             spec_rules.instructions_are_given,
@@ -147,6 +148,7 @@ class TrainingSpec(Section):
         """What decides the adapter: all but where and when it is made, and what it is called."""
         left_out = {"adapter", "description", "store", "evaluation", "cron", "compute"}
         content = self.model_dump(mode="json", exclude=left_out)
+        content["generation"] = self.generation.content()
         for name in ("storage_options", "connection_id"):
             content["data"].pop(name, None)
         return content
@@ -167,6 +169,7 @@ def spec_for_corpus(path: str | Path) -> TrainingSpec:
     """A training on the documents of a corpus, for its own memory model. Raises SpecError."""
     corpus = read_spec(path)
     form = {name: getattr(corpus.memory, name) for name in ("window", "sink")}
+    generator = {"model", "revision"} if corpus.generation.endpoint is None else set[str]()
     return TrainingSpec.model_validate(
         {
             "adapter": f"{corpus.corpus}-adapter",
@@ -177,7 +180,7 @@ def spec_for_corpus(path: str | Path) -> TrainingSpec:
             "revision": corpus.memory.revision,
             "data": {"corpus": str(Path(path).resolve()), "self_study": _STUDIED, "held_out_percent": 10},
             "schedule": {"instruction_tokens": _STUDIED_TOKENS},
-            "generation": {"max_new_tokens": 48, **corpus.generation.model_dump(include={"model", "revision"})},
+            "generation": {"max_new_tokens": 48, **corpus.generation.model_dump(include=generator)},
             "dtype": "float32",
             "compute": corpus.compute.model_dump(),
             **{name: value for name, value in form.items() if value is not None},

@@ -89,7 +89,7 @@ def study(training: Training, plan_uri: str) -> dict[str, Any]:
         "seed": spec.schedule.seed,
         "language": spec.language,
     }
-    decoding = spec.generation.model_dump(mode="json", exclude={"batch_size"})
+    decoding = {name: value for name, value in spec.generation.content().items() if name != "batch_size"}
     generator = resolve(model, spec.generation.revision if spec.generation.model else spec.revision).digest
     identity = fingerprint(
         "study", STUDY_VERSION, corpus=plan["corpus"], generator=generator, decoding=decoding, **asked

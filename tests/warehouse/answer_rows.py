@@ -46,6 +46,7 @@ def answers(count: int = 3, **values: Any) -> pa.Table:
             "prompt_version": "1",
             "input_tokens": 2**31 - 1,
             "output_tokens": 0,
+            "cost": None,
             "seconds": 1.25,
         }
         rows.append({**row, **values})

@@ -1,0 +1,44 @@
+"""Endpoints to ask, and generators that ask them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from memorag_pipeline.jobs.generators import Reply
+from memorag_pipeline.jobs.generators.budget import Spending
+from memorag_pipeline.jobs.generators.endpoint import EndpointGenerator
+from memorag_pipeline.jobs.generators.replies import Replies
+from memorag_pipeline.spec import GenerationSpec
+from tests.jobs.generators.chat_server import ChatServer
+
+
+@pytest.fixture
+def server() -> Iterator[ChatServer]:
+    """A server that behaves until it is told otherwise."""
+    server = ChatServer()
+    yield server
+    server.close()
+
+
+def spec_of(url: str, generation: dict[str, Any] | None = None, **endpoint: Any) -> GenerationSpec:
+    """A generator that is an endpoint; a request is sent once unless `retries` says otherwise."""
+    values = {"base_url": url, "retries": 0, **endpoint}
+    return GenerationSpec.model_validate({"model": "m", "max_new_tokens": 10, "endpoint": values, **(generation or {})})
+
+
+def words(text: str) -> int:
+    """A tokenizer that is easy to count with."""
+    return len(text.split())
+
+
+def ask(spec: GenerationSpec, questions: Sequence[str], replies: Replies | None = None) -> list[Reply]:
+    """The replies of a new generator."""
+    return EndpointGenerator(spec, words, replies, Spending()).reply([conversation(each) for each in questions])
+
+
+def conversation(question: str) -> list[dict[str, str]]:
+    """A system and a user turn."""
+    return [{"role": "system", "content": "Be brief."}, {"role": "user", "content": question}]

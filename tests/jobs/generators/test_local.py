@@ -1,0 +1,68 @@
+"""Rows of like length share a batch, within a budget of tokens; the memory's own weights are not loaded twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memorag_pipeline.jobs.generators.local import LocalGenerator, batches
+from memorag_pipeline.jobs.prompts import load_prompts
+from memorag_pipeline.memory import decode as decoding
+from memorag_pipeline.memory.kinds import load_memory_model
+from memorag_pipeline.spec import GenerationSpec, MemorySpec
+
+MODEL = "package:smollm2-135m-instruct"
+
+
+def generator(**values: Any) -> LocalGenerator:
+    return LocalGenerator(GenerationSpec.model_validate({"model": MODEL, "max_new_tokens": 6, **values}))
+
+
+@given(
+    st.lists(st.integers(1, 5000), max_size=60),
+    st.integers(1, 40),
+    st.integers(256, 20_000),
+)
+def test_batches_keep_the_budget_and_leave_no_row_out(lengths: list[int], most_rows: int, most_tokens: int) -> None:
+    found = list(batches(lengths, most_rows, most_tokens))
+    assert sorted(number for _, numbers in found for number in numbers) == list(range(len(lengths)))
+    for rows, numbers in found:
+        assert 1 <= rows <= most_rows
+        assert rows == 1 or rows * max(lengths[number] for number in numbers) <= most_tokens
+    in_order = [lengths[number] for _, numbers in found for number in numbers]
+    assert in_order == sorted(lengths, reverse=True)
+
+
+def test_short_rows_share_a_batch_that_long_ones_do_not_fit_in() -> None:
+    lengths = [100, 1000, 90, 2100, 80, 95]
+    assert list(batches(lengths, 4, 2000)) == [(1, [3]), (2, [1]), (4, [0, 5, 2, 4])]
+
+
+def test_replies_stay_in_order_and_the_same_whatever_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = load_prompts("en")
+    conversations = [
+        prompts.answer(f"What is {thing}?", [f"{thing} is here. " * size])
+        for thing, size in (("a cat", 1), ("a dog", 40), ("a hen", 2), ("a cow", 20))
+    ]
+    wide = generator().reply(conversations)
+    decoded: list[tuple[int, int]] = []
+    original = decoding.decode
+
+    def seen(model: Any, asked: Any, how: Any, rows: int, *rest: Any) -> Any:
+        decoded.append((len(asked), rows))
+        return original(model, asked, how, rows, *rest)
+
+    monkeypatch.setattr(decoding, "decode", seen)
+    finished: list[int] = []
+    narrow = generator(batch_tokens=512).reply(conversations, lambda: finished.append(1))
+    assert narrow == wide and len(finished) == 4
+    assert len({reply.text for reply in wide}) > 1
+    assert sum(count for count, _ in decoded) == 4 and {rows for _, rows in decoded} != {16}
+
+
+def test_the_memory_model_itself_is_the_generator_when_none_is_named() -> None:
+    memory = load_memory_model(MemorySpec(kind="full", model=MODEL, window=64), "en")
+    assert generator()._language_model is memory.language_model
