@@ -4,8 +4,8 @@ In:  the bytes of a text document, the language of the corpus, the encoding that
 Out: its text, newlines as \\n, byte order mark and NULs gone.
 Wrong: bytes that no encoding explains: `Refused("not_text")`.
 
-What is not UTF-8 is detected by chardet, measured against charset-normalizer on interface texts in 17 languages and 44
-encodings, 150 to 4,000 characters: that one failed on half of them, chardet on none.
+What is not UTF-8 is detected by chardet. Of 440 samples (texts of programs in 17 languages and 35 encodings, 40 to
+4,000 characters) 7 are read with a wrong letter, the shortest mostly; with charset-normalizer it was 229.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ _WITHIN_WORDS = "’‘–—…·\xad\u200b"  # noqa: RUF001
 # What Windows wrote where other programs wrote the first.
 _WRITTEN = {"iso8859-1": "cp1252", "iso8859-9": "cp1254", "euc_kr": "cp949", "shift_jis": "cp932", "gb2312": "gb18030"}
 _SPACES = re.compile("[ \n\u3000-\u303f\uff00-\uff0f\u060c\u0964]")
+_RARE = re.compile("[\u0700-\u08ff\u1200-\u1cff\u3400-\u4dbf\ua000-\uabff\ud7b0-\uf8ff\ufb50-\ufdff\ufff0-\uffff]")
 _SEVEN_BITS = re.compile(rb"\x1b[$(]|\x0e|~\{")  # how ISO-2022 and HZ switch to another alphabet
 
 
@@ -74,18 +75,24 @@ def _without_mark(data: bytes, language: str, declared: str | None) -> str:
 
 
 def _wide(data: bytes) -> str | None:
-    """UTF-16 or UTF-32 without a mark. Ends of words and lines tell it from other bytes that happen to be valid."""
-    if b"\0" not in data[:_SAMPLE]:
+    """UTF-16 or UTF-32 without a mark."""
+    if b"\0" not in data[:_SAMPLE] and not _has_controls(data[:_SAMPLE]):
         return None
-    name = chardet.detect(data[: _SAMPLE // 4 * 4])["encoding"] or ""
-    if not name.lower().startswith(("utf-16", "utf-32")):
-        return None
-    unit = 2 if "16" in name else 4
-    text = _try(data[: len(data) // unit * unit], name)
-    if text is None or _has_controls(text[:_SAMPLE].encode("utf-8")):
-        return None
-    sample = text[:_SAMPLE]
-    return text if len(_SPACES.findall(sample)) * 200 >= len(sample) else None
+    name = (chardet.detect(data[: _SAMPLE // 4 * 4])["encoding"] or "").lower()
+    # To chardet, UTF-16 is binary where it holds hardly any ASCII, as Chinese and Japanese do.
+    for each in [name] if name.startswith(("utf-16", "utf-32")) else ["utf-16-le", "utf-16-be"]:
+        unit = 2 if "16" in each else 4
+        text = _try(data[: len(data) // unit * unit], each)
+        if text is not None and _is_written(text[:_SAMPLE]):
+            return text
+    return None
+
+
+def _is_written(text: str) -> bool:
+    """Whether it has ends of words and lines, and no controls and rare letters: bytes of anything else have."""
+    if _has_controls(text.encode("utf-8")):
+        return False
+    return len(_SPACES.findall(text)) * 200 >= len(text) and len(_RARE.findall(text)) * 50 <= len(text)
 
 
 def _seven_bits(data: bytes) -> str | None:

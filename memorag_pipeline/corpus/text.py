@@ -22,6 +22,7 @@ from memorag_pipeline.corpus.parser import Parsed, Parser
 from memorag_pipeline.corpus.refusal import Refused
 from memorag_pipeline.corpus.unpack import SUFFIXES, unpack
 
+_INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"))
 MAX_EXPANSION = 200.0  # default of source.max_expansion
 _MARKDOWN = {".md", ".markdown", ".mkd", ".mdx"}
 _RST = {".rst", ".rest"}
@@ -67,7 +68,7 @@ def read_text(
     else:
         path, data, media_type = opened
         document = _from_parser(path, media_type, parser.parse(data, media_type))
-    if not document.text.strip():
+    if not document.text.translate(_INVISIBLE).strip():
         raise _empty(document.media_type)
     return document
 

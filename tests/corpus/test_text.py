@@ -168,6 +168,7 @@ def test_json_under_another_name_is_read_as_json(parser: Parser) -> None:
         ("blank.md", b" \r\n\t\n", "empty"),
         ("mark.txt", "\ufeff".encode(), "empty"),
         ("wide.txt", "\u3000\u00a0\n".encode(), "empty"),
+        ("invisible.txt", "\u200b\u200b\n".encode(), "empty"),
         ("scripts.html", b"<html><body><script>x</script></body></html>", "empty"),
         ("blank.pdf", pdf(""), "no_text_layer"),
         ("program", b"\x7fELF" + bytes(range(256)) * 8, "not_text"),
