@@ -46,7 +46,7 @@ CHUNKS = _schema(
     text=pa.large_string(),
 )
 
-QUARANTINE = _schema(document_id=_S, uri=_S, source_size=_I, source_digest=_S, reason=_S, detail=_S)
+QUARANTINE = _schema(document_id=_S, uri=_S, source_size=_I, source_digest=_S, reason=_S, detail=_S, advice=_S)
 
 SHARDS = _schema(shard_id=_S, ordinal=_I32, document_id=_S, uri=_S, start=_I, end=_I, tokens=_I32)
 

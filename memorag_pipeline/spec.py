@@ -75,6 +75,33 @@ class Location(Section):
     )
 
 
+class RecordsSpec(Section):
+    """Files of records (JSON, JSONL, CSV, TSV, XML), each record a document. Fields are named by dotted paths."""
+
+    rules = (
+        Rule(("text", "include"), spec_rules.records_are_included, "give the globs of the files in include"),
+        Rule(("title", "include"), spec_rules.records_are_included, "give the globs of the files in include"),
+        Rule(("id", "include"), spec_rules.records_are_included, "give the globs of the files in include"),
+        Rule(("at", "include"), spec_rules.records_are_included, "give the globs of the files in include"),
+    )
+
+    include: list[str] = Field(
+        default=[], description="Globs, as source.include, of the files that are records; none: a file is one document."
+    )
+    text: list[str] = Field(
+        default=[], description="Fields that make up the text, e.g. body or meta.abstract; none: all, with their names."
+    )
+    title: str | None = Field(default=None, description="Field with the title. Default: file name and id.")
+    id: str | None = Field(
+        default=None, description="Field that tells records of a file apart. Default: their number, from 0."
+    )
+    at: str | None = Field(
+        default=None,
+        description="JSON: path of the list of records. XML: name of their element. Default: the whole file's list, or"
+        " the elements below the root.",
+    )
+
+
 class SourceSpec(Location):
     """Where the documents are, and how much of one document is accepted."""
 
@@ -85,6 +112,11 @@ class SourceSpec(Location):
     exclude: list[str] = Field(default=[], description="Globs, relative to the URI, applied after include.")
     max_document_mb: float = Field(default=64, gt=0, description="A larger document is quarantined unread.")
     timeout_seconds: float = Field(default=60, gt=0, description="Extraction of one document may take this long.")
+    max_pages: int = Field(default=5000, ge=1, description="A PDF of more pages is quarantined.")
+    max_expansion: float = Field(
+        default=200, ge=1, description="What unpacks to this many times its size, and over 1 MiB, is quarantined."
+    )
+    records: RecordsSpec = RecordsSpec()
     documents_per_part: int = Field(default=32, ge=1, le=4096, description="Most documents in one Parquet part.")
 
 
@@ -394,7 +426,10 @@ class CorpusSpec(Section):
             mode="json",
             include={
                 "language": True,
-                "source": {"uris", "include", "exclude", "max_document_mb", "documents_per_part"},
+                "source": {
+                    *("uris", "include", "exclude", "documents_per_part", "records"),
+                    *("max_document_mb", "max_pages", "max_expansion"),
+                },
                 "chunking": True,
                 "sharding": True,
                 "memory": True,

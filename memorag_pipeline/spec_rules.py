@@ -47,6 +47,10 @@ def one_source_of_credentials(storage_options: dict[str, Any], connection_id: st
     return "storage_options and connection_id are both given" if storage_options and connection_id else None
 
 
+def records_are_included(field: str | list[str] | None, include: list[str]) -> str | None:
+    return "has no use where no files hold records" if field and not include else None
+
+
 def overlap_fits(overlap: int, chunk: int) -> str | None:
     return None if overlap < chunk else f"is not smaller than max_tokens ({chunk})"
 

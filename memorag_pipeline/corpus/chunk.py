@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
@@ -66,15 +66,11 @@ class Chunker:
             for small in self._bounded(start + offset, piece)
         ]
         counts = self._embedding.counts([piece for _, piece in pieces])
-        chunks: list[Chunk] = []
-        seen: Counter[str] = Counter()
-        for (start, piece), tokens in zip(pieces, counts, strict=True):
-            digest = text_digest(piece)
-            # An id survives edits elsewhere in the document; equal passages are told apart by their order.
-            chunk_id = text_digest(f"{document_id}\n{digest}\n{seen[digest]}")[:20]
-            seen[digest] += 1
-            chunks.append(Chunk(chunk_id, start, start + len(piece), tokens, digest, piece))
-        return chunks
+        chunks = [
+            Chunk("", start, start + len(piece), tokens, text_digest(piece), piece)
+            for (start, piece), tokens in zip(pieces, counts, strict=True)
+        ]
+        return identified(document_id, chunks)
 
     def _bounded(self, start: int, piece: str) -> list[tuple[int, str]]:
         """The piece, or its parts when it is too long for the memory model."""
@@ -82,6 +78,18 @@ class Chunker:
         if len(piece.encode()) < self._most or self._memory.count(piece) <= self._most:
             return [(start, piece)]
         return [(start + offset, part) for offset, part in self._small.chunk_indices(piece)]
+
+
+def identified(document_id: str, chunks: Sequence[Chunk]) -> list[Chunk]:
+    """The chunks with the ids that they have in this document: one text may be that of several documents."""
+    seen: Counter[str] = Counter()
+    named: list[Chunk] = []
+    for chunk in chunks:
+        # An id survives edits elsewhere in the document; equal passages are told apart by their order.
+        chunk_id = text_digest(f"{document_id}\n{chunk.digest}\n{seen[chunk.digest]}")[:20]
+        seen[chunk.digest] += 1
+        named.append(replace(chunk, chunk_id=chunk_id))
+    return named
 
 
 def _stretches(text: str, headings: list[int]) -> Iterator[tuple[int, int]]:

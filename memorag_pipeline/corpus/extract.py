@@ -19,14 +19,13 @@ from typing import TypeVar
 import pyarrow as pa
 
 from memorag_pipeline import schemas
-from memorag_pipeline.corpus.chunk import Chunker
 from memorag_pipeline.corpus.extraction import STAGE, Extraction, unsettled
 from memorag_pipeline.corpus.parent import Parent, Row
 from memorag_pipeline.corpus.parser import Parser
-from memorag_pipeline.corpus.refusal import Refused
+from memorag_pipeline.corpus.reading import ReadDocument, Reader
+from memorag_pipeline.corpus.refusal import Refused, advice
 from memorag_pipeline.corpus.sections import Sectioner
 from memorag_pipeline.corpus.source import Source, SourceObject
-from memorag_pipeline.corpus.text import DocumentText, read_text
 from memorag_pipeline.digests import bytes_digest, text_digest
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import Bar, track
@@ -73,9 +72,9 @@ class _PartExtractor:
         self._extraction = Extraction.of(pipeline)
         self._parent = parent
         self._reusable: dict[int, bool] = {}
-        self._chunker: Chunker = self._extraction.chunker()
         self._sectioner: Sectioner = self._extraction.sectioner()
-        self._parser = Parser(pipeline.spec.source.timeout_seconds)
+        self._parser = Parser(pipeline.spec.source.timeout_seconds, pipeline.spec.source.max_pages)
+        self._reader = Reader(pipeline.spec, self._parser, self._extraction.chunker())
         self._readers = ThreadPoolExecutor(_AHEAD)
 
     def __enter__(self) -> _PartExtractor:
@@ -104,7 +103,12 @@ class _PartExtractor:
         parent = self._parent
         if parent is None:
             return _Rows(), set()
-        same = [item.document_id for item in objects if parent.objects.get(item.document_id) == item]
+        same = [
+            item.document_id
+            for item in objects
+            # The parent knows rows by the id of their object, which records have not; these are read again.
+            if parent.objects.get(item.document_id) == item and not self._source.holds_records(item.uri)
+        ]
         reused = {document_id for document_id in same if self._is_reusable(parent, parent.part_of(document_id))}
         refused = [row for document_id, row in parent.quarantined.items() if document_id in reused]
         reused -= {row["document_id"] for row in refused if unsettled([row])}
@@ -146,25 +150,27 @@ class _PartExtractor:
         return self._parent.source_digests([item.document_id]).get(item.document_id) == bytes_digest(data)
 
     def _add(self, rows: _Rows, item: SourceObject, data: bytes | Refused) -> None:
-        source = {
-            "document_id": item.document_id,
-            "uri": item.uri,
-            "source_size": item.size,
-            "source_digest": bytes_digest(data) if isinstance(data, bytes) else None,
-        }
-        try:
-            if isinstance(data, Refused):
-                raise data
-            name = item.uri.rsplit("/", 1)[-1]
-            document = read_text(name, data, self._language, self._parser, self._extraction.byte_limit)
-        except Refused as refused:
-            rows.quarantine.append({**source, "reason": refused.reason, "detail": refused.detail})
-            return
-        self._add_document(rows, source, document)
+        document_id, uri = item.document_id, item.uri
+        found: Iterable[ReadDocument]
+        if isinstance(data, Refused):
+            found, digest = [ReadDocument(document_id, uri, data, [])], None
+        else:
+            digest = bytes_digest(data)
+            if self._source.holds_records(uri):
+                found = self._reader.records(document_id, uri, data)
+            else:
+                found = [self._reader.document(document_id, uri, data)]
+        for each in found:
+            source = {"document_id": each.document_id, "uri": each.uri, "source_size": item.size}
+            self._add_document(rows, {**source, "source_digest": digest}, each)
 
-    def _add_document(self, rows: _Rows, source: Row, document: DocumentText) -> None:
-        document_id, uri, text = source["document_id"], source["uri"], document.text
-        chunks = self._chunker.cut(document_id, text, document.is_markdown, document.headings)
+    def _add_document(self, rows: _Rows, source: Row, read: ReadDocument) -> None:
+        document = read.document
+        if isinstance(document, Refused):
+            why = {"reason": document.reason, "detail": document.detail, "advice": advice(document.reason)}
+            rows.quarantine.append({**source, **why})
+            return
+        document_id, uri, text, chunks = read.document_id, read.uri, document.text, read.chunks
         sections = self._sectioner.cut(uri, document.title, text, chunks)
         rows.documents.append(
             {

@@ -21,7 +21,7 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.storage import ModelRecord, Outcome, fingerprint
 
 STAGE = "extract"
-STAGE_VERSION = 1  # to be raised, too, when another release of a parser or splitter gives other texts
+STAGE_VERSION = 2  # to be raised, too, when another release of a parser or splitter gives other texts
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,11 @@ class Extraction:
             language=spec.language,
             chunking=spec.chunking.model_dump(mode="json"),
             chunk_tokens=self.chunk_tokens,
-            max_document_mb=spec.source.max_document_mb,
+            limits=[spec.source.max_document_mb, spec.source.max_pages, spec.source.max_expansion],
+            # Its globs are relative to the URIs.
+            records=[spec.source.records.model_dump(mode="json"), spec.source.uris]
+            if spec.source.records.include
+            else [],
             embedding_tokenizer=self.embedding.tokenizer_digest,
             memory_tokenizer=self.memory.tokenizer_digest,
             section_tokens=spec.sharding.max_tokens,

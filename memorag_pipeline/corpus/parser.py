@@ -1,7 +1,7 @@
 """Parsing documents in a process of its own, with a time limit.
 
 In:  the bytes of a document and its media type.
-Out: its text, title and headings.
+Out: its text, title and headings; or the records of an XML file.
 Wrong: a document that the parser refuses, that takes too long or that kills the process: `Refused`. The process is
        started when it is needed, kept for the next document, and replaced after a timeout or a crash.
 """
@@ -38,8 +38,8 @@ class Parsed:
 class Parser:
     """A parser process; a context manager that ends it. Not to be shared between threads."""
 
-    def __init__(self, timeout_seconds: float) -> None:
-        self._timeout = timeout_seconds
+    def __init__(self, timeout_seconds: float, max_pages: int = 5000) -> None:
+        self._timeout, self._pages = timeout_seconds, max_pages
         self._folder = TemporaryDirectory(prefix="memorag-parse-")
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -60,14 +60,29 @@ class Parser:
         return self._process.pid if self._process else None
 
     def parse(self, data: bytes, media_type: str) -> Parsed:
-        """Parse one document. Raises Refused: unreadable, password, too_large, timeout or crashed."""
+        """Parse one document. Raises Refused, such as unreadable, password, too_many_pages, bomb, timeout, crashed."""
+        answer = self._ask(data, media_type, None)
+        return Parsed(answer["text"], answer["title"], [(level, words) for level, words in answer["headings"]])
+
+    def records(self, data: bytes, element: str) -> list[Any]:
+        """The elements of that name (empty: the root's children) of an XML file in UTF-8, as values like JSON's."""
+        found: list[Any] = self._ask(data, "application/xml", element)["records"]
+        return found
+
+    def _ask(self, data: bytes, media_type: str, records: str | None) -> dict[str, Any]:
         process = self._process
         if process is None or process.poll() is not None:  # died while idle: not this document's fault
             self._stop()
             process = self._start()
         path = Path(self._folder.name) / "document"
         path.write_bytes(data)
-        request = {"path": str(path), "media_type": media_type, "seconds": self._timeout}
+        request = {
+            "path": str(path),
+            "media_type": media_type,
+            "seconds": self._timeout,
+            "pages": self._pages,
+            "records": records,
+        }
         try:
             assert process.stdin is not None
             process.stdin.write(json.dumps(request).encode() + b"\n")
@@ -80,7 +95,7 @@ class Parser:
             raise Refused("crashed", f"the parser's process died ({self._stop()})") from None
         if "reason" in answer:
             raise Refused(answer["reason"], answer["detail"])
-        return Parsed(answer["text"], answer["title"], [(level, words) for level, words in answer["headings"]])
+        return answer
 
     def _start(self) -> subprocess.Popen[bytes]:
         """Start the process. Popen, because an Airflow task may be daemonic and then cannot use multiprocessing."""

@@ -3,7 +3,7 @@
 In:  the source section of a spec.
 Out: the objects that match its globs, and their bytes.
 Wrong: missing bucket or folder, no permission, no connection: `StorageError` with the URI. One object that is gone
-       or forbidden: `Refused`.
+       or forbidden, or a link that leads out of the source: `Refused`.
 """
 
 from __future__ import annotations
@@ -73,6 +73,8 @@ class Source:
         self._exclude = [re.compile(glob_translate(pattern)) for pattern in spec.exclude]
         options = options_for(spec)
         self._roots = [(uri, *_open(uri, options)) for uri in spec.uris]
+        self._records = [re.compile(glob_translate(pattern)) for pattern in spec.records.include]
+        self._folders = [os.path.realpath(root) for _, fs, root in self._roots if isinstance(fs, LocalFileSystem)]
         self._filesystems = {fs.unstrip_protocol(root).partition("://")[0]: fs for _, fs, root in self._roots}
 
     def list(self) -> list[SourceObject]:
@@ -80,9 +82,11 @@ class Source:
         found: dict[str, SourceObject] = {}
         for uri, fs, root in self._roots:
             for path, info in _find(uri, fs, root):
-                name = path[len(root) :].lstrip("/") or path.rsplit("/", 1)[-1]
-                if self._admits(name):
+                if self._admits(_name(root, path)):
                     item = _describe(_uri_of(fs, path), info)
+                    if self._leads_out(fs, path):
+                        # Listed, so that it is seen in quarantine; nothing that it leads to is its identity.
+                        item = SourceObject(item.uri, 0, None, None)
                     found[item.uri] = item
         return [found[uri] for uri in sorted(found)]
 
@@ -90,6 +94,8 @@ class Source:
         """The bytes of an object, at most `limit` + 1 of them, and the object as it was when they were read."""
         fs = self._filesystems[uri.partition("://")[0]]
         path = _path_of(fs, uri)
+        if self._leads_out(fs, path):
+            raise Refused("outside_source", "is a link to a file outside of source.uris")
         try:
             with fs.open(path, "rb") as file:
                 data = file.read(limit + 1)
@@ -109,6 +115,22 @@ class Source:
             raise
         return bytes(data), _describe(uri, info)
 
+    def holds_records(self, uri: str) -> bool:
+        """Whether `source.records.include` names the object."""
+        fs = self._filesystems[uri.partition("://")[0]]
+        path = _path_of(fs, uri)
+        names = [
+            _name(root, path) for _, other, root in self._roots if other is fs and f"{path}/".startswith(f"{root}/")
+        ]
+        return any(pattern.match(name) for pattern in self._records for name in names)
+
+    def _leads_out(self, fs: Any, path: str) -> bool:
+        """Whether a local path is a link that leads to somewhere else than below the roots."""
+        if not isinstance(fs, LocalFileSystem) or not os.path.islink(path):
+            return False
+        target = os.path.realpath(path)
+        return not any(f"{target}/".startswith(f"{folder.rstrip('/')}/") for folder in self._folders)
+
     def _require_roots(self, fs: Any, error: FileNotFoundError) -> None:
         """One object may go away; a whole bucket or folder must not look like many objects that did."""
         for uri, other, root in self._roots:
@@ -119,6 +141,11 @@ class Source:
         if any(pattern.match(name) for pattern in self._exclude):
             return False
         return any(pattern.match(name) for pattern in self._include)
+
+
+def _name(root: str, path: str) -> str:
+    """The name of an object as globs see it."""
+    return path[len(root) :].lstrip("/") or path.rsplit("/", 1)[-1]
 
 
 def _open(uri: str, options: dict[str, Any]) -> tuple[Any, str]:

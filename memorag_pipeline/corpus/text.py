@@ -1,6 +1,6 @@
 """From the bytes of a source object to the text of a document.
 
-In:  the name of the object, its bytes, the language of the corpus, a parser process.
+In:  the name of the object, its bytes, the language of the corpus, a parser process, limits.
 Out: a `DocumentText`: the text that all offsets of chunks, evidence and headings count in.
 Wrong: what is no text, empty, damaged, encrypted, too large or too slow: `Refused` with the reason.
 
@@ -10,32 +10,26 @@ the bytes decide which, not the name, because names lie.
 
 from __future__ import annotations
 
-import io
+import json
 import re
-import zipfile
-import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from memorag_pipeline.corpus.decoding import decode
+from memorag_pipeline.corpus.formats import binary_type
 from memorag_pipeline.corpus.headings import Heading, declared_title, markdown_headings, rst_headings
 from memorag_pipeline.corpus.parser import Parsed, Parser
 from memorag_pipeline.corpus.refusal import Refused
+from memorag_pipeline.corpus.unpack import SUFFIXES, unpack
 
+_INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"))
+MAX_EXPANSION = 200.0  # default of source.max_expansion
 _MARKDOWN = {".md", ".markdown", ".mkd", ".mdx"}
 _RST = {".rst", ".rest"}
 _JSON = {".json", ".jsonl", ".ndjson"}
-_OFFICE = "application/vnd.openxmlformats-officedocument."
-_PACKAGES = {  # ZIP archives that are documents, by an entry that only they have
-    "word/document.xml": _OFFICE + "wordprocessingml.document",
-    "ppt/presentation.xml": _OFFICE + "presentationml.presentation",
-    "xl/workbook.xml": _OFFICE + "spreadsheetml.sheet",
-}
-_DECLARED_PACKAGES = {"application/epub+zip", "application/vnd.oasis.opendocument.text"}
-_PARSED = {".pdf", ".docx", ".pptx", ".xlsx", ".epub", ".odt", ".rtf"}  # names that promise no plain text
+_PARSED = {".pdf", ".docx", ".pptx", ".xlsx", ".xls", ".epub", ".odt", ".rtf"}  # names that promise no plain text
 _CHARSET = re.compile(rb"""<(?:meta|\?xml)\b[^>]{0,200}?(?:charset|encoding)\s*=\s*["']?\s*([\w-]+)""", re.I)
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})(?:\\u([dD][c-fC-F][0-9a-fA-F]{2}))?|.)", re.S)
-_EXPANDED = 512 << 20  # bytes that a package may hold when unpacked
 
 
 @dataclass(frozen=True)
@@ -53,27 +47,73 @@ class DocumentText:
         return self.media_type in {"text/markdown", "text/html"}
 
 
-def read_text(name: str, data: bytes, language: str, parser: Parser, limit: int) -> DocumentText:
-    """The text of the object called `name`. `limit` is the most bytes that compressed text may expand to."""
-    path = PurePosixPath(name)
-    if data.startswith(b"\x1f\x8b"):
-        data, path = _decompress(data, limit), path.with_suffix("") if path.suffix.lower() == ".gz" else path
-    if not data.strip():
-        raise Refused("empty", "holds nothing but white space" if data else "has no bytes")
-    media_type = _binary_type(data)
-    if media_type is None:
-        document = _read_decoded(path, data, language, parser)
+@dataclass(frozen=True)
+class Plain:
+    """An object that is text: unpacked and decoded, with its name without the suffixes of compression."""
+
+    path: PurePosixPath
+    text: str
+
+
+def read_text(
+    name: str, data: bytes, language: str, parser: Parser, limit: int, expansion: float = MAX_EXPANSION
+) -> DocumentText:
+    """The text of the object called `name`.
+
+    `limit` is the most bytes that compressed text may expand to, `expansion` the most for each byte.
+    """
+    opened = _open(name, data, language, limit, expansion)
+    if isinstance(opened, Plain):
+        document = _read_plain(opened, parser)
     else:
+        path, data, media_type = opened
         document = _from_parser(path, media_type, parser.parse(data, media_type))
-    if not document.text.strip():
-        raise Refused("empty", _why_empty(media_type))
+    if not document.text.translate(_INVISIBLE).strip():
+        raise _empty(document.media_type)
     return document
 
 
-def _read_decoded(path: PurePosixPath, data: bytes, language: str, parser: Parser) -> DocumentText:
-    suffix = path.suffix.lower()
+def read_plain(name: str, data: bytes, language: str, limit: int, expansion: float = MAX_EXPANSION) -> Plain:
+    """The object as text, for readers of records. Raises Refused for documents in binary formats, too."""
+    opened = _open(name, data, language, limit, expansion)
+    if isinstance(opened, Plain):
+        return opened
+    raise Refused("unreadable", f"is {opened[2]}, which holds no records; correct source.records.include")
+
+
+def titled(document: DocumentText, name: str, like: str) -> DocumentText:
+    """The document of another object with the same bytes: its title, if that was made from the name `like`."""
+    if document.title != _title(_unpacked(like), None, []):
+        return document
+    return replace(document, title=_title(_unpacked(name), None, []))
+
+
+def _open(
+    name: str, data: bytes, language: str, limit: int, expansion: float
+) -> Plain | tuple[PurePosixPath, bytes, str]:
+    path = PurePosixPath(name)
+    data, layers = unpack(data, limit, expansion)
+    for _ in range(layers):
+        path = path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
+    if not data.strip():
+        raise Refused("empty", "holds nothing but white space" if data else "has no bytes")
+    media_type = binary_type(data, expansion)
+    if media_type is not None:
+        return path, data, media_type
     charset = _CHARSET.search(data[:2048])
-    text = decode(data, language, charset[1].decode("ascii") if charset else None)
+    return Plain(path, decode(data, language, charset[1].decode("ascii") if charset else None))
+
+
+def _unpacked(name: str) -> PurePosixPath:
+    path = PurePosixPath(name)
+    while path.suffix.lower() in SUFFIXES:
+        path = path.with_suffix("")
+    return path
+
+
+def _read_plain(plain: Plain, parser: Parser) -> DocumentText:
+    path, text = plain.path, plain.text
+    suffix = path.suffix.lower()
     start = text[:1024].lstrip().lower()
     if start.startswith(("<!doctype html", "<html")) or suffix in {".html", ".htm", ".xhtml"}:
         return _from_html(path, parser.parse(text.encode(), "text/html"))
@@ -89,9 +129,22 @@ def _read_decoded(path: PurePosixPath, data: bytes, language: str, parser: Parse
     if suffix in _RST:
         headings = rst_headings(text)
         return DocumentText(text, "text/x-rst", _title(path, None, headings), headings)
-    if suffix in _JSON:
+    if suffix in _JSON or _is_json(text):
         return DocumentText(_ESCAPE.sub(_unescape, text), "application/json", _title(path, None, []), [])
     return DocumentText(text, "text/plain", _title(path, None, []), [])
+
+
+def _is_json(text: str) -> bool:
+    """Whether a text whose name does not say so is JSON, or lines of it."""
+    first = text.lstrip()[:1]
+    if not first or first not in "{[":
+        return False
+    for whole in (text, text.lstrip().split("\n", 1)[0]):
+        try:
+            return isinstance(json.loads(whole), dict | list)
+        except (ValueError, RecursionError):
+            continue
+    return False
 
 
 def _from_html(path: PurePosixPath, parsed: Parsed) -> DocumentText:
@@ -121,53 +174,6 @@ def _title(path: PurePosixPath, declared: str | None, headings: list[Heading]) -
     return next((title for candidate in candidates if (title := " ".join(candidate.split())[:200])), "untitled")
 
 
-def _binary_type(data: bytes) -> str | None:
-    """Media type by the first bytes; None for what may be text."""
-    if b"%PDF-" in data[:1024]:
-        return "application/pdf"
-    if data.startswith(b"{\\rtf"):
-        return "application/rtf"
-    if data.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return _package_type(data)
-    return None
-
-
-def _package_type(data: bytes) -> str:
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as package:
-            names = set(package.namelist())
-            expanded = sum(entry.file_size for entry in package.infolist())
-            declared = package.read("mimetype")[:100].decode("ascii").strip() if "mimetype" in names else ""
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, zlib.error, EOFError, OSError) as error:
-        raise Refused("unreadable", f"is a damaged package: {error}") from None
-    if expanded > _EXPANDED:
-        raise Refused("too_large", f"expands to {expanded >> 20:,} MiB; at most {_EXPANDED >> 20} are unpacked")
-    known = [declared] if declared in _DECLARED_PACKAGES else [_PACKAGES[name] for name in _PACKAGES if name in names]
-    if not known:
-        raise Refused("not_text", "is an archive; put its documents themselves into the source")
-    return known[0]
-
-
-def _decompress(data: bytes, limit: int) -> bytes:
-    """Unpack gzip, all members of it, up to `limit` bytes."""
-    pieces: list[bytes] = []
-    size = 0
-    while data:
-        stream = zlib.decompressobj(31)
-        try:
-            piece = stream.decompress(data, limit + 1 - size)
-        except zlib.error as error:
-            raise Refused("unreadable", f"is damaged gzip: {error}") from None
-        size += len(piece)
-        pieces.append(piece)
-        if size > limit:
-            raise Refused("too_large", f"expands to more than {limit >> 20} MiB (source.max_document_mb)")
-        if not stream.eof:
-            raise Refused("unreadable", "is damaged gzip: it ends too early")
-        data = stream.unused_data.lstrip(b"\0")
-    return b"".join(pieces)
-
-
 def _unescape(match: re.Match[str]) -> str:
     """The letter that a JSON escape \\uXXXX stands for; other escapes, control characters and quotes stay escaped."""
     first, second = match[1], match[2]
@@ -181,7 +187,7 @@ def _unescape(match: re.Match[str]) -> str:
     return chr(code)
 
 
-def _why_empty(media_type: str | None) -> str:
+def _empty(media_type: str) -> Refused:
     if media_type == "application/pdf":
-        return "has no text layer; a scan must go through text recognition before it comes here"
-    return "holds no text"
+        return Refused("no_text_layer", "has no text layer, as a scan has none")
+    return Refused("empty", "holds no text")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tarfile
 import zipfile
 
 _W = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
@@ -47,12 +48,12 @@ def odt(text: str) -> bytes:
     return package({"mimetype": "application/vnd.oasis.opendocument.text", "content.xml": content})
 
 
-def pdf(text: str, encrypted: bool = False) -> bytes:
-    """A PDF of one page with one line, or one that says it is encrypted with a key nobody has."""
+def pdf(text: str, encrypted: bool = False, pages: int = 1) -> bytes:
+    """A PDF of pages that show one line, or one that says it is encrypted with a key nobody has."""
     stream = f"BT /F1 12 Tf 72 720 Td ({text}) Tj ET".encode()
     objects = [
         b"<< /Type /Catalog /Pages 2 0 R >>",
-        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        b"<< /Type /Pages /Kids [%s] /Count %d >>" % (b"3 0 R " * pages, pages),
         b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R"
         b" /Resources << /Font << /F1 5 0 R >> >> >>",
         b"<< /Length %d >>\nstream\n%s\nendstream" % (len(stream), stream),
@@ -69,3 +70,31 @@ def pdf(text: str, encrypted: bool = False) -> bytes:
     start = len(data) - len(table) - len(b"xref\n0 7\n0000000000 65535 f \n")
     data += b"trailer\n<< /Size %d /Root 1 0 R%s >>\nstartxref\n%d\n%%%%EOF\n" % (len(objects) + 1, encrypt, start)
     return data
+
+
+def epub(title: str, *paragraphs: str) -> bytes:
+    """An EPUB of one chapter."""
+    body = "".join(f"<p>{text}</p>" for text in paragraphs)
+    container, opf = "urn:oasis:names:tc:opendocument:xmlns:container", "http://www.idpf.org/2007/opf"
+    metadata = f'<metadata xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>{title}</dc:title></metadata>'
+    return package(
+        {
+            "mimetype": "application/epub+zip",
+            "META-INF/container.xml": f'<container xmlns="{container}" version="1.0"><rootfiles>'
+            '<rootfile full-path="book.opf" media-type="application/oebps-package+xml"/></rootfiles></container>',
+            "book.opf": f'<package xmlns="{opf}" version="3.0">{metadata}<manifest><item id="c" href="c.xhtml"'
+            ' media-type="application/xhtml+xml"/></manifest><spine><itemref idref="c"/></spine></package>',
+            "c.xhtml": f'<html xmlns="http://www.w3.org/1999/xhtml"><body><h1>{title}</h1>{body}</body></html>',
+        }
+    )
+
+
+def tar(entries: dict[str, bytes]) -> bytes:
+    """A tar archive."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, data in entries.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    return buffer.getvalue()

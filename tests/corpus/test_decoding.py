@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from memorag_pipeline.corpus.decoding import decode
 from memorag_pipeline.corpus.refusal import Refused
 
+LANGUAGES: dict[str, str] = json.loads(Path(__file__).with_name("languages.json").read_text(encoding="utf-8"))
 ENGLISH = "The café’s naïve résumé – “quoted” – costs 5 euros. Nobody else in Zürich would read it twice. " * 3  # noqa: RUF001
 CHINESE = "人民共和国的各族人民共同创造了光辉灿烂的文化，具有光荣的革命传统。中国人民为国家独立进行了英勇奋斗。" * 3  # noqa: RUF001
 TAIWAN = "馬祖列島是隸屬中華民國的群島，位於臺灣海峽正北方，面臨閩江口、連江口和羅源灣，與中國大陸相望。" * 3  # noqa: RUF001
@@ -37,6 +40,37 @@ def test_utf16_without_a_mark_is_recognised(encoding: str) -> None:
 )
 def test_older_encodings_are_detected(text: str, encoding: str, language: str) -> None:
     assert decode(text.encode(encoding), language) == text
+
+
+@pytest.mark.parametrize(
+    ("language", "encodings"),
+    [
+        ("German", "cp1252 latin-1 iso8859-15 cp850 mac_roman"),
+        ("Polish", "cp1250 iso8859-2 cp852"),
+        ("Russian", "cp1251 koi8-r cp866 iso8859-5"),
+        ("Ukrainian", "cp1251 koi8-u"),
+        ("Greek", "cp1253 iso8859-7"),
+        ("Turkish", "cp1254 iso8859-9"),
+        ("Japanese", "cp932 euc-jp iso2022-jp"),
+        ("Korean", "cp949 euc-kr iso2022-kr"),
+    ],
+)
+def test_encodings_of_many_languages_are_detected(language: str, encodings: str) -> None:
+    text = LANGUAGES[language] * 3
+    for encoding in [*encodings.split(), "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"]:
+        assert decode(text.encode(encoding)) == text, encoding
+
+
+def test_english_with_signs_alone_beyond_ascii_is_what_windows_writes() -> None:
+    text = "Don’t “quote” it – it costs £4, or 5 € at 20 °C. See § 4 and ¶ 5 … • item ½ "  # noqa: RUF001
+    assert decode(text.encode("cp1252")) == text
+    assert decode((text * 20).encode("cp1252")) == text * 20
+
+
+def test_wide_text_that_was_cut_or_has_a_broken_character_is_read() -> None:
+    wide = (ENGLISH * 2).encode("utf-16")
+    assert decode(wide[:-1]).startswith(ENGLISH)
+    assert decode(wide[:100] + b"\x00\xd8" + wide[102:]).count("\ufffd") == 1
 
 
 def test_a_declared_encoding_is_used_unless_the_bytes_are_utf8() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -13,8 +15,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from memorag_pipeline import schemas
 from memorag_pipeline.corpus import extraction
+from memorag_pipeline.corpus.chunk import Chunker
 from memorag_pipeline.corpus.extract import extract
 from memorag_pipeline.corpus.inventory import take_inventory
+from memorag_pipeline.corpus.parser import Parser
 from memorag_pipeline.corpus.source import Source
 from memorag_pipeline.digests import bytes_digest, text_digest
 from memorag_pipeline.errors import CorruptBlobError, StorageError
@@ -183,6 +187,85 @@ def test_bad_documents_are_quarantined_with_the_reason(make_pipeline: MakePipeli
     )
     refreshed.publish()
     assert not take_inventory(pipeline)["changed"]
+
+
+def test_quarantine_says_what_to_do(make_pipeline: MakePipeline, source: Path) -> None:
+    (source / "locked.rst").write_bytes(pdf("words", encrypted=True))
+    (row,) = refresh(make_pipeline()).rows("quarantine")
+    assert (row["reason"], row["advice"]) == ("password", "Store a copy without a password.")
+
+
+def test_a_document_that_recovers_leaves_the_quarantine(make_pipeline: MakePipeline, source: Path) -> None:
+    bad = {"cut.docx": docx(("words", "Normal"))[:-60], "scan.pdf": pdf(""), "a.gz": gzip.compress(b"words" * 99)[:-9]}
+    for name, data in bad.items():
+        (source / name).write_bytes(data)
+    pipeline = make_pipeline(source={"include": ["**"]})
+    first = refresh(pipeline)
+    assert set(quarantined(first)) == set(bad)
+    first.publish()
+    (source / "cut.docx").write_bytes(docx(("words", "Normal")))
+    (source / "scan.pdf").write_bytes(pdf("recognised words"))
+    second = refresh(pipeline)
+    assert set(quarantined(second)) == {"a.gz"} and second.sharded["counts"]["documents"] == 14
+    second.publish()
+    raised = make_pipeline(source={"include": ["**"], "exclude": ["*.gz"]})
+    assert quarantined(refresh(raised)) == {}
+
+
+def test_limits_of_the_spec_hold_and_a_higher_one_lets_documents_in(make_pipeline: MakePipeline, source: Path) -> None:
+    (source / "long.pdf").write_bytes(pdf("words", pages=3))
+    (source / "bomb.txt.gz").write_bytes(gzip.compress(b"a line\n" * 300_000))
+    limits = {"include": ["*.pdf", "*.gz"], "max_pages": 2}
+    first = refresh(make_pipeline(source={**limits, "include": ["**"]}))
+    assert quarantined(first) == {"long.pdf": "too_many_pages", "bomb.txt.gz": "bomb"}
+    first.publish()
+    assert quarantined(refresh(make_pipeline(source={"include": ["**"], "max_pages": 3, "max_expansion": 2000}))) == {}
+
+
+def test_copies_are_parsed_and_cut_once_and_have_all_their_names(
+    make_pipeline: MakePipeline, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[str] = []
+    parse, cut = Parser.parse, Chunker.cut
+    monkeypatch.setattr(Parser, "parse", lambda self, *given: parsed.append("parse") or parse(self, *given))
+    monkeypatch.setattr(Chunker, "cut", lambda self, *given: parsed.append("cut") or cut(self, *given))
+    for name in ("one.html", "two.html", "three.htm"):
+        (source / name).write_text("<p>" + topics["lambda"])
+    refreshed = refresh(make_pipeline(source={"include": ["*.htm*"], **ONE_PART}))
+    assert parsed == ["parse", "cut"] * 2  # another suffix may be another format
+    rows = {row["uri"].rsplit("/", 1)[-1]: row for row in refreshed.rows("documents")}
+    assert set(rows) == {"one.html", "two.html", "three.htm"}
+    assert len({row["text_digest"] for row in rows.values()}) == 1
+    assert rows["two.html"]["title"] == "two"
+    chunks = refreshed.rows("chunks")
+    assert len({chunk["digest"] for chunk in chunks}) * 3 == len({chunk["chunk_id"] for chunk in chunks})
+    assert len(refreshed.plan["embeddings"]) == 1
+
+
+def test_records_are_documents(make_pipeline: MakePipeline, source: Path, tmp_path: Path) -> None:
+    lines = [json.dumps({"id": f"p {i}", "title": f"Page {i}", "body": f"Words of page {i}."}) for i in range(3)]
+    (source / "pages.jsonl").write_text("\n".join([*lines, "{broken"]))
+    (source / "scan.jsonl").write_bytes(pdf("no records"))
+    records = {"include": ["*.jsonl"], "text": ["body"], "title": "title", "id": "id"}
+    pipeline = make_pipeline(source={"include": ["**"], "records": records, **ONE_PART})
+    first = refresh(pipeline)
+    pages = [row for row in first.rows("documents") if "pages.jsonl" in row["uri"]]
+    uri = f"file://{source}/pages.jsonl"
+    assert [(row["uri"], row["title"], row["text"]) for row in pages] == [
+        (f"{uri}#p%20{i}", f"Page {i}", f"Words of page {i}.") for i in range(3)
+    ]
+    assert {row["uri"] for row in first.rows("shards")} >= {row["uri"] for row in pages}
+    assert quarantined(first) == {"pages.jsonl#3": "bad_record", "scan.jsonl": "unreadable"}
+    first.publish()
+    assert not take_inventory(pipeline)["changed"]
+    (source / "pages.jsonl").write_text("\n".join(lines[1:]))
+    second = refresh(pipeline)
+    assert second.reused() == 12
+    rebuilt = make_pipeline(
+        source={"include": ["**"], "records": records, **ONE_PART}, store={"uri": str(tmp_path / "rebuilt")}
+    )
+    assert blobs(second) == blobs(refresh(rebuilt))
+    assert len(second.rows("documents")) == 14
 
 
 def test_a_document_that_is_too_large_is_not_read(

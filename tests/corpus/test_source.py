@@ -100,6 +100,34 @@ def test_links_to_files_are_read_and_loops_are_not_followed(folder: Path) -> Non
     assert source.read(link.uri, 100) == (b"sub/c.rst", link)
 
 
+def test_a_link_out_of_the_source_is_listed_and_not_read(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret.rst").write_text("secret")
+    (folder / "out.rst").symlink_to(tmp_path / "secret.rst")
+    (folder / "chain.rst").symlink_to("out.rst")
+    (folder / "folder").symlink_to(tmp_path)
+    source = make_source(folder)
+    listed = {item.uri.rsplit("/", 1)[-1]: item for item in source.list()}
+    assert {"out.rst", "chain.rst"} <= set(listed) and "secret.rst" not in listed
+    for name in ("out.rst", "chain.rst"):
+        assert listed[name].identity == (0, None)
+        with pytest.raises(Refused) as refused:
+            source.read(listed[name].uri, 100)
+        assert refused.value.reason == "outside_source"
+    both = make_source(folder, tmp_path / "secret.rst")
+    assert {both.read(item.uri, 100)[0] for item in both.list() if item.uri.endswith("out.rst")} == {b"secret"}
+
+
+def test_a_root_that_is_a_link_itself(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "root").symlink_to(folder)
+    source = make_source(tmp_path / "root")
+    assert len(source.list()) == 5 and source.read(source.list()[0].uri, 100)[0] == b"a.rst"
+
+
+def test_globs_of_records_are_relative_to_the_uri(folder: Path) -> None:
+    source = make_source(folder, records={"include": ["sub/**"]})
+    assert [source.holds_records(item.uri) for item in source.list()] == [False, False, False, True, True]
+
+
 def test_reading_stops_at_the_limit(folder: Path) -> None:
     source = make_source(folder)
     assert source.read(f"file://{folder}/sub/deep/d.rst", 5)[0] == b"sub/de"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
+import random
+from collections.abc import Callable
 from pydoc_data.topics import topics
 
 import pytest
@@ -11,9 +15,14 @@ import pytest
 from memorag_pipeline.corpus.parser import Parser
 from memorag_pipeline.corpus.refusal import Refused
 from memorag_pipeline.corpus.text import DocumentText, read_text
-from tests.corpus.documents import docx, odt, package, pdf
+from tests.corpus.documents import docx, epub, odt, package, pdf, tar
 
 LIMIT = 1 << 20
+Pack = Callable[[bytes], bytes]
+
+ODT, EPUB = "application/vnd.oasis.opendocument.text", "application/epub+zip"
+RIGHTS = '<EncryptionMethod Algorithm="http://www.w3.org/2001/04/xmlenc#aes128-cbc"/>'
+COMPOUND = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504)
 
 HTML = """<!DOCTYPE html>
 <html lang="en"><head><title>Front &amp; Title</title><meta name="generator" content="hidden"><style>p{}</style></head>
@@ -118,11 +127,37 @@ def test_json_escapes_are_read_as_letters_and_nothing_else_changes(parser: Parse
     assert document.text.endswith("{broken \\u00")
 
 
-def test_gzip_is_unpacked_within_the_limit(parser: Parser) -> None:
-    document = read(parser, "notes.md.gz", gzip.compress(b"# Top\n\n") + gzip.compress(b"words\n"))
+@pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)])
+def test_compressed_text_is_unpacked_within_the_limits(parser: Parser, suffix: str, pack: Pack) -> None:
+    document = read(parser, f"notes.md{suffix}", pack(b"# Top\n\n") + pack(b"words\n"))
     assert (document.text, document.media_type, document.title) == ("# Top\n\nwords\n", "text/markdown", "Top")
-    assert reason(parser, "bomb.txt.gz", gzip.compress(b"a" * (LIMIT + 1))) == "too_large"
-    assert reason(parser, "cut.txt.gz", gzip.compress(topics["for"].encode())[:-20]) == "unreadable"
+    assert read(parser, "notes.md", pack(b"# Top\n\n")).media_type == "text/markdown"
+    assert reason(parser, f"large.txt{suffix}", pack(random.Random(1).randbytes(LIMIT + 1))) == "too_large"
+    assert reason(parser, f"cut.txt{suffix}", pack(topics["for"].encode())[:-20]) == "unreadable"
+    assert read(parser, f"twice.md{suffix}.gz", gzip.compress(pack(b"# Top"))).title == "Top"
+    assert reason(parser, "thrice.txt.gz", gzip.compress(gzip.compress(pack(b"words")))) == "bomb"
+
+
+def test_what_expands_too_far_for_its_size_is_a_bomb(parser: Parser) -> None:
+    data = gzip.compress(b"a line\n" * 500_000)
+    with pytest.raises(Refused) as refused:
+        read_text("bomb.txt.gz", data, "en", parser, 64 << 20)
+    assert refused.value.reason == "bomb" and "source.max_expansion" in refused.value.detail
+    assert len(read_text("bomb.txt.gz", data, "en", parser, 64 << 20, expansion=1000).text) == 3_500_000
+    harmless = gzip.compress(b" words" * 100_000)
+    assert len(read_text("harmless.txt.gz", harmless, "en", parser, 64 << 20).text) == 600_000
+
+
+def test_epub_by_its_content(parser: Parser) -> None:
+    document = read(parser, "book.zip", epub("The Title", "Some words of it.", "More words."))
+    assert document.media_type == EPUB and document.title == "The Title"
+    assert " ".join(document.text.split()) == "The Title Some words of it. More words."
+
+
+def test_json_under_another_name_is_read_as_json(parser: Parser) -> None:
+    document = read(parser, "records.txt", json.dumps({"text": "Größe"}).encode())
+    assert document.media_type == "application/json" and "Größe" in document.text
+    assert read(parser, "note.txt", b"[sic] a note").media_type == "text/plain"
 
 
 @pytest.mark.parametrize(
@@ -133,10 +168,16 @@ def test_gzip_is_unpacked_within_the_limit(parser: Parser) -> None:
         ("blank.md", b" \r\n\t\n", "empty"),
         ("mark.txt", "\ufeff".encode(), "empty"),
         ("wide.txt", "\u3000\u00a0\n".encode(), "empty"),
+        ("invisible.txt", "\u200b\u200b\n".encode(), "empty"),
         ("scripts.html", b"<html><body><script>x</script></body></html>", "empty"),
-        ("blank.pdf", pdf(""), "empty"),
+        ("blank.pdf", pdf(""), "no_text_layer"),
         ("program", b"\x7fELF" + bytes(range(256)) * 8, "not_text"),
-        ("files.zip", package({"a.txt": "words"}), "not_text"),
+        ("files.zip", package({"a.txt": "words"}), "archive"),
+        ("files.tar.gz", gzip.compress(tar({"a.txt": b"words"})), "archive"),
+        ("locked.odt", package({"mimetype": ODT, "META-INF/manifest.xml": "<m:encryption-data/>"}), "password"),
+        ("locked.epub", package({"mimetype": EPUB, "META-INF/encryption.xml": RIGHTS}), "password"),
+        ("locked.docx", COMPOUND + "EncryptedPackage".encode("utf-16-le"), "password"),
+        ("old.doc", COMPOUND + "WordDocument".encode("utf-16-le"), "not_text"),
         ("locked.pdf", pdf("words", encrypted=True), "password"),
         ("cut.pdf", pdf("words")[:300], "unreadable"),
         ("cut.docx", docx(("words", "Normal"))[:-100], "unreadable"),
@@ -154,4 +195,4 @@ def test_a_package_that_expands_too_far_is_not_unpacked(parser: Parser, size: in
     data = docx(("words", "Normal"))
     entry = data.rindex(b"PK\x01\x02") + 24  # where the directory says how large the last entry is
     declared = data[:entry] + size.to_bytes(4, "little") + data[entry + 4 :]
-    assert reason(parser, "bomb.docx", declared) == "too_large"
+    assert reason(parser, "bomb.docx", declared) == "bomb"

@@ -1,0 +1,160 @@
+"""Files of records: each record of a JSON, JSONL, CSV, TSV or XML file is a document of its own.
+
+In:  the name of an object, its bytes, the section `source.records` of the spec.
+Out: for each record its id and a `DocumentText`, or why there is none: one bad record costs one record.
+Wrong: a file that is not of records at all: `Refused`.
+
+The bytes decide which format it is: `<` begins XML, `{` or `[` JSON or lines of it, everything else is a table.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+from memorag_pipeline.corpus.parser import Parser
+from memorag_pipeline.corpus.refusal import Refused
+from memorag_pipeline.corpus.text import DocumentText, Plain
+from memorag_pipeline.spec import RecordsSpec
+
+_LINES = {".jsonl", ".ndjson"}
+_MOST_ID = 200  # characters
+
+Record = Any  # a value as JSON has them; of a table, an object of its cells
+
+
+def read_records(plain: Plain, spec: RecordsSpec, parser: Parser) -> Iterator[tuple[str, DocumentText | Refused]]:
+    """The records of a file in order, each with an id that no other one of the file has."""
+    media_type, found = _records(plain, spec, parser)
+    seen: set[str] = set()
+    for number, record in enumerate(found):
+        document: DocumentText | Refused
+        if isinstance(record, Refused):
+            record_id, document = _unused(str(number), seen), record
+        else:
+            record_id = str(number) if spec.id is None else _one_line(_field(record, spec.id))[:_MOST_ID]
+            if not record_id:
+                record_id = _unused(str(number), seen)
+                document = Refused("bad_record", f"record {number} has no {spec.id}")
+            elif record_id in seen:
+                document = Refused("bad_record", f"record {number} has the id of a record before it, {record_id}")
+                record_id = _unused(f"{record_id}~{number}", seen)
+            else:
+                document = _document(plain.path, media_type, number, record_id, record, spec)
+        seen.add(record_id)
+        yield record_id, document
+
+
+def _unused(record_id: str, seen: set[str]) -> str:
+    while record_id in seen:
+        record_id += "~"
+    return record_id
+
+
+def _document(
+    path: PurePosixPath, media_type: str, number: int, record_id: str, record: Record, spec: RecordsSpec
+) -> DocumentText | Refused:
+    if spec.text:
+        text = "\n\n".join(filter(None, (_as_text(_field(record, field)) for field in spec.text)))
+    else:
+        text = _all_fields(record)
+    if not text.strip():
+        wanted = ", ".join(spec.text) or "any field"
+        return Refused("bad_record", f"record {number} has no text in {wanted}")
+    title = _one_line(_field(record, spec.title))[:200] if spec.title else ""
+    return DocumentText(text, media_type, title or f"{path.stem} {record_id}", [])
+
+
+def _records(plain: Plain, spec: RecordsSpec, parser: Parser) -> tuple[str, Iterator[Record | Refused]]:
+    start = plain.text.lstrip()[:1]
+    if start == "<":
+        return "application/xml", iter(parser.records(plain.text.encode(), spec.at or ""))
+    if start in {"{", "["} or plain.path.suffix.lower() in _LINES:
+        return "application/json", _json_records(plain.text, spec.at)
+    return "text/csv", _table_records(plain)
+
+
+def _json_records(text: str, at: str | None) -> Iterator[Record | Refused]:
+    """The list that the file is or holds `at` a path; else its lines, if more than one; else the value itself."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise Refused("bomb", "is JSON that nests without end") from None
+    except ValueError as error:
+        records = [_line(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+        # Single lines of broken JSON that is laid out over several happen to be JSON, too.
+        if sum(isinstance(record, dict | list) for record in records) * 2 < len(records):
+            raise Refused("unreadable", f"is neither JSON nor lines of JSON: {error}") from None
+        return iter(records)
+    if at is not None:
+        value = _field(value, at)
+        if value is None:
+            raise Refused("unreadable", f"has nothing at {at} (source.records.at)")
+    return iter(value if isinstance(value, list) else [value])
+
+
+def _line(number: int, line: str) -> Record | Refused:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return Refused("bad_record", f"line {number} is not JSON: {error}")
+
+
+def _table_records(plain: Plain) -> Iterator[Record | Refused]:
+    """The rows below the line of names, which also tells the delimiter. Quoted cells may hold line breaks."""
+    csv.field_size_limit(sys.maxsize)  # the file's own size is bounded
+    first = next(line for line in plain.text.split("\n") if line.strip())
+    rows = csv.reader(io.StringIO(plain.text, newline=""), delimiter=max(",\t;|", key=first.count))
+    names = next(row for row in rows if any(cell.strip() for cell in row))
+    for row in rows:
+        if not any(cell.strip() for cell in row):
+            continue
+        if len(row) > len(names):
+            yield Refused("bad_record", f"the row in line {rows.line_num} has {len(row)} cells for {len(names)} names")
+            continue
+        yield dict(zip(names, row, strict=False))
+
+
+def _field(record: Record, path: str) -> Any:
+    """The value at a dotted path; a name that has dots itself goes first; lists are looked through."""
+    if isinstance(record, dict):
+        if path in record:
+            return record[path]
+        name, _, rest = path.partition(".")
+        return _field(record[name], rest) if rest and name in record else None
+    if isinstance(record, list):
+        found = [value for each in record if (value := _field(each, path)) is not None]
+        # A list of lists is one list, as it is of paragraphs within sections.
+        return [item for value in found for item in (value if isinstance(value, list) else [value])] or None
+    return None
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "").encode("utf-8", "replace").decode()
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return _as_text(value["#"]) if "#" in value else _all_fields(value)
+    if isinstance(value, list):
+        return "\n\n".join(filter(None, map(_as_text, value)))
+    return str(value)
+
+
+def _all_fields(record: Record) -> str:
+    """A record as lines of name and value."""
+    if not isinstance(record, dict):
+        return _as_text(record)
+    lines = [(name, _as_text(value)) for name, value in record.items()]
+    return "\n".join(f"{name}: {text}" for name, text in lines if text.strip())
+
+
+def _one_line(value: Any) -> str:
+    return " ".join(_as_text(value).split())
