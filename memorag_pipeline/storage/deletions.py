@@ -70,6 +70,11 @@ class Deletions:
         with self.announced(()) as announced:
             return announced.at
 
+    @staticmethod
+    def local_time() -> datetime:
+        """What this machine's clock says; it may be wrong by a day."""
+        return _now()
+
     def forget_dead(self, now: datetime) -> None:
         """Remove what sweeps that died have left."""
         for stored in self._objects.listing(_FOLDER):

@@ -154,7 +154,12 @@ class ObjectStore:
 
     def touch(self, key: str) -> None:
         """Make `key` as young as one that is written now; ObjectNotFoundError when it is not there."""
-        self._attempt("touch", key, self._backend.touch)
+        try:
+            self._attempt("touch", key, self._backend.touch)
+        except ObjectNotFoundError:
+            raise
+        except StorageError:  # whether it was done cannot be told; done twice, it does no harm
+            self._attempt("touch", key, self._backend.touch)
 
     def delete(self, key: str) -> None:
         """Remove `key`; it is no error when it is gone already."""

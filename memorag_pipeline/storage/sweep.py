@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from memorag_pipeline.errors import StorageError
 from memorag_pipeline.progress import track
@@ -76,7 +76,7 @@ class _Sweep:
         self.condemned = Condemned(store.objects)
 
     def run(self) -> SweepReport:
-        now = datetime.now(UTC) if self.dry_run else self.store.deletions.store_time()
+        now = self.store.deletions.local_time() if self.dry_run else self.store.deletions.store_time()
         found = self.references.read(now)
         standing = self.condemned.standing(found.present)
         unreferenced = self._unreferenced(found, now)

@@ -186,11 +186,11 @@ class Versions:
                 declared = True
                 self._blobs.put_bytes(content)
                 in_doubt = True
-                if self._objects.claim(_key(record.version), canonical_json(record.model_dump(mode="json"))):
-                    break
+                landed = self._objects.claim(_key(record.version), canonical_json(record.model_dump(mode="json")))
                 in_doubt = False
+                if landed:
+                    break
             self._require_after(record, manifest)
-            in_doubt = False
             return Published(record.version, record.manifest, created=True)
         finally:
             if not in_doubt:  # else the commit may still land, and what it names must stay until the intent expires

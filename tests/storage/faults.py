@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
-from memorag_pipeline.storage import CorpusStore
+import pytest
+
+from memorag_pipeline.storage import CorpusStore, deletions, versions
 from memorag_pipeline.storage.objects import Backend, StoredObject
 
 T = TypeVar("T")
@@ -33,6 +36,16 @@ class StoreClock:
     def advance(self, time: timedelta) -> None:
         """Let time pass."""
         self.now += time
+
+    def rule(self, monkeypatch: pytest.MonkeyPatch, skew: timedelta = timedelta(0)) -> None:
+        """Let the clocks of all machines go with this one; those of the calendar are wrong by `skew`."""
+        monkeypatch.setattr(deletions, "_now", lambda: self.now + skew)
+        monkeypatch.setattr(versions, "_now", lambda: (self.now + skew).isoformat(timespec="milliseconds"))
+        seconds = SimpleNamespace(
+            monotonic=lambda: (self.now - StoreClock().now).total_seconds(),
+            sleep=lambda seconds: self.advance(timedelta(seconds=seconds)),
+        )
+        monkeypatch.setattr(deletions, "time", seconds)
 
 
 class FaultyBackend:
