@@ -8,6 +8,8 @@ from pathlib import Path
 
 from fsspec.core import url_to_fs
 
+from memorag_pipeline.storage.objects import Entry
+
 _lock = threading.Lock()  # fsspec looks and then writes
 
 
@@ -33,22 +35,26 @@ class MemoryObjects:
         with _lock:
             self._fs.pipe_file(path, data)
 
-    def read(self, path: str) -> bytes:
-        return bytes(self._fs.cat_file(path))
+    def read(self, path: str, most: int) -> bytes:
+        return bytes(self._fs.cat_file(path, 0, most))
 
-    def pieces(self, path: str) -> Iterator[bytes]:
-        yield self.read(path)  # an opened file would share its position with other readers
+    def pieces(self, path: str, most: int) -> Iterator[bytes]:
+        yield self.read(path, most)  # an opened file would share its position with other readers
 
-    def download(self, path: str, target: Path) -> None:
-        target.write_bytes(self.read(path))
+    def download(self, path: str, target: Path, most: int) -> None:
+        target.write_bytes(self.read(path, most))
 
-    def size(self, path: str) -> int:
+    def entry(self, path: str) -> Entry:
         if not self._fs.isfile(path):
             raise FileNotFoundError(path)
-        return int(self._fs.size(path))
+        return Entry(int(self._fs.size(path)), None)
 
-    def paths(self, folder: str) -> list[str]:
-        return [str(path) for path in self._fs.find(folder)]
+    def entries(self, folder: str) -> Iterator[tuple[str, Entry]]:
+        for path, info in self._fs.find(folder, detail=True).items():
+            yield str(path), Entry(int(info["size"]), None)
+
+    def file(self, path: str) -> None:
+        return None
 
     def delete(self, path: str) -> None:
         self._fs.rm_file(path)

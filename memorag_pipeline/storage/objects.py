@@ -2,20 +2,35 @@
 
 In:  a root URI (s3://, file://, memory:// or a local path) and fsspec options.
 Out: bytes by key; `create` tells whether this call made the object.
-Wrong: no permission, wrong bucket, no connection: `StorageError` with the URI and what to check.
+Wrong: no permission, wrong bucket, no connection: `StorageError` with the URI and what to check. A key, or a symbolic
+       link in a local folder, that leads out of the root, and an object longer than its reader takes: refused.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from fsspec.core import split_protocol
 
-from memorag_pipeline.errors import ObjectNotFoundError, StorageError
+from memorag_pipeline.errors import ObjectNotFoundError, ObjectTooLargeError, StorageError
 
 T = TypeVar("T")
+
+LARGEST_RECORD = 64 << 20  # bytes; commit, channel and unit records have a thousandth of it
+# What every backend, server and proxy takes literally: no way up, no escape to decode, no look-alike of a slash or dot.
+_PART_OF_KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a store tells of an object without reading it. `state` is another one after a write; None: not known."""
+
+    size: int
+    state: str | None
 
 
 class Backend(Protocol):
@@ -33,21 +48,25 @@ class Backend(Protocol):
     def put(self, path: str, data: bytes) -> None:
         """Write over what is there, at once for readers."""
 
-    def read(self, path: str) -> bytes: ...
+    def read(self, path: str, most: int) -> bytes:
+        """The first `most` bytes, or all when there are fewer; memory for no more than there are."""
 
-    def pieces(self, path: str) -> Iterator[bytes]:
-        """The object in pieces of some MB."""
+    def pieces(self, path: str, most: int) -> Iterator[bytes]:
+        """The first `most` bytes in pieces of some MB."""
 
-    def download(self, path: str, target: Path) -> None:
-        """Copy into a local file, in pieces."""
+    def download(self, path: str, target: Path, most: int) -> None:
+        """Copy the first `most` bytes into a local file, in pieces."""
 
-    def size(self, path: str) -> int:
-        """Length in bytes, as the store has it now."""
+    def entry(self, path: str) -> Entry:
+        """What there is at `path` now."""
 
-    def paths(self, folder: str) -> Sequence[str]:
-        """Paths of all complete objects below a folder."""
+    def entries(self, folder: str) -> Iterator[tuple[str, Entry]]:
+        """Paths of all complete objects below a folder, as the store lists them."""
 
     def delete(self, path: str) -> None: ...
+
+    def file(self, path: str) -> Path | None:
+        """The local file that is the object, where objects are files."""
 
 
 class ObjectStore:
@@ -75,31 +94,47 @@ class ObjectStore:
         """Write `data`, replacing what is there. Only for what may be written twice: cache records, repairs."""
         self._attempt("write", key, lambda path: self._backend.put(path, data))
 
-    def read(self, key: str) -> bytes:
-        """All bytes of `key`; ObjectNotFoundError when it is not there."""
-        return self._attempt("read", key, self._backend.read)
+    def read(self, key: str, most: int = LARGEST_RECORD) -> bytes:
+        """All bytes of `key`, at most `most`; ObjectNotFoundError when it is not there, ObjectTooLargeError."""
+        data = self._attempt("read", key, lambda path: self._backend.read(path, most + 1))
+        if len(data) > most:
+            raise ObjectTooLargeError(
+                f"{self.uri_of(key)} has more than {most} bytes, the most that it can have; something else wrote it"
+            )
+        return data
 
-    def pieces(self, key: str) -> Iterator[bytes]:
-        """The bytes of `key` in pieces; ObjectNotFoundError when it is not there."""
-        pieces = self._backend.pieces(self._path(key))
+    def pieces(self, key: str, most: int) -> Iterator[bytes]:
+        """The first `most` bytes of `key` in pieces of some MB; ObjectNotFoundError when it is not there."""
+        pieces = self._backend.pieces(self._path(key), most)
         while piece := self._attempt("read", key, lambda _: next(pieces, b"")):
             yield piece
 
-    def download(self, key: str, target: Path) -> None:
-        """Copy `key` into a local file, streamed."""
-        self._attempt("read", key, lambda path: self._backend.download(path, target))
+    def download(self, key: str, target: Path, most: int) -> None:
+        """Copy the first `most` bytes of `key` into a local file, in pieces, several at a time from a remote store."""
+        self._attempt("read", key, lambda path: self._backend.download(path, target, most))
 
-    def size(self, key: str) -> int | None:
-        """Length in bytes, or None when there is no object `key`."""
+    def entry(self, key: str) -> Entry | None:
+        """What the store tells of `key`, or None when there is no such object."""
         try:
-            return self._attempt("read", key, self._backend.size)
+            return self._attempt("read", key, self._backend.entry)
         except ObjectNotFoundError:
             return None
 
+    def size(self, key: str) -> int | None:
+        """Length in bytes, or None when there is no object `key`."""
+        entry = self.entry(key)
+        return None if entry is None else entry.size
+
+    def entries(self, prefix: str) -> Iterator[tuple[str, Entry]]:
+        """Keys below the folder `prefix` with what the store tells of them, in its order, listed as they are taken."""
+        start = len(self._backend.root) + 1
+        found = self._backend.entries(self._path(prefix))
+        while item := self._attempt("list", prefix, lambda _: next(found, None)):
+            yield item[0][start:], item[1]
+
     def list(self, prefix: str) -> Sequence[str]:
         """Keys below the folder `prefix`, sorted."""
-        start = len(self._backend.root) + 1
-        return sorted(path[start:] for path in self._attempt("list", prefix, self._backend.paths))
+        return sorted(key for key, _ in self.entries(prefix))
 
     def delete(self, key: str) -> None:
         """Remove `key`; it is no error when it is gone already."""
@@ -110,12 +145,14 @@ class ObjectStore:
 
     def local_path(self, key: str) -> Path | None:
         """The file that holds `key` when the store is a local folder, else None."""
-        return Path(self._path(key)) if self.uri.startswith("file://") else None
+        return self._attempt("read", key, self._backend.file)
 
     def _path(self, key: str) -> str:
-        parts = key.split("/")
-        if "" in parts or "." in parts or ".." in parts or "\0" in key:
-            raise StorageError(f"{key!r}: a key cannot leave the store's root {self.uri}, nor have empty parts")
+        if not all(_PART_OF_KEY.fullmatch(part) for part in key.split("/")):
+            raise StorageError(
+                f"{key!r}: a key cannot leave the store's root {self.uri}; its parts, between slashes, are made of"
+                " letters, digits, _, - and ., and begin with no dot"
+            )
         return f"{self._backend.root}/{key}"
 
     def _attempt(self, action: str, key: str, call: Callable[[str], T]) -> T:

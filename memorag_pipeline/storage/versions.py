@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -17,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from memorag_pipeline.digests import canonical_json
 from memorag_pipeline.errors import CorruptBlobError, NotFoundError, ObjectNotFoundError, StorageError
-from memorag_pipeline.progress import track
 from memorag_pipeline.storage.blobs import BlobRef, Blobs
 from memorag_pipeline.storage.manifest import FORMAT, Manifest, ManifestBlob
 from memorag_pipeline.storage.objects import ObjectStore
@@ -88,15 +86,8 @@ class Versions:
 
     def missing(self, manifest: Manifest) -> list[ManifestBlob]:
         """The blobs of `manifest` that are not in the store with the size that they should have."""
-        with ThreadPoolExecutor(16) as pool, track("blobs checked", len(manifest.blobs), "blobs") as bar:
-            missing = []
-            for blob, there in zip(
-                manifest.blobs, pool.map(lambda blob: self._blobs.exists(blob.ref), manifest.blobs), strict=True
-            ):
-                bar.advance()
-                if not there:
-                    missing.append(blob)
-        return missing
+        there = self._blobs.existing(blob.ref for blob in manifest.blobs)
+        return [blob for blob in manifest.blobs if blob.ref not in there]
 
     def publish(self, manifest: Manifest, run_id: str) -> Published:
         """Commit `manifest` as the next version, or find that the newest holds the same."""
