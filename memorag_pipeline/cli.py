@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from memorag_pipeline import cli_memory, cli_train, cli_versions, cli_work
+from memorag_pipeline import cli_memory, cli_train, cli_transfer, cli_versions, cli_work
 from memorag_pipeline.cli_screen import EXIT_CODES, print_error
 from memorag_pipeline.errors import MemoragError
 
@@ -77,8 +77,10 @@ for command in (
     cli_versions.diff,
     cli_versions.promote,
     cli_versions.verify,
+    cli_transfer.export,
 ):
     app.command()(command)
+app.command("import")(cli_transfer.import_)
 app.add_typer(cli_memory.memory, name="memory")
 
 

@@ -15,7 +15,7 @@ import typer
 from rich.markup import escape
 
 from memorag_pipeline.cli_screen import Json, Verbose, bytes_text, print_json, print_table, say, working
-from memorag_pipeline.cli_target import TargetArgument, VersionOption, opened_version
+from memorag_pipeline.cli_target import TargetArgument, TrustModels, VersionOption, opened_version
 from memorag_pipeline.errors import QuestionError
 from memorag_pipeline.spec_values import ClueKind
 
@@ -61,12 +61,13 @@ def recall(
     kind: Annotated[
         ClueKind | None, typer.Option("--kind", help="Recall this kind of clues only; by default spans and surrogates.")
     ] = None,
+    trust_models: TrustModels = False,
     json_output: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """Show the clues that the memories of a version recall for questions."""
     with working(verbose):
-        opened = opened_version(target, version)
+        opened = opened_version(target, version, trust_models)
         found = opened.recall(questions, (kind,) if kind else ())
     if json_output:
         print_json(found)

@@ -30,6 +30,11 @@ VersionOption = Annotated[
     str | None, typer.Option("--version", metavar="VERSION", help="Number or channel; the newest version by default.")
 ]
 
+TrustModels = Annotated[
+    bool,
+    typer.Option("--trust-models", help="Open models that the version names by path or URL; a SPEC's may always be."),
+]
+
 # Sections that the checks against models and installed packages rest on.
 _CHECKED = ("chunking", "sharding", "memory", "embedding", "index", "generation", "jobs")
 
@@ -78,12 +83,13 @@ def is_spec_file(target: str) -> bool:
     return target.endswith((".yaml", ".yml"))
 
 
-def opened_version(target: str, version: str | None) -> Version:
+def opened_version(target: str, version: str | None, trust_models: bool) -> Version:
     """A version of TARGET, opened: what VERSION names, or the newest."""
     from memorag_pipeline.version import Version
 
     store = store_of(target)
-    return Version(store, version_of(store, version))
+    # Whoever wrote the spec chose the store; what is brought into it from elsewhere is looked at by `memorag import`.
+    return Version(store, version_of(store, version), trust_models or is_spec_file(target))
 
 
 def version_of(store: CorpusStore, version: str | None) -> int:

@@ -139,15 +139,21 @@ def promote(
 
 
 def verify(
-    target: TargetArgument, version: VersionArgument = None, json_output: Json = False, verbose: Verbose = False
+    target: TargetArgument,
+    version: VersionArgument = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Read also what was found good within the last day, by this machine.")
+    ] = False,
+    json_output: Json = False,
+    verbose: Verbose = False,
 ) -> None:
-    """Read every blob of a version and compare it with the manifest."""
+    """Read every blob of a version and compare it with the manifest; goes on where it was interrupted."""
     from memorag_pipeline.storage.verify import verify as check
 
     with working(verbose):
         store = store_of(target)
         number = version_of(store, version)
-        problems = check(store, number)
+        problems = check(store, number, again)
     if json_output:
         print_json({"version": number, "uri": store.uri, "problems": problems})
     elif problems:

@@ -18,6 +18,7 @@ from memorag_pipeline.cli_screen import Json, Verbose, counts_text, print_error,
 from memorag_pipeline.cli_target import (
     SpecArgument,
     TargetArgument,
+    TrustModels,
     VersionOption,
     examine_spec,
     opened_version,
@@ -112,12 +113,13 @@ def ask(
     memory_only: Annotated[
         bool, typer.Option("--memory-only", help="Answer from the memory of the best shard, without evidence.")
     ] = False,
+    trust_models: TrustModels = False,
     json_output: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """Answer one question from a version, with the evidence."""
     with working(verbose):
-        opened = opened_version(target, version)
+        opened = opened_version(target, version, trust_models)
         (found,) = opened.answer([question], memory_only)
     if json_output:
         print_json(found)

@@ -64,8 +64,24 @@ class StorageError(MemoragError):
     exit_code = 5
 
 
+class BucketNotFoundError(StorageError):
+    """The bucket of a store is not there."""
+
+
 class ObjectNotFoundError(StorageError):
     """An object that was asked for by key is not in the store."""
+
+
+class ObjectTooLargeError(StorageError):
+    """An object is longer than it can be if the pipeline wrote it; it was not read."""
+
+
+class OutsideStoreError(StorageError):
+    """An object is a way out of its store, such as a symbolic link to somewhere else; it was not followed."""
+
+
+class UntrustedReferenceError(StorageError):
+    """A manifest from elsewhere names a local path or a URL for a model; it was not opened."""
 
 
 class CorruptBlobError(StorageError):

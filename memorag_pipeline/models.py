@@ -44,6 +44,7 @@ _CONVERSION_VERSION = 2
 _LARGEST_HEADER = 100_000_000  # bytes; safetensors itself reads no larger one
 # Decoders whose attention is exactly what `memory` computes: no soft cap, no attention sinks, one kind of layer.
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
+_opened_stores: list[Any] = []  # a cached file is kept from eviction as long as its store's object lives
 
 
 @dataclass(frozen=True)
@@ -284,6 +285,7 @@ def _adapter_of(uri: str, storage_options: dict[str, Any] | None) -> Path:
 
     root, _, version = uri.rpartition("@")
     store = CorpusStore(root, storage_options)
+    _opened_stores.append(store)
     number = int(version) if version.isdecimal() else store.channels.version(version)
     blobs = store.versions.manifest(number).of_role("adapter")
     if not blobs:

@@ -2,7 +2,8 @@
 
 In:  the root of a corpus (`{store.uri}/{corpus}`), and a version number or a channel, or neither for the newest.
 Out: a `Version`. What it gives is read when it is asked for, memory-mapped, and verified by digest before use.
-Wrong: an unknown version or channel is a `NotFoundError`; a missing or altered blob a `CorruptBlobError` naming it.
+Wrong: an unknown version or channel is a `NotFoundError`; a missing or altered blob a `CorruptBlobError` naming it; a
+       model by path or URL that the caller did not allow an `UntrustedReferenceError`.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from memorag_pipeline.errors import NotFoundError
 from memorag_pipeline.spec import EmbeddingSpec, MemorySpec
 from memorag_pipeline.spec_values import ClueKind
 from memorag_pipeline.storage import CorpusStore, Manifest, ManifestBlob
+from memorag_pipeline.storage.model_references import require_known_references
+from memorag_pipeline.storage.tables import open_table
 
 if TYPE_CHECKING:
     from memorag_pipeline.jobs.ask import Answer, Recollection
@@ -31,10 +33,12 @@ def open_version(
     version: int | None = None,
     channel: str | None = None,
     storage_options: dict[str, Any] | None = None,
+    trust_models: bool = False,
 ) -> Version:
     """Open a version of the corpus at `uri` (such as `s3://bucket/kb/handbook`): by number, by channel, or the newest.
 
-    `storage_options` are those of fsspec. Raises NotFoundError, StorageError, CorruptBlobError.
+    `storage_options` are those of fsspec. With `trust_models` the version may name its models by local paths and URLs:
+    only for a store whose every writer is trusted. Raises NotFoundError, StorageError, CorruptBlobError.
     """
     if version is not None and channel is not None:
         raise ValueError("give version or channel, not both")
@@ -48,16 +52,17 @@ def open_version(
             f"{store.uri} holds no version; refresh the corpus first, or correct the URI: it is the store's URI"
             " followed by the name of the corpus"
         )
-    return Version(store, version)
+    return Version(store, version, trust_models)
 
 
 class Version:
     """One version of a corpus. It never changes; open another to see what a later refresh made."""
 
-    def __init__(self, store: CorpusStore, number: int) -> None:
+    def __init__(self, store: CorpusStore, number: int, trust_models: bool = False) -> None:
         self.store = store
         self.uri = store.uri
         self.number = number
+        self._trust_models = trust_models
         self.manifest: Manifest = store.versions.manifest(number)
 
     def __repr__(self) -> str:
@@ -76,6 +81,7 @@ class Version:
         from memorag_pipeline.jobs.ask import answer_questions
         from memorag_pipeline.jobs.settings import AnswerSettings
 
+        self._require_trusted_models()
         return answer_questions(self, questions, AnswerSettings.of_version(self.manifest, memory_only=memory_only))
 
     def recall(self, questions: Sequence[str], kinds: Sequence[ClueKind] = ()) -> list[Recollection]:
@@ -83,6 +89,7 @@ class Version:
         from memorag_pipeline.jobs.ask import recall_questions
         from memorag_pipeline.jobs.settings import AnswerSettings
 
+        self._require_trusted_models()
         chosen = {"clues": tuple(kinds)} if kinds else {}
         return recall_questions(self, questions, AnswerSettings.of_version(self.manifest, **chosen))
 
@@ -103,15 +110,16 @@ class Version:
         """Search for many queries at once; `search` is the short way for one."""
         from memorag_pipeline.retrieval.search import open_searcher
 
+        self._require_trusted_models()
         (index,), (rows,) = self.manifest.of_role("index"), self.manifest.of_role("index_rows")
         chunks = self.manifest.of_role("chunks")
 
         def texts(part: int) -> pa.Table:
-            return pq.read_table(self._file(chunks[part]), columns=["text"], memory_map=True)
+            return self._table(chunks[part]).read(["text"])
 
         return open_searcher(
             self._file(index),
-            pq.read_table(self._file(rows), memory_map=True),
+            self._table(rows).read(),
             texts,
             EmbeddingSpec.model_validate(self.manifest.spec["embedding"]),
             next(model.digest for model in self.manifest.models if model.role == "embedding"),
@@ -123,11 +131,25 @@ class Version:
 
     def _rows(self, role: str) -> Iterator[dict[str, Any]]:
         for part in self.manifest.of_role(role):
-            for batch in pq.ParquetFile(self._file(part), memory_map=True).iter_batches(batch_size=1024):
+            for batch in self._table(part).iter_batches(batch_size=1024):
                 yield from batch.to_pylist()
 
+    def _table(self, blob: ManifestBlob) -> Any:
+        return open_table(self._file(blob), self._name(blob))
+
     def _file(self, blob: ManifestBlob) -> Path:
-        return self.store.blobs.open_file(blob.ref, f"{blob.path} of version {self.number}")
+        return self.store.blobs.open_file(blob.ref, self._name(blob))
+
+    def _name(self, blob: ManifestBlob) -> str:
+        return f"{blob.path} of version {self.number}"
+
+    def _require_trusted_models(self) -> None:
+        if not self._trust_models:
+            require_known_references(
+                self.manifest,
+                f"version {self.number} of {self.uri}",
+                "open it with trust_models=True, or --trust-models at the command line",
+            )
 
 
 class _Memories(Mapping[str, "Memory"]):
@@ -153,5 +175,6 @@ class _Memories(Mapping[str, "Memory"]):
     def _model(self) -> MemoryModel[Any]:
         from memorag_pipeline.memory.kinds import load_memory_model
 
+        self._version._require_trusted_models()
         manifest = self._version.manifest
         return load_memory_model(MemorySpec.model_validate(manifest.spec["memory"]), manifest.language)

@@ -84,8 +84,9 @@ def test_help_and_page_tell_every_command_and_exit_code() -> None:
     page = (REPOSITORY / "docs" / "cli.md").read_text(encoding="utf-8")
     for command in app.registered_commands:
         assert command.callback is not None
-        assert f"│ {command.callback.__name__} " in shown
-        assert f"`memorag {command.callback.__name__}" in page
+        name = command.name or command.callback.__name__
+        assert f"│ {name} " in shown
+        assert f"`memorag {name}" in page
     for group in app.registered_groups:
         assert f"│ {group.name} " in shown
         assert group.typer_instance is not None

@@ -60,6 +60,8 @@ def write_index(index: Any, path: Path) -> None:
 
 def open_index(path: Path) -> Any:
     """The index in a file, memory-mapped: vectors are read from disk as searches need them."""
+    # No vector in the file is longer than the file, whatever it says: memory is taken by what it says.
+    faiss.set_deserialization_vector_byte_limit(path.stat().st_size)
     try:
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import re
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +22,16 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
 from memorag_pipeline.digests import bytes_digest, canonical_json, file_digest
-from memorag_pipeline.errors import CorruptBlobError, ObjectNotFoundError
+from memorag_pipeline.errors import CorruptBlobError, ObjectNotFoundError, ObjectTooLargeError, OutsideStoreError
 from memorag_pipeline.storage.cache import LocalCache
 from memorag_pipeline.storage.deletions import Deletions, is_old
-from memorag_pipeline.storage.objects import ObjectStore
+from memorag_pipeline.storage.objects import ObjectStore, StoredObject
+from memorag_pipeline.storage.tables import open_table
 
+LARGEST_JSON = 256 << 20  # bytes; the manifest of 100,000 blobs has a tenth of it
 _MISSING = "is missing"
+_AT_ONCE = 16
+_LISTED_AT_ONCE = 1000  # objects in one answer of S3 to a listing
 
 
 class BlobRef(BaseModel):
@@ -57,12 +64,19 @@ class Blobs:
     def put_file(self, path: Path) -> BlobRef:
         """Store a local file, streamed; large files go up in parts."""
         ref = BlobRef(digest=file_digest(path), size=path.stat().st_size)
-        if self._keep(ref):
-            return ref
-        if not self._objects.create_from_file(ref.key, path) and not self._keep(ref):
-            self._objects.delete(ref.key)  # what is there was cut short
-            self._objects.create_from_file(ref.key, path)
+        if not self._keep(ref):
+            self.write_file(ref, path)
         return ref
+
+    def write_file(self, ref: BlobRef, path: Path) -> None:
+        """Store a local file whose digest is known, in the place of what is there with another size."""
+        if not self._objects.create_from_file(ref.key, path) and not self._keep(ref):
+            self.replace(ref, path)  # what is there was cut short
+
+    def replace(self, ref: BlobRef, path: Path) -> None:
+        """Store a local file, whose digest is known, in the place of a damaged blob."""
+        self._objects.delete(ref.key)
+        self._objects.create_from_file(ref.key, path)
 
     def put_json(self, value: Any) -> BlobRef:
         """Store `value` as canonical JSON."""
@@ -88,23 +102,56 @@ class Blobs:
             return False
         return not is_old(stored) or self._deletions.renew(ref.key, {ref.key})
 
+    def existing(self, refs: Iterable[BlobRef]) -> dict[BlobRef, StoredObject]:
+        """Those of many blobs that are there with the size that they should have, and what the store tells of them.
+
+        Folders of which several blobs are asked for are listed instead of asking for one blob after the other.
+        """
+        folders: dict[str, list[BlobRef]] = {}
+        for ref in dict.fromkeys(refs):
+            folders.setdefault(ref.key.rpartition("/")[0], []).append(ref)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            found = [pair for part in pool.map(self._existing_in, folders, folders.values()) for pair in part]
+        return {ref: stored for ref, stored in found if stored is not None and stored.size == ref.size}
+
+    def _existing_in(self, folder: str, refs: list[BlobRef]) -> list[tuple[BlobRef, StoredObject | None]]:
+        found: list[tuple[BlobRef, StoredObject | None]] = []
+        wanted = {ref.key: ref for ref in refs}
+        if len(wanted) > 1:
+            # A folder with many other blobs is not listed to its end: that would take more requests than it saves.
+            for stored in itertools.islice(self._objects.entries(folder), _LISTED_AT_ONCE * len(wanted)):
+                if stored.key in wanted:
+                    found.append((wanted.pop(stored.key), stored))
+                if not wanted:
+                    return found
+        # A blob written while its folder was listed may be missing there.
+        return [*found, *((ref, self._objects.stat(key)) for key, ref in wanted.items())]
+
     def get_bytes(self, ref: BlobRef, name: str = "") -> bytes:
         """The blob's bytes, verified. `name` says in an error what the blob is for."""
         try:
-            data = self._objects.read(ref.key)
+            data = self._objects.read(ref.key, ref.size)
         except ObjectNotFoundError:
             raise self._corrupt(ref, name, _MISSING) from None
-        if problem := _difference(ref, len(data), bytes_digest(data)):
+        except ObjectTooLargeError:
+            raise self._corrupt(ref, name, _too_large(ref)) from None
+        if problem := difference(ref, len(data), bytes_digest(data)):
             raise self._corrupt(ref, name, problem)
         return data
 
     def get_json(self, ref: BlobRef, name: str = "") -> Any:
         """The blob as JSON, verified."""
-        return json.loads(self.get_bytes(ref, name))
+        if ref.size > LARGEST_JSON:
+            raise self._corrupt(ref, name, f"has {ref.size} bytes by the record that names it, too many for JSON")
+        data = self.get_bytes(ref, name)
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise self._corrupt(ref, name, f"is not JSON ({type(error).__name__})") from error
 
     def get_table(self, ref: BlobRef, columns: list[str] | None = None, name: str = "") -> pa.Table:
         """The blob as a table, verified."""
-        return pq.read_table(pa.BufferReader(self.get_bytes(ref, name)), columns=columns)
+        return open_table(pa.py_buffer(self.get_bytes(ref, name)), name or ref.key).read(columns)
 
     def open_file(self, ref: BlobRef, name: str = "") -> Path:
         """A verified local file with the blob's bytes, to be memory-mapped and never written.
@@ -118,7 +165,7 @@ class Blobs:
 
         def fetch(target: Path) -> None:
             try:
-                self._objects.download(ref.key, target)
+                self._objects.download(ref.key, target, ref.size + 1)
             except ObjectNotFoundError:
                 raise self._corrupt(ref, name, _MISSING) from None
             self._verify_file(ref, target, name)
@@ -129,12 +176,14 @@ class Blobs:
         """What is wrong with the stored blob, read as a whole in pieces; None when nothing is."""
         digest, size = hashlib.sha256(), 0
         try:
-            for piece in self._objects.pieces(ref.key):
+            for piece in self._objects.pieces(ref.key, ref.size + 1):
                 digest.update(piece)
                 size += len(piece)
         except ObjectNotFoundError:
             return _MISSING
-        return _difference(ref, size, digest.hexdigest())
+        except OutsideStoreError:
+            return "is a symbolic link out of the store"
+        return difference(ref, size, digest.hexdigest())
 
     def uri(self, ref: BlobRef) -> str:
         """Full URI of a blob, as passed between tasks."""
@@ -153,7 +202,7 @@ class Blobs:
             raise self._corrupt(ref, name, _MISSING)
         if self._cache.is_verified(path):
             return
-        if problem := _difference(ref, path.stat().st_size, file_digest(path)):
+        if problem := difference(ref, path.stat().st_size, file_digest(path)):
             raise self._corrupt(ref, name, problem)
         self._cache.mark_verified(path)
 
@@ -165,7 +214,14 @@ class Blobs:
         )
 
 
-def _difference(ref: BlobRef, size: int, digest: str) -> str | None:
+def _too_large(ref: BlobRef) -> str:
+    return f"has more than {ref.size} bytes"
+
+
+def difference(ref: BlobRef, size: int, digest: str) -> str | None:
+    """What is wrong with bytes of this size and digest that should be the blob's; None when nothing is."""
+    if size > ref.size:
+        return _too_large(ref)
     if size != ref.size:
         return f"has {size} bytes instead of {ref.size}"
     return None if digest == ref.digest else "was altered: its SHA-256 is another"

@@ -1,18 +1,45 @@
-"""Local cache of blobs from remote stores, by digest; safe between processes.
+"""Local cache of blobs from remote stores, by digest; bounded, and safe between processes.
 
-In:  a digest, a size and a function that fetches the bytes into a file.
-Out: the path of a complete, read-only file.
-Wrong: what the fetch raises; a partial file never gets the final name.
+In:  a digest, a size and a function that fetches the bytes into a file; MEMORAG_CACHE_GB (default 50).
+Out: the path of a complete, read-only file, which stays while the `LocalCache` that gave it lives.
+Wrong: what the fetch raises; a partial file never gets the final name, one that was altered is fetched again.
+
+    blobs/ab/abcd…          the cached files
+    blobs/leases/X/abcd…    what one `LocalCache` uses: hard links to the same files
+    blobs/leases/X.lock     locked by its process as long as that lives
+
+A path that is given out lies in the lease. Eviction takes the least recently used files that have no other link, so
+none that anybody uses, and a file evicted at the very moment when it is leased stays in the lease. The lock goes with
+its process, however that ends; the next eviction then clears the lease away.
 """
 
 from __future__ import annotations
 
+import fcntl
+import logging
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 
 from memorag_pipeline.digests import file_digest
+from memorag_pipeline.errors import StorageError
+
+logger = logging.getLogger(__name__)
+
+_DEFAULT_GB = 50.0
+_PART = ".part-"
+_PART_AGE = 24 * 3600  # seconds after which a partial file is one that a killed process has left
+# Eviction goes below the limit by this share, and a process looks again after it has fetched this share of it: between
+# two looks it does not see what others fetch.
+_SLACK = 0.05
 
 
 def cache_folder() -> Path:
@@ -22,43 +49,157 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memorag"
 
 
-class LocalCache:
-    """Files by digest below one folder. Verification is remembered per process and file state."""
+def cache_limit() -> int:
+    """Bytes that cached blobs may take: MEMORAG_CACHE_GB times 10^9."""
+    configured = os.environ.get("MEMORAG_CACHE_GB", str(_DEFAULT_GB))
+    try:
+        limit = float(configured)
+    except ValueError:
+        limit = -1
+    if not 0 < limit < float("inf"):
+        raise StorageError(f"MEMORAG_CACHE_GB is {configured!r}; set it to a number of gigabytes above 0, such as 50")
+    return int(limit * 1e9)
 
-    def __init__(self, folder: Path | None = None) -> None:
+
+class LocalCache:
+    """Files by digest below one folder. Verification is remembered by object and file state."""
+
+    def __init__(self, folder: Path | None = None, limit: int | None = None) -> None:
         self._folder = folder or cache_folder() / "blobs"
+        self._limit = limit
         self._verified: set[tuple[str, int, int]] = set()
+        self._lock = threading.Lock()
+        self._unseen: int | None = None  # bytes fetched since the folder was looked at
 
     def fetch(self, digest: str, size: int, get: Callable[[Path], None]) -> Path:
-        """The cached file of `digest`; `get` writes it when it is not there with the right size."""
-        path = self._folder / digest[:2] / digest
-        if path.exists() and path.stat().st_size == size:
-            if not self.is_verified(path) and file_digest(path) == digest:
-                self.mark_verified(path)
-            if self.is_verified(path):
-                return path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-")
+        """The cached file of `digest`; `get` writes and verifies it when it is not there as it should be."""
+        shared, leased = self._folder / digest[:2] / digest, self._lease / digest
+        with suppress(FileExistsError, FileNotFoundError):
+            os.link(shared, leased)
+        if leased.exists():
+            if self._is_whole(leased, digest, size):
+                os.utime(leased, ns=(time.time_ns(), leased.stat().st_mtime_ns))
+                return leased
+            logger.warning("%s in the local cache was altered, and is fetched again", digest)
+        self._make_room(size)
+        shared.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=shared.parent, prefix=_PART)
         os.close(handle)
         part = Path(name)
         try:
             get(part)
             part.chmod(0o444)
-            part.replace(path)
+            own = self._lease / f"{_PART}{uuid.uuid4().hex}"
+            os.link(part, own)
+            own.replace(leased)
+            part.replace(shared)
         finally:
             part.unlink(missing_ok=True)
-        self.mark_verified(path)
-        return path
+        self.mark_verified(leased)
+        return leased
 
     def is_verified(self, path: Path) -> bool:
-        """Whether this process has verified the file as it is now (same size and modification time)."""
+        """Whether this object has verified the file as it is now (same size and modification time)."""
         return self._state(path) in self._verified
 
     def mark_verified(self, path: Path) -> None:
         """Remember that the file's digest was right."""
         self._verified.add(self._state(path))
 
+    def _is_whole(self, path: Path, digest: str, size: int) -> bool:
+        if path.stat().st_size != size:
+            return False
+        if not self.is_verified(path):
+            if file_digest(path) != digest:
+                return False
+            self.mark_verified(path)
+        return True
+
     @staticmethod
     def _state(path: Path) -> tuple[str, int, int]:
         stat = path.stat()
         return str(path), stat.st_size, stat.st_mtime_ns
+
+    @cached_property
+    def _lease(self) -> Path:
+        """The folder of what this object uses, made with the first file and removed with the object."""
+        leases = self._folder / "leases"
+        leases.mkdir(parents=True, exist_ok=True)
+        while True:
+            lease = leases / uuid.uuid4().hex
+            lock = os.open(_lock_of(lease), os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.fstat(lock).st_nlink:  # else taken for a dead process's between the two calls
+                break
+            os.close(lock)
+        lease.mkdir()
+        weakref.finalize(self, _release, lease, lock, os.getpid())
+        return lease
+
+    def _make_room(self, size: int) -> None:
+        """Evict when the files, with `size` more bytes, would pass the limit."""
+        limit = cache_limit() if self._limit is None else self._limit
+        with self._lock:
+            if self._unseen is not None and self._unseen + size <= limit * _SLACK:
+                self._unseen += size
+                return
+            self._unseen = size
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with _locked(self._folder / "eviction.lock"):
+                _clear_dead_leases(self._folder / "leases")
+                _evict(self._folder, limit - size, int(limit * _SLACK))
+
+
+def _release(lease: Path, lock: int, process: int) -> None:
+    if os.getpid() == process:  # a forked child shares the lock, and the files stay its parent's
+        shutil.rmtree(lease, ignore_errors=True)
+        _lock_of(lease).unlink(missing_ok=True)
+    os.close(lock)
+
+
+def _lock_of(lease: Path) -> Path:
+    return lease.with_name(f"{lease.name}.lock")
+
+
+def _clear_dead_leases(leases: Path) -> None:
+    """Remove the leases whose processes have ended."""
+    for path in leases.glob("*.lock"):
+        with suppress(FileNotFoundError, BlockingIOError), path.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+            path.unlink()
+
+
+def _evict(folder: Path, room: int, slack: int) -> None:
+    """Delete files that nobody uses, the least recently used first, when all together have more than `room` bytes."""
+    files, taken = [], 0
+    for path in _files(folder):
+        with suppress(FileNotFoundError):
+            stat = path.stat()
+            if path.name.startswith(_PART) and time.time() - stat.st_mtime > _PART_AGE:
+                path.unlink()
+                continue
+            taken += stat.st_size
+            if stat.st_nlink == 1 and not path.name.startswith(_PART):
+                files.append((stat.st_atime_ns, stat.st_size, path))
+    if taken <= room:
+        return
+    for _, size, path in sorted(files):
+        with suppress(FileNotFoundError):
+            path.unlink()
+        taken -= size
+        if taken <= room - slack:
+            return
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for part in folder.iterdir():
+        if part.is_dir() and part.name != "leases":
+            yield from part.iterdir()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -2,12 +2,15 @@
 
 Create-only is a complete temporary file and a hard link to the final name, which exactly one of many writers gets.
 fsspec's own `pipe_file(mode="create")` looks and then writes: several writers can win.
+
+A symbolic link below the root that leads out of it is never followed, whoever put it there. The root itself may be one.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,6 +20,7 @@ from typing import BinaryIO, NoReturn
 
 from fsspec.core import url_to_fs
 
+from memorag_pipeline.errors import OutsideStoreError
 from memorag_pipeline.storage.objects import StoredObject
 
 _PIECE = 4 << 20
@@ -38,46 +42,66 @@ class LocalObjects:
             return self._link(path, lambda file: shutil.copyfileobj(opened, file, _PIECE))
 
     def put(self, path: str, data: bytes) -> None:
-        _temporary(Path(path), lambda file: file.write(data)).replace(path)
+        target = self._place(path)
+        _temporary(target, lambda file: file.write(data)).replace(target)
 
-    def read(self, path: str) -> bytes:
-        return Path(path).read_bytes()
+    def read(self, path: str, most: int) -> bytes:
+        with self.file(path).open("rb") as file:
+            # Not `most` as it is: Python would take that much memory before it reads.
+            return file.read(min(most, os.fstat(file.fileno()).st_size))
 
-    def pieces(self, path: str) -> Iterator[bytes]:
-        with Path(path).open("rb") as file:
-            while piece := file.read(_PIECE):
+    def pieces(self, path: str, most: int) -> Iterator[bytes]:
+        with self.file(path).open("rb") as file:
+            while most > 0 and (piece := file.read(min(_PIECE, most))):
+                most -= len(piece)
                 yield piece
 
-    def download(self, path: str, target: Path) -> None:
-        shutil.copyfile(path, target)
+    def download(self, path: str, target: Path, most: int) -> None:
+        with target.open("wb") as file:
+            for piece in self.pieces(path, most):
+                file.write(piece)
 
     def stat(self, path: str) -> StoredObject:
-        if Path(path).is_dir():
+        found = self.file(path).stat()
+        if stat.S_ISDIR(found.st_mode):
             raise IsADirectoryError(f"{path} is a folder")
-        found = Path(path).stat()
-        return StoredObject(path, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+        return _stored(path, found)
 
-    def listing(self, folder: str) -> list[StoredObject]:
-        if not Path(folder).exists():
-            return []
-        found = []
-        for parent, _, names in os.walk(folder, onerror=_raise):
+    def entries(self, folder: str) -> Iterator[StoredObject]:
+        start = self.file(folder)
+        if not start.exists():
+            return
+        for parent, _, names in os.walk(start, onerror=_raise):
             for name in names:
                 if not name.startswith(_PART):
                     with suppress(FileNotFoundError):  # deleted since the folder was read
-                        found.append(self.stat(f"{parent}/{name}"))
-        return found
+                        path = f"{folder}{parent[len(str(start)) :]}/{name}"
+                        yield _stored(path, Path(parent, name).lstat())
 
     def touch(self, path: str) -> None:
-        os.utime(path)
+        os.utime(self.file(path))
 
     def delete(self, path: str) -> None:
-        Path(path).unlink()
+        self._place(path).unlink()
 
-    @staticmethod
-    def _link(path: str, write: Callable[[BinaryIO], object]) -> bool:
-        target = Path(path)
-        if target.exists():
+    def file(self, path: str) -> Path:
+        """The file at `path`, no link out of the root on the way nor at the end."""
+        return Path(self._inside(path))
+
+    def _place(self, path: str) -> Path:
+        """Where `path` is written or deleted: its name may be a link, its folders lead nowhere else."""
+        folder, name = os.path.split(path)
+        return Path(self._inside(folder), name)
+
+    def _inside(self, path: str) -> str:
+        root, real = os.path.realpath(self.root), os.path.realpath(path)
+        if real != root and not real.startswith(f"{root.rstrip('/')}/"):
+            raise OutsideStoreError(f"{path} leads out of the store {self.uri} by a symbolic link; remove the link")
+        return path
+
+    def _link(self, path: str, write: Callable[[BinaryIO], object]) -> bool:
+        target = self._place(path)
+        if os.path.lexists(target):
             return False
         part = _temporary(target, write)
         try:
@@ -88,6 +112,12 @@ class LocalObjects:
             part.unlink()
         _sync_folder(target.parent)
         return True
+
+
+def _stored(path: str, found: os.stat_result) -> StoredObject:
+    """With a state that every write changes: also one that sets the modification time back."""
+    state = f"{found.st_ino} {found.st_mtime_ns} {found.st_ctime_ns}"
+    return StoredObject(path, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC), state)
 
 
 def _temporary(target: Path, write: Callable[[BinaryIO], object]) -> Path:

@@ -35,27 +35,31 @@ class MemoryObjects:
         with _lock:
             self._fs.pipe_file(path, data)
 
-    def read(self, path: str) -> bytes:
-        return bytes(self._fs.cat_file(path))
+    def read(self, path: str, most: int) -> bytes:
+        return bytes(self._fs.cat_file(path, 0, most))
 
-    def pieces(self, path: str) -> Iterator[bytes]:
-        yield self.read(path)  # an opened file would share its position with other readers
+    def pieces(self, path: str, most: int) -> Iterator[bytes]:
+        yield self.read(path, most)  # an opened file would share its position with other readers
 
-    def download(self, path: str, target: Path) -> None:
-        target.write_bytes(self.read(path))
+    def download(self, path: str, target: Path, most: int) -> None:
+        target.write_bytes(self.read(path, most))
 
     def stat(self, path: str) -> StoredObject:
         if not self._fs.isfile(path):
             raise FileNotFoundError(path)
-        return StoredObject(path, int(self._fs.size(path)), self._fs.modified(path))
+        return StoredObject(path, int(self._fs.size(path)), self._fs.modified(path), None)
 
-    def listing(self, folder: str) -> list[StoredObject]:
+    def entries(self, folder: str) -> Iterator[StoredObject]:
         with _lock:
-            return [self.stat(str(path)) for path in self._fs.find(folder)]
+            found = [self.stat(str(path)) for path in self._fs.find(folder)]
+        yield from found
+
+    def file(self, path: str) -> None:
+        return None
 
     def touch(self, path: str) -> None:
         with _lock:
-            self._fs.pipe_file(path, self.read(path))
+            self._fs.pipe_file(path, bytes(self._fs.cat_file(path)))
 
     def delete(self, path: str) -> None:
         with _lock:

@@ -2,11 +2,13 @@
 
 In:  a root URI (s3://, file://, memory:// or a local path) and fsspec options.
 Out: bytes by key; `create` tells whether this call made the object.
-Wrong: no permission, wrong bucket, no connection: `StorageError` with the URI and what to check.
+Wrong: no permission, wrong bucket, no connection: `StorageError` with the URI and what to check. A key, or a symbolic
+       link in a local folder, that leads out of the root, and an object longer than its reader takes: refused.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,18 +17,27 @@ from typing import Any, Protocol, TypeVar
 
 from fsspec.core import split_protocol
 
-from memorag_pipeline.errors import ObjectNotFoundError, StorageError
+from memorag_pipeline.errors import BucketNotFoundError, ObjectNotFoundError, ObjectTooLargeError, StorageError
 
 T = TypeVar("T")
+
+LARGEST_RECORD = 64 << 20  # bytes; commit, channel and unit records have a thousandth of it
+# What every backend, server and proxy takes literally: no way up, no escape to decode, no look-alike of a slash or dot.
+_PART_OF_KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
 class StoredObject:
-    """An object as the store has it. `modified` is by the store's clock; some stores keep whole seconds only."""
+    """An object as the store has it, without reading it.
+
+    `modified` is by the store's clock; some stores keep whole seconds only. `state` is another one after a write; None:
+    not known.
+    """
 
     key: str
     size: int
     modified: datetime
+    state: str | None
 
 
 class Backend(Protocol):
@@ -44,19 +55,23 @@ class Backend(Protocol):
     def put(self, path: str, data: bytes) -> None:
         """Write over what is there, at once for readers."""
 
-    def read(self, path: str) -> bytes: ...
+    def read(self, path: str, most: int) -> bytes:
+        """The first `most` bytes, or all when there are fewer; memory for no more than there are."""
 
-    def pieces(self, path: str) -> Iterator[bytes]:
-        """The object in pieces of some MB."""
+    def pieces(self, path: str, most: int) -> Iterator[bytes]:
+        """The first `most` bytes in pieces of some MB."""
 
-    def download(self, path: str, target: Path) -> None:
-        """Copy into a local file, in pieces."""
+    def download(self, path: str, target: Path, most: int) -> None:
+        """Copy the first `most` bytes into a local file, in pieces."""
 
     def stat(self, path: str) -> StoredObject:
         """The object as the store has it now; `key` is its full path."""
 
-    def listing(self, folder: str) -> Sequence[StoredObject]:
-        """All complete objects below a folder."""
+    def entries(self, folder: str) -> Iterator[StoredObject]:
+        """All complete objects below a folder, as the store lists them; `key` is their full path."""
+
+    def file(self, path: str) -> Path | None:
+        """The local file that is the object, where objects are files."""
 
     def touch(self, path: str) -> None:
         """Make the object as young as one that is written now."""
@@ -116,19 +131,24 @@ class ObjectStore:
             if not self._landed(lambda: self._holds(key, data)):
                 raise
 
-    def read(self, key: str) -> bytes:
-        """All bytes of `key`; ObjectNotFoundError when it is not there."""
-        return self._attempt("read", key, self._backend.read)
+    def read(self, key: str, most: int = LARGEST_RECORD) -> bytes:
+        """All bytes of `key`, at most `most`; ObjectNotFoundError when it is not there, ObjectTooLargeError."""
+        data = self._attempt("read", key, lambda path: self._backend.read(path, most + 1))
+        if len(data) > most:
+            raise ObjectTooLargeError(
+                f"{self.uri_of(key)} has more than {most} bytes, the most that it can have; something else wrote it"
+            )
+        return data
 
-    def pieces(self, key: str) -> Iterator[bytes]:
-        """The bytes of `key` in pieces; ObjectNotFoundError when it is not there."""
-        pieces = self._backend.pieces(self._path(key))
+    def pieces(self, key: str, most: int) -> Iterator[bytes]:
+        """The first `most` bytes of `key` in pieces of some MB; ObjectNotFoundError when it is not there."""
+        pieces = self._backend.pieces(self._path(key), most)
         while piece := self._attempt("read", key, lambda _: next(pieces, b"")):
             yield piece
 
-    def download(self, key: str, target: Path) -> None:
-        """Copy `key` into a local file, streamed."""
-        self._attempt("read", key, lambda path: self._backend.download(path, target))
+    def download(self, key: str, target: Path, most: int) -> None:
+        """Copy the first `most` bytes of `key` into a local file, in pieces, several at a time from a remote store."""
+        self._attempt("read", key, lambda path: self._backend.download(path, target, most))
 
     def size(self, key: str) -> int | None:
         """Length in bytes, or None when there is no object `key`."""
@@ -136,7 +156,7 @@ class ObjectStore:
         return None if stored is None else stored.size
 
     def stat(self, key: str) -> StoredObject | None:
-        """Size and age of `key`, or None when there is no such object."""
+        """What the store tells of `key`, or None when there is no such object."""
         try:
             return replace(self._attempt("read", key, self._backend.stat), key=key)
         except ObjectNotFoundError:
@@ -148,9 +168,14 @@ class ObjectStore:
 
     def listing(self, prefix: str) -> Sequence[StoredObject]:
         """The objects below the folder `prefix`, sorted by key."""
+        return sorted(self.entries(prefix), key=lambda stored: stored.key)
+
+    def entries(self, prefix: str) -> Iterator[StoredObject]:
+        """The objects below the folder `prefix` in the store's own order, listed as they are taken."""
         start = len(self._backend.root) + 1
-        found = self._attempt("list", prefix, self._backend.listing)
-        return sorted((replace(stored, key=stored.key[start:]) for stored in found), key=lambda stored: stored.key)
+        found = self._backend.entries(self._path(prefix))
+        while stored := self._attempt("list", prefix, lambda _: next(found, None)):
+            yield replace(stored, key=stored.key[start:])
 
     def touch(self, key: str) -> None:
         """Make `key` as young as one that is written now; ObjectNotFoundError when it is not there."""
@@ -167,13 +192,15 @@ class ObjectStore:
             self._attempt("delete", key, self._backend.delete)
         except ObjectNotFoundError:
             return
+        except BucketNotFoundError:
+            raise
         except StorageError:
             if not self._landed(lambda: self.stat(key) is None):
                 raise
 
     def local_path(self, key: str) -> Path | None:
         """The file that holds `key` when the store is a local folder, else None."""
-        return Path(self._path(key)) if self.uri.startswith("file://") else None
+        return self._attempt("read", key, self._backend.file)
 
     @staticmethod
     def _landed(look: Callable[[], bool]) -> bool:
@@ -185,14 +212,16 @@ class ObjectStore:
 
     def _holds(self, key: str, data: bytes) -> bool:
         try:
-            return self.read(key) == data
-        except ObjectNotFoundError:
+            return self.read(key, len(data)) == data
+        except (ObjectNotFoundError, ObjectTooLargeError):
             return False
 
     def _path(self, key: str) -> str:
-        parts = key.split("/")
-        if "" in parts or "." in parts or ".." in parts or "\0" in key:
-            raise StorageError(f"{key!r}: a key cannot leave the store's root {self.uri}, nor have empty parts")
+        if not all(_PART_OF_KEY.fullmatch(part) for part in key.split("/")):
+            raise StorageError(
+                f"{key!r}: a key cannot leave the store's root {self.uri}; its parts, between slashes, are made of"
+                " letters, digits, _, - and ., and begin with no dot"
+            )
         return f"{self._backend.root}/{key}"
 
     def _attempt(self, action: str, key: str, call: Callable[[str], T]) -> T:

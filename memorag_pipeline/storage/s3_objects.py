@@ -6,7 +6,9 @@ S3 and SeaweedFS (tested) decide for exactly one of many writers.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,16 +16,21 @@ from typing import Any
 from aiohttp import ClientError as HttpError
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from fsspec.core import url_to_fs
+from s3fs.core import set_custom_error_handler
 
-from memorag_pipeline.errors import StorageError
+from memorag_pipeline.errors import BucketNotFoundError, StorageError
 from memorag_pipeline.storage.objects import StoredObject
 
 _PART = 16 << 20
 _CONFLICTS = 5  # S3 answers some writes that race with "conflict, try again" before it says who won
 _LARGEST_COPY = 5 << 30  # of S3 in one request; s3fs copies larger objects in parts
 _PARTS_AT_ONCE = 4  # bounds the memory that a transfer takes
-# A wrong address is told within half a minute, a server that hangs within three; throttling is waited out.
-_PATIENCE = {"connect_timeout": 5, "read_timeout": 20, "retries": {"mode": "standard", "total_max_attempts": 4}}
+_BUSY = {429, 500, 502, 503, 504}
+# Attempts of botocore, with waits that double, times those of s3fs around them: nine, so that a server which fails one
+# request in seven loses one in 40 million. A wrong address is told within half a minute, a server that hangs within
+# three minutes, nine where it hangs while it sends an object.
+_PATIENCE = {"connect_timeout": 5, "read_timeout": 20, "retries": {"mode": "standard", "total_max_attempts": 3}}
+_ROUNDS = 3
 
 
 class S3Objects:
@@ -35,7 +42,7 @@ class S3Objects:
             # Without a cache of listings: another process may have written since.
             self._fs, root = url_to_fs(uri, **{**options, "config_kwargs": config, "use_listings_cache": False})
             self._fs.connect()
-            self._fs.retries = 2  # multiplies the attempts above
+            self._fs.retries = _ROUNDS
         except (TypeError, ValueError, BotoCoreError) as error:
             raise StorageError(f"{uri}: the storage options are not accepted: {error}") from error
         self.root = str(root).rstrip("/")
@@ -55,36 +62,49 @@ class S3Objects:
         with self._os_errors():
             self._fs.pipe_file(path, data)
 
-    def read(self, path: str) -> bytes:
-        with self._os_errors():
-            return bytes(self._fs.cat_file(path, max_concurrency=1))  # more would ask for the size first
+    def read(self, path: str, most: int) -> bytes:
+        return self._range(path, 0, most)
 
-    def pieces(self, path: str) -> Iterator[bytes]:
-        with self._os_errors(), self._fs.open(path, "rb", cache_type="none") as file:
-            while piece := file.read(_PART):
-                yield piece
+    def pieces(self, path: str, most: int) -> Iterator[bytes]:
+        for start, end in _ranges(most):
+            piece = self._range(path, start, end)
+            yield piece
+            if len(piece) < end - start:
+                return
 
-    def download(self, path: str, target: Path) -> None:
-        with self._os_errors():
-            self._fs.get_file(path, str(target), chunksize=_PART, max_concurrency=_PARTS_AT_ONCE)
+    def download(self, path: str, target: Path, most: int) -> None:
+        with target.open("wb") as file, ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
+
+            def fetch(part: tuple[int, int]) -> None:
+                os.pwrite(file.fileno(), self._range(path, *part), part[0])
+
+            for _ in pool.map(fetch, _ranges(most)):
+                pass
 
     def stat(self, path: str) -> StoredObject:
         with self._os_errors():
             found = self._fs.call_s3("head_object", Bucket=self._bucket, Key=self._key(path))
-            return StoredObject(path, int(found["ContentLength"]), found["LastModified"])
+        return _stored(path, found["ContentLength"], found)
 
-    def listing(self, folder: str) -> list[StoredObject]:
-        with self._os_errors():
-            try:
-                found = self._fs.find(folder, detail=True)
-            except FileNotFoundError as error:  # an empty folder gives an empty list
-                raise self._no_bucket() from error
-        # s3fs gives the folder itself when there is nothing in it but the server remembers it.
-        return [
-            StoredObject(str(path), int(info["size"]), info["LastModified"])
-            for path, info in found.items()
-            if info["type"] == "file"
-        ]
+    def entries(self, folder: str) -> Iterator[StoredObject]:
+        """Page by page. s3fs's `find` tries each page less often than it tries other requests."""
+        asked = {"Bucket": self._bucket, "Prefix": f"{self._key(folder)}/"}
+        while True:
+            with self._os_errors():
+                try:
+                    page = self._fs.call_s3("list_objects_v2", **asked)
+                except FileNotFoundError as error:  # an empty folder gives an empty list
+                    raise self._no_bucket() from error
+            for item in page.get("Contents", []):
+                # Some servers list the folder itself when there is nothing in it but they remember it.
+                if not item["Key"].endswith("/"):
+                    yield _stored(f"{self._bucket}/{item['Key']}", item["Size"], item)
+            if not page.get("IsTruncated"):
+                return
+            asked["ContinuationToken"] = page["NextContinuationToken"]
+
+    def file(self, path: str) -> None:
+        return None
 
     def touch(self, path: str) -> None:
         """Copy the object onto itself within the server."""
@@ -102,6 +122,16 @@ class S3Objects:
 
     def _key(self, path: str) -> str:
         return path[len(self._bucket) + 1 :]
+
+    def _range(self, path: str, start: int, end: int) -> bytes:
+        """Bytes [start, end) of an object, as far as it has them."""
+        with self._os_errors():
+            try:
+                return bytes(self._fs.cat_file(path, start=start, end=end))
+            except OSError as error:
+                if _code(error) == "InvalidRange":  # the object ends before `start`
+                    return b""
+                raise
 
     def _unless_exists(self, write: Callable[[], object]) -> bool:
         for _ in range(_CONFLICTS):
@@ -125,8 +155,7 @@ class S3Objects:
         except (BotoCoreError, ClientError, HttpError) as error:
             raise ConnectionError(str(error)) from error
         except OSError as error:
-            response = getattr(error.__cause__, "response", None) or {}
-            code = response.get("Error", {}).get("Code")
+            code = _code(error)
             if code == "NoSuchBucket":
                 raise self._no_bucket() from error
             if code == "PreconditionFailed":  # s3fs looks for words that only some servers say
@@ -135,7 +164,35 @@ class S3Objects:
                 raise BlockingIOError(str(error)) from error
             raise
 
-    def _no_bucket(self) -> StorageError:
-        return StorageError(
+    def _no_bucket(self) -> BucketNotFoundError:
+        return BucketNotFoundError(
             f"{self.uri}: there is no bucket {self._bucket!r}; create it, or correct the URI or endpoint_url"
         )
+
+
+def _ranges(most: int) -> list[tuple[int, int]]:
+    """The parts of `most` bytes. The byte that only a too long object has is asked for together with the last part."""
+    starts = range(0, max(most - 1, 1), _PART)
+    return [(start, min(start + _PART, most) if start + _PART < most - 1 else most) for start in starts]
+
+
+def _stored(path: str, size: int, found: Any) -> StoredObject:
+    modified = found["LastModified"]
+    return StoredObject(path, size, modified, f"{found.get('ETag')} {int(modified.timestamp())}")
+
+
+def _code(error: OSError) -> str | None:
+    """The code in the server's answer that s3fs made this error of."""
+    response = getattr(error.__cause__, "response", None) or {}
+    code: str | None = response.get("Error", {}).get("Code")
+    return code
+
+
+def _is_passing(error: Exception) -> bool:
+    """Whether an error that s3fs takes for a final one may be gone a moment later: the server is busy or restarts."""
+    if isinstance(error, ClientError):
+        return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in _BUSY
+    return isinstance(error, HttpError)
+
+
+set_custom_error_handler(_is_passing)

@@ -3,16 +3,25 @@
 In:  a corpus store and a version.
 Out: one `BlobProblem` for each blob that is missing, cut short or altered; an empty list when all is well.
 Wrong: an unknown version is a `NotFoundError`, a store that cannot be read a `StorageError`.
+
+What was found good within the last day, and is by the store's own account the same object, is not read again, so that
+a check which was interrupted goes on. Memory is bounded by `_THREADS` pieces, however large the blobs are.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from memorag_pipeline.progress import track
+from memorag_pipeline.storage.blobs import BlobRef
 from memorag_pipeline.storage.manifest import ManifestBlob
 from memorag_pipeline.storage.store import CorpusStore
+from memorag_pipeline.storage.verified import VerifiedBlobs
+
+logger = logging.getLogger(__name__)
 
 _THREADS = 8
 
@@ -30,21 +39,43 @@ class BlobProblem:
         return f"{self.path} (sha256:{self.digest}) {self.problem}"
 
 
-def verify(store: CorpusStore, version: int) -> list[BlobProblem]:
-    """Check all blobs of `version`, the manifest first: without it no other blob is known."""
+def verify(store: CorpusStore, version: int, again: bool = False) -> list[BlobProblem]:
+    """Check all blobs of `version`, the manifest first: without it no other blob is known.
+
+    With `again` also those that were found good within the last day are read.
+    """
     ref = store.versions.record(version).manifest
     if problem := store.blobs.problem(ref):
         return [BlobProblem("manifest", "manifest.json", ref.digest, problem)]
-
-    def check(blob: ManifestBlob) -> BlobProblem | None:
-        problem = store.blobs.problem(blob.ref)
-        return BlobProblem(blob.role, blob.path, blob.digest, problem) if problem else None
-
     blobs = store.versions.manifest(version).blobs
-    problems = []
-    with ThreadPoolExecutor(_THREADS) as pool, track("blobs verified", len(blobs), "blobs") as bar:
-        for found in pool.map(check, blobs):
-            bar.advance()
-            if found is not None:
-                problems.append(found)
-    return problems
+    problems = dict(damaged(store, [blob.ref for blob in blobs], again))
+    return [_problem(blob, problems[blob.ref]) for blob in blobs if blob.ref in problems]
+
+
+def damaged(store: CorpusStore, refs: Sequence[BlobRef], again: bool = False) -> Iterator[tuple[BlobRef, str]]:
+    """Those of the blobs that are not in the store as they should be, and what is wrong with each."""
+    distinct = list(dict.fromkeys(refs))
+    there, notes = store.blobs.existing(distinct), VerifiedBlobs(store.uri)
+    known = set() if again else {ref for ref in distinct if notes.has(ref, there.get(ref))}
+    if known:
+        logger.info("%d of %d blobs were found good within the last day, and are not read", len(known), len(distinct))
+    unknown = [ref for ref in distinct if ref not in known]
+
+    def check(ref: BlobRef) -> str | None:
+        problem = store.blobs.problem(ref)
+        if problem is None:
+            notes.add(ref, there.get(ref))
+        return problem
+
+    with track("blobs verified", len(unknown), "blobs") as bar, ThreadPoolExecutor(_THREADS) as pool:
+        try:
+            for ref, problem in zip(unknown, pool.map(check, unknown), strict=True):
+                bar.advance()
+                if problem is not None:
+                    yield ref, problem
+        finally:
+            pool.shutdown(cancel_futures=True)  # when interrupted, what is under way is the last
+
+
+def _problem(blob: ManifestBlob, problem: str) -> BlobProblem:
+    return BlobProblem(blob.role, blob.path, blob.digest, problem)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -25,7 +24,6 @@ from memorag_pipeline.errors import (
     RetiredVersionError,
     StorageError,
 )
-from memorag_pipeline.progress import track
 from memorag_pipeline.storage.blobs import BlobRef, Blobs
 from memorag_pipeline.storage.channel_log import ChannelLog
 from memorag_pipeline.storage.intents import Intent, Intents
@@ -124,15 +122,8 @@ class Versions:
 
     def missing(self, manifest: Manifest) -> list[ManifestBlob]:
         """The blobs of `manifest` that are not in the store with the size that they should have."""
-        with ThreadPoolExecutor(16) as pool, track("blobs checked", len(manifest.blobs), "blobs") as bar:
-            missing = []
-            for blob, there in zip(
-                manifest.blobs, pool.map(lambda blob: self._blobs.exists(blob.ref), manifest.blobs), strict=True
-            ):
-                bar.advance()
-                if not there:
-                    missing.append(blob)
-        return missing
+        there = self._blobs.existing(blob.ref for blob in manifest.blobs)
+        return [blob for blob in manifest.blobs if blob.ref not in there]
 
     def retire(self, number: int, by: str, why: str) -> Tombstone:
         """Retire a version: nobody opens it any more, and a grace period later sweeps may delete what only it holds.

@@ -6,7 +6,7 @@ The bytes are written and read by the backend below. What is put on top is when,
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -71,20 +71,23 @@ class FaultyBackend:
     def put(self, path: str, data: bytes) -> None:
         self._run("put", path, lambda: self._backend.put(path, data))
 
-    def read(self, path: str) -> bytes:
-        return self._run("read", path, lambda: self._backend.read(path))
+    def read(self, path: str, most: int) -> bytes:
+        return self._run("read", path, lambda: self._backend.read(path, most))
 
-    def pieces(self, path: str) -> Iterator[bytes]:
-        yield from self._run("read", path, lambda: list(self._backend.pieces(path)))
+    def pieces(self, path: str, most: int) -> Iterator[bytes]:
+        yield from self._run("read", path, lambda: list(self._backend.pieces(path, most)))
 
-    def download(self, path: str, target: Path) -> None:
-        self._run("read", path, lambda: self._backend.download(path, target))
+    def download(self, path: str, target: Path, most: int) -> None:
+        self._run("read", path, lambda: self._backend.download(path, target, most))
+
+    def file(self, path: str) -> Path | None:
+        return self._backend.file(path)
 
     def stat(self, path: str) -> StoredObject:
         return self._run("stat", path, lambda: self._aged(self._backend.stat(path)))
 
-    def listing(self, folder: str) -> Sequence[StoredObject]:
-        return self._run("list", folder, lambda: [self._aged(item) for item in self._backend.listing(folder)])
+    def entries(self, folder: str) -> Iterator[StoredObject]:
+        yield from self._run("list", folder, lambda: [self._aged(item) for item in self._backend.entries(folder)])
 
     def touch(self, path: str) -> None:
         self._run("touch", path, lambda: self._backend.touch(path))

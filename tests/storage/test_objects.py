@@ -144,8 +144,8 @@ def test_an_object_tells_its_size_and_age_and_becomes_young_by_a_touch(objects: 
 def test_a_missing_object_is_named(objects: ObjectStore, tmp_path: Path) -> None:
     for read in (
         objects.read,
-        lambda key: list(objects.pieces(key)),
-        lambda key: objects.download(key, tmp_path / "t"),
+        lambda key: list(objects.pieces(key, 10)),
+        lambda key: objects.download(key, tmp_path / "t", 10),
     ):
         with pytest.raises(ObjectNotFoundError, match=f"{objects.uri}/a/none"):
             read("a/none")
@@ -166,9 +166,9 @@ def test_files_go_up_and_down_whole(objects: ObjectStore, tmp_path: Path, size: 
     assert objects.create_from_file("blobs/x", source)
     assert not objects.create_from_file("blobs/x", source)
     assert objects.size("blobs/x") == size
-    objects.download("blobs/x", target)
+    objects.download("blobs/x", target, size)
     assert target.read_bytes() == source.read_bytes()
-    assert b"".join(objects.pieces("blobs/x")) == source.read_bytes()
+    assert b"".join(objects.pieces("blobs/x", size)) == source.read_bytes()
 
 
 def test_a_lost_upload_in_parts_leaves_nothing_behind(s3_store: Root, tmp_path: Path) -> None:

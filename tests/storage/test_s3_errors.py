@@ -25,8 +25,8 @@ def operations(objects: ObjectStore, tmp_path: Path) -> dict[str, Callable[[], A
         "put": lambda: objects.put("a/new", b"x"),
         "delete": lambda: objects.delete("a/there"),
         "read": lambda: objects.read("a/there"),
-        "pieces": lambda: list(objects.pieces("a/there")),
-        "download": lambda: objects.download("a/there", tmp_path / "target"),
+        "pieces": lambda: list(objects.pieces("a/there", 10)),
+        "download": lambda: objects.download("a/there", tmp_path / "target", 10),
         "list": lambda: objects.list("a"),
     }
 

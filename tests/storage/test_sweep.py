@@ -14,7 +14,7 @@ from memorag_pipeline.errors import CorruptBlobError, RetiredVersionError, Stora
 from memorag_pipeline.storage import BlobRef, CorpusStore, Outcome
 from memorag_pipeline.storage.deletions import PASS
 from memorag_pipeline.storage.intents import LIFETIME, Intent
-from memorag_pipeline.storage.sweep import GRACE, SweepReport, sweep
+from memorag_pipeline.storage.sweep import _THREADS, GRACE, SweepReport, sweep
 from memorag_pipeline.storage.verify import verify
 from tests.storage.conftest import Root, manifest_of
 from tests.storage.faults import Crash, FaultyBackend, StoreClock, open_faulty
@@ -329,7 +329,7 @@ def test_the_announcement_of_a_sweep_that_died_is_waited_out_and_removed(swept: 
 
 
 def test_a_slow_sweep_stops_before_publishers_stop_waiting(swept: Swept) -> None:
-    refs = [swept.blob(b"orphan %d" % number) for number in range(4)]
+    refs = [swept.blob(b"orphan %d" % number) for number in range(40)]
     swept.sweep(GRACE)
     swept.clock.advance(GRACE)
     swept.backend.after = lambda operation, key: (
@@ -337,7 +337,8 @@ def test_a_slow_sweep_stops_before_publishers_stop_waiting(swept: Swept) -> None
     )
     with pytest.raises(StorageError, match="too slow"):
         sweep(swept.store)
-    assert sum(swept.store.blobs.exists(ref) for ref in refs) == 3
+    # Deletions that had begun by then come to their end: at most one in each thread.
+    assert 40 > sum(swept.store.blobs.exists(ref) for ref in refs) >= 40 - _THREADS
 
 
 def test_two_sweeps_at_once_do_no_more_than_one(swept: Swept) -> None:
