@@ -6,17 +6,25 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from pydoc_data.topics import topics
 
 import pytest
+import s3fs
 
 import memorag_pipeline
-from memorag_pipeline import open_version
-from memorag_pipeline.errors import CorruptBlobError, NotFoundError
+from memorag_pipeline import Version, open_version
+from memorag_pipeline.errors import CorruptBlobError, NotFoundError, UntrustedReferenceError
+from memorag_pipeline.jobs.ask import recall_questions
+from memorag_pipeline.jobs.settings import AnswerSettings
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.runner import refresh
 from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.storage import CorpusStore
+from memorag_pipeline.storage.verify import verify
+from tests.fixtures.s3 import S3Server
 
 NAMES = ("break", "pass", "lambda", "global")
 EDIT = "\nA lambda can also be called where it stands.\n"
@@ -155,6 +163,152 @@ def test_damaged_blobs_are_named_before_they_are_used(published: Path, tmp_path:
     with pytest.raises(CorruptBlobError, match=r"manifest of version 2: blob .* has 2 bytes instead of"):
         open_version(str(root))
     assert open_version(str(root), version=1).number == 1
+
+
+def roles(published: Path) -> list[str]:
+    return sorted({blob.role for blob in open_version(str(published)).manifest.blobs})
+
+
+@pytest.mark.parametrize("damage", ["a flipped bit", "cut short"])
+def test_damage_in_every_kind_of_blob_is_named_by_whoever_reads_it(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.setenv("MEMORAG_CACHE", str(tmp_path / "cache"))
+    found = roles(published)
+    assert {"inventory", "documents", "chunks", "shards", "memory", "embeddings", "index", "index_rows"} <= set(found)
+    for role in found:
+        root = tmp_path / role
+        shutil.copytree(published, root)
+        version = open_version(str(root))
+        (blob, *_) = version.manifest.of_role(role)
+        path = root / blob.ref.key
+        data = bytearray(path.read_bytes())
+        if damage == "cut short":
+            del data[-1]
+        else:
+            data[len(data) // 3] ^= 0x10
+        path.chmod(0o644)
+        path.write_bytes(data)
+
+        problem = "was altered" if damage == "a flipped bit" else f"has {len(data)} bytes instead of {len(data) + 1}"
+        named = [(item.role, item.path) for item in verify(version.store, version.number) if problem in item.problem]
+        same = [(item.role, item.path) for item in version.manifest.blobs if item.digest == blob.digest]
+        assert named == same, role
+        with pytest.raises(CorruptBlobError, match=rf"{blob.path} of version 2.* {problem}"):
+            read(version, role)
+
+
+def read(version: Version, role: str) -> None:
+    """Use the blobs of a role as a service or the next refresh does."""
+    uses: dict[str, Callable[[], object]] = {
+        "documents": lambda: list(version.documents()),
+        "chunks": lambda: list(version.chunks()),
+        "memory": lambda: list(version.memories().values()),
+        "index": lambda: version.searcher,
+        "index_rows": lambda: version.searcher,
+    }
+    if role in uses:
+        uses[role]()
+        return
+    for blob in version.manifest.of_role(role):
+        version.store.blobs.get_table(blob.ref, name=f"{blob.path} of version {version.number}")
+
+
+def test_only_what_is_asked_for_is_read(
+    published: Path, s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From S3: opening reads the manifest, a search no memory, a question to one shard the memory of that shard."""
+    bucket, options = s3_server.new_bucket(), s3_server.options()
+    s3fs.S3FileSystem(**options).put(str(published), f"{bucket}/kb/topics", recursive=True)
+    with monkeypatch.context() as fresh:  # the models stay where they are
+        fresh.setenv("MEMORAG_CACHE", str(tmp_path / "cache"))
+        version = open_version(f"s3://{bucket}/kb/topics", storage_options=options)
+    kinds = {blob.digest: blob.role for blob in version.manifest.blobs}
+
+    def fetched() -> Counter[str]:
+        return Counter(kinds[path.name] for path in (tmp_path / "cache" / "blobs").glob("??/*"))
+
+    assert fetched() == {}
+    assert version.search("How do I end the nearest loop early?", k=1)
+    assert fetched() == {"index": 1, "index_rows": 1, "chunks": 1}
+    (found,) = recall_questions(
+        version,
+        ["How do I end the nearest loop early?"],
+        AnswerSettings.of_version(version.manifest, shards_per_question=1, clues=("surrogates",), clue_tokens=4),
+    )
+    assert len(found.shard_ids) == 1
+    assert fetched() == {"index": 1, "index_rows": 1, "chunks": 1, "memory": 1}
+    assert len(version.memories()) > 1
+    next(version.documents())
+    assert fetched()["documents"] == 1
+
+
+def test_a_local_store_is_used_in_place(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEMORAG_CACHE", str(tmp_path / "cache"))
+    version = open_version(str(published))
+    assert list(version.documents()) and version.searcher
+    assert not (tmp_path / "cache" / "blobs").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "reference"),
+    [
+        ("memory", "model", "/etc"),
+        ("memory", "model", "~/model"),
+        ("memory", "model", "./model"),
+        ("memory", "model", "file:///etc"),
+        ("memory", "model", "http://169.254.169.254/latest"),
+        ("memory", "model", "s3://elsewhere/model"),
+        ("memory", "adapter", "relative.safetensors"),
+        ("memory", "adapter", "s3://elsewhere/adapter@1"),
+        ("memory", "revision", "../../../refs"),
+        ("embedding", "model", "/etc"),
+        ("embedding", "model", "memory://model"),
+        ("embedding", "model", ["/etc"]),
+    ],
+)
+def test_a_manifest_from_elsewhere_opens_no_path_and_no_url(
+    published: Path, tmp_path: Path, section: str, key: str, reference: object
+) -> None:
+    """Whoever wrote the manifest chose the reference; what is searched or asked does not follow it."""
+    root = tmp_path / "topics"
+    shutil.copytree(published, root)
+    store = CorpusStore(str(root))
+    manifest = store.versions.manifest(1)
+    evil = {**manifest.spec, section: {**manifest.spec[section], key: reference}}
+    number = store.versions.publish(manifest.model_copy(update={"spec": evil}), "evil").version
+    version = open_version(str(root), version=number)
+    assert list(version.documents())
+    for use in (
+        lambda: version.search("loop"),
+        lambda: version.answer(["loop"]),
+        lambda: version.recall(["loop"]),
+        lambda: list(version.memories().values()),
+    ):
+        with pytest.raises(
+            UntrustedReferenceError, match=rf"version {number} of .*{section}.{key} .*trust_models=True"
+        ):
+            use()
+    if (section, reference) == ("memory", "/etc"):
+        with pytest.raises(NotFoundError, match=r"model /etc: no \*.safetensors in /etc"):
+            open_version(str(root), version=number, trust_models=True).answer(["loop"])
+
+
+def test_names_in_a_manifest_are_names_and_no_paths(published: Path, tmp_path: Path) -> None:
+    root = tmp_path / "topics"
+    shutil.copytree(published, root)
+    store = CorpusStore(str(root))
+    manifest = store.versions.manifest(1)
+    blobs = [blob.model_copy(update={"path": f"../../../../{tmp_path}/{blob.path}"}) for blob in manifest.blobs]
+    number = store.versions.publish(manifest.model_copy(update={"blobs": tuple(blobs)}), "evil").version
+    before = set(tmp_path.rglob("*"))
+    version = open_version(str(root), version=number)
+    assert list(version.documents()) and version.search("loop", k=1)
+    assert verify(store, number) == []
+    assert set(tmp_path.rglob("*")) == before
+    with pytest.raises(CorruptBlobError, match=r"language is '\.\./\.\./en'"):
+        evil = manifest.model_copy(update={"language": "../../en"})
+        open_version(str(root), version=store.versions.publish(evil, "evil").version).answer(["loop"])
 
 
 def test_the_package_exports_this_and_no_more() -> None:

@@ -43,7 +43,7 @@ class S3Objects:
             self._fs, root = url_to_fs(uri, **{**options, "config_kwargs": config, "use_listings_cache": False})
             self._fs.connect()
             self._fs.retries = _ROUNDS
-        except (TypeError, ValueError, BotoCoreError) as error:
+        except (TypeError, ValueError, AttributeError, BotoCoreError) as error:
             raise StorageError(f"{uri}: the storage options are not accepted: {error}") from error
         self.root = str(root).rstrip("/")
         self.uri = f"s3://{self.root}"

@@ -1,4 +1,4 @@
-"""Secrets that a spec holds are in nothing that a run writes: logs, output, errors, store, warehouse, cache, packages."""
+"""Secrets that a spec holds are in nothing that a run writes: logs, output, errors, store, warehouse, packages."""
 
 from __future__ import annotations
 
@@ -29,8 +29,7 @@ def write_spec(s3_server: S3Server, tmp_path: Path) -> Callable[..., Path]:
     """Write a spec of a corpus in a fresh bucket; keyword arguments replace its sections."""
     bucket = s3_server.new_bucket()
     s3 = s3fs.S3FileSystem(**s3_server.options())
-    for name in ("pass", "break"):
-        s3.pipe_file(f"{bucket}/documents/{name}.rst", topics[name].encode())
+    s3.pipe_file(f"{bucket}/documents/break.rst", topics["break"].encode())
     s3.pipe_file(f"{bucket}/questions.jsonl", json.dumps({"question_id": "q", "question": "What is break?"}).encode())
     options = s3_server.options()
     job = {
@@ -88,7 +87,6 @@ def test_no_secret_is_written_anywhere(
         ["show", good, "--json"],
         ["versions", good],
         ["promote", good, "production", 1, "--why", "good"],
-        ["ask", good, "What is break?"],
         ["export", good, 1, tmp_path / "package.tar"],
         ["import", tmp_path / "package.tar", good],
     ):

@@ -74,7 +74,7 @@ def test_everything_goes_through_an_unreliable_network(s3_server: S3Server, s3_s
         large = tmp_path / "large"
         large.write_bytes(os.urandom(40_000_000))
         ref = store.blobs.put_file(large)
-        manifest = manifest_of(store, **{f"role{number}": b"content %d" % number for number in range(60)})
+        manifest = manifest_of(store, **{f"role{number}": b"content %d" % number for number in range(40)})
         published = store.versions.publish(manifest, "run-1")
         assert (published.version, published.created) == (1, True)
         assert verify(store, 1) == []
@@ -82,7 +82,7 @@ def test_everything_goes_through_an_unreliable_network(s3_server: S3Server, s3_s
         assert store.blobs.problem(ref) is None
         export_version(store, 1, tmp_path / "package.tar")
         assert import_version(tmp_path / "package.tar", store, "import-1").version == 1
-        for number in range(20):
+        for number in range(8):
             store.units._objects.put(f"units/test/{number}.json", b"%d" % number)
             assert store.objects.read(f"units/test/{number}.json") == b"%d" % number
             store.objects.delete(f"units/test/{number}.json")
