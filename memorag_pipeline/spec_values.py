@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
+from fsspec.utils import glob_translate
 from pydantic import AfterValidator, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from memorag_pipeline.cron import check_cron
@@ -35,6 +36,11 @@ def _faiss_factory(text: str) -> str:
     if not text or not _FACTORY.fullmatch(text):
         raise ValueError("not a Faiss factory string; use Flat, HNSW32, or e.g. IVF256,Flat")
     return text
+
+
+def _glob(pattern: str) -> str:
+    glob_translate(pattern)  # raises ValueError with what is wrong
+    return pattern
 
 
 def _one_or_several_ratios(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
@@ -70,6 +76,7 @@ WebUrl = Annotated[str, Field(pattern=_WEB_URL), AfterValidator(_without_passwor
 Cron = Annotated[str, AfterValidator(check_cron)]
 Distinct = AfterValidator(_distinct)
 Factory = Annotated[str, AfterValidator(_faiss_factory)]
+Glob = Annotated[str, Field(min_length=1), AfterValidator(_glob)]
 Model = Annotated[str, Field(min_length=1)]
 Language = Literal["en", "zh"]
 ClueKind = Literal["spans", "surrogates", "draft"]
