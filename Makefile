@@ -40,6 +40,9 @@ test-long: $(STAMP)  ## Run what `make test` cuts short: every crash point on fi
 test-long: $(STAMP)  ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m long
 
+test-long: $(STAMP)  ## Run the long versions of tests, which take minutes each
+	$(BIN)/python -m pytest -m long
+
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from memorag_pipeline import cli_memory, cli_train, cli_transfer, cli_versions, cli_work
+from memorag_pipeline import cli_memory, cli_status, cli_train, cli_transfer, cli_versions, cli_work
 from memorag_pipeline.cli_screen import EXIT_CODES, print_error
 from memorag_pipeline.errors import MemoragError
 
@@ -72,6 +72,7 @@ for command in (
     cli_work.ask,
     cli_memory.recall,
     cli_train.train,
+    cli_status.status,
     cli_versions.versions,
     cli_versions.show,
     cli_versions.diff,

@@ -10,24 +10,33 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.run_report import Run, Task, run_task
+from memorag_pipeline.storage import CorpusStore
 
 _ALL_UNITS = 1 << 30
 
 
 @dataclass
 class _Stages:
-    """What the stages of one run counted, and the seconds that each took, in the order in which they ran."""
+    """What the stages of one run counted, and the seconds that each took, in the order in which they ran.
 
+    With a `run`, each stage reports below the root of `store` how far it is.
+    """
+
+    store: CorpusStore
+    reported: Run | None = None
     counts: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def run(self, name: str, stage: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Run one stage and keep the numbers of its result."""
         started = time.monotonic()
-        result = stage()
+        result = self._call(name, 0, None, stage)
         self.seconds[name] = time.monotonic() - started
         self.counts[name] = _numbers(result.get("counts", result))
         return result
@@ -36,11 +45,16 @@ class _Stages:
         """Run a mapped stage over its work lists and add up the numbers of their results."""
         started = time.monotonic()
         total: dict[str, float] = {}
-        for uri in batches:
-            for key, value in _numbers(stage(uri)).items():
+        for number, uri in enumerate(batches):
+            for key, value in _numbers(self._call(name, number, uri, partial(stage, uri))).items():
                 total[key] = total.get(key, 0) + value
         self.seconds[name] = time.monotonic() - started
         self.counts[name] = total
+
+    def _call(self, name: str, number: int, work: str | None, stage: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        if self.reported is None:
+            return stage()
+        return run_task(self.store, Task(self.reported, name, number, work=work), stage)
 
 
 @dataclass(frozen=True)
@@ -78,7 +92,7 @@ def refresh(pipeline: Pipeline, run_id: str) -> RefreshResult:
     from memorag_pipeline.corpus.inventory import take_inventory
 
     pipeline = _in_one_task(pipeline)
-    stages = _Stages()
+    stages = _Stages(pipeline.store, Run(run_id, datetime.now(UTC)))
     inventory = stages.run("inventory", lambda: take_inventory(pipeline))
     if not inventory["changed"]:
         return RefreshResult(inventory["parent"], False, False, pipeline.store.uri, stages.counts, stages.seconds)
@@ -114,7 +128,7 @@ def answer(pipeline: Pipeline, job: str, version: int | None = None) -> AnswerRe
     from memorag_pipeline.warehouse.load import load
 
     pipeline = _in_one_task(pipeline)
-    stages = _Stages()
+    stages = _Stages(pipeline.store)
     routed = stages.run("route", lambda: route(pipeline, job, version))
     stages.run_batches("recall", lambda uri: recall(pipeline, uri), routed["recall"])
     stages.run_batches("generate", lambda uri: generate(pipeline, uri), routed["generate"])

@@ -28,6 +28,7 @@ def version_asset(corpus: str) -> Asset:
 class InventoryOperator(StageOperator):
     """List the source and compare it with the newest version; when nothing changed, skip the rest of the run."""
 
+    stage: ClassVar[str | None] = "inventory"
     work_list: ClassVar[str | None] = "extract"
 
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
@@ -46,6 +47,8 @@ class InventoryOperator(StageOperator):
 class ExtractOperator(BatchOperator):
     """Extract and chunk the documents of one work list."""
 
+    stage: ClassVar[str | None] = "extract"
+
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Extract."""
         from memorag_pipeline.corpus.extract import extract
@@ -56,6 +59,7 @@ class ExtractOperator(BatchOperator):
 class ShardOperator(PlanOperator):
     """Group the documents into shards, and list what must be memorized and embedded."""
 
+    stage: ClassVar[str | None] = "shard"
     work_list: ClassVar[str | None] = "memorize"
 
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
@@ -68,6 +72,8 @@ class ShardOperator(PlanOperator):
 class MemorizeOperator(BatchOperator):
     """Memorize the shards of one work list."""
 
+    stage: ClassVar[str | None] = "memorize"
+
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Memorize."""
         from memorag_pipeline.memory.memorize import memorize
@@ -78,6 +84,8 @@ class MemorizeOperator(BatchOperator):
 class EmbedOperator(BatchOperator):
     """Embed the chunks of one work list."""
 
+    stage: ClassVar[str | None] = "embed"
+
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Embed."""
         from memorag_pipeline.retrieval.embed import embed
@@ -87,6 +95,8 @@ class EmbedOperator(BatchOperator):
 
 class IndexOperator(PlanOperator):
     """Build the Faiss index over all chunks of the new version."""
+
+    stage: ClassVar[str | None] = "index"
 
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Build the index."""
@@ -100,6 +110,8 @@ class PublishOperator(PlanOperator):
 
     When another run published the same already, the task is skipped and no event is sent.
     """
+
+    stage: ClassVar[str | None] = "publish"
 
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Publish under the id of the DAG run."""

@@ -35,11 +35,13 @@ class StageOperator(BaseOperator):
 
     Each item of the stage's result becomes an XCom under its own name, to be had as `task.output["plan"]`. Airflow maps
     tasks over return values only, so the return value is the list named by `work_list`, or the whole result without.
+    An operator that names its `stage` reports to `memorag status`.
 
     :param spec_file: path of the spec on the worker (templated).
     """
 
     work_list: ClassVar[str | None] = None
+    stage: ClassVar[str | None] = None
 
     template_fields: Sequence[str] = ("spec_file",)
 
@@ -61,7 +63,7 @@ class StageOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any] | list[str]:
         """Run the stage; see the class for what is returned."""
         try:
-            result = self.call_stage(self.opened(), context)
+            result = self._call(self.opened(), context)
         except _FINAL as error:
             raise AirflowFailException(str(error)) from error
         for name, value in result.items():
@@ -70,6 +72,21 @@ class StageOperator(BaseOperator):
                 context["ti"].xcom_push(name, value)
         self.conclude(result, context)
         return result[self.work_list] if self.work_list else result
+
+    def _call(self, opened: Any, context: Context) -> dict[str, Any]:
+        if self.stage is None:
+            return self.call_stage(opened, context)
+        from memorag_pipeline.run_report import Run, Task, run_task
+
+        run, instance = context["dag_run"], context["ti"]
+        task = Task(
+            Run(run.run_id, run.run_after),
+            self.stage,
+            max(instance.map_index, 0),
+            instance.try_number,
+            getattr(self, "batch", None),
+        )
+        return run_task(opened.store, task, lambda: self.call_stage(opened, context))
 
     def conclude(self, result: dict[str, Any], context: Context) -> None:
         """What follows from the stage's result besides XComs: a skip, an asset event."""

@@ -41,4 +41,5 @@ pytest_plugins = [
     "tests.fixtures.corpus",
     "tests.fixtures.postgres",
     "tests.fixtures.s3",
+    "tests.fixtures.tiny_models",
 ]

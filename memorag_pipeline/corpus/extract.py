@@ -29,6 +29,7 @@ from memorag_pipeline.corpus.source import Source, SourceObject
 from memorag_pipeline.digests import bytes_digest, text_digest
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import Bar, track
+from memorag_pipeline.run_report import at_work
 from memorag_pipeline.storage import Outcome
 
 T = TypeVar("T")
@@ -56,7 +57,8 @@ def extract(pipeline: Pipeline, batch_uri: str) -> dict[str, int]:
     ):
         for part in batch["parts"]:
             objects = [SourceObject.from_row(row) for row in part["objects"]]
-            outcome = extractor.run(part["fingerprint"], objects, bar)
+            with at_work([part["fingerprint"]]):
+                outcome = extractor.run(part["fingerprint"], objects, bar)
             for name in totals:
                 totals[name] += outcome.counts[name]
     return totals

@@ -27,6 +27,7 @@ from memorag_pipeline.memory.interface import Advance, Memory, MemoryModel, wind
 from memorag_pipeline.memory.kinds import load_memory_model
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import rate_text, track
+from memorag_pipeline.run_report import at_work
 from memorag_pipeline.storage import BlobRef, Outcome
 
 STAGE = "memorize"
@@ -67,7 +68,9 @@ def memorize(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
         readings = _readings(pipeline, model, waiting, batch["parent"])
         with track("tokens memorized", sum(reading.tokens for reading in readings), "tokens") as bar:
             for group in _groups(readings):
-                for outcome in _read_together(pipeline, model, group, bar.advance):
+                with at_work(reading.fingerprint for reading in group):
+                    recorded = list(_read_together(pipeline, model, group, bar.advance))
+                for outcome in recorded:
                     tokens += outcome.counts["tokens"]
                     memorized += outcome.counts["memorized_tokens"]
                     seconds += outcome.seconds

@@ -21,6 +21,7 @@ from memorag_pipeline.models import resolve
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import Bar, track
 from memorag_pipeline.retrieval.tables import read_table
+from memorag_pipeline.run_report import at_work
 from memorag_pipeline.storage import BlobRef, Outcome
 
 STAGE = "embed"
@@ -44,7 +45,8 @@ def embed(pipeline: Pipeline, batch_uri: str) -> dict[str, int]:
     known = _parent_vectors(pipeline, batch["parent"], batch["lost"], wanted)
     with track("chunks embedded", len(wanted - known.keys()), "chunks") as bar:
         for fingerprint, texts in parts.items():
-            outcome = _embed_unit(pipeline, fingerprint, texts, known, bar)
+            with at_work([fingerprint]):
+                outcome = _embed_unit(pipeline, fingerprint, texts, known, bar)
             for name in counts:
                 counts[name] += outcome.counts[name]
     return counts

@@ -1,4 +1,4 @@
-"""A refresh that is killed while it memorizes, and run again: nothing finished is done twice, and nothing differs."""
+"""A refresh in Airflow that is killed in a stage, and run again: nothing finished is done twice, nothing differs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,34 +16,54 @@ import pytest
 from memorag_pipeline import runner
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.status import StatusReader
 from tests.fixtures.airflow import WriteSpec
 
 pytest.importorskip("airflow")
 
+KILLED_IN = [
+    pytest.param(("extract", "embed"), id="some"),
+    pytest.param(("extract", "memorize", "embed", "index"), id="all", marks=pytest.mark.long),
+]
 
-def test_a_killed_memorize_task_resumes_by_unit_and_gives_the_same_version(
-    source: Path, tmp_path: Path, make_spec: Callable[..., CorpusSpec], write_spec: WriteSpec, airflow_home: Path
+
+@pytest.mark.parametrize("stages", KILLED_IN)
+def test_a_run_killed_in_stages_goes_on_by_unit_and_gives_the_same_version(
+    stages: tuple[str, ...],
+    source: Path,
+    tmp_path: Path,
+    make_tiny_spec: Callable[..., CorpusSpec],
+    write_spec: WriteSpec,
+    airflow_home: Path,
 ) -> None:
-    spec = make_spec(source, compute={"units_per_task": 64})
+    sections = {"sharding": {"max_tokens": 512, "min_tokens": 64}, "compute": {"units_per_task": 1}}
+    spec = make_tiny_spec(source, **sections)
     write_spec(spec)
-    units = tmp_path / "store" / "topics" / "units" / "memorize"
+    store = Pipeline(spec).store
+    units = tmp_path / "store" / "topics" / "units"
+    finished: dict[Path, tuple[int, bytes]] = {}
 
-    process = start_refresh(tmp_path / "killed.log")
-    wait_for_first(units, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    finished = states_of(units)
-    assert Pipeline(spec).store.versions.newest() is None
+    for stage in stages:
+        process = start_refresh(tmp_path / f"killed-in-{stage}.log")
+        wait_for_first(units / stage, process)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        before, finished = finished, states_of(units)
+        assert before.items() < finished.items()
+        assert store.versions.newest() is None
+        status = StatusReader(store).read(datetime.now(UTC) + timedelta(minutes=1))
+        assert (status.state, sum(found.workers for found in status.stages)) == ("idle", 0)
+        # Index is one unit, and its task did not come to its end.
+        assert (next(found.done for found in status.stages if found.stage == stage) > 0) == (stage != "index")
 
     process = start_refresh(tmp_path / "again.log")
     assert process.wait(300) == 0, (tmp_path / "again.log").read_text()
-    after = states_of(units)
-    assert len(after) > len(finished) > 0
-    assert finished.items() <= after.items()
+    assert finished.items() <= states_of(units).items()
+    assert StatusReader(store).read().state == "published"
 
-    undisturbed = Pipeline(make_spec(source, store={"uri": str(tmp_path / "undisturbed")}))
+    undisturbed = Pipeline(make_tiny_spec(source, store={"uri": str(tmp_path / "undisturbed")}, **sections))
     runner.refresh(undisturbed, "undisturbed")
-    assert Pipeline(spec).store.versions.record(1).manifest == undisturbed.store.versions.record(1).manifest
+    assert store.versions.record(1).manifest == undisturbed.store.versions.record(1).manifest
 
 
 def start_refresh(log: Path) -> subprocess.Popen[bytes]:
@@ -57,10 +78,10 @@ def start_refresh(log: Path) -> subprocess.Popen[bytes]:
 
 
 def wait_for_first(units: Path, process: subprocess.Popen[bytes]) -> None:
-    """Wait until the first unit of memorize is recorded."""
+    """Wait until the first unit of a stage is recorded."""
     deadline = time.monotonic() + 300
     while not any(units.rglob("*.json")):
-        assert process.poll() is None, "the refresh ended before it memorized anything"
+        assert process.poll() is None, "the refresh ended before any unit of that stage was done"
         assert time.monotonic() < deadline
         time.sleep(0.01)
 

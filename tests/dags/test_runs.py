@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import pytest
 
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.status import StatusReader
 from tests.fixtures.airflow import WriteSpec, states
 
 if TYPE_CHECKING:
@@ -66,6 +68,9 @@ def test_refresh_publishes_a_version_and_answers_land_in_the_warehouse(
     assert set.union(*states(refresh).values()) == {"success"}
     assert corpus.store.versions.record(1).run_id == refresh.run_id
     assert events(refresh) == [{"version": 1, "created": True, "uri": corpus.store.uri}]
+    status = StatusReader(corpus.store).read()
+    assert (status.run_id, status.state, status.version) == (refresh.run_id, "published", 1)
+    assert all(stage.done == stage.units for stage in status.stages)
 
     with pytest.raises(AirflowSkipException, match="version 1 holds the same already"):
         publish_again(refresh, load_dags(), "another run")
@@ -118,8 +123,8 @@ def publish_again(refresh: DagRun, bag: DagBag, run_id: str) -> dict[str, Any]:
     publish = bag.dags["topics_refresh"].get_task("publish")
     publish.plan = refresh.get_task_instance("index").xcom_pull(task_ids="index", key="plan")
     context = {
-        "ti": SimpleNamespace(xcom_push=lambda key, value: None),
-        "dag_run": SimpleNamespace(run_id=run_id),
+        "ti": SimpleNamespace(xcom_push=lambda key, value: None, map_index=-1, try_number=2),
+        "dag_run": SimpleNamespace(run_id=run_id, run_after=datetime(2026, 1, 1, tzinfo=UTC)),
         "outlet_events": OutletEventAccessors(),
     }
     publish.execute(context)

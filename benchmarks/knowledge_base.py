@@ -1,0 +1,60 @@
+"""A documentation site on three days, as a source in a bucket that changes as the site did.
+
+In:  `day0.tar.gz`, `day1.tar.gz`, `day8.tar.gz` of ../shared/data/kb/dev.
+Out: documents by path and day; an upload of what differs from the day before, and no more.
+Wrong: the files are not there: `FileNotFoundError`.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import s3fs
+
+FOLDER = Path(__file__).parents[2] / "shared" / "data" / "kb" / "dev"
+DAYS = (0, 1, 8)
+
+Documents = dict[str, bytes]
+
+
+def read_days(documents: int | None = None, half: bool = False) -> dict[int, Documents]:
+    """The documents of each day by path.
+
+    `half` leaves out every second of those that are the same on all days, `documents` all but so many of them.
+    """
+    days = {day: _read(FOLDER / f"day{day}.tar.gz") for day in DAYS}
+    constant = sorted(path for path in days[0] if len({found.get(path) for found in days.values()}) == 1)
+    kept = constant[:documents:2] if half else constant[:documents]
+    left_out = set(constant) - set(kept)
+    return {day: {path: data for path, data in found.items() if path not in left_out} for day, found in days.items()}
+
+
+class Site:
+    """The site below a bucket's folder; `show` makes it that of another day."""
+
+    def __init__(self, root: str, options: Mapping[str, Any]) -> None:
+        self._fs, self._root = s3fs.S3FileSystem(**options), root.removeprefix("s3://")
+        self._now: Documents = {}
+
+    def show(self, documents: Documents) -> None:
+        """Upload and delete what differs."""
+        for path in self._now.keys() - documents.keys():
+            self._fs.rm_file(f"{self._root}/{path}")
+        for path, data in documents.items():
+            if self._now.get(path) != data:
+                self._fs.pipe_file(f"{self._root}/{path}", data)
+        self._now = dict(documents)
+
+
+def _read(path: Path) -> Documents:
+    with tarfile.open(path) as archive:
+        files = [member for member in archive.getmembers() if member.isfile()]
+        found = {}
+        for member in files:
+            opened = archive.extractfile(member)
+            assert opened is not None
+            found[member.name] = opened.read()
+        return found

@@ -1,0 +1,395 @@
+"""What a refresh costs against what changed: a documentation site on three days, each against a full rebuild.
+
+All stages run as they are, over two buckets of a SeaweedFS that is started for it. By default both models are of random
+numbers and one layer, under the tokenizers of SmolLM2 and all-MiniLM-L6-v2: documents, chunks, shards, windows, what is
+reused and what is read are those of the real models, and only the reading itself is cheap. `--model` and `--embedding`
+name real ones. Each run begins with an empty cache, as on a new worker.
+
+    python -m benchmarks.refresh --append benchmarks/results/DEVICE.jsonl
+    python -m benchmarks.refresh --documents 20 --model package:smollm2-135m-instruct
+
+Tokens changed are those of documents that are new or have another text; `in lines` counts only lines that a comparison
+with the day before finds new. Bytes are counted by a proxy, HTTP included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from functools import cached_property
+from itertools import pairwise, takewhile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.figures import Figure, Report
+from benchmarks.knowledge_base import DAYS, FOLDER, Documents, Site, read_days
+from benchmarks.timing import device_name
+from benchmarks.tiny_models import tiny_embedding_model, tiny_memory_model
+from benchmarks.traffic import Traffic, counted
+from memorag_pipeline.corpus.tokens import token_counter
+from memorag_pipeline.memory.format import MemoryHeader, read_header
+from memorag_pipeline.models import resolve
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.run_report import read_reports
+from memorag_pipeline.runner import RefreshResult, refresh
+from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.storage.cache import cache_folder
+
+MODES = ("exact", "delta")
+STAGES = ("inventory", "extract", "shard", "memorize", "embed", "index", "publish")
+GROWS = ("inventory", "index")  # with the corpus: the listing, and the index that is built from all vectors
+MOST_TOKENS, MOST_CHUNKS, MOST_GROWTH = 1.5, 1.2, 1.2
+MAX_STALE = 0.2
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """What went over the network in a stage."""
+
+    source_read: int = 0
+    store_written: int = 0
+    store_read: int = 0
+
+    def __add__(self, other: Bytes) -> Bytes:
+        return Bytes(
+            self.source_read + other.source_read,
+            self.store_written + other.store_written,
+            self.store_read + other.store_read,
+        )
+
+    @property
+    def all(self) -> int:
+        """All of it."""
+        return self.source_read + self.store_written + self.store_read
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """A refresh that was measured. `memorized` are tokens read by shard id."""
+
+    pipeline: Pipeline
+    result: RefreshResult
+    bytes: dict[str, Bytes]
+    memorized: dict[str, int]
+
+    @property
+    def seconds(self) -> float:
+        """Of all stages."""
+        return sum(self.result.seconds.values())
+
+    @property
+    def embedded(self) -> int:
+        """Chunks."""
+        return int(self.result.counts["embed"].get("embedded", 0))
+
+    @property
+    def moved(self) -> Bytes:
+        """In all stages."""
+        return sum(self.bytes.values(), Bytes())
+
+    @cached_property
+    def texts(self) -> dict[str, tuple[str, int]]:
+        """Text and tokens of each document, by URI."""
+        rows = self._rows("documents", ["uri", "text", "tokens"])
+        return {row["uri"]: (row["text"], row["tokens"]) for row in rows}
+
+    @cached_property
+    def chunks(self) -> set[str]:
+        """Digests of the chunks' texts."""
+        return {row["digest"] for row in self._rows("chunks", ["digest"])}
+
+    @cached_property
+    def memories(self) -> dict[str, tuple[MemoryHeader, str]]:
+        """Header and digest of each memory, by shard id."""
+        store = self.pipeline.store
+        blobs = store.versions.manifest(self.result.version).of_role("memory")
+        return {
+            Path(blob.path).stem: (read_header(store.blobs.open_file(blob.ref, blob.path)), blob.digest)
+            for blob in blobs
+        }
+
+    @cached_property
+    def base_shards(self) -> set[str]:
+        """Ids of the shards that are no delta shards."""
+        manifest = self.pipeline.store.versions.manifest(self.result.version)
+        return {memory.shard_id for memory in manifest.memories if memory.kind == "base"}
+
+    @property
+    def tokens(self) -> int:
+        """Of all documents."""
+        return sum(tokens for _, tokens in self.texts.values())
+
+    def _rows(self, role: str, columns: list[str]) -> Iterator[dict[str, Any]]:
+        store = self.pipeline.store
+        for blob in store.versions.manifest(self.result.version).of_role(role):
+            yield from store.blobs.get_table(blob.ref, columns, blob.path).to_pylist()
+
+
+class Bench:
+    """Buckets, models and clocks of all runs."""
+
+    def __init__(self, arguments: argparse.Namespace, endpoint: str, options: dict[str, Any], stack: ExitStack) -> None:
+        self._arguments, self._options = arguments, options
+        self._source = stack.enter_context(counted(endpoint))
+        self._store = stack.enter_context(counted(endpoint))
+        self._direct = {**options, "endpoint_url": endpoint}
+
+    def site(self, bucket: str) -> Site:
+        """An empty site in a bucket of its own; what is uploaded there is not counted."""
+        return Site(f"s3://{bucket}/site", self._direct)
+
+    def pipeline(self, bucket: str, mode: str) -> Pipeline:
+        """From the site in `bucket` into a new store there."""
+        arguments = self._arguments
+        values: dict[str, Any] = {
+            "corpus": f"site-{uuid.uuid4().hex[:8]}",
+            "source": {
+                "uris": [f"s3://{bucket}/site"],
+                "include": ["**/*.md", "**/*.html"],
+                "storage_options": self._through(self._source),
+                "documents_per_part": arguments.documents_per_part,
+            },
+            "store": {"uri": f"s3://{bucket}/kb", "storage_options": self._through(self._store)},
+            "sharding": {"max_tokens": arguments.shard_tokens, "min_tokens": arguments.shard_tokens // 8},
+            "memory": {
+                "kind": "selected",
+                "policy": "uniform",
+                "model": arguments.model,
+                "window": arguments.window,
+                "ratio": 4,
+                "sink": 1,
+                "dtype": "float32",
+            },
+            "embedding": {"model": arguments.embedding, "pooling": "mean"},
+        }
+        if mode != "exact":
+            values["refresh"] = {"mode": mode, "max_stale": MAX_STALE}
+        return Pipeline(CorpusSpec.model_validate(values))
+
+    def measure(self, pipeline: Pipeline, run_id: str) -> Refreshed:
+        """Refresh, and count by stage."""
+        shutil.rmtree(cache_folder() / "blobs", ignore_errors=True)
+        # A worker of its own would have read nothing of the store before.
+        result = refresh(Pipeline(pipeline.spec), run_id)
+        reports = {report.stage: report for report in read_reports(pipeline.store.objects)}
+        moved = {}
+        for stage in result.seconds:
+            if stage in reports:
+                span = reports[stage].began_at, reports[stage].beat_at
+                read, _ = self._source.between(*span)
+                back, sent = self._store.between(*span)
+                moved[stage] = Bytes(read, sent, back)
+        return Refreshed(pipeline, result, moved, _memorized(pipeline, reports))
+
+    def _through(self, traffic: Traffic) -> dict[str, Any]:
+        return {**self._options, "endpoint_url": traffic.endpoint}
+
+
+def _memorized(pipeline: Pipeline, reports: dict[str, Any]) -> dict[str, int]:
+    """Tokens that were read for each shard in the last run, by the outcomes of the units in its work list."""
+    if "memorize" not in reports:
+        return {}
+    units = pipeline.read_work(reports["memorize"].work)["units"]
+    outcomes = pipeline.store.units.find_all("memorize", [unit["fingerprint"] for unit in units])
+    return {
+        unit["shard_id"]: outcome.counts["memorized_tokens"]
+        for unit, outcome in zip(units, outcomes, strict=True)
+        if outcome is not None
+    }
+
+
+@dataclass(frozen=True)
+class Change:
+    """What differs between two versions, in tokens and chunks."""
+
+    tokens: int
+    in_changed_lines: int
+    chunks: int
+
+    @classmethod
+    def between(cls, old: Refreshed, new: Refreshed) -> Change:
+        """By their documents and chunks."""
+        before = {uri: text for uri, (text, _) in old.texts.items()}
+        changed = {uri: tokens for uri, (text, tokens) in new.texts.items() if before.get(uri) != text}
+        counter = token_counter(resolve(new.pipeline.spec.memory.model))
+        lines = [line for uri in changed for line in _new_lines(before.get(uri, ""), new.texts[uri][0])]
+        return cls(sum(changed.values()), sum(counter.counts(lines)), len(new.chunks - old.chunks))
+
+
+def _new_lines(old: str, new: str) -> Iterator[str]:
+    """Lines of a text that are not in an older one, in order."""
+    before, after = old.splitlines(keepends=True), new.splitlines(keepends=True)
+    for kind, _, _, start, end in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if kind != "equal":
+            yield from after[start:end]
+
+
+def tails(old: Refreshed, new: Refreshed) -> int:
+    """Tokens of the changed shards from the window of the first changed token on, as the two versions' memories say."""
+    known = {digest for _, digest in old.memories.values()}
+    total = 0
+    for shard_id, (header, digest) in new.memories.items():
+        if digest not in known:
+            before = old.memories[shard_id][0].window_digests if shard_id in old.memories else ()
+            pairs = zip(before, header.window_digests, strict=False)
+            same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+            total += header.tokens - same * header.origin.window
+    return total
+
+
+class Tables:
+    """What is measured becomes figures."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+
+    def day(self, mode: str, day: int, old: Refreshed, new: Refreshed, rebuilt: Refreshed) -> Change:
+        """A day's refresh against what changed, and against the full rebuild of the same day."""
+        change, name = Change.between(old, new), f"{mode}, day {day}"
+        memorized = sum(new.memorized.values())
+        note = (
+            f"{change.tokens / new.tokens:.2%} of tokens changed ({change.in_changed_lines / new.tokens:.2%} in lines)"
+        )
+        add = self._add
+        add(
+            f"{name}: tokens memorized", memorized, "tokens", "full rebuild", sum(rebuilt.memorized.values()), note=note
+        )
+        if mode == "exact":
+            bound = tails(old, new)
+            add(f"{name}: tokens memorized", memorized, "tokens", "tails of changed shards", bound, 1.0)
+        share = f"{change.chunks / len(new.chunks):.2%} of chunks changed"
+        add(f"{name}: chunks embedded", new.embedded, "chunks", "chunks changed", change.chunks, MOST_CHUNKS)
+        add(f"{name}: chunks embedded", new.embedded, "chunks", "full rebuild", rebuilt.embedded, note=share)
+        for what in ("source_read", "store_written", "store_read"):
+            mine, other = getattr(new.moved, what), getattr(rebuilt.moved, what)
+            add(f"{name}: {what.replace('_', ' ')}", mine / 1e6, "MB", "full rebuild", other / 1e6)
+        by_stage = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in new.result.seconds.items())
+        add(f"{name}: seconds", new.seconds, "s", "full rebuild", rebuilt.seconds, note=by_stage)
+        return change
+
+    def compaction(self, runs: Sequence[tuple[int, Refreshed, Change]]) -> None:
+        """Mode delta: tokens memorized against tokens changed, compaction shared out over the days by what changed."""
+        compacted = [sum(n for shard, n in run.memorized.items() if shard in run.base_shards) for _, run, _ in runs]
+        changed = sum(change.tokens for *_, change in runs)
+        for (day, run, change), own in zip(runs, compacted, strict=True):
+            fresh = sum(run.memorized.values()) - own
+            shared = sum(compacted) * change.tokens / changed
+            note = f"{fresh:,} of delta shards, {own:,} of compaction on this day, {shared:,.0f} amortized"
+            self._add(
+                f"delta, day {day}: tokens memorized", fresh + shared, "tokens", "tokens changed", change.tokens,
+                MOST_TOKENS, note,
+            )  # fmt: skip
+        total = sum(sum(run.memorized.values()) for _, run, _ in runs)
+        self._add("delta, all days: tokens memorized", total, "tokens", "tokens changed", changed, MOST_TOKENS)
+
+    def growth(self, whole: Refreshed, half: Refreshed) -> None:
+        """The same change to a corpus, and to half of it: what grows with the corpus."""
+        note = f"{len(whole.texts)} and {len(half.texts)} documents"
+        for stage in STAGES:
+            if stage in whole.bytes and half.bytes.get(stage, Bytes()).all:
+                target = None if stage in GROWS else MOST_GROWTH
+                self._add(
+                    f"exact, day 1: bytes of {stage}", whole.bytes[stage].all / 1e6, "MB", "half of the corpus",
+                    half.bytes[stage].all / 1e6, target, note,
+                )  # fmt: skip
+
+    def _add(
+        self, what: str, value: float, unit: str, against: str, baseline: float, target: float | None = None,
+        note: str = "",
+    ) -> None:  # fmt: skip
+        row = what.partition(": ")[2]
+        baseline = max(baseline, 1e-9)
+        self._report.add(
+            Figure(row, what, "float32", 0, 0, value, unit, against, baseline, None, target, target is not None, note)
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run all days, and print the table."""
+    arguments = _arguments(argv)
+    if not FOLDER.is_dir():
+        sys.exit(f"{FOLDER} is not there: the benchmark needs the knowledge base")
+    from tests.fixtures.s3 import ADMIN, run_s3_server
+
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="memorag-refresh-")))
+        arguments.model = arguments.model or str(tiny_memory_model(folder / "memory"))
+        arguments.embedding = arguments.embedding or str(tiny_embedding_model(folder / "embedding"))
+        _own_cache(folder / "cache")
+        (folder / "s3").mkdir()
+        server = stack.enter_context(run_s3_server(folder / "s3"))
+        bench = Bench(arguments, server.endpoint, dict(ADMIN), stack)
+        common = {
+            "model": "one random layer" if arguments.model.startswith(str(folder)) else arguments.model,
+            "window": arguments.window,
+            "shard_tokens": arguments.shard_tokens,
+            "documents_per_part": arguments.documents_per_part,
+            "device": device_name(),
+            "cores": os.cpu_count(),
+        }
+        run_days(bench, Tables(Report("refresh", common, arguments.append)), server, arguments)
+
+
+def run_days(bench: Bench, tables: Tables, server: Any, arguments: argparse.Namespace) -> None:
+    """Everything that is measured."""
+    days = read_days(arguments.documents)
+    rebuilt = {day: _days(bench, server, "exact", {day: days[day]})[day] for day in DAYS[1:]}
+    for mode in arguments.modes:
+        runs = _days(bench, server, mode, days)
+        changes = []
+        for before, day in pairwise(DAYS):
+            change = tables.day(mode, day, runs[before], runs[day], rebuilt[day])
+            changes.append((day, runs[day], change))
+        if mode == "delta":
+            tables.compaction(changes)
+        if mode == "exact" and not arguments.documents:
+            first = {day: found for day, found in read_days(half=True).items() if day in DAYS[:2]}
+            tables.growth(runs[DAYS[1]], _days(bench, server, mode, first)[DAYS[1]])
+
+
+def _days(bench: Bench, server: Any, mode: str, days: dict[int, Documents]) -> dict[int, Refreshed]:
+    """One corpus, refreshed on each of the days."""
+    bucket = server.new_bucket()
+    site, pipeline = bench.site(bucket), bench.pipeline(bucket, mode)
+    runs = {}
+    for day, documents in days.items():
+        site.show(documents)
+        runs[day] = bench.measure(pipeline, f"day-{day}")
+        print(f"{mode}, day {day}: {len(documents)} documents, {runs[day].seconds:.0f} s", file=sys.stderr, flush=True)
+    return runs
+
+
+def _own_cache(folder: Path) -> None:
+    """A cache of blobs that is empty, and thrown away; the models of the usual one stay in use."""
+    usual = cache_folder() / "models"
+    folder.mkdir()
+    if usual.is_dir():
+        (folder / "models").symlink_to(usual.resolve())
+    os.environ["MEMORAG_CACHE"] = str(folder)
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="python -m benchmarks.refresh"
+    )
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
+    parser.add_argument("--model", help="memory model; without one, a layer of random numbers")
+    parser.add_argument("--embedding", help="embedding model, likewise")
+    parser.add_argument("--documents", type=int, help="of those that never change, take so many")
+    parser.add_argument("--shard-tokens", type=int, default=4096, help="most tokens of a shard")
+    parser.add_argument("--window", type=int, default=256)
+    parser.add_argument("--documents-per-part", type=int, default=32)
+    parser.add_argument("--append", type=Path, help="file for lines of JSON")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""Reports of the tasks of a run, for `memorag status`: who is at which stage and units, since when, and how it ended.
+
+In:  a task (a stage of a run, with its work list) and the call that does it; `at_work` around units.
+Out: one small object per task, `runs/{run}/{stage}-{number}.json`, written at the start, every few seconds, at the end.
+Wrong: a write that fails is one warning in the log. Reports never steer work: a stage that reads one is a mistake.
+
+Which units are done is known from the unit cache alone. A task that is killed just stops writing, so a report that is
+older than a few of its beats is one of a task that runs no more.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from memorag_pipeline.digests import text_digest
+from memorag_pipeline.errors import MemoragError, ObjectNotFoundError, StorageError
+from memorag_pipeline.storage import CorpusStore, ObjectStore
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "runs"
+BEAT_SECONDS = 10.0
+# A store may keep a beat waiting, and clocks of machines differ a little.
+_BEATS_MISSED = 4
+_PATIENCE_SECONDS = 30.0  # for the last write; a store that hangs must not keep the task
+_LONGEST_ERROR = 500
+
+State = Literal["running", "done", "failed"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of all stages. `began` (UTC) must be the same in all of its tasks: it orders the runs of a corpus."""
+
+    run_id: str
+    began: datetime
+
+    @property
+    def folder(self) -> str:
+        """Key of the folder with the run's reports; those of later runs sort behind it."""
+        return f"{FOLDER}/{self.began.astimezone(UTC):%Y%m%dT%H%M%SZ}-{text_digest(self.run_id)[:12]}"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A stage's call in a run. `number` counts the tasks that a stage is mapped to, `work` is a work list's URI."""
+
+    run: Run
+    stage: str
+    number: int = 0
+    attempt: int = 1
+    work: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Key of the report: the same for each attempt, which replaces the report of the one before."""
+        return f"{self.run.folder}/{self.stage}-{self.number:04d}.json"
+
+
+class TaskReport(BaseModel):
+    """What a task says about itself. Times are UTC, by the clock of its machine.
+
+    `at_work` are fingerprints of units, `result` is what the stage returned but for its lists.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    run_id: str
+    stage: str
+    number: int
+    attempt: int
+    worker: str
+    state: State
+    began_at: datetime
+    beat_at: datetime
+    beat_seconds: float
+    work: str | None = None
+    at_work: tuple[str, ...] = ()
+    result: dict[str, bool | int | float | str | None] = {}
+    error: str | None = None
+
+    def is_live(self, now: datetime) -> bool:
+        """Whether the task runs, as far as its last beat tells: one from far ahead is no better than an old one."""
+        age = abs(now - self.beat_at)
+        return self.state == "running" and age <= timedelta(seconds=_BEATS_MISSED * self.beat_seconds)
+
+
+def run_task(
+    store: CorpusStore, task: Task, call: Callable[[], dict[str, Any]], beat_seconds: float = BEAT_SECONDS
+) -> dict[str, Any]:
+    """Do `call` as the work of `task`, reported below the root of `store`; returns what it returns."""
+    heart = _Heart(store.objects, task, beat_seconds)
+    heart.start()
+    token = _heart.set(heart)
+    try:
+        result = call()
+    except BaseException as error:
+        heart.stop("failed", error=_said(error))
+        raise
+    finally:
+        _heart.reset(token)
+    scalars = {name: value for name, value in result.items() if isinstance(value, bool | int | float | str | None)}
+    heart.stop("done", at_work=(), result=scalars)
+    return result
+
+
+@contextmanager
+def at_work(fingerprints: Iterable[str]) -> Iterator[None]:
+    """Report that these units are being done in this block, if anybody reports this task.
+
+    When the block raises they stay named: these units, or one of them, failed.
+    """
+    heart = _heart.get()
+    if heart is None:
+        yield
+        return
+    heart.tell(at_work=tuple(fingerprints))
+    yield
+    heart.tell(at_work=())
+
+
+def read_reports(objects: ObjectStore) -> list[TaskReport]:
+    """The reports of the newest run, in order of key; none when no run has reported. Unreadable ones are left out."""
+    keys = [key for key in objects.list(FOLDER) if key.endswith(".json")]
+    folder = max((key.rpartition("/")[0] for key in keys), default="")
+    found = []
+    for key in keys:
+        if key.rpartition("/")[0] != folder:
+            continue
+        try:
+            found.append(TaskReport.model_validate_json(objects.read(key)))
+        except ObjectNotFoundError:
+            continue  # swept meanwhile
+        except ValidationError:
+            logger.warning("%s cannot be read and is left out", objects.uri_of(key))
+    return found
+
+
+def old_reports(keys: Iterable[str], keep: int) -> list[str]:
+    """Of the keys below `runs/`, those that belong to none of the newest `keep` runs: a sweep may delete them."""
+    found = sorted(keys)
+    folders = sorted({key.rpartition("/")[0] for key in found})
+    kept = set(folders[max(len(folders) - keep, 0) :])
+    return [key for key in found if key.rpartition("/")[0] not in kept]
+
+
+class _Heart(threading.Thread):
+    """Writes the report of one task, from a thread, so that neither work nor a slow store keeps the other waiting."""
+
+    def __init__(self, objects: ObjectStore, task: Task, beat_seconds: float) -> None:
+        super().__init__(name=f"report of {task.stage}", daemon=True)
+        now = _now()
+        self._objects, self._key, self._seconds = objects, task.key, beat_seconds
+        self._warned, self._ended, self._lock = False, threading.Event(), threading.Lock()
+        self._report = TaskReport(
+            run_id=task.run.run_id,
+            stage=task.stage,
+            number=task.number,
+            attempt=task.attempt,
+            worker=f"{socket.gethostname()}:{os.getpid()}",
+            state="running",
+            began_at=now,
+            beat_at=now,
+            beat_seconds=beat_seconds,
+            work=task.work,
+        )
+
+    def tell(self, **fields: Any) -> None:
+        """Change the report; the next beat writes it."""
+        with self._lock:
+            self._report = self._report.model_copy(update=fields)
+
+    def stop(self, state: State, **fields: Any) -> None:
+        """Write the report a last time."""
+        self.tell(state=state, **fields)
+        self._ended.set()
+        self.join(_PATIENCE_SECONDS)
+
+    def run(self) -> None:
+        """Beat until stopped."""
+        last = False
+        while not last:
+            last = self._ended.is_set()
+            self._beat()
+            if not last:
+                self._ended.wait(self._seconds)
+
+    def _beat(self) -> None:
+        self.tell(beat_at=_now())
+        try:
+            self._objects.put(self._key, self._report.model_dump_json().encode())
+        except StorageError as error:
+            if not self._warned:
+                logger.warning("memorag status will not show all of this task: %s", error)
+            self._warned = True
+
+
+_heart: ContextVar[_Heart | None] = ContextVar("heart", default=None)
+
+
+def _said(error: BaseException) -> str:
+    """What may be told of an error: its kind, and the message if it is one of ours, which hold no secret."""
+    kind = type(error).__name__
+    return f"{kind}: {error}".split("\n", 1)[0][:_LONGEST_ERROR] if isinstance(error, MemoragError) else kind
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
