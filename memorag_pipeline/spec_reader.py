@@ -174,6 +174,7 @@ def _shown(file: SpecFile, key: str, value: Any) -> str:
     if value is None or _SECRET.search(key) or not _is_plain(value):
         return ""
     text = re.sub(r"://[^/@]*@", "://…@", file.written.get(key) or repr(value))
+    text = re.sub(r"(://[^?\s']*)\?[^\s']*", r"\1?…", text)
     return text if len(text) <= 80 else f"{text[:39]}…{text[-40:]}"  # a path's end says more than its middle
 
 

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from memorag_pipeline.errors import EmptyCorpusError, NotFoundError, SpecError, SpecProblem, StorageError
+from memorag_pipeline.errors import (
+    EmptyCorpusError,
+    EndpointError,
+    EndpointRefusedError,
+    NotFoundError,
+    SpecError,
+    SpecProblem,
+    StorageError,
+)
 from memorag_pipeline.spec import CorpusSpec
 from tests.fixtures.airflow import WriteSpec
 
@@ -54,6 +62,7 @@ def test_each_item_becomes_an_xcom_and_the_work_list_is_what_is_mapped_over(spec
     [
         NotFoundError("no job x"),
         EmptyCorpusError("no document"),
+        EndpointRefusedError("the key is not accepted"),
         SpecError([SpecProblem("a.yaml", "key", "", "is wrong")]),
     ],
 )
@@ -63,9 +72,10 @@ def test_an_error_that_a_person_must_mend_is_not_retried(spec_file: str, error: 
         operator.execute({"ti": XComs()})
 
 
-def test_an_error_that_may_pass_is_left_to_airflow_s_retries(spec_file: str) -> None:
-    operator = SayOperator(task_id="say", spec_file=spec_file, outcome=StorageError("connection lost"))
-    with pytest.raises(StorageError, match="connection lost"):
+@pytest.mark.parametrize("error", [StorageError("connection lost"), EndpointError("connection lost")])
+def test_an_error_that_may_pass_is_left_to_airflow_s_retries(spec_file: str, error: Exception) -> None:
+    operator = SayOperator(task_id="say", spec_file=spec_file, outcome=error)
+    with pytest.raises(type(error), match="connection lost"):
         operator.execute({"ti": XComs()})
 
 

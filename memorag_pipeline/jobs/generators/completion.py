@@ -71,7 +71,7 @@ class Completion(BaseModel):
     def problem(self, max_new_tokens: int) -> str | None:
         """Why there is no text, if the endpoint says so."""
         if self.text or not self.choices:
-            return None if self.choices else "the endpoint replied without a choice"
+            return None
         message, reason = self.choices[0].message, self.choices[0].finish_reason
         if message.refusal:
             return f"the model refuses to answer: {message.refusal[:_SHOWN]}"

@@ -115,15 +115,17 @@ class EndpointGenerator:
             await self._limits.tokens(most.tokens)
             completion = await self._completion(body)
             usage = completion.usage or Usage(prompt, self._count(completion.text))
+            if not completion.choices:
+                raise MalformedError("choices: there is none")
         except Exception as error:
-            return self._failed_reply(error)
+            return self._failed_reply(error, usage)
         finally:
             await self._budget.settle(most, self._spending(usage))
         self._answered, self._failed = self._answered + 1, 0
         problem = completion.problem(self._spec.max_new_tokens)
         cost = cost_of(usage, self._endpoint.prices)
-        reply = Reply(completion.text, usage.input_tokens, usage.output_tokens, problem, not completion.choices, cost)
-        if self._replies is not None and not reply.retryable:
+        reply = Reply(completion.text, usage.input_tokens, usage.output_tokens, problem, cost=cost)
+        if self._replies is not None:
             await asyncio.to_thread(self._replies.record, key, reply)
         return reply
 
@@ -131,8 +133,8 @@ class EndpointGenerator:
         response = await self._client.chat.completions.with_raw_response.create(**body)
         return Completion.parse(response.http_response.text)
 
-    def _failed_reply(self, error: Exception) -> Reply:
-        """A reply with what went wrong; raises instead when no other question would go better."""
+    def _failed_reply(self, error: Exception, usage: Usage) -> Reply:
+        """A reply with what went wrong and what it took; raises instead when no other question would go better."""
         import openai
 
         if not isinstance(error, openai.APIError | MalformedError):
@@ -144,7 +146,8 @@ class EndpointGenerator:
         if self._is_gone(failure):
             kind = EndpointError if failure.retryable else EndpointRefusedError
             raise kind(f"{failure.text}\n{self._so_far()}") from None
-        return Reply("", 0, 0, failure.text, failure.retryable)
+        cost = cost_of(usage, self._endpoint.prices) if usage.tokens else None
+        return Reply("", usage.input_tokens, usage.output_tokens, failure.text, failure.retryable, cost)
 
     def _is_gone(self, failure: Failure) -> bool:
         """Whether the endpoint answers nothing any more, or never did."""

@@ -214,7 +214,7 @@ def test_a_question_that_fails_as_often_as_it_is_sent_costs_itself_only(
         (Response('{"choices": null}'), "not a chat completion: choices"),
         (Response("<html>busy</html>"), "not a chat completion"),
         (Response("[]"), "not a chat completion"),
-        (Response({**completion("x"), "choices": []}), "without a choice"),
+        (Response({**completion("x"), "choices": []}), "not a chat completion: choices: there is none"),
     ],
     ids=["broken", "null", "html", "list", "empty"],
 )
@@ -225,6 +225,17 @@ def test_what_is_no_completion_is_asked_again_by_a_later_run(
     replies = ask(spec_of(server.url), ["a", "b", "c"])
     assert [reply.text for reply in replies] == ["answer to a", "", "answer to c"]
     assert expected in (replies[1].error or "") and replies[1].retryable
+
+
+def test_a_server_that_never_offers_a_choice_is_given_up_and_its_tokens_are_counted(server: ChatServer) -> None:
+    empty = Response({**completion("x"), "choices": []})
+    server.answer = only("q0", empty)
+    prices = {"input": 1.0, "output": 1.0}
+    (reply,) = ask(spec_of(server.url, prices=prices), ["q0"])
+    assert (reply.input_tokens, reply.cost) == (PROMPT_TOKENS, pytest.approx((PROMPT_TOKENS + REPLY_TOKENS) / 1e6))
+    server.answer = lambda *_: empty
+    with pytest.raises(EndpointError, match="4 questions in succession have failed, after 0"):
+        ask(spec_of(server.url, concurrency=1), [f"q{number}" for number in range(20)])
 
 
 @pytest.mark.parametrize(

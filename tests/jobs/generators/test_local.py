@@ -8,17 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from memorag_pipeline.jobs.generators import open_generator
 from memorag_pipeline.jobs.generators.local import LocalGenerator, batches
 from memorag_pipeline.jobs.prompts import load_prompts
+from memorag_pipeline.jobs.settings import AnswerSettings
 from memorag_pipeline.memory import decode as decoding
 from memorag_pipeline.memory.kinds import load_memory_model
-from memorag_pipeline.spec import GenerationSpec, MemorySpec
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.spec import GenerationSpec
 
 MODEL = "package:smollm2-135m-instruct"
 
 
 def generator(**values: Any) -> LocalGenerator:
-    return LocalGenerator(GenerationSpec.model_validate({"model": MODEL, "max_new_tokens": 6, **values}))
+    return LocalGenerator(
+        GenerationSpec.model_validate({"model": MODEL, "max_new_tokens": 4, "dtype": "float32", **values})
+    )
 
 
 @given(
@@ -45,7 +50,7 @@ def test_replies_stay_in_order_and_the_same_whatever_the_batches(monkeypatch: py
     prompts = load_prompts("en")
     conversations = [
         prompts.answer(f"What is {thing}?", [f"{thing} is here. " * size])
-        for thing, size in (("a cat", 1), ("a dog", 40), ("a hen", 2), ("a cow", 20))
+        for thing, size in (("a cat", 1), ("a dog", 16), ("a hen", 2), ("a cow", 9))
     ]
     wide = generator().reply(conversations)
     decoded: list[tuple[int, int]] = []
@@ -57,12 +62,15 @@ def test_replies_stay_in_order_and_the_same_whatever_the_batches(monkeypatch: py
 
     monkeypatch.setattr(decoding, "decode", seen)
     finished: list[int] = []
-    narrow = generator(batch_tokens=512).reply(conversations, lambda: finished.append(1))
+    narrow = generator(batch_tokens=256).reply(conversations, lambda: finished.append(1))
     assert narrow == wide and len(finished) == 4
     assert len({reply.text for reply in wide}) > 1
     assert sum(count for count, _ in decoded) == 4 and {rows for _, rows in decoded} != {16}
 
 
-def test_the_memory_model_itself_is_the_generator_when_none_is_named() -> None:
-    memory = load_memory_model(MemorySpec(kind="full", model=MODEL, window=64), "en")
-    assert generator()._language_model is memory.language_model
+def test_the_memory_model_itself_is_the_generator_when_none_is_named(pipeline: Pipeline) -> None:
+    settings = AnswerSettings.of_version(pipeline.store.versions.manifest(1))
+    memory = load_memory_model(settings.memory, settings.language)
+    found = open_generator(settings.generation, settings.memory)
+    assert isinstance(found, LocalGenerator)
+    assert found._language_model is memory.language_model

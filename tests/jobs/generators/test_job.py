@@ -1,0 +1,114 @@
+"""A job with an endpoint: the budget of a run, its end in the middle, and what the next run has left to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memorag_pipeline import runner
+from memorag_pipeline.errors import EndpointRefusedError
+from memorag_pipeline.jobs.generate import generate
+from memorag_pipeline.jobs.route import route
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.warehouse import open_warehouse
+from tests.jobs.generators.chat_server import PROMPT_TOKENS, REPLY_TOKENS, ChatServer, error, well
+
+PAID = PROMPT_TOKENS + REPLY_TOKENS
+QUESTIONS = [{"question_id": f"q{n}", "question": f"What does the pass statement do, number {n}?"} for n in range(7)]
+PRICES = {"input": 100.0, "output": 100.0}
+
+
+@pytest.fixture
+def job(pipeline: Pipeline, make_pipeline: Callable[..., Pipeline], server: ChatServer) -> Callable[..., Pipeline]:
+    """The job over the small corpus, with `endpoint` settings; batches are of two questions."""
+
+    def make(**endpoint: Any) -> Pipeline:
+        values = {"base_url": server.url, "retries": 0, "concurrency": 1, **endpoint}
+        generation = {"model": "m", "endpoint": values, "max_new_tokens": 5}
+        return make_pipeline(QUESTIONS, generation=generation, clues=[], evidence=1)
+
+    return make
+
+
+def rows(pipeline: Pipeline, server: ChatServer) -> list[dict[str, Any]]:
+    table = open_warehouse(pipeline.spec.job("faq").warehouse).query(
+        f"SELECT * FROM memorag.answers WHERE generation_model = 'm at {server.url}' ORDER BY question_id"
+    )
+    found: list[dict[str, Any]] = table.to_pylist()
+    return found
+
+
+def test_a_budget_that_runs_out_leaves_rows_that_the_next_run_asks(
+    job: Callable[..., Pipeline], server: ChatServer
+) -> None:
+    limited = job(budget_cost=0.025, prices=PRICES)
+    first = runner.answer(limited, "faq")
+    counts = first.counts["generate"]
+    asked = len(server.seen)
+    assert 0 < asked < 7 and first.rows == 7
+    assert (counts["answered"], counts["errors"], counts["unfinished"]) == (asked, 7 - asked, 7 - asked)
+    assert counts["cost"] == pytest.approx(asked * PAID * 100 / 1e6) and counts["cost"] <= 0.025
+    landed = rows(limited, server)
+    assert [row["status"] for row in landed] == ["answered"] * asked + ["error"] * (7 - asked)
+    assert "generation.endpoint.budget_cost 0.025" in landed[-1]["error"] and landed[-1]["evidence"] != "[]"
+    assert landed[0]["cost"] == pytest.approx(PAID * 100 / 1e6) and landed[-1]["cost"] is None
+
+    second = runner.answer(job(budget_cost=5, prices=PRICES), "faq")
+    counts = second.counts["generate"]
+    assert len(server.seen) == len(set(server.questions)) == 7
+    assert (counts["unfinished"], counts["errors"]) == (0, 0)
+    assert counts["input_tokens"] == (7 - asked) * PROMPT_TOKENS
+    assert counts["cost"] == pytest.approx((7 - asked) * PAID * 100 / 1e6)
+    assert [row["status"] for row in rows(limited, server)] == ["answered"] * 7
+
+    assert runner.answer(limited, "faq").counts["generate"] == {}
+    assert len(server.seen) == 7
+
+
+def test_the_same_work_list_goes_on_with_the_same_budget(job: Callable[..., Pipeline], server: ChatServer) -> None:
+    limited = job(budget_cost=0.025, prices=PRICES)
+    (work,) = route(limited, "faq")["generate"]
+    server.answer = lambda seen, attempt: well(seen, attempt) if len(server.seen) < 3 else error(401)
+    with pytest.raises(EndpointRefusedError):
+        generate(limited, work)
+    server.answer = well
+    counts = generate(limited, work)
+    # The two that were paid for before count for the run; the one that was refused cost nothing.
+    answered = {seen.question for seen in server.seen}
+    assert len(server.seen) == len(answered) + 1
+    assert counts["answered"] == len(answered) < 7
+    assert counts["cost"] <= 0.025 and counts["reused"] == 0
+    again = generate(limited, work)
+    assert len(server.seen) == len(answered) + 1
+    assert again["unfinished"] == counts["unfinished"]
+
+
+def test_limits_and_prices_change_nothing_that_is_done(job: Callable[..., Pipeline], server: ChatServer) -> None:
+    runner.answer(job(), "faq")
+    others = job(concurrency=3, budget_tokens=10**6, prices=PRICES, requests_per_minute=1e6, timeout_seconds=9)
+    routed = route(others, "faq")
+    assert routed["generate"] == []
+    assert len(route(job(reasoning_effort="low"), "faq")["generate"]) == 1
+
+
+def test_all_units_of_an_endpoint_are_one_task(job: Callable[..., Pipeline]) -> None:
+    pipeline = job()
+    assert pipeline.spec.compute.units_per_task == 1
+    (work,) = route(pipeline, "faq")["generate"]
+    assert len(pipeline.read_work(work)["units"]) == 4
+    assert route(pipeline, "faq")["generate"] != [work]  # another run, with a budget of its own
+
+
+def test_no_key_is_in_the_store(
+    job: Callable[..., Pipeline], server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NIGHTLY_KEY", "sk-very-secret-42")
+    pipeline = job(key_variable="NIGHTLY_KEY")
+    runner.answer(pipeline, "faq")
+    assert server.seen[0].headers["authorization"] == "Bearer sk-very-secret-42"
+    files = [path for path in Path(pipeline.store.uri.removeprefix("file://")).rglob("*") if path.is_file()]
+    assert len(files) > 20
+    assert not any(b"sk-very-secret-42" in path.read_bytes() for path in files)
