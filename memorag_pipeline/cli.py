@@ -15,7 +15,15 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from memorag_pipeline import cli_memory, cli_status, cli_train, cli_transfer, cli_versions, cli_work
+from memorag_pipeline import (
+    cli_memory,
+    cli_quarantine,
+    cli_status,
+    cli_train,
+    cli_transfer,
+    cli_versions,
+    cli_work,
+)
 from memorag_pipeline.cli_screen import EXIT_CODES, print_error
 from memorag_pipeline.errors import MemoragError
 
@@ -76,6 +84,7 @@ for command in (
     cli_versions.versions,
     cli_versions.show,
     cli_versions.diff,
+    cli_quarantine.quarantine,
     cli_versions.promote,
     cli_versions.verify,
     cli_transfer.export,

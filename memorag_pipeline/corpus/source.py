@@ -117,6 +117,8 @@ class Source:
 
     def holds_records(self, uri: str) -> bool:
         """Whether `source.records.include` names the object."""
+        if not self._records:
+            return False
         fs = self._filesystems[uri.partition("://")[0]]
         path = _path_of(fs, uri)
         names = [

@@ -61,6 +61,8 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         if "symlink_to" in recipe:
             path.symlink_to(recipe["symlink_to"])
+        elif not {"content", "unit"} & set(recipe):
+            continue  # a recipe that this test does not know: its own row fails, as one that is in no table
         elif "name_bytes_hex" in recipe:
             place = os.fsencode(path.parent) + b"/" + bytes.fromhex(recipe["name_bytes_hex"])
             with open(place, "wb") as file:
@@ -110,7 +112,8 @@ def extracted(generated: Path, tmp_path_factory: pytest.TempPathFactory) -> Extr
 
 
 def _size(row: Row) -> int:
-    return int(row.get("recipe", {}).get("total_bytes", 0))
+    recipe = row.get("recipe", {})
+    return len(recipe.get("unit", "")) * int(recipe.get("repeat", 0))
 
 
 @needs_rows
