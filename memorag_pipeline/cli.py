@@ -16,8 +16,10 @@ import typer
 from typer.core import TyperGroup
 
 from memorag_pipeline import (
+    cli_channels,
     cli_memory,
     cli_quarantine,
+    cli_retention,
     cli_status,
     cli_train,
     cli_transfer,
@@ -85,7 +87,11 @@ for command in (
     cli_versions.show,
     cli_versions.diff,
     cli_quarantine.quarantine,
-    cli_versions.promote,
+    cli_channels.promote,
+    cli_channels.rollback,
+    cli_channels.history,
+    cli_retention.retire,
+    cli_retention.gc,
     cli_versions.verify,
     cli_transfer.export,
 ):

@@ -110,6 +110,13 @@ class Versions:
             )
         return self.manifest_of(record)
 
+    def pinned(self, version: int) -> Manifest:
+        """The manifest of a version that a run in flight has opened before, even when it was retired since.
+
+        It and its blobs are there for a grace period after the retirement.
+        """
+        return self.manifest_of(self.record(version))
+
     def manifest_of(self, record: CommitRecord) -> Manifest:
         """The manifest that a commit record names, verified; also of a retired version, while it is there."""
         values = self._blobs.get_json(record.manifest, f"manifest of version {record.version}")
