@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,13 +109,17 @@ class Blobs:
         wanted = {ref.key: ref for ref in refs}
         if len(wanted) > 1:
             # A folder with many other blobs is not listed to its end: that would take more requests than it saves.
-            for key, entry in itertools.islice(self._objects.entries(folder), _LISTED_AT_ONCE * len(wanted)):
-                if key in wanted:
-                    found.append((wanted.pop(key), entry))
-                if not wanted:
-                    return found
+            with suppress(OutsideStoreError):
+                for key, entry in itertools.islice(self._objects.entries(folder), _LISTED_AT_ONCE * len(wanted)):
+                    if key in wanted:
+                        found.append((wanted.pop(key), entry))
+                    if not wanted:
+                        return found
         # A blob written while its folder was listed may be missing there.
-        return [*found, *((ref, self._objects.entry(key)) for key, ref in wanted.items())]
+        for key, ref in wanted.items():
+            with suppress(OutsideStoreError):
+                found.append((ref, self._objects.entry(key)))
+        return found
 
     def get_bytes(self, ref: BlobRef, name: str = "") -> bytes:
         """The blob's bytes, verified. `name` says in an error what the blob is for."""

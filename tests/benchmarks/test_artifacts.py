@@ -12,9 +12,7 @@ ROWS = ["write", "publish", "unchanged", "open", "cold", "warm", "verify", "veri
 
 
 @pytest.mark.parametrize("store", ["local", "s3"])
-def test_every_row_is_measured(
-    store: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_row_is_measured(store: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEMORAG_CACHE", "set by the benchmark, restored after it")
     main(["--stores", store, "--blobs", "40", "--large", "1"])
     figures = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
