@@ -19,7 +19,7 @@ from memorag_pipeline.errors import NotFoundError
 from memorag_pipeline.spec import EmbeddingSpec, MemorySpec
 from memorag_pipeline.spec_values import ClueKind
 from memorag_pipeline.storage import CorpusStore, Manifest, ManifestBlob
-from memorag_pipeline.storage.references import require_known_references
+from memorag_pipeline.storage.model_references import require_known_references
 from memorag_pipeline.storage.tables import open_table
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from memorag_pipeline.errors import CorruptBlobError, NotFoundError, StorageErro
 from memorag_pipeline.storage.blobs import LARGEST_JSON, BlobRef
 from memorag_pipeline.storage.export import AT_ONCE, named_blobs
 from memorag_pipeline.storage.manifest import FORMAT, Manifest
+from memorag_pipeline.storage.model_references import require_known_references
 from memorag_pipeline.storage.package import TarReader, is_tar
-from memorag_pipeline.storage.references import require_known_references
 from memorag_pipeline.storage.store import CorpusStore
 from memorag_pipeline.storage.transfer import Pieces, bring_blobs, checked, stored_pieces
 from memorag_pipeline.storage.versions import CommitRecord
