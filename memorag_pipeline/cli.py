@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from memorag_pipeline import cli_memory, cli_train, cli_transfer, cli_versions, cli_work
+from memorag_pipeline import cli_channels, cli_memory, cli_retention, cli_train, cli_transfer, cli_versions, cli_work
 from memorag_pipeline.cli_screen import EXIT_CODES, print_error
 from memorag_pipeline.errors import MemoragError
 
@@ -75,7 +75,11 @@ for command in (
     cli_versions.versions,
     cli_versions.show,
     cli_versions.diff,
-    cli_versions.promote,
+    cli_channels.promote,
+    cli_channels.rollback,
+    cli_channels.history,
+    cli_retention.retire,
+    cli_retention.gc,
     cli_versions.verify,
     cli_transfer.export,
 ):

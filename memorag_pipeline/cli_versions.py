@@ -1,4 +1,4 @@
-"""Commands that look into a published corpus: versions, show, diff, promote, verify.
+"""Commands that look into a published corpus: versions, show, diff, verify.
 
 In:  TARGET, and versions by number or channel.
 Out: text, or JSON of the same facts.
@@ -7,19 +7,15 @@ Wrong: an unknown version or channel exits with 4; a version that does not verif
 
 from __future__ import annotations
 
-import getpass
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from memorag_pipeline.cli_screen import Json, Verbose, bytes_text, counts_text, print_json, print_table, say, working
 from memorag_pipeline.cli_target import TargetArgument, VersionArgument, store_of, version_of
 from memorag_pipeline.errors import CorruptBlobError
-
-if TYPE_CHECKING:
-    from memorag_pipeline.storage import CorpusStore
 
 _COLUMNS = ("documents", "chunks", "quarantined", "shards", "tokens")
 
@@ -32,6 +28,7 @@ class _Line:
     created_at: str
     counts: dict[str, int]
     channels: tuple[str, ...]
+    retired: str | None
 
 
 def versions(
@@ -43,18 +40,26 @@ def versions(
     """List the versions of a corpus."""
     with working(verbose):
         store = store_of(target)
-        version_of(store, None)
-        channels = _channels(store)
+        numbers = sorted(store.versions.numbers(), reverse=True)
+        if not numbers:
+            version_of(store, None)
+        channels, retired = store.channels.targets(), store.versions.retired()
         listed = []
-        for number in sorted(store.versions.numbers(), reverse=True)[:last]:
+        for number in numbers[:last]:
             named = tuple(name for name, version in channels.items() if version == number)
-            created_at, counts = store.versions.record(number).created_at, store.versions.manifest(number).counts
-            listed.append(_Line(number, created_at, counts, named))
+            created_at, gone = store.versions.record(number).created_at, retired.get(number)
+            counts = store.versions.manifest(number).counts if gone is None else {}
+            listed.append(_Line(number, created_at, counts, named, None if gone is None else gone.why))
     if json_output:
         print_json(listed)
         return
     rows = [
-        [str(line.version), line.created_at, *(line.counts[name] for name in _COLUMNS), ", ".join(line.channels)]
+        [
+            str(line.version),
+            line.created_at,
+            *(line.counts.get(name) for name in _COLUMNS),
+            ", ".join(line.channels) if line.retired is None else f"retired: {line.retired}",
+        ]
         for line in listed
     ]
     print_table(f"Versions of {store.uri}", ["version", "created at", *_COLUMNS, "channels"], rows)
@@ -68,7 +73,7 @@ def show(
         store = store_of(target)
         number = version_of(store, version)
         record, manifest = store.versions.record(number), store.versions.manifest(number)
-        channels = [name for name, pointed in _channels(store).items() if pointed == number]
+        channels = [name for name, pointed in store.channels.targets().items() if pointed == number]
     if json_output:
         print_json({**record.model_dump(mode="json"), "channels": channels, "manifest": manifest})
         return
@@ -118,26 +123,6 @@ def diff(
         say(f"  {change.name}: {_short(change.old)} → {_short(change.new)}")
 
 
-def promote(
-    target: TargetArgument,
-    channel: Annotated[str, typer.Argument(metavar="CHANNEL", help="Name of the channel, such as production.")],
-    version: Annotated[str, typer.Argument(metavar="VERSION", help="Number, or another channel.")],
-    why: Annotated[str, typer.Option("--why", help="The reason; it is kept in the channel's history.")],
-    json_output: Json = False,
-    verbose: Verbose = False,
-) -> None:
-    """Point a channel to a version."""
-    if channel.isdecimal():
-        raise typer.BadParameter("a number is a version; give the channel a name", param_hint="CHANNEL")
-    with working(verbose):
-        store = store_of(target)
-        record = store.channels.promote(channel, version_of(store, version), by=getpass.getuser(), why=why)
-    if json_output:
-        print_json(record)
-        return
-    say(f"{record.channel} points to version {record.version} of {store.uri} since {record.since}")
-
-
 def verify(
     target: TargetArgument,
     version: VersionArgument = None,
@@ -165,10 +150,6 @@ def verify(
         say(f"[green]version {number} of {store.uri} is complete and unaltered[/]")
     if problems:
         raise typer.Exit(CorruptBlobError.exit_code)
-
-
-def _channels(store: CorpusStore) -> dict[str, int]:
-    return {name: store.channels.version(name) for name in store.channels.names()}
 
 
 def _short(value: Any) -> str:

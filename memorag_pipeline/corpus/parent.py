@@ -28,7 +28,7 @@ class Parent:
     def __init__(self, pipeline: Pipeline, number: int) -> None:
         self._blobs = pipeline.store.blobs
         self.number = number
-        self.manifest: Manifest = pipeline.store.versions.manifest(number)
+        self.manifest: Manifest = pipeline.store.versions.pinned(number)
 
     @classmethod
     def newest(cls, pipeline: Pipeline) -> Parent | None:

@@ -181,7 +181,7 @@ def _parent_memories(pipeline: Pipeline, parent: int | None) -> dict[str, BlobRe
     """The memories of the parent version, by shard id."""
     if parent is None:
         return {}
-    return {Path(blob.path).stem: blob.ref for blob in pipeline.store.versions.manifest(parent).of_role("memory")}
+    return {Path(blob.path).stem: blob.ref for blob in pipeline.store.versions.pinned(parent).of_role("memory")}
 
 
 def _known_windows(

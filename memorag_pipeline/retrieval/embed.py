@@ -106,7 +106,7 @@ def _parent_vectors(pipeline: Pipeline, parent: int | None, wanted: set[str]) ->
     """
     if parent is None or not wanted:
         return {}
-    manifest = pipeline.store.versions.manifest(parent)
+    manifest = pipeline.store.versions.pinned(parent)
     if not _made_alike(pipeline, manifest.spec["embedding"], {model.role: model.digest for model in manifest.models}):
         return {}
     known: Vectors = {}

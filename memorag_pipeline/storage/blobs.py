@@ -25,7 +25,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from memorag_pipeline.digests import bytes_digest, canonical_json, file_digest
 from memorag_pipeline.errors import CorruptBlobError, ObjectNotFoundError, ObjectTooLargeError, OutsideStoreError
 from memorag_pipeline.storage.cache import LocalCache
-from memorag_pipeline.storage.objects import Entry, ObjectStore
+from memorag_pipeline.storage.deletions import Deletions, is_old
+from memorag_pipeline.storage.objects import ObjectStore, StoredObject
 from memorag_pipeline.storage.tables import open_table
 
 LARGEST_JSON = 256 << 20  # bytes; the manifest of 100,000 blobs has a tenth of it
@@ -51,26 +52,26 @@ class BlobRef(BaseModel):
 class Blobs:
     """The blobs of one corpus."""
 
-    def __init__(self, objects: ObjectStore, cache: LocalCache) -> None:
-        self._objects, self._cache = objects, cache
+    def __init__(self, objects: ObjectStore, cache: LocalCache, deletions: Deletions) -> None:
+        self._objects, self._cache, self._deletions = objects, cache, deletions
 
     def put_bytes(self, data: bytes) -> BlobRef:
         """Store `data`."""
         ref = BlobRef(digest=bytes_digest(data), size=len(data))
-        if not self._objects.create(ref.key, data) and not self.exists(ref):
+        if not self._objects.create(ref.key, data) and not self.keep(ref):
             self._objects.put(ref.key, data)  # what is there was cut short; these are the right bytes
         return ref
 
     def put_file(self, path: Path) -> BlobRef:
         """Store a local file, streamed; large files go up in parts."""
         ref = BlobRef(digest=file_digest(path), size=path.stat().st_size)
-        if not self.exists(ref):
+        if not self.keep(ref):
             self.write_file(ref, path)
         return ref
 
     def write_file(self, ref: BlobRef, path: Path) -> None:
         """Store a local file whose digest is known, in the place of what is there with another size."""
-        if not self._objects.create_from_file(ref.key, path) and not self.exists(ref):
+        if not self._objects.create_from_file(ref.key, path) and not self.keep(ref):
             self.replace(ref, path)  # what is there was cut short
 
     def replace(self, ref: BlobRef, path: Path) -> None:
@@ -92,7 +93,17 @@ class Blobs:
         """Whether the blob is there with the size that it should have."""
         return self._objects.size(ref.key) == ref.size
 
-    def existing(self, refs: Iterable[BlobRef]) -> dict[BlobRef, Entry]:
+    def keep(self, ref: BlobRef) -> bool:
+        """Whether the blob is there, whole, and no sweep takes it before its grace period is over, counted from now.
+
+        A blob that nothing refers to may be about to be swept, so that one from long ago is made young again.
+        """
+        stored = self._objects.stat(ref.key)
+        if stored is None or stored.size != ref.size:
+            return False
+        return not is_old(stored) or self._deletions.renew(ref.key, {ref.key})
+
+    def existing(self, refs: Iterable[BlobRef]) -> dict[BlobRef, StoredObject]:
         """Those of many blobs that are there with the size that they should have, and what the store tells of them.
 
         Folders of which several blobs are asked for are listed instead of asking for one blob after the other.
@@ -102,23 +113,23 @@ class Blobs:
             folders.setdefault(ref.key.rpartition("/")[0], []).append(ref)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             found = [pair for part in pool.map(self._existing_in, folders, folders.values()) for pair in part]
-        return {ref: entry for ref, entry in found if entry is not None and entry.size == ref.size}
+        return {ref: stored for ref, stored in found if stored is not None and stored.size == ref.size}
 
-    def _existing_in(self, folder: str, refs: list[BlobRef]) -> list[tuple[BlobRef, Entry | None]]:
-        found: list[tuple[BlobRef, Entry | None]] = []
+    def _existing_in(self, folder: str, refs: list[BlobRef]) -> list[tuple[BlobRef, StoredObject | None]]:
+        found: list[tuple[BlobRef, StoredObject | None]] = []
         wanted = {ref.key: ref for ref in refs}
         if len(wanted) > 1:
             # A folder with many other blobs is not listed to its end: that would take more requests than it saves.
             with suppress(OutsideStoreError):
-                for key, entry in itertools.islice(self._objects.entries(folder), _LISTED_AT_ONCE * len(wanted)):
-                    if key in wanted:
-                        found.append((wanted.pop(key), entry))
+                for stored in itertools.islice(self._objects.listed(folder), _LISTED_AT_ONCE * len(wanted)):
+                    if stored.key in wanted:
+                        found.append((wanted.pop(stored.key), stored))
                     if not wanted:
                         return found
         # A blob written while its folder was listed may be missing there.
         for key, ref in wanted.items():
             with suppress(OutsideStoreError):
-                found.append((ref, self._objects.entry(key)))
+                found.append((ref, self._objects.stat(key)))
         return found
 
     def get_bytes(self, ref: BlobRef, name: str = "") -> bytes:

@@ -14,13 +14,14 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from fsspec.core import url_to_fs
 
 from memorag_pipeline.errors import OutsideStoreError
-from memorag_pipeline.storage.objects import Entry
+from memorag_pipeline.storage.objects import StoredObject
 
 _PIECE = 4 << 20
 _PART = ".part-"
@@ -60,21 +61,24 @@ class LocalObjects:
             for piece in self.pieces(path, most):
                 file.write(piece)
 
-    def entry(self, path: str) -> Entry:
+    def stat(self, path: str) -> StoredObject:
         found = self.file(path).stat()
         if stat.S_ISDIR(found.st_mode):
             raise IsADirectoryError(f"{path} is a folder")
-        return _entry(found)
+        return _stored(path, found)
 
-    def entries(self, folder: str) -> Iterator[tuple[str, Entry]]:
+    def listing(self, folder: str) -> Iterator[StoredObject]:
         start = self.file(folder)
         if not start.exists():
             return
         for parent, _, names in os.walk(start, onerror=_raise):
             for name in names:
                 if not name.startswith(_PART):
-                    with suppress(FileNotFoundError):  # deleted since
-                        yield f"{folder}{parent[len(str(start)) :]}/{name}", _entry(Path(parent, name).lstat())
+                    with suppress(FileNotFoundError):  # deleted since the folder was read
+                        yield _stored(f"{parent}/{name}", os.lstat(f"{parent}/{name}"))
+
+    def touch(self, path: str) -> None:
+        os.utime(self.file(path))
 
     def delete(self, path: str) -> None:
         self._place(path).unlink()
@@ -109,9 +113,10 @@ class LocalObjects:
         return True
 
 
-def _entry(found: os.stat_result) -> Entry:
-    """Size, and a state that every write changes: also one that sets the modification time back."""
-    return Entry(found.st_size, f"{found.st_ino} {found.st_mtime_ns} {found.st_ctime_ns}")
+def _stored(path: str, found: os.stat_result) -> StoredObject:
+    """With a state that every write changes: also one that sets the modification time back."""
+    state = f"{found.st_ino} {found.st_mtime_ns} {found.st_ctime_ns}"
+    return StoredObject(path, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC), state)
 
 
 def _temporary(target: Path, write: Callable[[BinaryIO], object]) -> Path:

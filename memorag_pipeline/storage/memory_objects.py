@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fsspec.core import url_to_fs
 
-from memorag_pipeline.storage.objects import Entry
+from memorag_pipeline.storage.objects import StoredObject
 
 _lock = threading.Lock()  # fsspec looks and then writes
 
@@ -44,17 +44,22 @@ class MemoryObjects:
     def download(self, path: str, target: Path, most: int) -> None:
         target.write_bytes(self.read(path, most))
 
-    def entry(self, path: str) -> Entry:
+    def stat(self, path: str) -> StoredObject:
         if not self._fs.isfile(path):
             raise FileNotFoundError(path)
-        return Entry(int(self._fs.size(path)), None)
+        return StoredObject(path, int(self._fs.size(path)), self._fs.modified(path))
 
-    def entries(self, folder: str) -> Iterator[tuple[str, Entry]]:
-        for path, info in self._fs.find(folder, detail=True).items():
-            yield str(path), Entry(int(info["size"]), None)
+    def listing(self, folder: str) -> list[StoredObject]:
+        with _lock:
+            return [self.stat(str(path)) for path in self._fs.find(folder)]
+
+    def touch(self, path: str) -> None:
+        with _lock:
+            self._fs.pipe_file(path, self._fs.cat_file(path))
 
     def file(self, path: str) -> None:
         return None
 
     def delete(self, path: str) -> None:
-        self._fs.rm_file(path)
+        with _lock:
+            self._fs.rm_file(path)

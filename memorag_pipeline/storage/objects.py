@@ -9,8 +9,9 @@ Wrong: no permission, wrong bucket, no connection: `StorageError` with the URI a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -26,11 +27,16 @@ _PART_OF_KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What a store tells of an object without reading it. `state` is another one after a write; None: not known."""
+class StoredObject:
+    """An object as the store has it. `modified` is by the store's clock; some stores keep whole seconds only.
 
+    `state` is another one after a write; None where the store tells none.
+    """
+
+    key: str
     size: int
-    state: str | None
+    modified: datetime
+    state: str | None = None
 
 
 class Backend(Protocol):
@@ -57,11 +63,14 @@ class Backend(Protocol):
     def download(self, path: str, target: Path, most: int) -> None:
         """Copy the first `most` bytes into a local file, in pieces."""
 
-    def entry(self, path: str) -> Entry:
-        """What there is at `path` now."""
+    def stat(self, path: str) -> StoredObject:
+        """The object as the store has it now; `key` is its full path."""
 
-    def entries(self, folder: str) -> Iterator[tuple[str, Entry]]:
-        """Paths of all complete objects below a folder, as the store lists them."""
+    def listing(self, folder: str) -> Iterable[StoredObject]:
+        """All complete objects below a folder, as the store lists them."""
+
+    def touch(self, path: str) -> None:
+        """Make the object as young as one that is written now."""
 
     def delete(self, path: str) -> None: ...
 
@@ -84,15 +93,42 @@ class ObjectStore:
         """Write `data` unless `key` exists; True for the one caller that made it."""
         if not data:
             raise ValueError(f"{key}: empty objects are not written, some stores do not protect them")
-        return self._attempt("write", key, lambda path: self._backend.create(path, data))
+        try:
+            return self._attempt("write", key, lambda path: self._backend.create(path, data))
+        except StorageError:
+            if not self._landed(lambda: self._holds(key, data)):
+                raise
+            return True
+
+    def claim(self, key: str, data: bytes) -> bool:
+        """As `create`, for `data` that nobody else writes: True also when an earlier attempt of the caller made it.
+
+        A client that sends a write again after a lost answer is told "exists" of its own object.
+        """
+        try:
+            if self.create(key, data):
+                return True
+        except StorageError:
+            if not self._landed(lambda: self.stat(key) is not None):
+                raise
+        return self._holds(key, data)
 
     def create_from_file(self, key: str, source: Path) -> bool:
         """As `create`, streamed from a local file; remote stores get a large one in parts."""
-        return self._attempt("write", key, lambda path: self._backend.create_from_file(path, source))
+        try:
+            return self._attempt("write", key, lambda path: self._backend.create_from_file(path, source))
+        except StorageError:
+            if not self._landed(lambda: self.size(key) == source.stat().st_size):
+                raise
+            return True
 
     def put(self, key: str, data: bytes) -> None:
         """Write `data`, replacing what is there. Only for what may be written twice: cache records, repairs."""
-        self._attempt("write", key, lambda path: self._backend.put(path, data))
+        try:
+            self._attempt("write", key, lambda path: self._backend.put(path, data))
+        except StorageError:
+            if not self._landed(lambda: self._holds(key, data)):
+                raise
 
     def read(self, key: str, most: int = LARGEST_RECORD) -> bytes:
         """All bytes of `key`, at most `most`; ObjectNotFoundError when it is not there, ObjectTooLargeError."""
@@ -113,28 +149,41 @@ class ObjectStore:
         """Copy the first `most` bytes of `key` into a local file, in pieces, several at a time from a remote store."""
         self._attempt("read", key, lambda path: self._backend.download(path, target, most))
 
-    def entry(self, key: str) -> Entry | None:
-        """What the store tells of `key`, or None when there is no such object."""
+    def size(self, key: str) -> int | None:
+        """Length in bytes, or None when there is no object `key`."""
+        stored = self.stat(key)
+        return None if stored is None else stored.size
+
+    def stat(self, key: str) -> StoredObject | None:
+        """Size and age of `key`, or None when there is no such object."""
         try:
-            return self._attempt("read", key, self._backend.entry)
+            return replace(self._attempt("read", key, self._backend.stat), key=key)
         except ObjectNotFoundError:
             return None
 
-    def size(self, key: str) -> int | None:
-        """Length in bytes, or None when there is no object `key`."""
-        entry = self.entry(key)
-        return None if entry is None else entry.size
-
-    def entries(self, prefix: str) -> Iterator[tuple[str, Entry]]:
-        """Keys below the folder `prefix` with what the store tells of them, in its order, listed as they are taken."""
-        start = len(self._backend.root) + 1
-        found = self._backend.entries(self._path(prefix))
-        while item := self._attempt("list", prefix, lambda _: next(found, None)):
-            yield item[0][start:], item[1]
-
     def list(self, prefix: str) -> Sequence[str]:
         """Keys below the folder `prefix`, sorted."""
-        return sorted(key for key, _ in self.entries(prefix))
+        return [stored.key for stored in self.listing(prefix)]
+
+    def listing(self, prefix: str) -> Sequence[StoredObject]:
+        """The objects below the folder `prefix`, sorted by key."""
+        return sorted(self.listed(prefix), key=lambda stored: stored.key)
+
+    def listed(self, prefix: str) -> Iterator[StoredObject]:
+        """The objects below the folder `prefix` in the store's order, listed as they are taken."""
+        start = len(self._backend.root) + 1
+        found = iter(self._attempt("list", prefix, self._backend.listing))
+        while stored := self._attempt("list", prefix, lambda _: next(found, None)):
+            yield replace(stored, key=stored.key[start:])
+
+    def touch(self, key: str) -> None:
+        """Make `key` as young as one that is written now; ObjectNotFoundError when it is not there."""
+        try:
+            self._attempt("touch", key, self._backend.touch)
+        except ObjectNotFoundError:
+            raise
+        except StorageError:  # whether it was done cannot be told; done twice, it does no harm
+            self._attempt("touch", key, self._backend.touch)
 
     def delete(self, key: str) -> None:
         """Remove `key`; it is no error when it is gone already."""
@@ -142,10 +191,27 @@ class ObjectStore:
             self._attempt("delete", key, self._backend.delete)
         except ObjectNotFoundError:
             return
+        except StorageError:
+            if not self._landed(lambda: self.stat(key) is None):
+                raise
 
     def local_path(self, key: str) -> Path | None:
         """The file that holds `key` when the store is a local folder, else None."""
         return self._attempt("read", key, self._backend.file)
+
+    @staticmethod
+    def _landed(look: Callable[[], bool]) -> bool:
+        """Whether a write that gave an error was done all the same, and only its answer was lost."""
+        try:
+            return look()
+        except StorageError:
+            return False
+
+    def _holds(self, key: str, data: bytes) -> bool:
+        try:
+            return self.read(key, len(data)) == data
+        except (ObjectNotFoundError, ObjectTooLargeError):
+            return False
 
     def _path(self, key: str) -> str:
         if not all(_PART_OF_KEY.fullmatch(part) for part in key.split("/")):

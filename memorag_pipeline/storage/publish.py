@@ -36,7 +36,7 @@ def publish(pipeline: Pipeline, plan_uri: str, run_id: str) -> dict[str, Any]:
         blobs=tuple(_blobs(plan)),
         counts={name: plan["counts"][name] for name in _COUNTS},
     )
-    published = pipeline.store.versions.publish(manifest, run_id)
+    published = pipeline.store.versions.publish(manifest, run_id, base=plan["parent"])
     return {
         "version": published.version,
         "created": published.created,

@@ -19,10 +19,11 @@ from fsspec.core import url_to_fs
 from s3fs.core import set_custom_error_handler
 
 from memorag_pipeline.errors import StorageError
-from memorag_pipeline.storage.objects import Entry
+from memorag_pipeline.storage.objects import StoredObject
 
 _PART = 16 << 20
 _CONFLICTS = 5  # S3 answers some writes that race with "conflict, try again" before it says who won
+_LARGEST_COPY = 5 << 30  # of S3 in one request; s3fs copies larger objects in parts
 _PARTS_AT_ONCE = 4  # bounds the memory that a transfer takes
 _BUSY = {429, 500, 502, 503, 504}
 # Attempts of botocore, with waits that double, times those of s3fs around them: nine, so that a server which fails one
@@ -80,15 +81,14 @@ class S3Objects:
             for _ in pool.map(fetch, _ranges(most)):
                 pass
 
-    def entry(self, path: str) -> Entry:
+    def stat(self, path: str) -> StoredObject:
         with self._os_errors():
-            key = path[len(self._bucket) + 1 :]
-            found = self._fs.call_s3("head_object", Bucket=self._bucket, Key=key)
-        return _entry(found["ContentLength"], found)
+            found = self._fs.call_s3("head_object", Bucket=self._bucket, Key=self._key(path))
+        return _stored(path, found["ContentLength"], found)
 
-    def entries(self, folder: str) -> Iterator[tuple[str, Entry]]:
+    def listing(self, folder: str) -> Iterator[StoredObject]:
         """Page by page. s3fs's `find` tries each page less often than it tries other requests."""
-        asked = {"Bucket": self._bucket, "Prefix": f"{folder[len(self._bucket) + 1 :]}/"}
+        asked = {"Bucket": self._bucket, "Prefix": f"{self._key(folder)}/"}
         while True:
             with self._os_errors():
                 try:
@@ -98,10 +98,20 @@ class S3Objects:
             for item in page.get("Contents", []):
                 # Some servers list the folder itself when there is nothing in it but they remember it.
                 if not item["Key"].endswith("/"):
-                    yield f"{self._bucket}/{item['Key']}", _entry(item["Size"], item)
+                    yield _stored(f"{self._bucket}/{item['Key']}", item["Size"], item)
             if not page.get("IsTruncated"):
                 return
             asked["ContinuationToken"] = page["NextContinuationToken"]
+
+    def touch(self, path: str) -> None:
+        """Copy the object onto itself within the server."""
+        with self._os_errors():
+            if self.stat(path).size <= _LARGEST_COPY:
+                source = {"Bucket": self._bucket, "Key": self._key(path)}
+                call = {"CopySource": source, **source, "Metadata": {}, "MetadataDirective": "REPLACE"}
+                self._fs.call_s3("copy_object", **call)
+            else:
+                self._fs.cp_file(path, path)
 
     def file(self, path: str) -> None:
         return None
@@ -109,6 +119,9 @@ class S3Objects:
     def delete(self, path: str) -> None:
         with self._os_errors():
             self._fs.rm_file(path)
+
+    def _key(self, path: str) -> str:
+        return path[len(self._bucket) + 1 :]
 
     def _range(self, path: str, start: int, end: int) -> bytes:
         """Bytes [start, end) of an object, as far as it has them."""
@@ -163,8 +176,10 @@ def _ranges(most: int) -> list[tuple[int, int]]:
     return [(start, min(start + _PART, most) if start + _PART < most - 1 else most) for start in starts]
 
 
-def _entry(size: int, found: Any) -> Entry:
-    return Entry(size, f"{found.get('ETag')} {int(found['LastModified'].timestamp())}")
+def _stored(path: str, size: int, found: Any) -> StoredObject:
+    # A listing tells fractions of seconds, a request for one object does not.
+    state = f"{found.get('ETag')} {int(found['LastModified'].timestamp())}"
+    return StoredObject(path, int(size), found["LastModified"], state)
 
 
 def _code(error: OSError) -> str | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from memorag_pipeline.digests import text_digest
 from memorag_pipeline.storage.blobs import BlobRef
 from memorag_pipeline.storage.cache import cache_folder
-from memorag_pipeline.storage.objects import Entry
+from memorag_pipeline.storage.objects import StoredObject
 
 _SECONDS = 24 * 3600
 
@@ -33,21 +33,21 @@ class VerifiedBlobs:
         _replace(self._path, self._notes)
         self._lock = threading.Lock()
 
-    def has(self, ref: BlobRef, entry: Entry | None) -> bool:
+    def has(self, ref: BlobRef, stored: StoredObject | None) -> bool:
         """Whether the blob, as the store has it now, was found good."""
-        return entry is not None and entry.state is not None and _note(ref, entry) in self._notes
+        return stored is not None and stored.state is not None and _note(ref, stored) in self._notes
 
-    def add(self, ref: BlobRef, entry: Entry | None) -> None:
-        """Note that the blob was read and found good; `entry` is from before it was read."""
-        if entry is None or entry.state is None:
+    def add(self, ref: BlobRef, stored: StoredObject | None) -> None:
+        """Note that the blob was read and found good; `stored` is from before it was read."""
+        if stored is None or stored.state is None:
             return
-        line = f"{_note(ref, entry)} {int(time.time())}\n"
+        line = f"{_note(ref, stored)} {int(time.time())}\n"
         with self._lock, self._path.open("a", encoding="ascii") as file:
             file.write(line)
 
 
-def _note(ref: BlobRef, entry: Entry) -> str:
-    return text_digest(f"{ref.digest}\n{entry.size}\n{entry.state}")
+def _note(ref: BlobRef, stored: StoredObject) -> str:
+    return text_digest(f"{ref.digest}\n{stored.size}\n{stored.state}")
 
 
 def _read(path: Path) -> dict[str, int]:

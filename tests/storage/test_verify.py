@@ -124,13 +124,13 @@ def test_old_notes_are_worth_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("MEMORAG_CACHE", str(tmp_path / "cache"))
     store = CorpusStore(str(tmp_path / "store"))
     ref = store.blobs.put_bytes(b"text")
-    entry = store.objects.entry(ref.key)
-    VerifiedBlobs(store.uri).add(ref, entry)
-    assert VerifiedBlobs(store.uri).has(ref, entry)
+    stored = store.objects.stat(ref.key)
+    VerifiedBlobs(store.uri).add(ref, stored)
+    assert VerifiedBlobs(store.uri).has(ref, stored)
     (notes,) = (tmp_path / "cache" / "verified").iterdir()
     note, _, at = notes.read_text().strip().partition(" ")
     notes.write_text(f"garbage\n{note} {int(at) - 90_000}\n")
-    assert not VerifiedBlobs(store.uri).has(ref, entry)
+    assert not VerifiedBlobs(store.uri).has(ref, stored)
     assert notes.read_text() == ""
 
 
@@ -138,9 +138,9 @@ def test_many_blobs_are_looked_up_by_listing(store: CorpusStore, monkeypatch: py
     """A listing for each of at most 256 folders, and few requests for single blobs."""
     refs = [store.blobs.put_bytes(b"%d" % number) for number in range(400)]
     asked: list[str] = []
-    entry, entries = store.objects.entry, store.objects.entries
-    monkeypatch.setattr(store.objects, "entry", lambda key: asked.append(key) or entry(key))
-    monkeypatch.setattr(store.objects, "entries", lambda prefix: asked.append(prefix) or entries(prefix))
+    stat, listed = store.objects.stat, store.objects.listed
+    monkeypatch.setattr(store.objects, "stat", lambda key: asked.append(key) or stat(key))
+    monkeypatch.setattr(store.objects, "listed", lambda prefix: asked.append(prefix) or listed(prefix))
     gone, short = refs[10], refs[20]
     store.objects.delete(gone.key)
     store.objects.put(short.key, b"")
