@@ -37,12 +37,6 @@ test: $(STAMP)  ## Run all tests, WORKERS at a time (2)
 test-long: $(STAMP)  ## Run what `make test` cuts short: every crash point on files, long random histories
 	$(BIN)/python -m pytest -m long
 
-test-long: $(STAMP)  ## Run the tests that take minutes
-	$(BIN)/python -m pytest -m long
-
-test-long: $(STAMP)  ## Run the long versions of tests, which take minutes each
-	$(BIN)/python -m pytest -m long
-
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,20 +58,20 @@ class Blobs:
     def put_bytes(self, data: bytes) -> BlobRef:
         """Store `data`."""
         ref = BlobRef(digest=bytes_digest(data), size=len(data))
-        if not self._objects.create(ref.key, data) and not self._keep(ref):
+        if not self._objects.create(ref.key, data) and not self.keep(ref):
             self._objects.put(ref.key, data)  # what is there was cut short; these are the right bytes
         return ref
 
     def put_file(self, path: Path) -> BlobRef:
         """Store a local file, streamed; large files go up in parts."""
         ref = BlobRef(digest=file_digest(path), size=path.stat().st_size)
-        if not self._keep(ref):
+        if not self.keep(ref):
             self.write_file(ref, path)
         return ref
 
     def write_file(self, ref: BlobRef, path: Path) -> None:
         """Store a local file whose digest is known, in the place of what is there with another size."""
-        if not self._objects.create_from_file(ref.key, path) and not self._keep(ref):
+        if not self._objects.create_from_file(ref.key, path) and not self.keep(ref):
             self.replace(ref, path)  # what is there was cut short
 
     def replace(self, ref: BlobRef, path: Path) -> None:
@@ -92,7 +93,7 @@ class Blobs:
         """Whether the blob is there with the size that it should have."""
         return self._objects.size(ref.key) == ref.size
 
-    def _keep(self, ref: BlobRef) -> bool:
+    def keep(self, ref: BlobRef) -> bool:
         """Whether the blob is there, whole, and no sweep takes it before its grace period is over, counted from now.
 
         A blob that nothing refers to may be about to be swept, so that one from long ago is made young again.
@@ -119,13 +120,17 @@ class Blobs:
         wanted = {ref.key: ref for ref in refs}
         if len(wanted) > 1:
             # A folder with many other blobs is not listed to its end: that would take more requests than it saves.
-            for stored in itertools.islice(self._objects.entries(folder), _LISTED_AT_ONCE * len(wanted)):
-                if stored.key in wanted:
-                    found.append((wanted.pop(stored.key), stored))
-                if not wanted:
-                    return found
+            with suppress(OutsideStoreError):
+                for stored in itertools.islice(self._objects.listed(folder), _LISTED_AT_ONCE * len(wanted)):
+                    if stored.key in wanted:
+                        found.append((wanted.pop(stored.key), stored))
+                    if not wanted:
+                        return found
         # A blob written while its folder was listed may be missing there.
-        return [*found, *((ref, self._objects.stat(key)) for key, ref in wanted.items())]
+        for key, ref in wanted.items():
+            with suppress(OutsideStoreError):
+                found.append((ref, self._objects.stat(key)))
+        return found
 
     def get_bytes(self, ref: BlobRef, name: str = "") -> bytes:
         """The blob's bytes, verified. `name` says in an error what the blob is for."""

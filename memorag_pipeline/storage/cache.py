@@ -74,7 +74,8 @@ class LocalCache:
     def fetch(self, digest: str, size: int, get: Callable[[Path], None]) -> Path:
         """The cached file of `digest`; `get` writes and verifies it when it is not there as it should be."""
         shared, leased = self._folder / digest[:2] / digest, self._lease / digest
-        with suppress(FileExistsError, FileNotFoundError):
+        # Some systems let nobody link another user's file: each user then has copies of their own.
+        with suppress(FileExistsError, FileNotFoundError, PermissionError):
             os.link(shared, leased)
         if leased.exists():
             if self._is_whole(leased, digest, size):

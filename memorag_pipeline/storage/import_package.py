@@ -131,7 +131,7 @@ def _require_same_corpus(target: CorpusStore, manifest: Manifest) -> None:
 
 
 def _version_with(target: CorpusStore, content_digest: str) -> int | None:
-    """The newest version that holds the same. One that cannot be read, or is retired, holds nothing."""
+    """The newest version that holds the same and can be opened."""
 
     def holds(number: int) -> bool:
         try:
@@ -139,6 +139,6 @@ def _version_with(target: CorpusStore, content_digest: str) -> int | None:
         except (StorageError, NotFoundError):
             return False
 
-    numbers = sorted(target.versions.numbers(), reverse=True)
+    numbers = sorted(target.versions.retained(), reverse=True)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return next((number for number, same in zip(numbers, pool.map(holds, numbers), strict=True) if same), None)

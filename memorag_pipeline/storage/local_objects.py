@@ -67,7 +67,7 @@ class LocalObjects:
             raise IsADirectoryError(f"{path} is a folder")
         return _stored(path, found)
 
-    def entries(self, folder: str) -> Iterator[StoredObject]:
+    def listing(self, folder: str) -> Iterator[StoredObject]:
         start = self.file(folder)
         if not start.exists():
             return
@@ -75,8 +75,7 @@ class LocalObjects:
             for name in names:
                 if not name.startswith(_PART):
                     with suppress(FileNotFoundError):  # deleted since the folder was read
-                        path = f"{folder}{parent[len(str(start)) :]}/{name}"
-                        yield _stored(path, Path(parent, name).lstat())
+                        yield _stored(f"{parent}/{name}", os.lstat(f"{parent}/{name}"))
 
     def touch(self, path: str) -> None:
         os.utime(self.file(path))

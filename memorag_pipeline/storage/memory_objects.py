@@ -47,19 +47,18 @@ class MemoryObjects:
     def stat(self, path: str) -> StoredObject:
         if not self._fs.isfile(path):
             raise FileNotFoundError(path)
-        return StoredObject(path, int(self._fs.size(path)), self._fs.modified(path), None)
+        return StoredObject(path, int(self._fs.size(path)), self._fs.modified(path))
 
-    def entries(self, folder: str) -> Iterator[StoredObject]:
+    def listing(self, folder: str) -> list[StoredObject]:
         with _lock:
-            found = [self.stat(str(path)) for path in self._fs.find(folder)]
-        yield from found
-
-    def file(self, path: str) -> None:
-        return None
+            return [self.stat(str(path)) for path in self._fs.find(folder)]
 
     def touch(self, path: str) -> None:
         with _lock:
-            self._fs.pipe_file(path, bytes(self._fs.cat_file(path)))
+            self._fs.pipe_file(path, self._fs.cat_file(path))
+
+    def file(self, path: str) -> None:
+        return None
 
     def delete(self, path: str) -> None:
         with _lock:

@@ -6,7 +6,7 @@ Wrong: a local path or a URL: `UntrustedReferenceError` that names all of them a
 
 A model inside a known package and one of the Hugging Face hub may be named by anybody: only safetensors weights and
 configuration are read of them, never code. A path or a URL would make the reader open what the writer of the manifest
-chose, with the reader's own rights and network: docs/decisions/0011 says more.
+chose, with the reader's own rights and network: docs/decisions/0015 says more.
 """
 
 from __future__ import annotations

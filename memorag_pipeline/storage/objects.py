@@ -9,7 +9,7 @@ Wrong: no permission, wrong bucket, no connection: `StorageError` with the URI a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -28,16 +28,15 @@ _PART_OF_KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True)
 class StoredObject:
-    """An object as the store has it, without reading it.
+    """An object as the store has it. `modified` is by the store's clock; some stores keep whole seconds only.
 
-    `modified` is by the store's clock; some stores keep whole seconds only. `state` is another one after a write; None:
-    not known.
+    `state` is another one after a write; None where the store tells none.
     """
 
     key: str
     size: int
     modified: datetime
-    state: str | None
+    state: str | None = None
 
 
 class Backend(Protocol):
@@ -67,16 +66,16 @@ class Backend(Protocol):
     def stat(self, path: str) -> StoredObject:
         """The object as the store has it now; `key` is its full path."""
 
-    def entries(self, folder: str) -> Iterator[StoredObject]:
-        """All complete objects below a folder, as the store lists them; `key` is their full path."""
-
-    def file(self, path: str) -> Path | None:
-        """The local file that is the object, where objects are files."""
+    def listing(self, folder: str) -> Iterable[StoredObject]:
+        """All complete objects below a folder, as the store lists them."""
 
     def touch(self, path: str) -> None:
         """Make the object as young as one that is written now."""
 
     def delete(self, path: str) -> None: ...
+
+    def file(self, path: str) -> Path | None:
+        """The local file that is the object, where objects are files."""
 
 
 class ObjectStore:
@@ -156,7 +155,7 @@ class ObjectStore:
         return None if stored is None else stored.size
 
     def stat(self, key: str) -> StoredObject | None:
-        """What the store tells of `key`, or None when there is no such object."""
+        """Size and age of `key`, or None when there is no such object."""
         try:
             return replace(self._attempt("read", key, self._backend.stat), key=key)
         except ObjectNotFoundError:
@@ -168,12 +167,12 @@ class ObjectStore:
 
     def listing(self, prefix: str) -> Sequence[StoredObject]:
         """The objects below the folder `prefix`, sorted by key."""
-        return sorted(self.entries(prefix), key=lambda stored: stored.key)
+        return sorted(self.listed(prefix), key=lambda stored: stored.key)
 
-    def entries(self, prefix: str) -> Iterator[StoredObject]:
-        """The objects below the folder `prefix` in the store's own order, listed as they are taken."""
+    def listed(self, prefix: str) -> Iterator[StoredObject]:
+        """The objects below the folder `prefix` in the store's order, listed as they are taken."""
         start = len(self._backend.root) + 1
-        found = self._backend.entries(self._path(prefix))
+        found = iter(self._attempt("list", prefix, self._backend.listing))
         while stored := self._attempt("list", prefix, lambda _: next(found, None)):
             yield replace(stored, key=stored.key[start:])
 

@@ -86,7 +86,7 @@ class S3Objects:
             found = self._fs.call_s3("head_object", Bucket=self._bucket, Key=self._key(path))
         return _stored(path, found["ContentLength"], found)
 
-    def entries(self, folder: str) -> Iterator[StoredObject]:
+    def listing(self, folder: str) -> Iterator[StoredObject]:
         """Page by page. s3fs's `find` tries each page less often than it tries other requests."""
         asked = {"Bucket": self._bucket, "Prefix": f"{self._key(folder)}/"}
         while True:
@@ -103,9 +103,6 @@ class S3Objects:
                 return
             asked["ContinuationToken"] = page["NextContinuationToken"]
 
-    def file(self, path: str) -> None:
-        return None
-
     def touch(self, path: str) -> None:
         """Copy the object onto itself within the server."""
         with self._os_errors():
@@ -115,6 +112,9 @@ class S3Objects:
                 self._fs.call_s3("copy_object", **call)
             else:
                 self._fs.cp_file(path, path)
+
+    def file(self, path: str) -> None:
+        return None
 
     def delete(self, path: str) -> None:
         with self._os_errors():
@@ -177,8 +177,9 @@ def _ranges(most: int) -> list[tuple[int, int]]:
 
 
 def _stored(path: str, size: int, found: Any) -> StoredObject:
-    modified = found["LastModified"]
-    return StoredObject(path, size, modified, f"{found.get('ETag')} {int(modified.timestamp())}")
+    # A listing tells fractions of seconds, a request for one object does not.
+    state = f"{found.get('ETag')} {int(found['LastModified'].timestamp())}"
+    return StoredObject(path, int(size), found["LastModified"], state)
 
 
 def _code(error: OSError) -> str | None:

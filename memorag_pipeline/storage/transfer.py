@@ -36,7 +36,7 @@ def bring_blobs(
 
     def bring(blob: tuple[BlobRef, str]) -> BlobRef | None:
         ref, name = blob
-        if ref in there and ref not in bad:
+        if ref in there and ref not in bad and target.blobs.keep(ref):
             if in_order:
                 for _ in pieces(ref, name):
                     pass

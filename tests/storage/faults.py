@@ -6,7 +6,7 @@ The bytes are written and read by the backend below. What is put on top is when,
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -71,7 +71,7 @@ class FaultyBackend:
     def put(self, path: str, data: bytes) -> None:
         self._run("put", path, lambda: self._backend.put(path, data))
 
-    def read(self, path: str, most: int) -> bytes:
+    def read(self, path: str, most: int = 1 << 30) -> bytes:
         return self._run("read", path, lambda: self._backend.read(path, most))
 
     def pieces(self, path: str, most: int) -> Iterator[bytes]:
@@ -86,8 +86,8 @@ class FaultyBackend:
     def stat(self, path: str) -> StoredObject:
         return self._run("stat", path, lambda: self._aged(self._backend.stat(path)))
 
-    def entries(self, folder: str) -> Iterator[StoredObject]:
-        yield from self._run("list", folder, lambda: [self._aged(item) for item in self._backend.entries(folder)])
+    def listing(self, folder: str) -> Sequence[StoredObject]:
+        return self._run("list", folder, lambda: [self._aged(item) for item in self._backend.listing(folder)])
 
     def touch(self, path: str) -> None:
         self._run("touch", path, lambda: self._backend.touch(path))

@@ -78,6 +78,7 @@ def test_links_out_of_a_local_store_are_not_followed(local: CorpusStore, tmp_pat
     stored = tmp_path / "store" / blob.ref.key
     stored.unlink()
     stored.symlink_to(outside / "file")
+    assert local.versions.missing(manifest) == [blob]
     for use in (local.blobs.get_bytes, local.blobs.open_file, local.blobs.exists):
         with pytest.raises(OutsideStoreError, match=rf"{blob.digest} leads out of the store .*; remove the link"):
             use(blob.ref)
@@ -167,12 +168,12 @@ def test_json_that_is_none_is_named(local: CorpusStore, data: bytes) -> None:
 
 
 def test_a_table_that_says_to_be_huge_is_not_read(local: CorpusStore, tmp_path: Path) -> None:
-    """Ten million equal rows take a few hundred bytes in Parquet."""
+    """Ten million equal rows of a kilobyte take one megabyte in Parquet."""
     path = tmp_path / "bomb.parquet"
     column = pa.DictionaryArray.from_arrays(pa.array([0] * 10_000_000, pa.int8()), pa.array(["x" * 1000]))
     pq.write_table(pa.table({"text": column}), path, compression="zstd")
     data = path.read_bytes()
-    assert len(data) < 100_000
+    assert len(data) < 2_000_000
     taken = pa.total_allocated_bytes()
     for use in (lambda: open_table(path, "chunks"), lambda: local.blobs.get_table(local.blobs.put_bytes(data))):
         with pytest.raises(CorruptBlobError, match="that says to hold 10000000 rows"):

@@ -138,9 +138,9 @@ def test_many_blobs_are_looked_up_by_listing(store: CorpusStore, monkeypatch: py
     """A listing for each of at most 256 folders, and few requests for single blobs."""
     refs = [store.blobs.put_bytes(b"%d" % number) for number in range(400)]
     asked: list[str] = []
-    stat, entries = store.objects.stat, store.objects.entries
+    stat, listed = store.objects.stat, store.objects.listed
     monkeypatch.setattr(store.objects, "stat", lambda key: asked.append(key) or stat(key))
-    monkeypatch.setattr(store.objects, "entries", lambda prefix: asked.append(prefix) or entries(prefix))
+    monkeypatch.setattr(store.objects, "listed", lambda prefix: asked.append(prefix) or listed(prefix))
     gone, short = refs[10], refs[20]
     store.objects.delete(gone.key)
     store.objects.put(short.key, b"")
