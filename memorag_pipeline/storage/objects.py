@@ -194,7 +194,8 @@ class ObjectStore:
         except BucketNotFoundError:
             raise
         except StorageError:
-            if not self._landed(lambda: self.stat(key) is None):
+            # By a listing, which tells a missing bucket from a missing object.
+            if not self._landed(lambda: key not in self.list(key.rpartition("/")[0])):
                 raise
 
     def local_path(self, key: str) -> Path | None:
