@@ -82,7 +82,7 @@ def refresh(pipeline: Pipeline, run_id: str) -> RefreshResult:
     stages = _Stages()
     inventory = stages.run("inventory", lambda: take_inventory(pipeline))
     if not inventory["changed"]:
-        notes = tuple(inventory["notes"])
+        notes = tuple(inventory["notes"].splitlines())
         return RefreshResult(
             inventory["parent"], False, False, pipeline.store.uri, stages.counts, stages.seconds, notes
         )
@@ -109,7 +109,7 @@ def refresh(pipeline: Pipeline, run_id: str) -> RefreshResult:
         pipeline.store.uri,
         stages.counts,
         stages.seconds,
-        tuple(published["notes"]),
+        tuple(published["notes"].splitlines()),
     )
 
 

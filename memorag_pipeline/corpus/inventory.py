@@ -38,8 +38,8 @@ def take_inventory(pipeline: Pipeline) -> dict[str, Any]:
     """List the source and plan the refresh.
 
     Returns {"plan": uri, "extract": [uri of a work list], "changed": bool, "parent": version or None, "counts":
-    {"documents", "added", "changed", "removed", "unchanged"}, "notes": [what a person has to do about purged
-    documents]}. `changed` is False when a refresh would publish nothing.
+    {"documents", "added", "changed", "removed", "unchanged"}, "notes": what a person has to do about purged
+    documents, by line}. `changed` is False when a refresh would publish nothing.
     """
     spec = pipeline.spec
     if problems := check_models(spec, f"corpus {spec.corpus}"):
@@ -57,13 +57,13 @@ def take_inventory(pipeline: Pipeline) -> dict[str, Any]:
     parts = [objects[part.start : part.stop] for part in _parts(objects, spec.source.documents_per_part)]
     fingerprints = [extraction.fingerprint(part) for part in parts]
     lost = [] if parent is None else _lost(pipeline, parent)
-    found = KnownUnits(pipeline, parent, lost).find_all(STAGE, fingerprints)
+    number = parent.number if parent else None
+    found = KnownUnits.of_plan(pipeline, {"parent": number, "lost": lost}).find_all(STAGE, fingerprints)
     missing = [
         {"fingerprint": fingerprint, "objects": [item.row() for item in part]}
         for fingerprint, part, outcome in zip(fingerprints, parts, found, strict=True)
         if outcome is None or outcome.counts["unsettled"]
     ]
-    number = parent.number if parent else None
     changed = parent is None or bool(lost) or _is_outdated(parent, counts, extraction, spec.fingerprint())
     table = pa.Table.from_pylist([item.row() for item in objects], schema=schemas.INVENTORY)
     plan = {
@@ -80,7 +80,7 @@ def take_inventory(pipeline: Pipeline) -> dict[str, Any]:
             missing, spec.compute.units_per_task, lambda units: {"parent": number, "parts": units}
         ),
         "changed": changed,
-        "notes": [] if changed or number is None else retire_purged(pipeline, number),
+        "notes": "" if changed or number is None else retire_purged(pipeline, number),
         "parent": number,
         "counts": counts,
     }

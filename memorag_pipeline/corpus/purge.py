@@ -84,14 +84,14 @@ def _read_rows(version: Parent) -> list[Row]:
     return [row for rows in version.shards.values() for row in rows]
 
 
-def retire_purged(pipeline: Pipeline, newest: int) -> list[str]:
+def retire_purged(pipeline: Pipeline, newest: int) -> str:
     """Retire the versions before `newest` that hold documents to be purged; what a person has to do, line by line.
 
     A sweep deletes what only they hold, a grace period later.
     """
     purge, versions = Purge(pipeline.spec.refresh.purge), pipeline.store.versions
     if not purge.globs:
-        return []
+        return ""
     older = [Parent(pipeline, number) for number in versions.retained() if number < newest]
     pointed = {version: channel for channel, version in pipeline.store.channels.targets().items()}
     notes = []
@@ -105,4 +105,4 @@ def retire_purged(pipeline: Pipeline, newest: int) -> list[str]:
         else:
             versions.retire(number, by="refresh", why="holds documents that refresh.purge names")
             logger.info("version %d is retired: it holds documents that are to be purged", number)
-    return notes
+    return "\n".join(notes)
