@@ -80,7 +80,8 @@ def test_an_incremental_refresh_equals_a_full_rebuild_and_reads_only_what_change
     changed = diff(pipeline.store, 1, 2).memories
     assert len(changed.added) + len(changed.changed) < len(manifest_of(pipeline, first).memories)
     full = same_as_rebuilt(changing, "rebuilt", second, memory=memory)
-    assert second.counts["memorize"]["memorized_tokens"] < full.counts["memorize"]["memorized_tokens"]
+    # What was stored in fewer bits is not gone on with: it would not give the same memory.
+    assert (second.counts["memorize"]["reused_tokens"] > 0) == ("codec" not in memory)
     assert full.counts["memorize"]["reused_tokens"] == 0
 
 
@@ -122,7 +123,6 @@ def test_text_that_moves_and_documents_that_are_renamed_are_not_embedded_nor_mem
     text = changing.read("a/02.md")
     changing.remove("a/02.md")
     changing.write("a/02-other-name.md", text)
-    changing.write("b/03.md", changing.read("b/03.md"))
     second = refresh(pipeline, "run-2")
     assert second.counts["embed"].get("embedded", 0) == 0
     assert second.counts["memorize"] == {}
