@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from memorag_pipeline.cli_screen import Json, Verbose, bytes_text, counts_text, print_json, print_table, say, working
 from memorag_pipeline.cli_target import TargetArgument, VersionArgument, store_of, version_of
 from memorag_pipeline.errors import CorruptBlobError
+
+if TYPE_CHECKING:
+    from memorag_pipeline.storage import Manifest
 
 _COLUMNS = ("documents", "chunks", "quarantined", "shards", "tokens")
 
@@ -86,6 +89,7 @@ def show(
         ["role", "name", "revision", "digest"],
         [[model.role, model.name, model.revision, model.digest[:16]] for model in manifest.models],
     )
+    print_table("\nMemories", ["kind", "shards", "tokens", "stale tokens", "stale", "stalest"], _memory_rows(manifest))
     blobs: Counter[str] = Counter(blob.role for blob in manifest.blobs)
     sizes: Counter[str] = Counter()
     for blob in manifest.blobs:
@@ -150,6 +154,18 @@ def verify(
         say(f"[green]version {number} of {store.uri} is complete and unaltered[/]")
     if problems:
         raise typer.Exit(CorruptBlobError.exit_code)
+
+
+def _memory_rows(manifest: Manifest) -> list[list[Any]]:
+    """For each kind of shard how much its memories hold that the documents do not say any more."""
+    rows: list[list[Any]] = []
+    for kind in ("base", "delta"):
+        if memories := [memory for memory in manifest.memories if memory.kind == kind]:
+            tokens, stale = (sum(getattr(memory, name) for memory in memories) for name in ("tokens", "stale_tokens"))
+            stalest = max(memories, key=lambda memory: memory.stale_share)
+            shown = f"{stalest.shard_id} {stalest.stale_share:.1%}" if stalest.stale_tokens else "none"
+            rows.append([kind, len(memories), tokens, stale, f"{stale / max(1, tokens):.1%}", shown])
+    return rows
 
 
 def _short(value: Any) -> str:

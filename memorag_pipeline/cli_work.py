@@ -83,6 +83,8 @@ def refresh(spec: SpecArgument, json_output: Json = False, verbose: Verbose = Fa
         say(f"[bold green]version {result.version} is published[/] at {result.uri}")
     else:
         say(f"nothing changed; version {result.version} stays the newest at {result.uri}")
+    for note in result.notes:
+        say(f"[bold yellow]{escape(note)}[/]")
 
 
 def answer(

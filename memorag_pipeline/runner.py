@@ -62,7 +62,7 @@ class RefreshResult:
     """The version that holds the corpus as it is now.
 
     `created` tells whether this run published it, `changed` whether the inventory differed from the parent version.
-    `counts` and `seconds` are by stage, in the order in which they ran.
+    `counts` and `seconds` are by stage, in the order in which they ran; `notes` say what is left to a person to do.
     """
 
     version: int
@@ -71,6 +71,7 @@ class RefreshResult:
     uri: str
     counts: dict[str, dict[str, float]]
     seconds: dict[str, float]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,10 @@ def refresh(pipeline: Pipeline, run_id: str) -> RefreshResult:
     stages = _Stages(pipeline.store, Run(run_id, datetime.now(UTC)))
     inventory = stages.run("inventory", lambda: take_inventory(pipeline))
     if not inventory["changed"]:
-        return RefreshResult(inventory["parent"], False, False, pipeline.store.uri, stages.counts, stages.seconds)
+        notes = tuple(inventory["notes"].splitlines())
+        return RefreshResult(
+            inventory["parent"], False, False, pipeline.store.uri, stages.counts, stages.seconds, notes
+        )
 
     from memorag_pipeline.corpus.extract import extract
     from memorag_pipeline.corpus.shard import plan_shards
@@ -113,7 +117,13 @@ def refresh(pipeline: Pipeline, run_id: str) -> RefreshResult:
     index = stages.run("index", lambda: build_index(pipeline, shards["plan"]))
     published = stages.run("publish", lambda: publish(pipeline, index["plan"], run_id))
     return RefreshResult(
-        published["version"], published["created"], True, pipeline.store.uri, stages.counts, stages.seconds
+        published["version"],
+        published["created"],
+        True,
+        pipeline.store.uri,
+        stages.counts,
+        stages.seconds,
+        tuple(published["notes"].splitlines()),
     )
 
 

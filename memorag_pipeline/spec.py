@@ -170,6 +170,13 @@ class ShardingSpec(Section):
 class RefreshSpec(Section):
     """How memories follow a corpus that changes. `refresh: delta` is short for `refresh: {mode: delta}`."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "type": ["object", "string"],
+            "if": {"type": "string"},
+            "then": {"enum": ["exact", "delta"]},
+        }
+    )
     rules = (Rule(("max_stale", "mode"), spec_rules.stale_has_use, "leave it out, or use mode delta"),)
 
     mode: Literal["exact", "delta"] = Field(

@@ -368,7 +368,9 @@ def test_versions_are_listed_shown_promoted_and_compared(corpus: Path) -> None:
     shown = json_of("show", root, "production")
     assert (shown["version"], shown["channels"]) == (1, ["production"])
     assert {blob["role"] for blob in shown["manifest"]["blobs"]} >= {"documents", "chunks", "memory", "index"}
-    assert "package:smollm2-135m-instruct" in memorag("show", root).stdout
+    printed = memorag("show", root).stdout
+    assert "package:smollm2-135m-instruct" in printed
+    assert re.search(r"base +\d+ +[\d,]+ +0 +0\.0% +none", printed)
 
     found = json_of("diff", root, "production", "2")
     (changed,) = found["documents"]["changed"]

@@ -27,6 +27,7 @@ def documented(table: str) -> list[tuple[str, str]]:
         ("chunks", schemas.CHUNKS),
         ("quarantine", schemas.QUARANTINE),
         ("shards", schemas.SHARDS),
+        ("sections", schemas.SECTIONS),
         ("embeddings", schemas.embeddings(384)),
         ("index_rows", schemas.INDEX_ROWS),
         ("questions", schemas.QUESTIONS),

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from memorag_pipeline.cron import PRESETS, check_cron
 from memorag_pipeline.errors import NotFoundError, SpecError, SpecProblem
-from memorag_pipeline.spec import CorpusSpec, MemorySpec, json_schema, read_spec
+from memorag_pipeline.spec import CorpusSpec, MemorySpec, RefreshSpec, json_schema, read_spec
 from memorag_pipeline.spec_reference import markdown
 
 REPOSITORY = Path(__file__).parents[1]
@@ -497,6 +497,26 @@ def test_a_spec_made_in_python_obeys_the_same_rules() -> None:
         CorpusSpec.model_validate(values)
     assert "ratio: needs a compressing memory" in str(caught.value)
     assert "sink: has no use in a memory that keeps every token" in str(caught.value)
+
+
+def test_a_refresh_is_given_by_its_mode_or_as_a_section(write: Write) -> None:
+    assert read_spec(write(MINIMAL)).refresh == RefreshSpec(mode="exact", max_stale=0.2, purge=[])
+    assert read_spec(write(MINIMAL + "refresh: delta\n")).refresh == RefreshSpec(mode="delta")
+    section = "refresh: {mode: delta, max_stale: 0.1, purge: ['**/a.md', 's3://b/c/**']}\n"
+    assert read_spec(write(MINIMAL + section)).refresh.purge == ["**/a.md", "s3://b/c/**"]
+    for wrong, problem in (
+        ("detla", "refresh.mode: should be 'exact' or 'delta' (found 'detla')"),
+        ("{max_stale: 0.5}", "refresh.max_stale: has no use where no memory gets stale (found 0.5)"),
+        ("{mode: delta, max_stale: 1}", "refresh.max_stale: should be less than 1"),
+        ("{purge: ['a**b']}", "refresh.purge.0: Invalid pattern"),
+    ):
+        (found,) = problems_of(write(f"{MINIMAL}refresh: {wrong}\n"))
+        assert problem in str(found)
+
+
+def test_the_mode_purge_and_staleness_of_a_refresh_decide_what_a_version_holds(write: Write) -> None:
+    forms = ("", "refresh: delta", "refresh: {mode: delta, max_stale: 0.1}", "refresh: {purge: ['**/a.md']}")
+    assert len({read_spec(write(f"{MINIMAL}{form}\n")).fingerprint() for form in forms}) == 4
 
 
 def test_an_unknown_job_is_answered_with_the_known_ones(write: Write) -> None:

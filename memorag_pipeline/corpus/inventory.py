@@ -19,7 +19,7 @@ from memorag_pipeline import schemas
 from memorag_pipeline.corpus.extraction import STAGE, Extraction
 from memorag_pipeline.corpus.known_units import KnownUnits
 from memorag_pipeline.corpus.parent import Parent, group_documents
-from memorag_pipeline.corpus.purge import Purge
+from memorag_pipeline.corpus.purge import Purge, retire_purged
 from memorag_pipeline.corpus.refusal import UNSETTLED, Refused
 from memorag_pipeline.corpus.source import Source, SourceObject
 from memorag_pipeline.digests import bytes_digest
@@ -38,7 +38,8 @@ def take_inventory(pipeline: Pipeline) -> dict[str, Any]:
     """List the source and plan the refresh.
 
     Returns {"plan": uri, "extract": [uri of a work list], "changed": bool, "parent": version or None, "counts":
-    {"documents", "added", "changed", "removed", "unchanged"}}. `changed` is False when a refresh would publish nothing.
+    {"documents", "added", "changed", "removed", "unchanged"}, "notes": what a person has to do about purged
+    documents, by line}. `changed` is False when a refresh would publish nothing.
     """
     spec = pipeline.spec
     if problems := check_models(spec, f"corpus {spec.corpus}"):
@@ -56,13 +57,14 @@ def take_inventory(pipeline: Pipeline) -> dict[str, Any]:
     parts = [objects[part.start : part.stop] for part in _parts(objects, spec.source.documents_per_part)]
     fingerprints = [extraction.fingerprint(part) for part in parts]
     lost = [] if parent is None else _lost(pipeline, parent)
-    found = KnownUnits(pipeline, parent, lost).find_all(STAGE, fingerprints)
+    number = parent.number if parent else None
+    found = KnownUnits.of_plan(pipeline, {"parent": number, "lost": lost}).find_all(STAGE, fingerprints)
     missing = [
         {"fingerprint": fingerprint, "objects": [item.row() for item in part]}
         for fingerprint, part, outcome in zip(fingerprints, parts, found, strict=True)
         if outcome is None or outcome.counts["unsettled"]
     ]
-    number = parent.number if parent else None
+    changed = parent is None or bool(lost) or _is_outdated(parent, counts, extraction, spec.fingerprint())
     table = pa.Table.from_pylist([item.row() for item in objects], schema=schemas.INVENTORY)
     plan = {
         "parent": number,
@@ -77,7 +79,8 @@ def take_inventory(pipeline: Pipeline) -> dict[str, Any]:
         "extract": pipeline.write_batches(
             missing, spec.compute.units_per_task, lambda units: {"parent": number, "parts": units}
         ),
-        "changed": parent is None or bool(lost) or _is_outdated(parent, counts, extraction, spec.fingerprint()),
+        "changed": changed,
+        "notes": "" if changed or number is None else retire_purged(pipeline, number),
         "parent": number,
         "counts": counts,
     }
@@ -155,10 +158,13 @@ def _is_outdated(parent: Parent, counts: dict[str, int], extraction: Extraction,
 
 def _lost(pipeline: Pipeline, parent: Parent) -> list[str]:
     """Digests of the parent's blobs that are gone or cut short; a refresh makes them anew, for the same version."""
-    missing = pipeline.store.versions.missing(parent.manifest)
-    for blob in missing:
+    # One listing, a request for each thousand objects, in place of a request for each blob. Whether their bytes are
+    # right is for `memorag verify` to say.
+    sizes = {stored.key: stored.size for stored in pipeline.store.objects.listing("blobs")}
+    lost = [blob for blob in parent.manifest.blobs if sizes.get(blob.ref.key) != blob.size]
+    for blob in lost:
         logger.warning("%s of version %d is missing or truncated, and is made anew", blob.path, parent.number)
-    return sorted({blob.digest for blob in missing})
+    return sorted({blob.digest for blob in lost})
 
 
 def _parts(objects: Sequence[SourceObject], documents_per_part: int) -> list[range]:

@@ -1,6 +1,6 @@
 """What the units of a version made, as the version itself says, so that a refresh asks for new units only.
 
-In:  the parent version; the digests of those of its blobs that are lost.
+In:  the parent version, with the digests of those of its blobs that are lost.
 Out: outcomes by stage and fingerprint: those that the parent names without any request, others from the unit cache.
 Wrong: an outcome with a lost blob counts as absent; the unit is then done again.
 
@@ -10,7 +10,7 @@ runs that make the same version.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -29,14 +29,13 @@ _COUNTS = {
 class KnownUnits:
     """The outcomes of the units of a refresh."""
 
-    def __init__(self, pipeline: Pipeline, parent: Parent | None, lost: Collection[str] = ()) -> None:
-        self._pipeline, self._parent, self._lost = pipeline, parent, frozenset(lost)
+    def __init__(self, pipeline: Pipeline, parent: Parent | None) -> None:
+        self._pipeline, self._parent = pipeline, parent
 
     @classmethod
     def of_plan(cls, pipeline: Pipeline, plan: dict[str, Any]) -> KnownUnits:
         """As the plan of a refresh says."""
-        parent = None if plan["parent"] is None else Parent(pipeline, plan["parent"])
-        return cls(pipeline, parent, plan["lost"])
+        return cls(pipeline, None if plan["parent"] is None else Parent(pipeline, plan["parent"], plan["lost"]))
 
     @property
     def parent(self) -> Parent | None:
@@ -63,11 +62,12 @@ class KnownUnits:
 
     @cached_property
     def _known(self) -> dict[tuple[str, str], Outcome]:
-        found = {}
+        found: dict[tuple[str, str], Outcome] = {}
+        lost = frozenset[str]() if self._parent is None else self._parent.lost
         for row in self._rows:
             values = {name: row[name] for name in ("stage", "fingerprint", "blobs", "counts")}
             outcome = Outcome.model_validate(values)
-            if not any(ref.digest in self._lost for ref in outcome.blobs.values()):
+            if not any(ref.digest in lost for ref in outcome.blobs.values()):
                 found[outcome.stage, outcome.fingerprint] = outcome
         return found
 

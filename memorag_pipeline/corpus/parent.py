@@ -26,9 +26,11 @@ Row = dict[str, Any]
 class Parent:
     """A published version as the parent of a refresh."""
 
-    def __init__(self, pipeline: Pipeline, number: int) -> None:
+    def __init__(self, pipeline: Pipeline, number: int, lost: Collection[str] = ()) -> None:
+        """`lost` are digests of blobs that are gone; a table that is one of them says nothing."""
         self._blobs = pipeline.store.blobs
         self.number = number
+        self.lost = frozenset(lost)
         self.manifest: Manifest = pipeline.store.versions.pinned(number)
 
     @classmethod
@@ -51,14 +53,14 @@ class Parent:
 
     @cached_property
     def sections(self) -> list[Row]:
-        """The table of sections, empty in a version that has none (of an earlier release)."""
-        return [row for blob in self.manifest.of_role("sections") for row in self._rows(blob)]
+        """The table of sections, empty when it is lost, or in a version of an earlier release."""
+        return [row for blob in self._there("sections") for row in self._rows(blob)]
 
     @cached_property
     def shards(self) -> dict[str, list[Row]]:
         """What each memory was read from, by shard id, in the order of the table."""
         found: defaultdict[str, list[Row]] = defaultdict(list)
-        for blob in self.manifest.of_role("shards"):
+        for blob in self._there("shards"):
             for row in self._rows(blob):
                 found[row["shard_id"]].append(row)
         return dict(found)
@@ -70,10 +72,10 @@ class Parent:
 
     @cached_property
     def units(self) -> list[Row]:
-        """Which unit made which blobs, empty in a version that does not say (of an earlier release)."""
+        """Which unit made which blobs, empty when that is lost, or in a version of an earlier release."""
         return [
             row
-            for blob in self.manifest.of_role("units")
+            for blob in self._there("units")
             for row in self._blobs.get_json(blob.ref, f"{blob.path} of version {self.number}")
         ]
 
@@ -123,6 +125,9 @@ class Parent:
     @cached_property
     def _part_of(self) -> dict[str, int]:
         return {item.document_id: number for number, part in enumerate(self._parts) for item in part}
+
+    def _there(self, role: str) -> list[ManifestBlob]:
+        return [blob for blob in self.manifest.of_role(role) if blob.digest not in self.lost]
 
     def _rows(
         self, blob: ManifestBlob, columns: list[str] | None = None, document_ids: list[str] | None = None

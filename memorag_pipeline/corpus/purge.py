@@ -18,6 +18,7 @@ from fsspec.utils import glob_translate
 from memorag_pipeline.corpus.parent import Parent, Row
 from memorag_pipeline.corpus.shard_plan import Shard
 from memorag_pipeline.corpus.source import SourceObject
+from memorag_pipeline.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
 
@@ -81,3 +82,27 @@ def _read_rows(version: Parent) -> list[Row]:
     if not version.sections:
         return []
     return [row for rows in version.shards.values() for row in rows]
+
+
+def retire_purged(pipeline: Pipeline, newest: int) -> str:
+    """Retire the versions before `newest` that hold documents to be purged; what a person has to do, line by line.
+
+    A sweep deletes what only they hold, a grace period later.
+    """
+    purge, versions = Purge(pipeline.spec.refresh.purge), pipeline.store.versions
+    if not purge.globs:
+        return ""
+    older = [Parent(pipeline, number) for number in versions.retained() if number < newest]
+    pointed = {version: channel for channel, version in pipeline.store.channels.targets().items()}
+    notes = []
+    for number in purge.holders(older, Parent(pipeline, newest)):
+        if number in pointed:
+            notes.append(
+                f"version {number} holds documents that are to be purged, and channel {pointed[number]} points to it:"
+                f" promote version {newest}, then refresh again"
+            )
+            logger.warning(notes[-1])
+        else:
+            versions.retire(number, by="refresh", why="holds documents that refresh.purge names")
+            logger.info("version %d is retired: it holds documents that are to be purged", number)
+    return "\n".join(notes)

@@ -1,7 +1,8 @@
 """Stage publish: everything that a refresh made becomes one version, at once.
 
 In:  the plan that the index stage wrote (blobs of every role, models, counts) and the run's id.
-Out: the version's number, whether this call created it, its root and counts.
+Out: the version's number, whether this call created it, its root and counts; older versions with purged documents are
+     retired, or there is a note that says what to promote first.
 Wrong: a blob that is missing, or a spec that changed under the run, refuses the version; the last one stays newest.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from memorag_pipeline.corpus.purge import retire_purged
 from memorag_pipeline.errors import StorageError
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.storage.manifest import Manifest, ManifestBlob, MemoryRecord, ModelRecord
@@ -45,6 +47,7 @@ def publish(pipeline: Pipeline, plan_uri: str, run_id: str) -> dict[str, Any]:
         "version": published.version,
         "created": published.created,
         "uri": pipeline.store.uri,
+        "notes": retire_purged(pipeline, published.version),
         "counts": manifest.counts,
     }
 

@@ -36,6 +36,7 @@ def plan_of(pipeline: Pipeline, **changes: Any) -> dict[str, Any]:
 
     plan = {
         "parent": None,
+        "lost": [],
         "inventory": ref("inventory"),
         "models": MODELS,
         "parts": ["p0", "p1"],
@@ -63,7 +64,7 @@ def plan_of(pipeline: Pipeline, **changes: Any) -> dict[str, Any]:
 
 def test_a_plan_becomes_a_version_with_every_blob(pipeline: Pipeline) -> None:
     result = publish(pipeline, pipeline.write_work(plan_of(pipeline)), "run-1")
-    assert result == {"version": 1, "created": True, "uri": pipeline.store.uri, "counts": COUNTS}
+    assert result == {"version": 1, "created": True, "uri": pipeline.store.uri, "notes": "", "counts": COUNTS}
     manifest = pipeline.store.versions.manifest(1)
     assert [(blob.role, blob.path) for blob in manifest.blobs] == [
         ("inventory", "inventory.parquet"),
