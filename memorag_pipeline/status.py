@@ -57,8 +57,8 @@ class Failure:
 class RunStatus:
     """The newest run of a corpus.
 
-    `state` is published, unchanged (there was nothing to do), running (a task is at work), failed (a task failed and
-    none is at work), or idle: no task is at work, because the run was killed, or its next task has not begun yet.
+    `state` is running (a task is at work), published, unchanged (there was nothing to do), failed (a task failed), or
+    idle: no task is at work, because the run was killed, or because its next task has not begun yet.
     `seconds_left` is that of all stages whose speed is known.
     """
 
@@ -99,12 +99,14 @@ class StatusReader:
         failed = [report for report in reports if report.state == "failed"]
         left = [stage.seconds_left for stage in stages if stage.seconds_left is not None]
         published = _results(reports, "publish")
-        if published:
+        if live:
+            state = "running"
+        elif published:
             state = "published"
         elif any(not result["changed"] for result in _results(reports, "inventory")):
             state = "unchanged"
         else:
-            state = "running" if live else "failed" if failed else "idle"
+            state = "failed" if failed else "idle"
         return RunStatus(
             uri=self.store.uri,
             run_id=reports[0].run_id,
