@@ -33,7 +33,7 @@ demo-full: $(STAMP)  ## The same on all 79 documents
 test: $(STAMP)  ## Run all tests
 	$(BIN)/python -m pytest
 
-test-long: $(STAMP)  ## Run the long versions of tests, which take minutes each
+test-long: $(STAMP)  ## Run what `make test` cuts short: every crash point on files, long random histories
 	$(BIN)/python -m pytest -m long
 
 lint: $(STAMP)  ## ruff and mypy

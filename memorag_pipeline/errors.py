@@ -50,6 +50,10 @@ class NotFoundError(MemoragError):
     exit_code = 4
 
 
+class RetiredVersionError(NotFoundError):
+    """A version was retired: its tombstone says when, by whom and why; its blobs may be gone."""
+
+
 class EmptyCorpusError(NotFoundError):
     """The source holds no document that matches; publishing it would hide the last good version."""
 

@@ -48,7 +48,22 @@ CHUNKS = _schema(
 
 QUARANTINE = _schema(document_id=_S, uri=_S, source_size=_I, source_digest=_S, reason=_S, detail=_S)
 
-SHARDS = _schema(shard_id=_S, ordinal=_I32, document_id=_S, uri=_S, start=_I, end=_I, tokens=_I32)
+# What each memory was read from. In a delta refresh some of it is no longer what the documents say.
+SHARDS = _schema(
+    shard_id=_S,
+    ordinal=_I32,
+    document_id=_S,
+    uri=_S,
+    earlier_uris=pa.list_(pa.field("item", _S, False)),
+    start=_I,
+    end=_I,
+    tokens=_I32,
+    content=_S,
+    stale=pa.bool_(),
+)
+
+# What the documents are now, and which shard's memory has read it.
+SECTIONS = _schema(document_id=_S, uri=_S, start=_I, end=_I, tokens=_I32, content=_S, key=_S, part=_I32, shard_id=_S)
 
 
 def embeddings(dimensions: int) -> pa.Schema:

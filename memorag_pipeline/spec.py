@@ -24,6 +24,7 @@ from memorag_pipeline.spec_values import (
     Distinct,
     Dtype,
     Factory,
+    Glob,
     Language,
     Model,
     Name,
@@ -108,6 +109,31 @@ class ShardingSpec(Section):
 
     max_tokens: int = Field(default=4096, ge=64, description="A shard has at most this many tokens.")
     min_tokens: int = Field(default=512, ge=0, description="Shards are not cut smaller, where that is possible.")
+
+
+class RefreshSpec(Section):
+    """How memories follow a corpus that changes. `refresh: delta` is short for `refresh: {mode: delta}`."""
+
+    rules = (Rule(("max_stale", "mode"), spec_rules.stale_has_use, "leave it out, or use mode delta"),)
+
+    mode: Literal["exact", "delta"] = Field(
+        default="exact",
+        description="exact: a changed shard is memorized anew from its first change on. delta: changed documents go to"
+        " delta shards; a shard is memorized anew when too much of it is stale.",
+    )
+    max_stale: float = Field(
+        default=0.2, ge=0, lt=1, description="Mode delta: share of a memory's tokens that may be out of date."
+    )
+    purge: Annotated[list[Glob], Distinct] = Field(
+        default=[],
+        description="Globs of document URIs to forget: left out even if in the source, out of every memory at once, and"
+        " older versions that hold them are retired.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"mode": value} if isinstance(value, str) else value
 
 
 class MemorySpec(Section):
@@ -293,6 +319,7 @@ class CorpusSpec(Section):
     store: StoreSpec
     chunking: ChunkingSpec = ChunkingSpec()
     sharding: ShardingSpec = ShardingSpec()
+    refresh: RefreshSpec = RefreshSpec()
     memory: MemorySpec
     embedding: EmbeddingSpec
     index: IndexSpec = IndexSpec()
@@ -310,6 +337,7 @@ class CorpusSpec(Section):
                 "source": {"uris", "include", "exclude", "max_document_mb", "documents_per_part"},
                 "chunking": True,
                 "sharding": True,
+                "refresh": True,
                 "memory": True,
                 "embedding": {"model", "revision", "pooling", "max_tokens", "query_instruction"},
                 "index": {"factory"},

@@ -55,6 +55,10 @@ def shard_bounds_fit(minimum: int, maximum: int) -> str | None:
     return None if minimum * 2 <= maximum else f"is more than half of max_tokens ({maximum})"
 
 
+def stale_has_use(max_stale: float, mode: str) -> str | None:
+    return "has no use where no memory gets stale" if mode == "exact" and max_stale != 0.2 else None
+
+
 def ratio_fits_kind(ratio: int | tuple[int, ...] | None, kind: str) -> str | None:
     if kind in ("full", "gist") and ratio not in (None, 1):
         return f"needs a compressing memory; kind {kind} keeps every token that it reads"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
+from fsspec.utils import glob_translate
 from pydantic import AfterValidator, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from memorag_pipeline.cron import check_cron
@@ -37,6 +38,11 @@ def _faiss_factory(text: str) -> str:
     return text
 
 
+def _glob(pattern: str) -> str:
+    glob_translate(pattern)  # raises ValueError with what is wrong
+    return pattern
+
+
 def _one_or_several_ratios(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
     """One problem in place of one for each form that the value is not of."""
     try:
@@ -62,6 +68,7 @@ Uri = Annotated[str, Field(min_length=1), AfterValidator(_without_password)]
 Cron = Annotated[str, AfterValidator(check_cron)]
 Distinct = AfterValidator(_distinct)
 Factory = Annotated[str, AfterValidator(_faiss_factory)]
+Glob = Annotated[str, Field(min_length=1), AfterValidator(_glob)]
 Model = Annotated[str, Field(min_length=1)]
 Language = Literal["en", "zh"]
 ClueKind = Literal["spans", "surrogates", "draft"]

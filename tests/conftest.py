@@ -35,6 +35,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 pytest_plugins = [
     "tests.fixtures.airflow",
+    "tests.fixtures.changing_corpus",
     "tests.fixtures.corpus",
     "tests.fixtures.postgres",
     "tests.fixtures.s3",

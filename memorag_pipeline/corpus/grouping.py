@@ -1,13 +1,19 @@
 """Cutting a sequence into groups of bounded weight, so that an edit moves only the borders next to it.
 
-In:  the keys of the elements in order, their weights, the greatest weight of a group.
+In:  the keys of the elements in order, their weights, the greatest and the least weight of a group.
 Out: the groups as ranges of positions, in order, covering all elements.
 Wrong: an element that is heavier than the maximum is a group of its own.
 
 Every element has a priority, the SHA-256 of its key. A range that is too heavy is cut before its element of highest
 priority, and so are its two parts: the cuts are the upper nodes of a treap over the elements (Seidel and Aragon,
-"Randomized Search Trees", 1996), whose shape does not depend on the order of edits. With a minimum of 0, taking one
-element away changes only groups whose elements together weigh at most twice the maximum plus that element.
+"Randomized Search Trees", 1996), whose shape does not depend on the order of edits.
+
+Small groups are avoided by choosing the places of cuts beforehand, each by what is near it alone: a place is chosen if
+its priority is the highest of all places that are nearer than the minimum, and nearer than that to neither end. What
+is left far from all chosen places is gone through again, `_ROUNDS` times in all (local maxima, as in Luby's parallel
+independent sets). Chosen places go before all others. So whether a place is chosen depends on no more than the weight
+`reach(minimum)` on both sides of it, and a run of elements of weight w that comes, goes or changes can alter only
+groups that weigh at most 2 * maximum + 2 * reach(minimum) + w together, before and after (proof: docs/refresh.md).
 """
 
 from __future__ import annotations
@@ -17,11 +23,16 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 
+_ROUNDS = 3
+_Rank = tuple[bool, bytes]
+
 
 def group_by_priority(keys: Sequence[str], weights: Sequence[int], maximum: int, minimum: int = 0) -> list[range]:
-    """Cut the elements into groups of at most `maximum` weight; a cut leaves `minimum` on both sides where it can."""
+    """Cut the elements into groups of at most `maximum` weight, hardly ever less than `minimum` (0 to maximum / 2)."""
     priorities = [hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest() for key in keys]
     before = [0, *accumulate(weights)]
+    chosen = _chosen(priorities, before, minimum) if minimum else frozenset[int]()
+    ranks: list[_Rank] = [(place in chosen, priority) for place, priority in enumerate(priorities)]
     groups: list[range] = []
     pending = [range(len(keys))] if keys else []
     while pending:
@@ -29,8 +40,54 @@ def group_by_priority(keys: Sequence[str], weights: Sequence[int], maximum: int,
         if len(part) == 1 or before[part.stop] - before[part.start] <= maximum:
             groups.append(part)
             continue
-        first = bisect_left(before, before[part.start] + minimum, part.start + 1, part.stop)
-        last = bisect_right(before, before[part.stop] - minimum, part.start + 1, part.stop)
-        cut = max(range(first, last) or part[1:], key=priorities.__getitem__)
+        cut = max(part[1:], key=ranks.__getitem__)
         pending += [range(cut, part.stop), range(part.start, cut)]
     return groups
+
+
+def reach(minimum: int) -> int:
+    """How far, in weight, an element has a say in the choice of places."""
+    return (2 * _ROUNDS - 1) * minimum
+
+
+def _chosen(priorities: Sequence[bytes], before: Sequence[int], minimum: int) -> frozenset[int]:
+    """Places, `minimum` or more apart from each other and from both ends, at which cuts are wanted."""
+    ends = before[-1]
+    free = [place for place in range(1, len(priorities)) if minimum <= before[place] <= ends - minimum]
+    chosen: set[int] = set()
+    for _ in range(_ROUNDS):
+        found = _local_maxima(free, priorities, before, minimum)
+        chosen.update(found)
+        at = [before[place] for place in found]
+        free = [place for place in free if _distance(at, before[place]) >= minimum]
+    return frozenset(chosen)
+
+
+def _local_maxima(places: Sequence[int], priorities: Sequence[bytes], before: Sequence[int], minimum: int) -> list[int]:
+    """Those of the places whose priority is the highest among the places nearer than `minimum`; of equals the first."""
+    at = [before[place] for place in places]
+    found: list[int] = []
+    # The highest of each window of places, by a queue whose priorities fall from front to back.
+    queue: list[int] = []
+    front = end = 0
+    for number, here in enumerate(at):
+        while end < len(places) and at[end] - here < minimum:
+            while len(queue) > front and priorities[places[queue[-1]]] < priorities[places[end]]:
+                queue.pop()
+            queue.append(end)
+            end += 1
+        while here - at[queue[front]] >= minimum:
+            front += 1
+        if queue[front] == number:
+            found.append(places[number])
+    return found
+
+
+def _distance(sorted_places: Sequence[int], place: int) -> float:
+    """How far the nearest of the sorted places is."""
+    right = bisect_left(sorted_places, place)
+    left = bisect_right(sorted_places, place) - 1
+    return min(
+        sorted_places[right] - place if right < len(sorted_places) else float("inf"),
+        place - sorted_places[left] if left >= 0 else float("inf"),
+    )

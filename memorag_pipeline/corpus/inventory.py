@@ -16,8 +16,10 @@ from typing import Any
 import pyarrow as pa
 
 from memorag_pipeline import schemas
-from memorag_pipeline.corpus.extraction import Extraction
+from memorag_pipeline.corpus.extraction import STAGE, Extraction
+from memorag_pipeline.corpus.known_units import KnownUnits
 from memorag_pipeline.corpus.parent import Parent, group_documents
+from memorag_pipeline.corpus.purge import Purge
 from memorag_pipeline.corpus.refusal import UNSETTLED, Refused
 from memorag_pipeline.corpus.source import Source, SourceObject
 from memorag_pipeline.digests import bytes_digest
@@ -30,7 +32,6 @@ from memorag_pipeline.spec import SourceSpec
 logger = logging.getLogger(__name__)
 
 _READERS = 8
-_LOOKUPS = 16
 
 
 def take_inventory(pipeline: Pipeline) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def take_inventory(pipeline: Pipeline) -> dict[str, Any]:
     if problems := check_models(spec, f"corpus {spec.corpus}"):
         raise SpecError(problems)
     source = Source(spec.source)
-    listed = source.list()
+    listed = Purge(spec.refresh.purge).admitted(source.list())
     if not listed:
         raise EmptyCorpusError(_nothing_found(spec.source))
     parent = Parent.newest(pipeline)
@@ -54,17 +55,18 @@ def take_inventory(pipeline: Pipeline) -> dict[str, Any]:
     extraction = Extraction.of(pipeline)
     parts = [objects[part.start : part.stop] for part in _parts(objects, spec.source.documents_per_part)]
     fingerprints = [extraction.fingerprint(part) for part in parts]
-    with ThreadPoolExecutor(_LOOKUPS) as pool:
-        done = list(pool.map(lambda fingerprint: extraction.find(fingerprint) is not None, fingerprints))
+    lost = [] if parent is None else _lost(pipeline, parent)
+    found = KnownUnits(pipeline, parent, lost).find_all(STAGE, fingerprints)
     missing = [
         {"fingerprint": fingerprint, "objects": [item.row() for item in part]}
-        for fingerprint, part, there in zip(fingerprints, parts, done, strict=True)
-        if not there
+        for fingerprint, part, outcome in zip(fingerprints, parts, found, strict=True)
+        if outcome is None or outcome.counts["unsettled"]
     ]
     number = parent.number if parent else None
     table = pa.Table.from_pylist([item.row() for item in objects], schema=schemas.INVENTORY)
     plan = {
         "parent": number,
+        "lost": lost,
         "inventory": pipeline.store.blobs.put_table(table).model_dump(),
         "models": [model.model_dump() for model in extraction.models],
         "parts": fingerprints,
@@ -75,9 +77,7 @@ def take_inventory(pipeline: Pipeline) -> dict[str, Any]:
         "extract": pipeline.write_batches(
             missing, spec.compute.units_per_task, lambda units: {"parent": number, "parts": units}
         ),
-        "changed": parent is None
-        or _is_outdated(parent, counts, extraction, spec.fingerprint())
-        or _is_damaged(pipeline, parent),
+        "changed": parent is None or bool(lost) or _is_outdated(parent, counts, extraction, spec.fingerprint()),
         "parent": number,
         "counts": counts,
     }
@@ -153,12 +153,12 @@ def _is_outdated(parent: Parent, counts: dict[str, int], extraction: Extraction,
     return unsettled > 0
 
 
-def _is_damaged(pipeline: Pipeline, parent: Parent) -> bool:
-    """Whether blobs of the parent are gone or cut short; a refresh makes them anew and finds the same version."""
+def _lost(pipeline: Pipeline, parent: Parent) -> list[str]:
+    """Digests of the parent's blobs that are gone or cut short; a refresh makes them anew, for the same version."""
     missing = pipeline.store.versions.missing(parent.manifest)
     for blob in missing:
         logger.warning("%s of version %d is missing or truncated, and is made anew", blob.path, parent.number)
-    return bool(missing)
+    return sorted({blob.digest for blob in missing})
 
 
 def _parts(objects: Sequence[SourceObject], documents_per_part: int) -> list[range]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
@@ -47,6 +48,34 @@ class Parent:
         """Quarantine rows by document id."""
         rows = [row for blob in self.manifest.of_role("quarantine") for row in self._rows(blob)]
         return {row["document_id"]: row for row in rows}
+
+    @cached_property
+    def sections(self) -> list[Row]:
+        """The table of sections, empty in a version that has none (of an earlier release)."""
+        return [row for blob in self.manifest.of_role("sections") for row in self._rows(blob)]
+
+    @cached_property
+    def shards(self) -> dict[str, list[Row]]:
+        """What each memory was read from, by shard id, in the order of the table."""
+        found: defaultdict[str, list[Row]] = defaultdict(list)
+        for blob in self.manifest.of_role("shards"):
+            for row in self._rows(blob):
+                found[row["shard_id"]].append(row)
+        return dict(found)
+
+    @cached_property
+    def memories(self) -> dict[str, BlobRef]:
+        """The memories by shard id."""
+        return {Path(blob.path).stem: blob.ref for blob in self.manifest.of_role("memory")}
+
+    @cached_property
+    def units(self) -> list[Row]:
+        """Which unit made which blobs, empty in a version that does not say (of an earlier release)."""
+        return [
+            row
+            for blob in self.manifest.of_role("units")
+            for row in self._blobs.get_json(blob.ref, f"{blob.path} of version {self.number}")
+        ]
 
     def made_with(self, spec_fingerprint: str, models: Collection[ModelRecord]) -> bool:
         """Whether the version was made with this spec and these models."""

@@ -44,7 +44,7 @@ class Sectioner:
             if whole.tokens <= self._max:
                 return [whole]
         borders = chunk_borders(chunks, len(text))
-        keys = [chunk.chunk_id for chunk in chunks]
+        keys = [chunk.digest for chunk in chunks]  # not by id, which a renamed document changes
         weights = self._counter.counts([text[start:end] for start, end in borders])
         room = max(self._max - self._counter.count(self._render(uri, title, "")), 1)
         sections: list[Section] = []

@@ -1,80 +1,46 @@
 """Stage shard: which documents are memorized together, and what the GPU stages have to do.
 
-In:  the plan of a refresh whose parts are extracted.
-Out: the shard table; the plan with all parts and units; work lists of the memories and embeddings that are not there.
+In:  the plan of a refresh whose parts are extracted; the parent version.
+Out: the tables of shards and sections; the plan with all parts and units; work lists of the memories and embeddings
+     that are not there.
 Wrong: a part was not extracted: `MemoragError`. All documents are in quarantine: `EmptyCorpusError` with the reasons.
 
-Borders of shards depend on the documents next to them (see `grouping`), so one edit moves no other shard.
+The plan of an exact refresh depends on the documents alone (see `shard_plan`), that of a delta refresh also on what the
+parent's memories were read from (see `delta_plan`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
-import pyarrow as pa
-
-from memorag_pipeline import schemas
+from memorag_pipeline.corpus.delta_plan import plan_delta, stale_tokens
 from memorag_pipeline.corpus.extraction import STAGE as EXTRACT
 from memorag_pipeline.corpus.extraction import Extraction
-from memorag_pipeline.corpus.grouping import group_by_priority
-from memorag_pipeline.digests import text_digest, value_digest
+from memorag_pipeline.corpus.known_units import KnownUnits
+from memorag_pipeline.corpus.purge import Purge
+from memorag_pipeline.corpus.refresh_units import Unit, embedding_unit, memory_fingerprint, memory_work
+from memorag_pipeline.corpus.shard_plan import Bounds, Shard, plan_exact
+from memorag_pipeline.corpus.shard_sections import ShardSection, read_sections
+from memorag_pipeline.corpus.shard_tables import parent_shards, section_table, shard_table
 from memorag_pipeline.errors import EmptyCorpusError, MemoragError
-from memorag_pipeline.memory.stream import MEMORIZE_VERSION
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.storage import BlobRef, Outcome, fingerprint
+from memorag_pipeline.storage import BlobRef, MemoryRecord, Outcome
 
-EMBED_VERSION = 1
-# Of section memory: what is in digests of its own, or changes no memory.
-_NOT_IN_FINGERPRINT = {"model", "revision", "adapter", "budget_mib"}
-_READERS = 16
-
-
-@dataclass(frozen=True)
-class _Section:
-    """A section as an element of a shard. `text_digest` is that of its own text."""
-
-    document_id: str
-    uri: str
-    title: str
-    start: int
-    end: int
-    tokens: int
-    text_digest: str
-    part: BlobRef
-
-    @property
-    def key(self) -> str:
-        """Decides where shards may end. By text, not by place, so that an insertion does not shift those behind it."""
-        return f"{self.document_id} {self.text_digest if self.start else 0}"
-
-
-@dataclass(frozen=True)
-class _Shard:
-    """Sections that are memorized together."""
-
-    sections: tuple[_Section, ...]
-
-    @property
-    def shard_id(self) -> str:
-        return value_digest([self.sections[0].document_id, self.sections[0].start])[:16]
-
-    @property
-    def tokens(self) -> int:
-        return sum(section.tokens for section in self.sections)
+T = TypeVar("T")
 
 
 def plan_shards(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
     """Plan the shards, memories and embeddings of a refresh.
 
     Returns {"plan": uri, "memorize": [uri of a work list], "embed": [uri of a work list], "counts": {"documents",
-    "chunks", "quarantined", "shards", "tokens", "memorize_units", "embed_units"}}, the units being those to do.
+    "chunks", "quarantined", "shards", "tokens", "stale_tokens", "memorize_units", "embed_units"}}, the units being
+    those to do.
     """
     plan = pipeline.read_work(plan_uri)
-    parts = _outcomes(pipeline, plan["parts"])
+    known = KnownUnits.of_plan(pipeline, plan)
+    parts = _outcomes(known, plan["parts"], pipeline.spec.corpus)
     counts: Counter[str] = Counter()
     for part in parts:
         counts.update({name: part.counts[name] for name in ("documents", "chunks", "quarantined")})
@@ -82,17 +48,35 @@ def plan_shards(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
     if not counts["documents"]:
         raise EmptyCorpusError(_nothing_left(pipeline, quarantine))
 
-    shards = _group(pipeline, parts)
     extraction = Extraction.of(pipeline)
-    memories = [_memory_unit(extraction, shard) for shard in shards]
-    embeddings = [_embedding_unit(extraction, part) for part in parts if part.counts["chunks"]]
-    counts.update(shards=len(shards), tokens=sum(shard.tokens for shard in shards))
-    memorize = _missing(pipeline, "memorize", memories)
-    embed = _missing(pipeline, "embed", embeddings)
+    by_part = read_sections(pipeline.store.blobs, [part.blobs["documents"] for part in parts], known.parent)
+    sections = [section for found in by_part for section in found]
+    shards = _shards(extraction, known, sections)
+    current = {section.content for section in sections}
+    fingerprints = [memory_fingerprint(extraction, shard.contents) for shard in shards]
+    records = [
+        MemoryRecord(
+            shard_id=shard.shard_id, kind=shard.kind, tokens=shard.tokens, stale_tokens=stale_tokens(shard, current)
+        )
+        for shard in shards
+    ]
+    embeddings = [embedding_unit(extraction, part, known) for part in parts if part.counts["chunks"]]
+    counts.update(
+        shards=len(shards),
+        tokens=sum(section.tokens for section in sections),
+        stale_tokens=sum(record.stale_tokens for record in records),
+    )
+    documents = {
+        section.document_id: part.blobs["documents"]
+        for part, found in zip(parts, by_part, strict=True)
+        for section in found
+    }
+    memorize = _memories_to_do(known, dict(zip(fingerprints, shards, strict=True)), documents)
+    embed = _missing(known, "embed", {unit["fingerprint"]: unit for unit in embeddings})
     size = pipeline.spec.compute.units_per_task
 
     def batch(units: list[Any]) -> dict[str, Any]:
-        return {"parent": plan["parent"], "units": units}
+        return {"parent": plan["parent"], "lost": plan["lost"], "units": units}
 
     return {
         "plan": pipeline.write_work(
@@ -101,8 +85,12 @@ def plan_shards(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
                 "documents": [part.blobs["documents"].model_dump() for part in parts],
                 "chunks": [part.blobs["chunks"].model_dump() for part in parts],
                 "quarantine": [ref.model_dump() for ref in quarantine],
-                "shards": pipeline.store.blobs.put_table(_shard_table(shards)).model_dump(),
-                "memories": [{name: unit[name] for name in ("shard_id", "fingerprint", "tokens")} for unit in memories],
+                "shards": pipeline.store.blobs.put_table(shard_table(shards, current)).model_dump(),
+                "sections": pipeline.store.blobs.put_table(section_table(by_part, shards)).model_dump(),
+                "memories": [
+                    {**record.model_dump(), "fingerprint": unit}
+                    for record, unit in zip(records, fingerprints, strict=True)
+                ],
                 "embeddings": embeddings,
                 "counts": dict(counts),
             }
@@ -113,12 +101,12 @@ def plan_shards(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
     }
 
 
-def _outcomes(pipeline: Pipeline, fingerprints: list[str]) -> list[Outcome]:
-    found = pipeline.store.units.find_all(EXTRACT, fingerprints)
+def _outcomes(known: KnownUnits, fingerprints: list[str], corpus: str) -> list[Outcome]:
+    found = known.find_all(EXTRACT, fingerprints)
     outcomes = [outcome for outcome in found if outcome is not None]
     if len(outcomes) < len(found):
         raise MemoragError(
-            f"{len(found) - len(outcomes)} of {len(found)} parts of corpus {pipeline.spec.corpus} are not extracted;"
+            f"{len(found) - len(outcomes)} of {len(found)} parts of corpus {corpus} are not extracted;"
             " run extract on all work lists of the inventory first"
         )
     return outcomes
@@ -134,93 +122,32 @@ def _nothing_left(pipeline: Pipeline, quarantine: list[BlobRef]) -> str:
     )
 
 
-def _group(pipeline: Pipeline, parts: list[Outcome]) -> list[_Shard]:
-    with ThreadPoolExecutor(_READERS) as pool:
-        read = pool.map(lambda part: list(_sections(pipeline, part.blobs["documents"])), parts)
-        sections = [section for found in read for section in found]
-    spec = pipeline.spec.sharding
-    groups = group_by_priority(
-        [section.key for section in sections],
-        [section.tokens for section in sections],
-        spec.max_tokens,
-        spec.min_tokens,
-    )
-    return [_Shard(tuple(sections[group.start : group.stop])) for group in groups]
-
-
-def _sections(pipeline: Pipeline, part: BlobRef) -> Iterator[_Section]:
-    """The sections of a part. Texts are only read when a document of it is cut."""
-    columns = ["document_id", "uri", "title", "text_digest", "sections"]
-    rows = pipeline.store.blobs.get_table(part, columns, "documents").to_pylist()
-    if any(len(row["sections"]) > 1 for row in rows):
-        rows = pipeline.store.blobs.get_table(part, [*columns, "text"], "documents").to_pylist()
-    for row in rows:
-        for section in row["sections"]:
-            start, end = section["start"], section["end"]
-            whole = len(row["sections"]) == 1
-            digest = row["text_digest"] if whole else text_digest(row["text"][start:end])
-            yield _Section(row["document_id"], row["uri"], row["title"], start, end, section["tokens"], digest, part)
-
-
-def _memory_unit(extraction: Extraction, shard: _Shard) -> dict[str, Any]:
+def _shards(extraction: Extraction, known: KnownUnits, sections: Sequence[ShardSection]) -> list[Shard]:
     spec = extraction.pipeline.spec
-    parts = {section.part.digest: section.part for section in shard.sections}
-    return {
-        "shard_id": shard.shard_id,
-        "fingerprint": fingerprint(
-            "memorize",
-            MEMORIZE_VERSION,
-            sections=[[section.uri, section.title, section.text_digest] for section in shard.sections],
-            language=spec.language,
-            memory=spec.memory.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT),
-            model=extraction.memory.digest,
-            adapter=extraction.adapter_digest,
-            tokenizer=extraction.memory.tokenizer_digest,
-        ),
-        "tokens": shard.tokens,
-        "sections": [
-            {"document_id": section.document_id, "start": section.start, "end": section.end}
-            for section in shard.sections
-        ],
-        "documents": [part.model_dump() for part in parts.values()],
-    }
+    bounds = Bounds(spec.sharding.max_tokens, spec.sharding.min_tokens)
+    parent = known.parent
+    sharding = spec.sharding.model_dump(mode="json")
+    if spec.refresh.mode == "exact" or parent is None or parent.manifest.spec["sharding"] != sharding:
+        return plan_exact(sections, bounds)
+    shards = parent_shards(parent)
+    made = known.find_all("memorize", [memory_fingerprint(extraction, shard.contents) for shard in shards])
+    gone = {shard.shard_id for shard, outcome in zip(shards, made, strict=True) if outcome is None}
+    if len(gone) == len(shards):  # made in another way, or by an earlier release
+        return plan_exact(sections, bounds)
+    purged = Purge(spec.refresh.purge).shards(shards, parent)
+    return plan_delta(shards, sections, bounds, spec.refresh.max_stale, gone | purged)
 
 
-def _embedding_unit(extraction: Extraction, part: Outcome) -> dict[str, Any]:
-    pipeline = extraction.pipeline
-    table = pipeline.store.blobs.get_table(part.blobs["chunks"], ["digest"], "chunks")
-    return {
-        "fingerprint": fingerprint(
-            "embed",
-            EMBED_VERSION,
-            digests=sorted(set(table.column("digest").to_pylist())),
-            model=extraction.embedding.digest,
-            pooling=pipeline.spec.embedding.pooling,
-            max_tokens=pipeline.spec.embedding.max_tokens,
-        ),
-        "chunks": part.blobs["chunks"].model_dump(),
-    }
+def _memories_to_do(known: KnownUnits, shards: Mapping[str, Shard], documents: Mapping[str, BlobRef]) -> list[Unit]:
+    """The units of memories without an outcome; `shards` by fingerprint."""
+    missing = _missing(known, "memorize", {unit: (unit, shard) for unit, shard in shards.items()})
+    parents: dict[str, list[str]] = {}
+    if missing and known.parent is not None and known.parent.sections:
+        parents = {shard_id: [row["content"] for row in rows] for shard_id, rows in known.parent.shards.items()}
+    return [memory_work(shard, unit, parents, documents) for unit, shard in missing]
 
 
-def _missing(pipeline: Pipeline, stage: str, units: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The units without an outcome, each once."""
-    distinct = list({unit["fingerprint"]: unit for unit in units}.values())
-    found = pipeline.store.units.find_all(stage, [unit["fingerprint"] for unit in distinct])
-    return [unit for unit, outcome in zip(distinct, found, strict=True) if outcome is None]
-
-
-def _shard_table(shards: list[_Shard]) -> pa.Table:
-    rows = [
-        {
-            "shard_id": shard.shard_id,
-            "ordinal": ordinal,
-            "document_id": section.document_id,
-            "uri": section.uri,
-            "start": section.start,
-            "end": section.end,
-            "tokens": section.tokens,
-        }
-        for shard in shards
-        for ordinal, section in enumerate(shard.sections)
-    ]
-    return pa.Table.from_pylist(rows, schema=schemas.SHARDS)
+def _missing(known: KnownUnits, stage: str, units: Mapping[str, T]) -> list[T]:
+    """The units without an outcome, of all by fingerprint."""
+    found = known.find_all(stage, list(units))
+    return [unit for unit, outcome in zip(units.values(), found, strict=True) if outcome is None]

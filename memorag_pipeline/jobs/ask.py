@@ -20,7 +20,7 @@ from memorag_pipeline.jobs.generators import Reply, open_generator
 from memorag_pipeline.jobs.prompts import load_prompts
 from memorag_pipeline.jobs.questions import questions_of_texts
 from memorag_pipeline.jobs.recall import recall_clues
-from memorag_pipeline.jobs.route import questions_by_shard, route_questions
+from memorag_pipeline.jobs.route import delta_shards, questions_by_shard, route_questions
 from memorag_pipeline.jobs.settings import AnswerSettings
 from memorag_pipeline.progress import track
 from memorag_pipeline.schemas import CLUES
@@ -44,7 +44,8 @@ def answer_questions(
     rows: list[_Row] = questions_of_texts(questions).to_pylist()
     if settings.memory_only:
         return _answer_from_memory(version, rows, settings)
-    clues = _recall_all(version, questions_by_shard(*_routed(version, rows, settings.shards_per_question)), settings)
+    routed = _routed(version, rows, settings.shards_per_question, delta_shards(version.manifest))
+    clues = _recall_all(version, questions_by_shard(*routed), settings)
     answers: list[Answer] = []
     generator = open_generator(settings.generation)
     with track("questions answered", len(rows), "questions") as bar:
@@ -60,7 +61,7 @@ def recall_questions(
     """What the memories of `version` recall for `questions`: the clues that answers are searched with."""
     settings = settings or AnswerSettings.of_version(version.manifest)
     rows: list[_Row] = questions_of_texts(questions).to_pylist()
-    asked, routes = _routed(version, rows, settings.shards_per_question)
+    asked, routes = _routed(version, rows, settings.shards_per_question, delta_shards(version.manifest))
     clues = clues_by_question(_recall_all(version, questions_by_shard(asked, routes), settings))
     shards = {row["question_id"]: tuple(route) for row, route in zip(asked, routes, strict=True)}
     return [
@@ -75,10 +76,12 @@ def recall_questions(
     ]
 
 
-def _routed(version: Version, rows: Sequence[_Row], shards: int) -> tuple[list[_Row], list[list[str]]]:
+def _routed(
+    version: Version, rows: Sequence[_Row], shards: int, always: Sequence[str] = ()
+) -> tuple[list[_Row], list[list[str]]]:
     """The questions that can be asked, and the shards that each is asked of."""
     asked = [row for row in rows if row["error"] is None]
-    return asked, route_questions(version.searcher, [row["question"] for row in asked], shards)
+    return asked, route_questions(version.searcher, [row["question"] for row in asked], shards, always)
 
 
 def _answer_from_memory(version: Version, rows: Sequence[_Row], settings: AnswerSettings) -> list[Answer]:

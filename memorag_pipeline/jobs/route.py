@@ -39,7 +39,12 @@ def route(pipeline: Pipeline, job: str, version: int | None = None) -> dict[str,
     rows: list[dict[str, Any]] = questions.to_pylist()
 
     asked = [row for row in rows if row["error"] is None]
-    routes = route_questions(opened.searcher, [row["question"] for row in asked], settings.shards_per_question)
+    routes = route_questions(
+        opened.searcher,
+        [row["question"] for row in asked],
+        settings.shards_per_question,
+        delta_shards(opened.manifest),
+    )
     shards_of = {row["question_id"]: shards for row, shards in zip(asked, routes, strict=True)}
 
     recalls = _recall_units(opened.manifest, settings, questions_by_shard(asked, routes))
@@ -78,11 +83,19 @@ def route(pipeline: Pipeline, job: str, version: int | None = None) -> dict[str,
     }
 
 
-def route_questions(searcher: Searcher, questions: Sequence[str], shards: int) -> list[list[str]]:
-    """For each question the ids of at most `shards` shards, the one with the best passage first."""
+def route_questions(
+    searcher: Searcher, questions: Sequence[str], shards: int, always: Sequence[str] = ()
+) -> list[list[str]]:
+    """For each question the ids of at most `shards` shards, the one with the best passage first, then of `always`."""
     if not questions:
         return []
-    return [best_shards(hits, shards) for hits in searcher.search(questions, shards * _HITS_PER_SHARD)]
+    routes = [best_shards(hits, shards) for hits in searcher.search(questions, shards * _HITS_PER_SHARD)]
+    return [list(dict.fromkeys([*route, *always])) for route in routes]
+
+
+def delta_shards(manifest: Manifest) -> list[str]:
+    """The shards that every question is asked of: they hold what changed of all the others."""
+    return [memory.shard_id for memory in manifest.memories if memory.kind == "delta"]
 
 
 def best_shards(hits: Sequence[Passage], shards: int) -> list[str]:

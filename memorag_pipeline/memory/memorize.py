@@ -143,16 +143,25 @@ def _readings(
     pipeline: Pipeline, model: MemoryModel[Any], units: Sequence[Mapping[str, Any]], parent: int | None
 ) -> list[_Reading]:
     documents = _documents(pipeline, units)
-    parents = _parent_memories(pipeline, parent)
+    memories = _parent_memories(pipeline, parent)
     readings = []
     for unit in units:
-        token_ids = list(model.stream.opening)
+        base = memories.get(unit["base"])
+        token_ids = _stream(pipeline, model, unit["base"], base) if unit["continues"] else list(model.stream.opening)
         for section in unit["sections"]:
             uri, title, text = documents[section["document_id"]]
             token_ids += model.stream.section(uri, title, text[section["start"] : section["end"]])
-        known = _known_windows(pipeline, model, parents.get(unit["shard_id"]))
+        known = _known_windows(pipeline, model, base)
         readings.append(_reading(unit["fingerprint"], token_ids, model.window, known))
     return readings
+
+
+def _stream(pipeline: Pipeline, model: MemoryModel[Any], shard_id: str, base: BlobRef | None) -> list[int]:
+    """The stream of a memory that is continued: its texts may be in no document any more."""
+    if base is None:
+        raise CorruptBlobError(f"shard {shard_id}: the parent version has no memory to continue; refresh again")
+    token_ids: list[int] = model.open(pipeline.store.blobs.open_file(base, f"memory of {shard_id}")).token_ids.tolist()
+    return token_ids
 
 
 def _reading(fingerprint: str, token_ids: list[int], window: int, known: tuple[Path, MemoryHeader] | None) -> _Reading:
@@ -190,8 +199,12 @@ def _parent_memories(pipeline: Pipeline, parent: int | None) -> dict[str, BlobRe
 def _known_windows(
     pipeline: Pipeline, model: MemoryModel[Any], ref: BlobRef | None
 ) -> tuple[Path, MemoryHeader] | None:
-    """The file of the parent's memory and its header, when it can be gone on with."""
-    if ref is None:
+    """The file of the parent's memory and its header, when it can be gone on with.
+
+    What was stored in fewer bits cannot where the result has to be that of a full rebuild.
+    """
+    spec = pipeline.spec
+    if ref is None or (spec.refresh.mode == "exact" and spec.memory.codec not in (None, "float32", spec.memory.dtype)):
         return None
     try:
         path = pipeline.store.blobs.open_file(ref, "memory of the parent version")

@@ -17,7 +17,7 @@ from memorag_pipeline.memory.chat import HOLE, ChatTokenizer
 from memorag_pipeline.spec_values import Language
 
 # Version of the stage `memorize`: to be raised when the stream or the memory made of it changes.
-MEMORIZE_VERSION = 2
+MEMORIZE_VERSION = 3
 
 _READ = {
     "en": "Read the following documents and remember what they say. Questions about them come afterwards.\n\n",
@@ -34,12 +34,17 @@ def gist_tokens(window: int) -> int:
     return max(32, window // 8)
 
 
+def section_heading(uri: str, title: str | None) -> str:
+    """The line that stands for a document: its title, or its file name where there is none.
+
+    A document that is only renamed or moved is so the same tokens.
+    """
+    return " ".join((title or "").split()) or PurePosixPath(uri).name
+
+
 def render_section(uri: str, title: str | None, text: str) -> str:
-    """A section as it is memorized: a heading with the document's file name and title, then the text."""
-    name = PurePosixPath(uri).name
-    heading = " ".join((title or "").split())
-    heading = f"{name}: {heading}" if heading and heading != name else name
-    return f"# {heading}\n\n{text.strip()}\n\n"
+    """A section as it is memorized: a heading for the document, then the text."""
+    return f"# {section_heading(uri, title)}\n\n{text.strip()}\n\n"
 
 
 @dataclass(frozen=True)

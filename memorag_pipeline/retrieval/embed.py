@@ -8,21 +8,21 @@ Wrong: a chunk table or a parent's embedding table that was altered is a Corrupt
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from memorag_pipeline import schemas
 from memorag_pipeline.models import resolve
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import Bar, track
+from memorag_pipeline.retrieval.tables import read_table
 from memorag_pipeline.run_report import at_work
-from memorag_pipeline.storage import BlobRef, Blobs, Outcome
+from memorag_pipeline.storage import BlobRef, Outcome
 
 STAGE = "embed"
 
@@ -42,7 +42,7 @@ def embed(pipeline: Pipeline, batch_uri: str) -> dict[str, int]:
             counts["chunks"] += done.counts["chunks"]
             counts["reused"] += done.counts["chunks"]
     wanted = {digest for texts in parts.values() for digest in texts}
-    known = _parent_vectors(pipeline, batch["parent"], wanted)
+    known = _parent_vectors(pipeline, batch["parent"], batch["lost"], wanted)
     with track("chunks embedded", len(wanted - known.keys()), "chunks") as bar:
         for fingerprint, texts in parts.items():
             with at_work([fingerprint]):
@@ -50,11 +50,6 @@ def embed(pipeline: Pipeline, batch_uri: str) -> dict[str, int]:
             for name in counts:
                 counts[name] += outcome.counts[name]
     return counts
-
-
-def read_embeddings(blobs: Blobs, ref: BlobRef, name: str) -> pa.Table:
-    """An embedding table, verified; from the local cache, since every refresh reads the parts that did not change."""
-    return pq.read_table(blobs.open_file(ref, name))
 
 
 def vectors_of(table: pa.Table) -> npt.NDArray[np.float32]:
@@ -101,7 +96,7 @@ def _texts(pipeline: Pipeline, chunks: BlobRef) -> dict[str, str]:
     return dict(sorted(texts.items()))
 
 
-def _parent_vectors(pipeline: Pipeline, parent: int | None, wanted: set[str]) -> Vectors:
+def _parent_vectors(pipeline: Pipeline, parent: int | None, lost: Collection[str], wanted: set[str]) -> Vectors:
     """Vectors of the `wanted` digests that the parent version holds, if they were made in the same way.
 
     All parts are looked through, until none is wanted any more: text that moved to another document is found as well.
@@ -113,9 +108,9 @@ def _parent_vectors(pipeline: Pipeline, parent: int | None, wanted: set[str]) ->
         return {}
     known: Vectors = {}
     for blob in manifest.of_role("embeddings"):
-        if not pipeline.store.blobs.exists(blob.ref):
-            continue  # lost, and made anew by this refresh
-        table = read_embeddings(pipeline.store.blobs, blob.ref, f"{blob.path} of version {parent}")
+        if blob.digest in lost:
+            continue  # and made anew by this refresh
+        table = read_table(pipeline.store.blobs, blob.ref, None, f"{blob.path} of version {parent}")
         table = table.filter(pc.is_in(table.column("digest"), pa.array(wanted - known.keys(), pa.string())))
         known.update(zip(table.column("digest").to_pylist(), vectors_of(table), strict=True))
         if len(known) == len(wanted):

@@ -21,13 +21,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from memorag_pipeline import schemas
+from memorag_pipeline.corpus.known_units import KnownUnits, unit_rows
 from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.retrieval.embed import read_embeddings, vectors_of
+from memorag_pipeline.retrieval.embed import vectors_of
+from memorag_pipeline.retrieval.tables import read_table
 from memorag_pipeline.storage import BlobRef, Blobs, Outcome, fingerprint
 
 STAGE = "index"
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 
 _CHUNK_COLUMNS = ["chunk_id", "document_id", "uri", "start", "end"]
 
@@ -35,22 +37,41 @@ _CHUNK_COLUMNS = ["chunk_id", "document_id", "uri", "start", "end"]
 def build_index(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
     """Index the vectors of a plan; returns the URI of the completed plan and the number of vectors."""
     plan = pipeline.read_work(plan_uri)
-    memories = _with_blobs(pipeline, "memorize", plan["memories"], "memory")
-    embeddings = _with_blobs(pipeline, "embed", plan["embeddings"], "embeddings")
+    known = KnownUnits.of_plan(pipeline, plan)
+    extracted = _outcomes(pipeline, known, "extract", plan["parts"])
+    memorized = _outcomes(pipeline, known, "memorize", [unit["fingerprint"] for unit in plan["memories"]])
+    embedded = _outcomes(pipeline, known, "embed", [unit["fingerprint"] for unit in plan["embeddings"]])
+    memories, embeddings = (
+        [{**unit, role: outcome.blobs[role].model_dump()} for unit, outcome in zip(units, outcomes, strict=True)]
+        for role, units, outcomes in (
+            ("memory", plan["memories"], memorized),
+            ("embeddings", plan["embeddings"], embedded),
+        )
+    )
     unit = fingerprint(
         STAGE,
         STAGE_VERSION,
         embeddings=[unit["embeddings"] for unit in embeddings],
         chunks=plan["chunks"],
-        shards=plan["shards"],
+        sections=plan["sections"],
         factory=pipeline.spec.index.factory,
     )
+    blobs = pipeline.store.blobs
     outcome = pipeline.store.units.find(STAGE, unit)
     if outcome is None:
         outcome = pipeline.store.units.record(
-            _build(pipeline, unit, _parts(plan["chunks"], embeddings), BlobRef(**plan["shards"]))
+            _build(pipeline, unit, _parts(plan["chunks"], embeddings), BlobRef(**plan["sections"]))
         )
-    plan |= {"memories": memories, "embeddings": embeddings}
+    units = [
+        *unit_rows(extracted),
+        *unit_rows(memorized),
+        *unit_rows(
+            embedded,
+            chunks=[unit["chunks"]["digest"] for unit in embeddings],
+            configuration=[unit["configuration"] for unit in embeddings],
+        ),
+    ]
+    plan |= {"memories": memories, "embeddings": embeddings, "units": blobs.put_json(units).model_dump()}
     plan |= {
         "index": outcome.blobs["index"].model_dump(),
         "index_rows": outcome.blobs["rows"].model_dump(),
@@ -58,17 +79,14 @@ def build_index(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
     return {"plan": pipeline.write_work(plan), "counts": outcome.counts}
 
 
-def _with_blobs(pipeline: Pipeline, stage: str, units: Sequence[dict[str, Any]], role: str) -> list[dict[str, Any]]:
-    """The units of an earlier stage, each with the reference to the blob that it made, under `role`."""
-    outcomes = pipeline.store.units.find_all(stage, [unit["fingerprint"] for unit in units])
-    completed = []
-    for unit, outcome in zip(units, outcomes, strict=True):
+def _outcomes(pipeline: Pipeline, known: KnownUnits, stage: str, fingerprints: Sequence[str]) -> list[Outcome]:
+    """The outcomes of the units of an earlier stage."""
+    found = []
+    for unit, outcome in zip(fingerprints, known.find_all(stage, fingerprints), strict=True):
         if outcome is None:
-            raise MemoragError(
-                f"index: {stage} unit {unit['fingerprint']} has no outcome in {pipeline.store.uri}; run {stage} first"
-            )
-        completed.append({**unit, role: outcome.blobs[role].model_dump()})
-    return completed
+            raise MemoragError(f"index: {stage} unit {unit} has no outcome in {pipeline.store.uri}; run {stage} first")
+        found.append(outcome)
+    return found
 
 
 @dataclass(frozen=True)
@@ -89,13 +107,13 @@ def _parts(chunks: Sequence[dict[str, Any]], embeddings: Sequence[dict[str, Any]
     ]
 
 
-def _build(pipeline: Pipeline, unit: str, parts: Sequence[_Part], shards: BlobRef) -> Outcome:
+def _build(pipeline: Pipeline, unit: str, parts: Sequence[_Part], sections: BlobRef) -> Outcome:
     # Only here, because a refresh that changed no chunk need not wait for Faiss.
     from memorag_pipeline.retrieval import faiss_index
 
     started = time.perf_counter()
     blobs = pipeline.store.blobs
-    rows = _rows(blobs, parts, _Sections(blobs.get_table(shards, ["shard_id", "document_id", "start"], "shards")))
+    rows = _rows(blobs, parts, _Sections(blobs.get_table(sections, ["shard_id", "document_id", "start"], "sections")))
     dimensions = len(next(_vectors(blobs, parts))[0])
     index = faiss_index.build_index(pipeline.spec.index, dimensions, len(rows), lambda: _vectors(blobs, parts))
     with tempfile.TemporaryDirectory(prefix="memorag-index-") as folder:
@@ -114,8 +132,8 @@ def _build(pipeline: Pipeline, unit: str, parts: Sequence[_Part], shards: BlobRe
 def _vectors(blobs: Blobs, parts: Sequence[_Part]) -> Iterator[npt.NDArray[np.float32]]:
     """For each part the vectors of its chunks in their order, [chunks, dimensions]."""
     for part in parts:
-        chunks = blobs.get_table(part.chunks, ["digest"], f"chunks of part {part.number}")
-        table = read_embeddings(blobs, part.embeddings, f"embeddings of part {part.number}")
+        chunks = read_table(blobs, part.chunks, ["digest"], f"chunks of part {part.number}")
+        table = read_table(blobs, part.embeddings, None, f"embeddings of part {part.number}")
         places = pc.index_in(chunks.column("digest"), table.column("digest").combine_chunks())
         yield vectors_of(table)[places.to_numpy()]
 
@@ -124,7 +142,7 @@ def _rows(blobs: Blobs, parts: Sequence[_Part], sections: _Sections) -> pa.Table
     """Row by row of the index, which chunk of which part it is."""
     tables, first = [], 0
     for part in parts:
-        chunks = blobs.get_table(part.chunks, _CHUNK_COLUMNS, f"chunks of part {part.number}")
+        chunks = read_table(blobs, part.chunks, _CHUNK_COLUMNS, f"chunks of part {part.number}")
         places = zip(chunks.column("document_id").to_pylist(), chunks.column("start").to_pylist(), strict=True)
         columns = {
             **{name: chunks.column(name) for name in _CHUNK_COLUMNS},
@@ -141,12 +159,12 @@ def _rows(blobs: Blobs, parts: Sequence[_Part], sections: _Sections) -> pa.Table
 class _Sections:
     """Which shard holds a place in a document."""
 
-    def __init__(self, shards: pa.Table) -> None:
+    def __init__(self, sections: pa.Table) -> None:
         self._of_document: dict[str, list[tuple[int, str]]] = {}
-        for row in shards.to_pylist():
+        for row in sections.to_pylist():
             self._of_document.setdefault(row["document_id"], []).append((row["start"], row["shard_id"]))
-        for sections in self._of_document.values():
-            sections.sort()
+        for places in self._of_document.values():
+            places.sort()
 
     def shard_of(self, document_id: str, start: int) -> str:
         """The shard of the last section that begins at or before character `start`."""

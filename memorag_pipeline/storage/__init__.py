@@ -1,7 +1,7 @@
 """Object store access, content-addressed blobs, the unit cache, versions and channels."""
 
 from memorag_pipeline.storage.blobs import BlobRef, Blobs
-from memorag_pipeline.storage.manifest import Manifest, ManifestBlob, ModelRecord
+from memorag_pipeline.storage.manifest import Manifest, ManifestBlob, MemoryRecord, ModelRecord
 from memorag_pipeline.storage.objects import ObjectStore
 from memorag_pipeline.storage.store import CorpusStore
 from memorag_pipeline.storage.units import Outcome, fingerprint
@@ -12,6 +12,7 @@ __all__ = [
     "CorpusStore",
     "Manifest",
     "ManifestBlob",
+    "MemoryRecord",
     "ModelRecord",
     "ObjectStore",
     "Outcome",

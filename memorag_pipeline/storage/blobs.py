@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from memorag_pipeline.digests import bytes_digest, canonical_json, file_digest
 from memorag_pipeline.errors import CorruptBlobError, ObjectNotFoundError
 from memorag_pipeline.storage.cache import LocalCache
+from memorag_pipeline.storage.deletions import Deletions, is_old
 from memorag_pipeline.storage.objects import ObjectStore
 
 _MISSING = "is missing"
@@ -43,22 +44,22 @@ class BlobRef(BaseModel):
 class Blobs:
     """The blobs of one corpus."""
 
-    def __init__(self, objects: ObjectStore, cache: LocalCache) -> None:
-        self._objects, self._cache = objects, cache
+    def __init__(self, objects: ObjectStore, cache: LocalCache, deletions: Deletions) -> None:
+        self._objects, self._cache, self._deletions = objects, cache, deletions
 
     def put_bytes(self, data: bytes) -> BlobRef:
         """Store `data`."""
         ref = BlobRef(digest=bytes_digest(data), size=len(data))
-        if not self._objects.create(ref.key, data) and not self.exists(ref):
+        if not self._objects.create(ref.key, data) and not self._keep(ref):
             self._objects.put(ref.key, data)  # what is there was cut short; these are the right bytes
         return ref
 
     def put_file(self, path: Path) -> BlobRef:
         """Store a local file, streamed; large files go up in parts."""
         ref = BlobRef(digest=file_digest(path), size=path.stat().st_size)
-        if self.exists(ref):
+        if self._keep(ref):
             return ref
-        if not self._objects.create_from_file(ref.key, path) and not self.exists(ref):
+        if not self._objects.create_from_file(ref.key, path) and not self._keep(ref):
             self._objects.delete(ref.key)  # what is there was cut short
             self._objects.create_from_file(ref.key, path)
         return ref
@@ -76,6 +77,16 @@ class Blobs:
     def exists(self, ref: BlobRef) -> bool:
         """Whether the blob is there with the size that it should have."""
         return self._objects.size(ref.key) == ref.size
+
+    def _keep(self, ref: BlobRef) -> bool:
+        """Whether the blob is there, whole, and no sweep takes it before its grace period is over, counted from now.
+
+        A blob that nothing refers to may be about to be swept, so that one from long ago is made young again.
+        """
+        stored = self._objects.stat(ref.key)
+        if stored is None or stored.size != ref.size:
+            return False
+        return not is_old(stored) or self._deletions.renew(ref.key, {ref.key})
 
     def get_bytes(self, ref: BlobRef, name: str = "") -> bytes:
         """The blob's bytes, verified. `name` says in an error what the blob is for."""

@@ -1,86 +1,110 @@
-"""Channels: named pointers to versions, as append-only records.
+"""Channels: named pointers to versions, moved by promote and rollback.
 
-In:  a channel's name and a version.
+In:  a channel's name and a version; who moves it, and why.
 Out: the version that a channel points to now, and its history.
-Wrong: an unknown channel or version is a `NotFoundError` that lists the known ones.
+Wrong: an unknown channel or version is a `NotFoundError` that lists the known ones; a version that is retired or lacks
+       blobs is refused, and the channel stays where it is.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+import uuid
 from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from memorag_pipeline.digests import canonical_json
 from memorag_pipeline.errors import CorruptBlobError, NotFoundError
+from memorag_pipeline.storage.channel_log import ChannelLog, ChannelRecord
 from memorag_pipeline.storage.objects import ObjectStore
 from memorag_pipeline.storage.versions import Versions
-
-
-class ChannelRecord(BaseModel):
-    """From `since` on the channel points to `version`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    channel: str
-    version: int
-    since: str
-    by: str
-    why: str
 
 
 class Channels:
     """The channels of one corpus."""
 
-    def __init__(self, objects: ObjectStore, versions: Versions) -> None:
-        self._objects, self._versions = objects, versions
+    def __init__(self, objects: ObjectStore, versions: Versions, log: ChannelLog) -> None:
+        self._objects, self._versions, self._log = objects, versions, log
 
     def names(self) -> list[str]:
         """All channels, sorted."""
-        return sorted({key.split("/")[1] for key in self._objects.list("channels")})
+        return self._log.names()
+
+    def targets(self) -> dict[str, int]:
+        """Channel to the version that it points to now."""
+        return self._log.targets()
 
     def history(self, channel: str) -> list[ChannelRecord]:
         """All records of a channel, oldest first."""
-        return [self._read(key) for key in self._keys(channel)]
+        return self._log.records(channel)
 
     def version(self, channel: str) -> int:
         """The version that `channel` points to now."""
-        keys = self._keys(channel)
-        if not keys:
-            known = ", ".join(self.names()) or "none"
-            raise NotFoundError(f"{self._objects.uri} has no channel {channel!r}; it has: {known}")
-        return self._read(keys[-1]).version
+        stored = self._log.stored(channel)
+        if not stored:
+            raise self._unknown(channel)
+        return self._log.read(stored[-1].key).version
+
+    def left_since(self, channel: str, moment: datetime) -> set[int]:
+        """The versions that `channel` pointed to and left at `moment` or later, by the store's clock."""
+        stored = self._log.stored(channel)
+        left = [before for before, after in pairwise(stored) if after.modified >= moment]
+        return {self._log.read(record.key).version for record in left}
 
     def promote(self, channel: str, version: int, by: str, why: str) -> ChannelRecord:
         """Point `channel` to `version`; of two at once both are kept, in order."""
-        keys = self._keys(channel)
-        self._versions.manifest(version)
+        number = len(self._log.stored(channel))
+        return self._move("promote", channel, version, by, why, number)
+
+    def rollback(self, channel: str, by: str, why: str) -> ChannelRecord:
+        """Point `channel` to the version that it pointed to before; a second rollback goes one further back."""
+        records = self._log.records(channel)
+        if not records:
+            raise self._unknown(channel)
+        before = _standing(records)[:-1]
+        if not before:
+            raise NotFoundError(
+                f"channel {channel!r} of {self._objects.uri} has pointed to no version before {records[-1].version};"
+                " promote one"
+            )
+        return self._move("rollback", channel, before[-1], by, why, len(records))
+
+    def _move(
+        self, action: Literal["promote", "rollback"], channel: str, version: int, by: str, why: str, number: int
+    ) -> ChannelRecord:
+        self._require_whole(version, f"channel {channel!r} stays where it is")
         record = ChannelRecord(
-            channel=channel, version=version, since=datetime.now(UTC).isoformat(timespec="milliseconds"), by=by, why=why
+            channel=channel,
+            version=version,
+            since=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            by=by,
+            why=why,
+            action=action,
+            write_id=uuid.uuid4().hex,
         )
-        data = canonical_json(record.model_dump(mode="json"))
-        number = len(keys)
-        while not self._create(f"channels/{channel}/{number:020d}.json", data):
-            number += 1
+        self._log.append(record, number)
         return record
 
-    def _create(self, key: str, data: bytes) -> bool:
-        """Write a record; one that is there already may be our own, when the answer to the first write was lost."""
-        return self._objects.create(key, data) or self._objects.read(key) == data
-
-    def _keys(self, channel: str) -> Sequence[str]:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{1,62}", channel):
-            raise NotFoundError(
-                f"{channel!r} cannot be a channel: use 2 to 63 of a-z, 0-9, _ and -, starting with a letter or digit"
-            )
-        return self._objects.list(f"channels/{channel}")
-
-    def _read(self, key: str) -> ChannelRecord:
-        try:
-            return ChannelRecord.model_validate_json(self._objects.read(key))
-        except ValidationError as error:
+    def _require_whole(self, version: int, consequence: str) -> None:
+        """Every blob is there with the size that it should have, and the version is not retired."""
+        missing = self._versions.missing(self._versions.manifest(version))
+        if missing:
             raise CorruptBlobError(
-                f"channel record {self._objects.uri_of(key)} was altered; restore it from a copy of the store"
-            ) from error
+                f"{consequence}: {len(missing)} blobs of version {version} of {self._objects.uri} are missing or cut"
+                f" short, such as {missing[0].path}; `memorag verify` lists them"
+            )
+
+    def _unknown(self, channel: str) -> NotFoundError:
+        known = ", ".join(self.names()) or "none"
+        return NotFoundError(f"{self._objects.uri} has no channel {channel!r}; it has: {known}")
+
+
+def _standing(records: list[ChannelRecord]) -> list[int]:
+    """The versions that a history leaves standing: promoted and not rolled back from; the last is the present one."""
+    standing: list[int] = []
+    for record in records:
+        if record.action == "rollback" and record.version in standing:
+            while standing[-1] != record.version:
+                standing.pop()
+        elif not standing or standing[-1] != record.version:
+            standing.append(record.version)
+    return standing

@@ -10,10 +10,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from fsspec.core import url_to_fs
+
+from memorag_pipeline.storage.objects import StoredObject
 
 _PIECE = 4 << 20
 _PART = ".part-"
@@ -47,16 +51,25 @@ class LocalObjects:
     def download(self, path: str, target: Path) -> None:
         shutil.copyfile(path, target)
 
-    def size(self, path: str) -> int:
+    def stat(self, path: str) -> StoredObject:
         if Path(path).is_dir():
             raise IsADirectoryError(f"{path} is a folder")
-        return Path(path).stat().st_size
+        found = Path(path).stat()
+        return StoredObject(path, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
 
-    def paths(self, folder: str) -> list[str]:
+    def listing(self, folder: str) -> list[StoredObject]:
         if not Path(folder).exists():
             return []
-        found = os.walk(folder, onerror=_raise)
-        return [f"{parent}/{name}" for parent, _, names in found for name in names if not name.startswith(_PART)]
+        found = []
+        for parent, _, names in os.walk(folder, onerror=_raise):
+            for name in names:
+                if not name.startswith(_PART):
+                    with suppress(FileNotFoundError):  # deleted since the folder was read
+                        found.append(self.stat(f"{parent}/{name}"))
+        return found
+
+    def touch(self, path: str) -> None:
+        os.utime(path)
 
     def delete(self, path: str) -> None:
         Path(path).unlink()

@@ -5,7 +5,7 @@ Two refreshes of the same corpus with the same spec and models give the same man
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -42,6 +42,23 @@ class ModelRecord(_Record):
     digest: str
 
 
+class MemoryRecord(_Record):
+    """How far a shard's memory is what the documents say: of its `tokens`, `stale_tokens` have changed since or gone.
+
+    A delta shard holds what changed since the base shards were read. The tokens of the stream's opening do not count.
+    """
+
+    shard_id: str
+    kind: Literal["base", "delta"]
+    tokens: int
+    stale_tokens: int
+
+    @property
+    def stale_share(self) -> float:
+        """Between 0 and 1."""
+        return self.stale_tokens / max(1, self.tokens)
+
+
 class Manifest(_Record):
     """A version of a corpus. `spec` is `CorpusSpec.content()`: the parts of the spec that decided what it holds."""
 
@@ -53,6 +70,7 @@ class Manifest(_Record):
     spec: dict[str, Any]
     models: tuple[ModelRecord, ...]
     blobs: tuple[ManifestBlob, ...]
+    memories: tuple[MemoryRecord, ...] = ()
     counts: dict[str, int]
 
     def of_role(self, role: str) -> list[ManifestBlob]:

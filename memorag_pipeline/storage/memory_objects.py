@@ -8,6 +8,8 @@ from pathlib import Path
 
 from fsspec.core import url_to_fs
 
+from memorag_pipeline.storage.objects import StoredObject
+
 _lock = threading.Lock()  # fsspec looks and then writes
 
 
@@ -42,13 +44,19 @@ class MemoryObjects:
     def download(self, path: str, target: Path) -> None:
         target.write_bytes(self.read(path))
 
-    def size(self, path: str) -> int:
+    def stat(self, path: str) -> StoredObject:
         if not self._fs.isfile(path):
             raise FileNotFoundError(path)
-        return int(self._fs.size(path))
+        return StoredObject(path, int(self._fs.size(path)), self._fs.modified(path))
 
-    def paths(self, folder: str) -> list[str]:
-        return [str(path) for path in self._fs.find(folder)]
+    def listing(self, folder: str) -> list[StoredObject]:
+        with _lock:
+            return [self.stat(str(path)) for path in self._fs.find(folder)]
+
+    def touch(self, path: str) -> None:
+        with _lock:
+            self._fs.pipe_file(path, self.read(path))
 
     def delete(self, path: str) -> None:
-        self._fs.rm_file(path)
+        with _lock:
+            self._fs.rm_file(path)

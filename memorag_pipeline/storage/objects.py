@@ -8,6 +8,8 @@ Wrong: no permission, wrong bucket, no connection: `StorageError` with the URI a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -16,6 +18,15 @@ from fsspec.core import split_protocol
 from memorag_pipeline.errors import ObjectNotFoundError, StorageError
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """An object as the store has it. `modified` is by the store's clock; some stores keep whole seconds only."""
+
+    key: str
+    size: int
+    modified: datetime
 
 
 class Backend(Protocol):
@@ -41,11 +52,14 @@ class Backend(Protocol):
     def download(self, path: str, target: Path) -> None:
         """Copy into a local file, in pieces."""
 
-    def size(self, path: str) -> int:
-        """Length in bytes, as the store has it now."""
+    def stat(self, path: str) -> StoredObject:
+        """The object as the store has it now; `key` is its full path."""
 
-    def paths(self, folder: str) -> Sequence[str]:
-        """Paths of all complete objects below a folder."""
+    def listing(self, folder: str) -> Sequence[StoredObject]:
+        """All complete objects below a folder."""
+
+    def touch(self, path: str) -> None:
+        """Make the object as young as one that is written now."""
 
     def delete(self, path: str) -> None: ...
 
@@ -65,15 +79,42 @@ class ObjectStore:
         """Write `data` unless `key` exists; True for the one caller that made it."""
         if not data:
             raise ValueError(f"{key}: empty objects are not written, some stores do not protect them")
-        return self._attempt("write", key, lambda path: self._backend.create(path, data))
+        try:
+            return self._attempt("write", key, lambda path: self._backend.create(path, data))
+        except StorageError:
+            if not self._landed(lambda: self._holds(key, data)):
+                raise
+            return True
+
+    def claim(self, key: str, data: bytes) -> bool:
+        """As `create`, for `data` that nobody else writes: True also when an earlier attempt of the caller made it.
+
+        A client that sends a write again after a lost answer is told "exists" of its own object.
+        """
+        try:
+            if self.create(key, data):
+                return True
+        except StorageError:
+            if not self._landed(lambda: self.stat(key) is not None):
+                raise
+        return self._holds(key, data)
 
     def create_from_file(self, key: str, source: Path) -> bool:
         """As `create`, streamed from a local file; remote stores get a large one in parts."""
-        return self._attempt("write", key, lambda path: self._backend.create_from_file(path, source))
+        try:
+            return self._attempt("write", key, lambda path: self._backend.create_from_file(path, source))
+        except StorageError:
+            if not self._landed(lambda: self.size(key) == source.stat().st_size):
+                raise
+            return True
 
     def put(self, key: str, data: bytes) -> None:
         """Write `data`, replacing what is there. Only for what may be written twice: cache records, repairs."""
-        self._attempt("write", key, lambda path: self._backend.put(path, data))
+        try:
+            self._attempt("write", key, lambda path: self._backend.put(path, data))
+        except StorageError:
+            if not self._landed(lambda: self._holds(key, data)):
+                raise
 
     def read(self, key: str) -> bytes:
         """All bytes of `key`; ObjectNotFoundError when it is not there."""
@@ -91,15 +132,34 @@ class ObjectStore:
 
     def size(self, key: str) -> int | None:
         """Length in bytes, or None when there is no object `key`."""
+        stored = self.stat(key)
+        return None if stored is None else stored.size
+
+    def stat(self, key: str) -> StoredObject | None:
+        """Size and age of `key`, or None when there is no such object."""
         try:
-            return self._attempt("read", key, self._backend.size)
+            return replace(self._attempt("read", key, self._backend.stat), key=key)
         except ObjectNotFoundError:
             return None
 
     def list(self, prefix: str) -> Sequence[str]:
         """Keys below the folder `prefix`, sorted."""
+        return [stored.key for stored in self.listing(prefix)]
+
+    def listing(self, prefix: str) -> Sequence[StoredObject]:
+        """The objects below the folder `prefix`, sorted by key."""
         start = len(self._backend.root) + 1
-        return sorted(path[start:] for path in self._attempt("list", prefix, self._backend.paths))
+        found = self._attempt("list", prefix, self._backend.listing)
+        return sorted((replace(stored, key=stored.key[start:]) for stored in found), key=lambda stored: stored.key)
+
+    def touch(self, key: str) -> None:
+        """Make `key` as young as one that is written now; ObjectNotFoundError when it is not there."""
+        try:
+            self._attempt("touch", key, self._backend.touch)
+        except ObjectNotFoundError:
+            raise
+        except StorageError:  # whether it was done cannot be told; done twice, it does no harm
+            self._attempt("touch", key, self._backend.touch)
 
     def delete(self, key: str) -> None:
         """Remove `key`; it is no error when it is gone already."""
@@ -107,10 +167,27 @@ class ObjectStore:
             self._attempt("delete", key, self._backend.delete)
         except ObjectNotFoundError:
             return
+        except StorageError:
+            if not self._landed(lambda: self.stat(key) is None):
+                raise
 
     def local_path(self, key: str) -> Path | None:
         """The file that holds `key` when the store is a local folder, else None."""
         return Path(self._path(key)) if self.uri.startswith("file://") else None
+
+    @staticmethod
+    def _landed(look: Callable[[], bool]) -> bool:
+        """Whether a write that gave an error was done all the same, and only its answer was lost."""
+        try:
+            return look()
+        except StorageError:
+            return False
+
+    def _holds(self, key: str, data: bytes) -> bool:
+        try:
+            return self.read(key) == data
+        except ObjectNotFoundError:
+            return False
 
     def _path(self, key: str) -> str:
         parts = key.split("/")

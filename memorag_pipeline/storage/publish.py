@@ -12,7 +12,7 @@ from typing import Any
 
 from memorag_pipeline.errors import StorageError
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.storage.manifest import Manifest, ManifestBlob, ModelRecord
+from memorag_pipeline.storage.manifest import Manifest, ManifestBlob, MemoryRecord, ModelRecord
 
 _COUNTS = ("documents", "chunks", "quarantined", "shards", "tokens")
 
@@ -34,6 +34,10 @@ def publish(pipeline: Pipeline, plan_uri: str, run_id: str) -> dict[str, Any]:
         spec=spec.content(),
         models=tuple(ModelRecord.model_validate(model) for model in plan["models"]),
         blobs=tuple(_blobs(plan)),
+        memories=tuple(
+            MemoryRecord.model_validate({name: memory[name] for name in MemoryRecord.model_fields})
+            for memory in plan["memories"]
+        ),
         counts={name: plan["counts"][name] for name in _COUNTS},
     )
     published = pipeline.store.versions.publish(manifest, run_id)
@@ -50,6 +54,8 @@ def _blobs(plan: dict[str, Any]) -> Iterator[ManifestBlob]:
     for role in ("documents", "chunks", "quarantine"):
         yield from _parts(role, plan[role])
     yield _blob("shards", "shards.parquet", plan["shards"])
+    yield _blob("sections", "sections.parquet", plan["sections"])
+    yield _blob("units", "units.json", plan["units"])
     for memory in plan["memories"]:
         yield _blob("memory", memory_path(memory["shard_id"]), memory["memory"])
     yield from _parts("embeddings", [part["embeddings"] for part in plan["embeddings"]])

@@ -16,9 +16,11 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from fsspec.core import url_to_fs
 
 from memorag_pipeline.errors import StorageError
+from memorag_pipeline.storage.objects import StoredObject
 
 _PART = 16 << 20
 _CONFLICTS = 5  # S3 answers some writes that race with "conflict, try again" before it says who won
+_LARGEST_COPY = 5 << 30  # of S3 in one request; s3fs copies larger objects in parts
 _PARTS_AT_ONCE = 4  # bounds the memory that a transfer takes
 # A wrong address is told within half a minute, a server that hangs within three; throttling is waited out.
 _PATIENCE = {"connect_timeout": 5, "read_timeout": 20, "retries": {"mode": "standard", "total_max_attempts": 4}}
@@ -66,23 +68,40 @@ class S3Objects:
         with self._os_errors():
             self._fs.get_file(path, str(target), chunksize=_PART, max_concurrency=_PARTS_AT_ONCE)
 
-    def size(self, path: str) -> int:
+    def stat(self, path: str) -> StoredObject:
         with self._os_errors():
-            key = path[len(self._bucket) + 1 :]
-            return int(self._fs.call_s3("head_object", Bucket=self._bucket, Key=key)["ContentLength"])
+            found = self._fs.call_s3("head_object", Bucket=self._bucket, Key=self._key(path))
+            return StoredObject(path, int(found["ContentLength"]), found["LastModified"])
 
-    def paths(self, folder: str) -> list[str]:
+    def listing(self, folder: str) -> list[StoredObject]:
         with self._os_errors():
             try:
                 found = self._fs.find(folder, detail=True)
             except FileNotFoundError as error:  # an empty folder gives an empty list
                 raise self._no_bucket() from error
         # s3fs gives the folder itself when there is nothing in it but the server remembers it.
-        return [str(path) for path, info in found.items() if info["type"] == "file"]
+        return [
+            StoredObject(str(path), int(info["size"]), info["LastModified"])
+            for path, info in found.items()
+            if info["type"] == "file"
+        ]
+
+    def touch(self, path: str) -> None:
+        """Copy the object onto itself within the server."""
+        with self._os_errors():
+            if self.stat(path).size <= _LARGEST_COPY:
+                source = {"Bucket": self._bucket, "Key": self._key(path)}
+                call = {"CopySource": source, **source, "Metadata": {}, "MetadataDirective": "REPLACE"}
+                self._fs.call_s3("copy_object", **call)
+            else:
+                self._fs.cp_file(path, path)
 
     def delete(self, path: str) -> None:
         with self._os_errors():
             self._fs.rm_file(path)
+
+    def _key(self, path: str) -> str:
+        return path[len(self._bucket) + 1 :]
 
     def _unless_exists(self, write: Callable[[], object]) -> bool:
         for _ in range(_CONFLICTS):

@@ -6,7 +6,10 @@ from typing import Any
 
 from memorag_pipeline.storage.blobs import Blobs
 from memorag_pipeline.storage.cache import LocalCache
+from memorag_pipeline.storage.channel_log import ChannelLog
 from memorag_pipeline.storage.channels import Channels
+from memorag_pipeline.storage.deletions import Deletions
+from memorag_pipeline.storage.intents import Intents
 from memorag_pipeline.storage.objects import ObjectStore
 from memorag_pipeline.storage.units import Units
 from memorag_pipeline.storage.versions import Versions
@@ -18,7 +21,10 @@ class CorpusStore:
     def __init__(self, uri: str, options: dict[str, Any] | None = None) -> None:
         self.objects = ObjectStore(uri, options)
         self.uri = self.objects.uri
-        self.blobs = Blobs(self.objects, LocalCache())
-        self.units = Units(self.objects, self.blobs)
-        self.versions = Versions(self.objects, self.blobs)
-        self.channels = Channels(self.objects, self.versions)
+        self.deletions = Deletions(self.objects)
+        self.blobs = Blobs(self.objects, LocalCache(), self.deletions)
+        self.units = Units(self.objects, self.blobs, self.deletions)
+        self.intents = Intents(self.objects, self.deletions)
+        log = ChannelLog(self.objects)
+        self.versions = Versions(self.objects, self.blobs, self.intents, log)
+        self.channels = Channels(self.objects, self.versions, log)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from memorag_pipeline.digests import value_digest
 from memorag_pipeline.errors import ObjectNotFoundError
 from memorag_pipeline.storage.blobs import BlobRef, Blobs
+from memorag_pipeline.storage.deletions import Deletions, is_old
 from memorag_pipeline.storage.objects import ObjectStore
 
 logger = logging.getLogger(__name__)
@@ -44,11 +45,16 @@ def fingerprint(stage: str, stage_version: int, **inputs: Any) -> str:
 class Units:
     """Outcomes of one corpus, by stage and fingerprint."""
 
-    def __init__(self, objects: ObjectStore, blobs: Blobs) -> None:
-        self._objects, self._blobs = objects, blobs
+    def __init__(self, objects: ObjectStore, blobs: Blobs, deletions: Deletions) -> None:
+        self._objects, self._blobs, self._deletions = objects, blobs, deletions
 
     def find(self, stage: str, fingerprint: str) -> Outcome | None:
-        """The recorded outcome, if all its blobs are still there."""
+        """The recorded outcome, if all its blobs are still there; they stay for a grace period from now."""
+        outcome = self.peek(stage, fingerprint)
+        return outcome if outcome is not None and self._keep(self._key(stage, fingerprint), outcome) else None
+
+    def peek(self, stage: str, fingerprint: str) -> Outcome | None:
+        """The recorded outcome, if all its blobs are still there, for whoever only looks: nothing is written."""
         key = self._key(stage, fingerprint)
         try:
             outcome = Outcome.model_validate_json(self._objects.read(key))
@@ -57,7 +63,7 @@ class Units:
         except ValidationError:
             logger.warning("%s cannot be read; the unit is done again", self._objects.uri_of(key))
             return None
-        return outcome if all(self._blobs.exists(ref) for ref in outcome.blobs.values()) else None
+        return outcome if self._is_whole(outcome) else None
 
     def find_all(self, stage: str, fingerprints: Sequence[str]) -> list[Outcome | None]:
         """`find` for many units of a stage, several requests at a time; in the order of `fingerprints`."""
@@ -66,8 +72,22 @@ class Units:
 
     def record(self, outcome: Outcome) -> Outcome:
         """Remember `outcome`; of two writers the last stays, both being right."""
-        self._objects.put(self._key(outcome.stage, outcome.fingerprint), outcome.model_dump_json().encode())
+        key, data = self._key(outcome.stage, outcome.fingerprint), outcome.model_dump_json().encode()
+        self._objects.put(key, data)
+        if self._deletions.wait_out({key}, sign=key):
+            self._objects.put(key, data)  # a sweep may have taken it for the old record, whose blobs are gone
         return outcome
+
+    def _is_whole(self, outcome: Outcome) -> bool:
+        return all(self._blobs.exists(ref) for ref in outcome.blobs.values())
+
+    def _keep(self, key: str, outcome: Outcome) -> bool:
+        """Renew a record from long ago: a sweep takes young records for references to their blobs."""
+        stored = self._objects.stat(key)
+        if stored is None or not is_old(stored):
+            return stored is not None
+        keys = {key, *(ref.key for ref in outcome.blobs.values())}
+        return self._deletions.renew(key, keys) and self._is_whole(outcome)
 
     @staticmethod
     def _key(stage: str, fingerprint: str) -> str:

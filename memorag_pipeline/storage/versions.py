@@ -1,28 +1,39 @@
-"""Versions: commit records, published atomically by one create-only write.
+"""Versions: commit records, published atomically by one create-only write, and the tombstones that retire them.
 
-In:  a manifest without a parent, the run that made it.
-Out: the number of the version that holds it; the newest version when that holds the same already.
-Wrong: a lost answer is read back; a lost race is rebased onto the winner; a missing blob refuses the commit.
+In:  a manifest without a parent, the run that made it; or a version to retire, by whom and why.
+Out: the number of the version that holds it: a new one, the newest when that holds the same already, or the one that
+     the same run made in an earlier try.
+Wrong: a lost answer is read back; a lost race is rebased onto the winner; a missing blob refuses the commit. A version
+       that is retired is a `RetiredVersionError` for whoever opens it.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from memorag_pipeline.digests import canonical_json
-from memorag_pipeline.errors import CorruptBlobError, NotFoundError, ObjectNotFoundError, StorageError
+from memorag_pipeline.digests import bytes_digest, canonical_json
+from memorag_pipeline.errors import (
+    CorruptBlobError,
+    NotFoundError,
+    ObjectNotFoundError,
+    RetiredVersionError,
+    StorageError,
+)
 from memorag_pipeline.progress import track
 from memorag_pipeline.storage.blobs import BlobRef, Blobs
+from memorag_pipeline.storage.channel_log import ChannelLog
+from memorag_pipeline.storage.intents import Intent, Intents
 from memorag_pipeline.storage.manifest import FORMAT, Manifest, ManifestBlob
-from memorag_pipeline.storage.objects import ObjectStore
+from memorag_pipeline.storage.objects import ObjectStore, StoredObject
 
 _DIGITS = 20
+_RETIRED = "retired"
 
 
 class CommitRecord(BaseModel):
@@ -38,9 +49,20 @@ class CommitRecord(BaseModel):
     created_at: str
 
 
+class Tombstone(BaseModel):
+    """From `since` on the version is retired; the sweep may delete what only it holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int
+    since: str
+    by: str
+    why: str
+
+
 @dataclass(frozen=True)
 class Published:
-    """The outcome of a publish; `created` is False when the newest version held the same already."""
+    """The outcome of a publish; `created` is False when a version held the same already."""
 
     version: int
     manifest: BlobRef
@@ -50,22 +72,24 @@ class Published:
 class Versions:
     """The versions of one corpus."""
 
-    def __init__(self, objects: ObjectStore, blobs: Blobs) -> None:
-        self._objects, self._blobs = objects, blobs
+    def __init__(self, objects: ObjectStore, blobs: Blobs, intents: Intents, channels: ChannelLog) -> None:
+        self._objects, self._blobs, self._intents, self._channels = objects, blobs, intents, channels
 
     def numbers(self) -> Iterator[int]:
-        """Numbers of all versions, ascending."""
-        for key in self._objects.list("versions"):
-            stem = key.rsplit("/", 1)[-1].removesuffix(".json")
-            if stem.isdigit():
-                yield int(stem)
+        """Numbers of all versions, ascending, retired ones included."""
+        yield from _numbers(self._objects.listing("versions"))
+
+    def retained(self) -> list[int]:
+        """Numbers of the versions that can be opened, ascending: all but the retired ones."""
+        retired = self._retired_numbers()
+        return [number for number in self.numbers() if number not in retired]
 
     def newest(self) -> int | None:
-        """The highest version number, None before the first publish."""
-        return max(self.numbers(), default=None)
+        """The highest number of a version that can be opened, None when there is none."""
+        return max(self.retained(), default=None)
 
     def record(self, version: int) -> CommitRecord:
-        """The commit record of `version`."""
+        """The commit record of `version`; retired versions keep theirs."""
         try:
             return CommitRecord.model_validate_json(self._objects.read(_key(version)))
         except ObjectNotFoundError:
@@ -77,12 +101,24 @@ class Versions:
             ) from error
 
     def manifest(self, version: int) -> Manifest:
-        """The manifest of `version`, verified."""
-        values = self._blobs.get_json(self.record(version).manifest, f"manifest of version {version}")
+        """The manifest of `version`, verified. Raises RetiredVersionError."""
+        record = self.record(version)
+        tombstone = self._tombstone(version)
+        if tombstone is not None and version not in self._channels.targets().values():
+            kept = ", ".join(str(number) for number in self.retained()) or "none"
+            raise RetiredVersionError(
+                f"version {version} of {self._objects.uri} was retired at {tombstone.since} by {tombstone.by}:"
+                f" {tombstone.why}; open another: {kept}"
+            )
+        return self.manifest_of(record)
+
+    def manifest_of(self, record: CommitRecord) -> Manifest:
+        """The manifest that a commit record names, verified; also of a retired version, while it is there."""
+        values = self._blobs.get_json(record.manifest, f"manifest of version {record.version}")
         if values["format"] != FORMAT:
             raise StorageError(
-                f"version {version} of {self._objects.uri} has format {values['format']}, this release reads format"
-                f" {FORMAT}; read it with the release that wrote it, or refresh anew"
+                f"version {record.version} of {self._objects.uri} has format {values['format']}, this release reads"
+                f" format {FORMAT}; read it with the release that wrote it, or refresh anew"
             )
         return Manifest.model_validate(values)
 
@@ -98,50 +134,98 @@ class Versions:
                     missing.append(blob)
         return missing
 
-    def publish(self, manifest: Manifest, run_id: str) -> Published:
-        """Commit `manifest` as the next version, or find that the newest holds the same."""
-        write_id = uuid.uuid4().hex
-        intent = f"intents/{write_id}.json"
-        refs = [blob.ref.model_dump() for blob in manifest.blobs]
-        self._objects.put(
-            intent, canonical_json({"write_id": write_id, "run_id": run_id, "blobs": refs, "since": _now()})
-        )
-        try:
-            self._require_blobs(manifest, "not published")
-            published = self._commit(manifest, run_id, write_id)
-            self._require_blobs(manifest, f"version {published.version} is published, but damaged")
-            return published
-        finally:
-            self._objects.delete(intent)
+    def retire(self, number: int, by: str, why: str) -> Tombstone:
+        """Retire a version: nobody opens it any more, and a grace period later sweeps may delete what only it holds.
 
-    def _commit(self, manifest: Manifest, run_id: str, write_id: str) -> Published:
-        while True:
-            parent = self.newest()
-            if parent is not None:
-                record = self.record(parent)
-                if self.manifest(parent).content_digest() == manifest.content_digest():
-                    return Published(parent, record.manifest, created=record.write_id == write_id)
-            rebased = manifest.model_copy(update={"parent": parent})
-            record = CommitRecord(
-                version=(parent or 0) + 1,
-                parent=parent,
-                manifest=self._blobs.put_json(rebased.model_dump(mode="json")),
-                write_id=write_id,
-                run_id=run_id,
-                created_at=_now(),
+        A version that a channel points to is refused with a StorageError. One that is retired already keeps its
+        tombstone, which is returned.
+        """
+        self.record(number)
+        pointing = [channel for channel, version in self._channels.targets().items() if version == number]
+        if pointing:
+            raise StorageError(
+                f"version {number} of {self._objects.uri} is not retired: channel {', '.join(pointing)} points to it;"
+                " promote another version first"
             )
-            if self._create(record):
-                return Published(record.version, record.manifest, created=True)
+        tombstone = Tombstone(version=number, since=_now(), by=by, why=why)
+        self._objects.claim(_tombstone_key(number), canonical_json(tombstone.model_dump(mode="json")))
+        return self._tombstone(number) or tombstone
 
-    def _create(self, record: CommitRecord) -> bool:
-        """Try to take the record's number. A lost answer is settled by reading the record back."""
+    def retired(self) -> dict[int, Tombstone]:
+        """The retired versions by number.
+
+        A tombstone of a version that a channel points to does not count: the two can only meet when the version was
+        promoted and retired at the same time, and what a channel points to is always kept.
+        """
+        found = {number: self._tombstone(number) for number in sorted(self._retired_numbers())}
+        return {number: tombstone for number, tombstone in found.items() if tombstone is not None}
+
+    def tombstones(self) -> list[tuple[int, StoredObject]]:
+        """Number and object of every tombstone, also of those that do not count."""
+        stored = self._objects.listing(_RETIRED)
+        return list(zip(_numbers(stored), stored, strict=True))
+
+    def publish(self, manifest: Manifest, run_id: str, base: int | None = None) -> Published:
+        """Commit `manifest` as the next version, or find that a version holds it already.
+
+        That is the newest version, or one that this run made itself in an earlier try, even when others have published
+        since: a retry must not make its content the newest again. `base` is the newest version when the run began; only
+        versions after it are taken for the run's own.
+        """
+        write_id = uuid.uuid4().hex
+        declared = in_doubt = False
         try:
-            if self._objects.create(_key(record.version), canonical_json(record.model_dump(mode="json"))):
-                return True
-        except StorageError:
-            if self._objects.size(_key(record.version)) is None:
-                raise
-        return self.record(record.version).write_id == record.write_id
+            while True:
+                found = self._published(manifest, run_id, base)
+                if found is not None:
+                    return found
+                record, content = self._next(manifest, run_id, write_id)
+                self._declare(record, manifest)
+                if not declared:
+                    self._require_blobs(manifest, "not published")
+                declared = True
+                self._blobs.put_bytes(content)
+                in_doubt = True
+                landed = self._objects.claim(_key(record.version), canonical_json(record.model_dump(mode="json")))
+                in_doubt = False
+                if landed:
+                    break
+            self._require_after(record, manifest)
+            return Published(record.version, record.manifest, created=True)
+        finally:
+            if not in_doubt:  # else the commit may still land, and what it names must stay until the intent expires
+                self._intents.withdraw(write_id)
+
+    def _published(self, manifest: Manifest, run_id: str, base: int | None) -> Published | None:
+        """The version that makes publishing `manifest` needless."""
+        content, retained = manifest.content_digest(), self.retained()
+        for number in reversed(retained):
+            if number <= (base or 0) and number != retained[-1]:
+                break
+            record = self.record(number)
+            if number != retained[-1] and record.run_id != run_id:
+                continue
+            if self.manifest_of(record).content_digest() == content:
+                return Published(number, record.manifest, created=False)
+        return None
+
+    def _next(self, manifest: Manifest, run_id: str, write_id: str) -> tuple[CommitRecord, bytes]:
+        """The commit record after the highest version, and the bytes of its manifest."""
+        parent = max(self.numbers(), default=None)
+        content = canonical_json(manifest.model_copy(update={"parent": parent}).model_dump(mode="json"))
+        record = CommitRecord(
+            version=(parent or 0) + 1,
+            parent=parent,
+            manifest=BlobRef(digest=bytes_digest(content), size=len(content)),
+            write_id=write_id,
+            run_id=run_id,
+            created_at=_now(),
+        )
+        return record, content
+
+    def _declare(self, record: CommitRecord, manifest: Manifest) -> None:
+        blobs = (record.manifest, *(blob.ref for blob in manifest.blobs))
+        self._intents.declare(Intent(write_id=record.write_id, run_id=record.run_id, blobs=blobs, since=_now()))
 
     def _require_blobs(self, manifest: Manifest, consequence: str) -> None:
         missing = self.missing(manifest)
@@ -151,9 +235,45 @@ class Versions:
                 f"{consequence}: {len(missing)} blobs are missing or cut short: {names}; refresh again"
             )
 
+    def _require_after(self, record: CommitRecord, manifest: Manifest) -> None:
+        """Look again after the commit; a version that lost a blob all the same is retired at once."""
+        try:
+            self._require_blobs(manifest, f"version {record.version} was published damaged and is retired")
+            if not self._blobs.exists(record.manifest):
+                raise CorruptBlobError(f"version {record.version} lost its manifest and is retired; refresh again")
+        except CorruptBlobError as error:
+            self.retire(record.version, by=f"run {record.run_id}", why=str(error))
+            raise
+
+    def _retired_numbers(self) -> set[int]:
+        retired = set(_numbers(self._objects.listing(_RETIRED)))
+        return retired - set(self._channels.targets().values()) if retired else retired
+
+    def _tombstone(self, version: int) -> Tombstone | None:
+        try:
+            return Tombstone.model_validate_json(self._objects.read(_tombstone_key(version)))
+        except ObjectNotFoundError:
+            return None
+        except ValidationError as error:
+            raise CorruptBlobError(
+                f"tombstone {self._objects.uri_of(_tombstone_key(version))} was altered; restore it from a copy of the"
+                " store"
+            ) from error
+
+
+def _numbers(stored: Sequence[StoredObject]) -> Iterator[int]:
+    for item in stored:
+        stem = item.key.rsplit("/", 1)[-1].removesuffix(".json")
+        if stem.isdigit():
+            yield int(stem)
+
 
 def _key(version: int) -> str:
     return f"versions/{version:0{_DIGITS}d}.json"
+
+
+def _tombstone_key(version: int) -> str:
+    return f"{_RETIRED}/{version:0{_DIGITS}d}.json"
 
 
 def _now() -> str:

@@ -64,6 +64,8 @@ def work_list(pipeline: Pipeline, shards: Sequence[Sequence[str]], texts: dict[s
             "shard_id": names[0],
             "fingerprint": value_digest([[name, texts[name]] for name in names]),
             "tokens": 1,
+            "base": names[0],
+            "continues": False,
             "sections": [{"document_id": name, "start": 0, "end": len(texts[name])} for name in names],
             "documents": [part],
         }

@@ -48,7 +48,7 @@ def test_opening_sections_and_suffix_make_one_conversation(tokenizer: ChatTokeni
     text = AutoTokenizer.from_pretrained(tokenizer.folder).decode(token_ids)
     roles = [turn.split("\n", 1)[0] for turn in text.split("<|im_start|>")[1:]]
     assert roles == ["system", "user", "assistant", "user", "assistant"]
-    assert "# a.md: A\n\nFirst.\n\n# b.md: B\n\nSecond.\n\n<|im_end|>" in text
+    assert "# A\n\nFirst.\n\n# B\n\nSecond.\n\n<|im_end|>" in text
     assert text.endswith("<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n")
 
 
@@ -114,8 +114,8 @@ def test_a_tokenizer_that_cuts_and_pads_does_neither_here(tmp_path: Path) -> Non
     assert len(ChatTokenizer(folder).plain("word")) == 1
 
 
-def test_sections_are_headed_by_file_name_and_title() -> None:
-    assert render_section("s3://kb/docs/a.md", "On\n  lambdas", "\nText.\n") == "# a.md: On lambdas\n\nText.\n\n"
+def test_sections_are_headed_by_their_title_and_without_one_by_the_file_name() -> None:
+    assert render_section("s3://kb/docs/a.md", "On\n  lambdas", "\nText.\n") == "# On lambdas\n\nText.\n\n"
     for title in (None, "", "a.md"):
         assert render_section("file:///docs/a.md", title, "Text.") == "# a.md\n\nText.\n\n"
 

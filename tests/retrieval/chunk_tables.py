@@ -58,8 +58,9 @@ def embed_batch(pipeline: Pipeline, parent: int | None, parts: Sequence[Document
         digests = sorted(set(table.column("digest").to_pylist()))
         spec = pipeline.spec.embedding
         unit = fingerprint("embed", 1, digests=digests, pooling=spec.pooling, max_tokens=spec.max_tokens)
-        units.append({"fingerprint": unit, "chunks": pipeline.store.blobs.put_table(table).model_dump()})
-    return pipeline.write_work({"parent": parent, "units": units}), units
+        chunks = pipeline.store.blobs.put_table(table).model_dump()
+        units.append({"fingerprint": unit, "configuration": "", "chunks": chunks})
+    return pipeline.write_work({"parent": parent, "lost": [], "units": units}), units
 
 
 def index_plan(pipeline: Pipeline, units: Sequence[dict[str, Any]], sections: Sequence[dict[str, Any]]) -> str:
@@ -69,14 +70,18 @@ def index_plan(pipeline: Pipeline, units: Sequence[dict[str, Any]], sections: Se
     """
     nothing = pipeline.store.blobs.put_table(schemas.CHUNKS.empty_table()).model_dump()
     rows = [
-        {**section, "document_id": document_id(section["uri"]), "ordinal": number, "end": 10**6, "tokens": 1}
+        {**section, "document_id": document_id(section["uri"]), "part": 1, "end": 10**6, "tokens": 1}
+        | {"content": f"content {number}", "key": f"key {number}"}
         for number, section in enumerate(sections)
     ]
-    shards = pipeline.store.blobs.put_table(pa.Table.from_pylist(rows, schema=schemas.SHARDS))
+    table = pipeline.store.blobs.put_table(pa.Table.from_pylist(rows, schema=schemas.SECTIONS))
     return pipeline.write_work(
         {
             "chunks": [nothing, *(unit["chunks"] for unit in units)],
-            "shards": shards.model_dump(),
+            "sections": table.model_dump(),
+            "parent": None,
+            "lost": [],
+            "parts": [],
             "memories": [],
             "embeddings": list(units),
         }

@@ -42,9 +42,9 @@ def test_stores_each_distinct_text_once_in_order_of_digest(pipeline: Pipeline) -
 
 def test_finished_units_are_not_done_again(pipeline: Pipeline) -> None:
     _, units = embed_batch(pipeline, None, FIRST)
-    embed(pipeline, pipeline.write_work({"parent": None, "units": units[:1]}))
+    embed(pipeline, pipeline.write_work({"parent": None, "lost": [], "units": units[:1]}))
     first = embeddings_of(pipeline, units[0])
-    batch = pipeline.write_work({"parent": None, "units": units})
+    batch = pipeline.write_work({"parent": None, "lost": [], "units": units})
     assert embed(pipeline, batch) == {"chunks": 5, "embedded": 2, "reused": 3}
     assert embed(pipeline, batch) == {"chunks": 5, "embedded": 0, "reused": 5}
     assert embeddings_of(pipeline, units[0]) == first

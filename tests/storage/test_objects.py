@@ -7,9 +7,11 @@ import os
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +121,24 @@ def test_keys_are_listed_sorted_and_only_below_the_folder(objects: ObjectStore) 
     for key in ("a/2", "a/1", "a/b/3", "ab/4"):
         objects.create(key, b"x")
     assert objects.list("a") == ["a/1", "a/2", "a/b/3"]
+
+
+def test_an_object_tells_its_size_and_age_and_becomes_young_by_a_touch(objects: ObjectStore) -> None:
+    before = datetime.now(UTC) - timedelta(seconds=2)  # S3 keeps whole seconds
+    objects.create("a/b", b"12345")
+    stored = objects.stat("a/b")
+    assert stored is not None
+    assert (stored.key, stored.size) == ("a/b", 5)
+    assert before <= stored.modified <= datetime.now(UTC) + timedelta(seconds=1)
+    assert [(item.key, item.size) for item in objects.listing("a")] == [("a/b", 5)]
+    time.sleep(1.1)
+    objects.touch("a/b")
+    (touched,) = objects.listing("a")
+    assert touched.modified > stored.modified
+    assert objects.read("a/b") == b"12345"
+    assert objects.stat("a/none") is None
+    with pytest.raises(ObjectNotFoundError, match="a/none"):
+        objects.touch("a/none")
 
 
 def test_a_missing_object_is_named(objects: ObjectStore, tmp_path: Path) -> None:

@@ -44,8 +44,12 @@ def plan_of(pipeline: Pipeline, **changes: Any) -> dict[str, Any]:
         "chunks": [ref("chunks 0"), ref("chunks 1")],
         "quarantine": [ref("quarantine 1")],
         "shards": ref("shards"),
+        "sections": ref("sections"),
+        "units": ref("units"),
         "memories": [
-            {"shard_id": shard, "fingerprint": "f", "tokens": 450, "memory": ref(shard)} for shard in ("s0", "s1")
+            {"shard_id": shard, "kind": kind, "fingerprint": "f", "tokens": 450, "stale_tokens": stale}
+            | {"memory": ref(shard)}
+            for shard, kind, stale in (("s0", "base", 90), ("s1", "delta", 0))
         ],
         "embeddings": [
             {"fingerprint": "f", "chunks": ref(f"chunks {n}"), "embeddings": ref(f"embeddings {n}")} for n in (0, 1)
@@ -69,6 +73,8 @@ def test_a_plan_becomes_a_version_with_every_blob(pipeline: Pipeline) -> None:
         ("chunks", "chunks/00001.parquet"),
         ("quarantine", "quarantine/00000.parquet"),
         ("shards", "shards.parquet"),
+        ("sections", "sections.parquet"),
+        ("units", "units.json"),
         ("memory", "memories/s0.safetensors"),
         ("memory", "memories/s1.safetensors"),
         ("embeddings", "embeddings/00000.parquet"),
@@ -82,6 +88,10 @@ def test_a_plan_becomes_a_version_with_every_blob(pipeline: Pipeline) -> None:
     assert manifest.spec == pipeline.spec.content()
     assert manifest.spec_fingerprint == pipeline.spec.fingerprint()
     assert [model.model_dump() for model in manifest.models] == MODELS
+    assert [(memory.shard_id, memory.kind, memory.stale_share) for memory in manifest.memories] == [
+        ("s0", "base", 0.2),
+        ("s1", "delta", 0.0),
+    ]
     assert pipeline.store.versions.record(1).run_id == "run-1"
 
 

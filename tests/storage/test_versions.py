@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
 from memorag_pipeline.digests import canonical_json
 from memorag_pipeline.errors import CorruptBlobError, NotFoundError, StorageError
-from memorag_pipeline.storage import CorpusStore, Manifest, ObjectStore
+from memorag_pipeline.storage import CorpusStore, Manifest
 from tests.storage.conftest import Root, manifest_of
+from tests.storage.faults import lose_answer, open_faulty
 
 MakeManifest = Callable[..., Manifest]
 
@@ -86,52 +86,24 @@ def test_the_same_published_many_times_at_once_is_one_version(root: Root, store:
     assert sorted(results) == [(1, False)] * (publishers - 1) + [(1, True)]
 
 
-class LosesAnAnswer(ObjectStore):
-    """An object store whose first commit record is written while the connection breaks."""
-
-    struck = False
-
-    def create(self, key: str, data: bytes) -> bool:
-        created = super().create(key, data)
-        if key.startswith("versions/") and not self.struck:
-            self.struck = True
-            raise StorageError("connection reset by peer")
-        return created
-
-
-class FailsToCommit(ObjectStore):
-    """An object store that cannot take commit records."""
-
-    def create(self, key: str, data: bytes) -> bool:
-        if key.startswith("versions/"):
-            raise StorageError("no route to host")
-        return super().create(key, data)
-
-
-def with_objects(root: Root, kind: type[ObjectStore]) -> CorpusStore:
-    store = CorpusStore(*root)
-    store.versions._objects = kind(*root)
-    return store
-
-
 def test_a_lost_answer_to_a_commit_that_landed_is_a_success(root: Root, store: CorpusStore) -> None:
     store.versions.publish(manifest_of(store, documents=b"zero"), "run-0")
-    unlucky = with_objects(root, LosesAnAnswer)
+    unlucky, backend = open_faulty(root)
+    lose_answer(backend, "create", "versions/")
     published = unlucky.versions.publish(manifest_of(store, documents=b"one"), "run-1")
     assert (published.version, published.created) == (2, True)
     assert chain(store) == [(1, None), (2, 1)]
 
 
 def test_a_lost_answer_is_read_back_even_when_another_version_follows(root: Root, store: CorpusStore) -> None:
-    class Overtaken(LosesAnAnswer):
-        def create(self, key: str, data: bytes) -> bool:
-            try:
-                return super().create(key, data)
-            except StorageError:
-                store.versions.publish(manifest_of(store, documents=b"theirs"), "theirs")
-                raise
+    overtaken, backend = open_faulty(root)
 
-    overtaken = with_objects(root, Overtaken)
+    def follow(operation: str, key: str) -> None:
+        if operation == "create" and key.startswith("versions/"):
+            store.versions.publish(manifest_of(store, documents=b"theirs"), "theirs")
+            raise ConnectionResetError("connection reset by peer")
+
+    backend.after = follow
     published = overtaken.versions.publish(manifest_of(store, documents=b"mine"), "mine")
     assert (published.version, published.created) == (1, True)
     assert [store.versions.record(number).run_id for number in store.versions.numbers()] == ["mine", "theirs"]
@@ -139,26 +111,55 @@ def test_a_lost_answer_is_read_back_even_when_another_version_follows(root: Root
 
 def test_a_lost_answer_to_a_lost_race_is_rebased(root: Root, store: CorpusStore) -> None:
     """Another publisher takes the number first, and the answer that says so is lost."""
+    beaten, backend = open_faulty(root)
+    struck: list[str] = []
 
-    class Beaten(LosesAnAnswer):
-        def create(self, key: str, data: bytes) -> bool:
-            if key.startswith("versions/") and not self.struck:
-                store.versions.publish(manifest_of(store, documents=b"theirs"), "theirs")
-            return super().create(key, data)
+    def overtake(operation: str, key: str) -> None:
+        if operation == "create" and key.startswith("versions/") and not struck:
+            struck.append(key)
+            store.versions.publish(manifest_of(store, documents=b"theirs"), "theirs")
+            raise ConnectionResetError("connection reset by peer")
 
-    beaten = with_objects(root, Beaten)
+    backend.before = overtake
     published = beaten.versions.publish(manifest_of(store, documents=b"mine"), "mine")
     assert (published.version, published.created) == (2, True)
     assert chain(store) == [(1, None), (2, 1)]
     assert [store.versions.record(number).run_id for number in (1, 2)] == ["theirs", "mine"]
 
 
-def test_a_commit_that_fails_leaves_the_last_version(root: Root, store: CorpusStore) -> None:
+def test_a_commit_that_may_land_later_leaves_the_last_version_and_its_intent(root: Root, store: CorpusStore) -> None:
+    """The blobs of a commit record that is still on its way must be there when it arrives."""
     store.versions.publish(manifest_of(store, documents=b"one"), "run-1")
+    failing, backend = open_faulty(root)
+
+    def fail(operation: str, key: str) -> None:
+        if operation == "create" and key.startswith("versions/"):
+            raise OSError("no route to host")
+
+    backend.before = fail
     with pytest.raises(StorageError, match="no route to host"):
-        with_objects(root, FailsToCommit).versions.publish(manifest_of(store, documents=b"two"), "run-2")
+        failing.versions.publish(manifest_of(store, documents=b"two"), "run-2")
     assert chain(store) == [(1, None)]
-    assert store.objects.list("intents") == []
+    assert len(store.objects.list("intents")) == 1
+
+
+def test_a_retry_finds_the_version_of_its_run_that_others_have_overtaken(
+    store: CorpusStore, make_manifest: MakeManifest
+) -> None:
+    mine = make_manifest(documents=b"mine")
+    first = store.versions.publish(mine, "run-1")
+    store.versions.publish(make_manifest(documents=b"theirs"), "run-2")
+    again = store.versions.publish(mine, "run-1")
+    assert (again.version, again.created, again.manifest) == (1, False, first.manifest)
+    assert chain(store) == [(1, None), (2, 1)]
+
+
+def test_what_a_run_made_before_it_began_anew_is_not_its_retry(store: CorpusStore, make_manifest: MakeManifest) -> None:
+    """A run that is started again under its old id, when the corpus has come back to what it was."""
+    mine = make_manifest(documents=b"mine")
+    store.versions.publish(mine, "run-1")
+    store.versions.publish(make_manifest(documents=b"theirs"), "run-2")
+    assert store.versions.publish(mine, "run-1", base=2).version == 3
 
 
 @pytest.mark.parametrize("left", [b"", b"tw"])
@@ -177,20 +178,35 @@ def test_a_version_is_not_published_without_its_blobs(
     assert chain(store) == [(1, None)]
 
 
-def test_an_intent_names_the_blobs_while_a_publisher_is_at_work(root: Root, store: CorpusStore) -> None:
-    seen: list[Any] = []
-
-    class Watched(ObjectStore):
-        def create(self, key: str, data: bytes) -> bool:
-            if key.startswith("versions/"):
-                seen.extend(self.read(intent) for intent in self.list("intents"))
-            return super().create(key, data)
-
+def test_an_intent_names_every_blob_before_the_first_is_looked_at(root: Root, store: CorpusStore) -> None:
     manifest = manifest_of(store, documents=b"one")
-    with_objects(root, Watched).versions.publish(manifest, "run-1")
-    assert len(seen) == 1
-    assert manifest.blobs[0].digest.encode() in seen[0]
+    watched, backend = open_faulty(root)
+    seen: list[tuple[str, str]] = []
+    backend.before = lambda operation, key: seen.append((operation, key))
+    published = watched.versions.publish(manifest, "run-1")
+    touched = [number for number, (_, key) in enumerate(seen) if key.startswith("blobs/")]
+    (intent,) = (number for number, (operation, key) in enumerate(seen) if (operation, key[:8]) == ("put", "intents/"))
+    assert intent < touched[0]
+    assert {seen[number][1] for number in touched} == {manifest.blobs[0].ref.key, published.manifest.key}
     assert store.objects.list("intents") == []
+
+
+def test_the_intent_of_a_rebased_publish_names_its_new_manifest(root: Root, store: CorpusStore) -> None:
+    beaten, backend = open_faulty(root)
+    intents: list[bytes] = []
+
+    def overtake(operation: str, key: str) -> None:
+        if operation == "create" and key.startswith("versions/"):
+            if not intents:
+                store.versions.publish(manifest_of(store, documents=b"theirs"), "theirs")
+            intents.extend(store.objects.read(intent) for intent in store.objects.list("intents"))
+
+    backend.before = overtake
+    published = beaten.versions.publish(manifest_of(store, documents=b"mine"), "mine")
+    assert published.version == 2
+    assert len(intents) == 2
+    assert published.manifest.digest.encode() in intents[1]
+    assert published.manifest.digest.encode() not in intents[0]
 
 
 def test_an_unknown_version_is_told_with_those_that_exist(store: CorpusStore, make_manifest: MakeManifest) -> None:

@@ -1,0 +1,79 @@
+"""The records of channels as they are stored: one create-only object for each move of a channel.
+
+In:  a channel's name.
+Out: its records, oldest first; the version that each channel points to now.
+Wrong: a name that cannot be a channel is a `NotFoundError`, an altered record a `CorruptBlobError`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from memorag_pipeline.digests import canonical_json
+from memorag_pipeline.errors import CorruptBlobError, NotFoundError
+from memorag_pipeline.storage.objects import ObjectStore, StoredObject
+
+FOLDER = "channels"
+
+
+class ChannelRecord(BaseModel):
+    """From `since` on the channel points to `version`. `write_id` tells the writer its own record."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    channel: str
+    version: int
+    since: str
+    by: str
+    why: str
+    action: Literal["promote", "rollback"] = "promote"
+    write_id: str = ""
+
+
+class ChannelLog:
+    """The records of all channels of one corpus."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+
+    def names(self) -> list[str]:
+        """All channels, sorted."""
+        return sorted({key.split("/")[1] for key in self._objects.list(FOLDER)})
+
+    def records(self, channel: str) -> list[ChannelRecord]:
+        """All records of a channel, oldest first."""
+        return [self.read(stored.key) for stored in self.stored(channel)]
+
+    def stored(self, channel: str) -> Sequence[StoredObject]:
+        """The objects of a channel's records, oldest first."""
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{1,62}", channel):
+            raise NotFoundError(
+                f"{channel!r} cannot be a channel: use 2 to 63 of a-z, 0-9, _ and -, starting with a letter or digit"
+            )
+        return self._objects.listing(f"{FOLDER}/{channel}")
+
+    def targets(self) -> dict[str, int]:
+        """Channel to the version that it points to now."""
+        newest: dict[str, str] = {}
+        for key in self._objects.list(FOLDER):
+            newest[key.split("/")[1]] = key
+        return {channel: self.read(key).version for channel, key in newest.items()}
+
+    def append(self, record: ChannelRecord, number: int) -> None:
+        """Write a record after `number` others; of several writers at once all are kept, in some order."""
+        data = canonical_json(record.model_dump(mode="json"))
+        while not self._objects.claim(f"{FOLDER}/{record.channel}/{number:020d}.json", data):
+            number += 1
+
+    def read(self, key: str) -> ChannelRecord:
+        """The record at `key`."""
+        try:
+            return ChannelRecord.model_validate_json(self._objects.read(key))
+        except ValidationError as error:
+            raise CorruptBlobError(
+                f"channel record {self._objects.uri_of(key)} was altered; restore it from a copy of the store"
+            ) from error

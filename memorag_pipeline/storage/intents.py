@@ -1,0 +1,69 @@
+"""Intents: what a publisher in flight is about to reference, kept from the sweep.
+
+In:  the blobs that a version will name, before the publisher looks whether they are there.
+Out: a record that a sweep takes for a reference while it is younger than `LIFETIME`, by the store's clock.
+Wrong: the record of a publisher that died stops counting after `LIFETIME`; the next sweep removes it.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from memorag_pipeline.digests import canonical_json
+from memorag_pipeline.errors import CorruptBlobError, ObjectNotFoundError
+from memorag_pipeline.storage.blobs import BlobRef
+from memorag_pipeline.storage.deletions import Deletions
+from memorag_pipeline.storage.objects import ObjectStore, StoredObject
+
+LIFETIME = timedelta(days=1)
+FOLDER = "intents"
+
+
+class Intent(BaseModel):
+    """What one publish is about to reference. `since` is for people; ages are the store's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    write_id: str
+    run_id: str
+    blobs: tuple[BlobRef, ...]
+    since: str
+
+
+class Intents:
+    """The intents of one corpus."""
+
+    def __init__(self, objects: ObjectStore, deletions: Deletions) -> None:
+        self._objects, self._deletions = objects, deletions
+
+    def declare(self, intent: Intent) -> None:
+        """Write `intent`, in place of an earlier one of the same `write_id`; deletions under way are waited out."""
+        key = _key(intent.write_id)
+        self._objects.put(key, canonical_json(intent.model_dump(mode="json")))
+        self._deletions.wait_out({blob.key for blob in intent.blobs}, sign=key)
+
+    def withdraw(self, write_id: str) -> None:
+        """The publish came to its end: its version refers to the blobs now, or nothing does."""
+        self._objects.delete(_key(write_id))
+
+    def stored(self) -> list[StoredObject]:
+        """All intents, with their ages."""
+        return list(self._objects.listing(FOLDER))
+
+    def read(self, key: str) -> Intent | None:
+        """The intent at `key`; None when it was withdrawn meanwhile."""
+        try:
+            return Intent.model_validate_json(self._objects.read(key))
+        except ObjectNotFoundError:
+            return None
+        except ValidationError as error:
+            raise CorruptBlobError(
+                f"intent {self._objects.uri_of(key)} was altered: what it protects is unknown; delete it when no"
+                " publish is under way, or sweep again after a day"
+            ) from error
+
+
+def _key(write_id: str) -> str:
+    return f"{FOLDER}/{write_id}.json"
