@@ -196,16 +196,21 @@ class StatusReader:
                 continue
             number, lost = int(plan["parent"]), set(plan["lost"])
             if number not in self._parents:
-                manifest = self.store.versions.manifest(number)
-                self._parents[number] = [
-                    row for blob in manifest.of_role("units") for row in self.store.blobs.get_json(blob.ref, blob.path)
-                ]
+                self._parents[number] = self._rows(number)
             return {
                 (row["stage"], row["fingerprint"])
                 for row in self._parents[number]
                 if not any(blob["digest"] in lost for blob in row["blobs"].values())
             }
         return set()
+
+    def _rows(self, version: int) -> list[dict[str, Any]]:
+        """The table of units of a version; empty for one that was swept."""
+        try:
+            blobs = self.store.versions.manifest(version).of_role("units")
+            return [row for blob in blobs for row in self.store.blobs.get_json(blob.ref, blob.path)]
+        except (CorruptBlobError, NotFoundError):
+            return []
 
     def _list(self, uri: str) -> Any:
         """A plan or work list; None when it was swept."""
