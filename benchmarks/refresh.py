@@ -21,6 +21,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -28,6 +29,9 @@ from functools import cached_property
 from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
+
+import s3fs
+import torch
 
 from benchmarks.figures import Figure, Report
 from benchmarks.knowledge_base import DAYS, FOLDER, Documents, Site, read_days
@@ -43,7 +47,7 @@ from memorag_pipeline.runner import RefreshResult, refresh
 from memorag_pipeline.spec import CorpusSpec
 from memorag_pipeline.storage.cache import cache_folder
 
-MODES = ("exact", "delta")
+MODES, REBUILT = ("exact", "delta"), "rebuilt"
 STAGES = ("inventory", "extract", "shard", "memorize", "embed", "index", "publish")
 GROWS = ("inventory", "index")  # with the corpus: the listing, and the index that is built from all vectors
 MOST_TOKENS, MOST_CHUNKS, MOST_GROWTH = 1.5, 1.2, 1.2
@@ -136,11 +140,25 @@ class Refreshed:
 class Bench:
     """Buckets, models and clocks of all runs."""
 
-    def __init__(self, arguments: argparse.Namespace, endpoint: str, options: dict[str, Any], stack: ExitStack) -> None:
-        self._arguments, self._options = arguments, options
-        self._source = stack.enter_context(counted(endpoint))
-        self._store = stack.enter_context(counted(endpoint))
-        self._direct = {**options, "endpoint_url": endpoint}
+    def __init__(self, arguments: argparse.Namespace, server: Any, options: dict[str, Any], stack: ExitStack) -> None:
+        self._arguments, self._options, self._server = arguments, options, server
+        self._source = stack.enter_context(counted(server.endpoint))
+        self._store = stack.enter_context(counted(server.endpoint))
+        self._direct = {**options, "endpoint_url": server.endpoint}
+
+    def new_bucket(self) -> str:
+        """Make an empty bucket."""
+        name: str = self._server.new_bucket()
+        return name
+
+    def copy_units(self, old: Pipeline, new: Pipeline) -> None:
+        """Give a new corpus the units of another."""
+        fs = s3fs.S3FileSystem(**self._direct)
+        for folder in ("units", "blobs"):
+            root, target = (pipeline.store.uri.removeprefix("s3://") for pipeline in (old, new))
+            with ThreadPoolExecutor(8) as pool:
+                for path in fs.find(f"{root}/{folder}"):
+                    pool.submit(fs.cp_file, path, target + path.removeprefix(root))
 
     def site(self, bucket: str) -> Site:
         """An empty site in a bucket of its own; what is uploaded there is not counted."""
@@ -319,6 +337,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(f"{FOLDER} is not there: the benchmark needs the knowledge base")
     from tests.fixtures.s3 import ADMIN, run_s3_server
 
+    if not arguments.model:
+        torch.set_num_threads(1)  # small layers lose by threads
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="memorag-refresh-")))
         arguments.model = arguments.model or str(tiny_memory_model(folder / "memory"))
@@ -326,7 +346,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _own_cache(folder / "cache")
         (folder / "s3").mkdir()
         server = stack.enter_context(run_s3_server(folder / "s3"))
-        bench = Bench(arguments, server.endpoint, dict(ADMIN), stack)
+        bench = Bench(arguments, server, dict(ADMIN), stack)
         common = {
             "model": "one random layer" if arguments.model.startswith(str(folder)) else arguments.model,
             "window": arguments.window,
@@ -335,35 +355,47 @@ def main(argv: Sequence[str] | None = None) -> None:
             "device": device_name(),
             "cores": os.cpu_count(),
         }
-        run_days(bench, Tables(Report("refresh", common, arguments.append)), server, arguments)
+        run_days(bench, Tables(Report("refresh", common, arguments.append)), arguments)
 
 
-def run_days(bench: Bench, tables: Tables, server: Any, arguments: argparse.Namespace) -> None:
-    """Everything that is measured."""
-    days = read_days(arguments.documents)
-    rebuilt = {day: _days(bench, server, "exact", {day: days[day]})[day] for day in DAYS[1:]}
+def run_days(bench: Bench, tables: Tables, arguments: argparse.Namespace) -> None:
+    """Measure each mode on each day, a full rebuild of each day but the first, and one day of half the corpus."""
+    runs = _modes_by_day(bench, read_days(arguments.documents), arguments.modes)
     for mode in arguments.modes:
-        runs = _days(bench, server, mode, days)
-        changes = []
+        days = []
         for before, day in pairwise(DAYS):
-            change = tables.day(mode, day, runs[before], runs[day], rebuilt[day])
-            changes.append((day, runs[day], change))
+            new = runs[mode, day]
+            days.append((day, new, tables.day(mode, day, runs[mode, before], new, runs[REBUILT, day])))
         if mode == "delta":
-            tables.compaction(changes)
-        if mode == "exact" and not arguments.documents:
-            first = {day: found for day, found in read_days(half=True).items() if day in DAYS[:2]}
-            tables.growth(runs[DAYS[1]], _days(bench, server, mode, first)[DAYS[1]])
+            tables.compaction(days)
+    if arguments.growth:
+        first, second, _ = DAYS
+        documents = read_days(arguments.documents, half=True)
+        half = _modes_by_day(bench, {first: documents[first], second: documents[second]}, ["exact"], rebuild=False)
+        tables.growth(runs["exact", second], half["exact", second])
 
 
-def _days(bench: Bench, server: Any, mode: str, days: dict[int, Documents]) -> dict[int, Refreshed]:
-    """One corpus, refreshed on each of the days."""
-    bucket = server.new_bucket()
-    site, pipeline = bench.site(bucket), bench.pipeline(bucket, mode)
+def _modes_by_day(
+    bench: Bench, days: dict[int, Documents], modes: Sequence[str], rebuild: bool = True
+) -> dict[tuple[str, int], Refreshed]:
+    """A corpus for each mode over one site, refreshed on each day; and, of all days but the first, a new corpus.
+
+    On the first day all modes make the same memories, so that only the first mode does: the others get its units.
+    """
+    bucket = bench.new_bucket()
+    site = bench.site(bucket)
+    pipelines = {mode: bench.pipeline(bucket, mode) for mode in modes}
     runs = {}
-    for day, documents in days.items():
+    for number, (day, documents) in enumerate(days.items()):
         site.show(documents)
-        runs[day] = bench.measure(pipeline, f"day-{day}")
-        print(f"{mode}, day {day}: {len(documents)} documents, {runs[day].seconds:.0f} s", file=sys.stderr, flush=True)
+        todo = dict(pipelines)
+        if number and rebuild:
+            todo[REBUILT] = bench.pipeline(bucket, "exact")
+        for mode, pipeline in todo.items():
+            if number == 0 and mode != modes[0]:
+                bench.copy_units(pipelines[modes[0]], pipeline)
+            runs[mode, day] = found = bench.measure(pipeline, f"day-{day}")
+            print(f"{mode}, day {day}: {len(documents)} documents, {found.seconds:.0f} s", file=sys.stderr, flush=True)
     return runs
 
 
@@ -383,6 +415,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
     parser.add_argument("--model", help="memory model; without one, a layer of random numbers")
     parser.add_argument("--embedding", help="embedding model, likewise")
+    parser.add_argument("--growth", action="store_true", help="also the same change to half of the corpus")
     parser.add_argument("--documents", type=int, help="of those that never change, take so many")
     parser.add_argument("--shard-tokens", type=int, default=4096, help="most tokens of a shard")
     parser.add_argument("--window", type=int, default=256)

@@ -21,7 +21,7 @@ _SEED = 5  # the same weights, and so the same digest, each time
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json", "vocab.txt")
 
 
-def tiny_memory_model(folder: Path, context: int = 8192) -> Path:
+def tiny_memory_model(folder: Path, context: int = 131_072) -> Path:
     """A Llama of one layer with one head of 8, under the tokenizer of SmolLM2."""
     config = LlamaConfig(
         vocab_size=49_152,

@@ -30,6 +30,7 @@ from memorag_pipeline.storage import CorpusStore, ObjectStore
 logger = logging.getLogger(__name__)
 
 FOLDER = "runs"
+RUNS_KEPT = 20
 BEAT_SECONDS = 10.0
 # A store may keep a beat waiting, and clocks of machines differ a little.
 _BEATS_MISSED = 4
@@ -147,8 +148,8 @@ def read_reports(objects: ObjectStore) -> list[TaskReport]:
     return found
 
 
-def old_reports(keys: Iterable[str], keep: int) -> list[str]:
-    """Of the keys below `runs/`, those that belong to none of the newest `keep` runs: a sweep may delete them."""
+def old_reports(keys: Iterable[str], keep: int = RUNS_KEPT) -> list[str]:
+    """Of the keys below `runs/`, those that belong to none of the newest `keep` runs: the sweep deletes them."""
     found = sorted(keys)
     folders = sorted({key.rpartition("/")[0] for key in found})
     kept = set(folders[max(len(folders) - keep, 0) :])

@@ -4,12 +4,14 @@ In:  the store of a corpus: reports of its newest run, the run's plan, the unit 
 Out: a `RunStatus`; nothing is written.
 Wrong: no run has reported: `NotFoundError`. A plan that was swept leaves its stages without a total.
 
-What is done comes from the unit cache, which is also what a restart goes by. What runs or failed comes from reports.
+What is done comes from the unit cache and from the units that the parent version names, which is also what a restart
+goes by. What runs or failed comes from reports.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +21,8 @@ from memorag_pipeline.run_report import TaskReport, read_reports
 from memorag_pipeline.storage import CorpusStore, Outcome
 
 STAGES = ("inventory", "extract", "shard", "memorize", "embed", "index", "publish")
+_LOOKUPS = 16
+_SAMPLE = 16  # units of earlier runs whose pace is taken when this one has done none
 # Stages of many units: the stage whose plan names these, and the plan's key.
 _PLANNED = {"extract": ("inventory", "parts"), "memorize": ("shard", "memories"), "embed": ("shard", "embeddings")}
 
@@ -57,8 +61,8 @@ class Failure:
 class RunStatus:
     """The newest run of a corpus.
 
-    `state` is published, unchanged (there was nothing to do), running (a task is at work), failed (a task failed and
-    none is at work), or idle: no task is at work, because the run was killed, or its next task has not begun yet.
+    `state` is running (a task is at work), published, unchanged (there was nothing to do), failed (a task failed), or
+    idle: no task is at work, because the run was killed, or because its next task has not begun yet.
     `seconds_left` is that of all stages whose speed is known.
     """
 
@@ -85,6 +89,7 @@ class StatusReader:
     store: CorpusStore
     _done: dict[tuple[str, str], Outcome] = field(default_factory=dict)
     _lists: dict[str, Any] = field(default_factory=dict)
+    _parents: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
 
     def read(self, now: datetime | None = None) -> RunStatus:
         """The status as of `now`, which decides whose heart has stopped beating."""
@@ -99,12 +104,14 @@ class StatusReader:
         failed = [report for report in reports if report.state == "failed"]
         left = [stage.seconds_left for stage in stages if stage.seconds_left is not None]
         published = _results(reports, "publish")
-        if published:
+        if live:
+            state = "running"
+        elif published:
             state = "published"
         elif any(not result["changed"] for result in _results(reports, "inventory")):
             state = "unchanged"
         else:
-            state = "running" if live else "failed" if failed else "idle"
+            state = "failed" if failed else "idle"
         return RunStatus(
             uri=self.store.uri,
             run_id=reports[0].run_id,
@@ -125,12 +132,12 @@ class StatusReader:
         weights = self._planned(stage, reports)
         if weights is None:
             return StageStatus(stage, None, 0, 0, 0, 0, len(at_it), 0.0, None)
-        done = self._outcomes(stage, weights)
+        done = self._outcomes(stage, weights, reports)
         undone = weights.keys() - done.keys()
         running = undone & {unit for report in at_it for unit in report.at_work}
         failed = undone & {unit for report in mine if report.state == "failed" for unit in report.at_work} - running
-        own = [done[unit] for unit in self._units_of(mine) if unit in done]
-        pace = _pace(own or list(done.values()), weights)
+        own = [outcome for unit in self._units_of(mine) if (outcome := done.get(unit)) is not None]
+        pace = _pace(own or self._sample(stage, done), weights)
         left = 0.0 if not undone else None
         if pace is not None and undone:
             left = pace * sum(weights[unit] for unit in undone) / max(len(at_it), 1)
@@ -161,12 +168,49 @@ class StatusReader:
         lists = [self._list(report.work) or {} for report in reports if report.work]
         return {unit["fingerprint"] for found in lists for unit in found.get("units", found.get("parts", ()))}
 
-    def _outcomes(self, stage: str, units: Mapping[str, int]) -> dict[str, Outcome]:
-        new = [unit for unit in units if (stage, unit) not in self._done]
-        for unit, outcome in zip(new, self.store.units.find_all(stage, new), strict=True):
-            if outcome is not None:
-                self._done[stage, unit] = outcome
-        return {unit: self._done[stage, unit] for unit in units if (stage, unit) in self._done}
+    def _outcomes(self, stage: str, units: Collection[str], reports: Sequence[TaskReport]) -> dict[str, Outcome | None]:
+        """The units that are done; None for one that the parent version names, whose record is not looked up."""
+        given = self._given(reports)
+        found: dict[str, Outcome | None] = {unit: None for unit in units if (stage, unit) in given}
+        new = [unit for unit in units if unit not in found and (stage, unit) not in self._done]
+        self._look_up(stage, new)
+        return found | {unit: self._done[stage, unit] for unit in units if (stage, unit) in self._done}
+
+    def _sample(self, stage: str, units: Collection[str]) -> list[Outcome]:
+        """Outcomes of some units that are done, by whatever run."""
+        some = sorted(units)[:_SAMPLE]
+        self._look_up(stage, some)
+        return [self._done[stage, unit] for unit in some if (stage, unit) in self._done]
+
+    def _look_up(self, stage: str, units: Sequence[str]) -> None:
+        with ThreadPoolExecutor(_LOOKUPS) as pool:
+            for outcome in pool.map(lambda unit: self.store.units.peek(stage, unit), units):
+                if outcome is not None:
+                    self._done[stage, outcome.fingerprint] = outcome
+
+    def _given(self, reports: Sequence[TaskReport]) -> set[tuple[str, str]]:
+        """Stage and fingerprint of the units whose outcomes the parent version names, all blobs of them being there."""
+        for result in _results(reports, "inventory"):
+            plan = self._list(str(result["plan"]))
+            if plan is None or plan["parent"] is None:
+                continue
+            number, lost = int(plan["parent"]), set(plan["lost"])
+            if number not in self._parents:
+                self._parents[number] = self._rows(number)
+            return {
+                (row["stage"], row["fingerprint"])
+                for row in self._parents[number]
+                if not any(blob["digest"] in lost for blob in row["blobs"].values())
+            }
+        return set()
+
+    def _rows(self, version: int) -> list[dict[str, Any]]:
+        """The table of units of a version; empty for one that was swept."""
+        try:
+            blobs = self.store.versions.manifest(version).of_role("units")
+            return [row for blob in blobs for row in self.store.blobs.get_json(blob.ref, blob.path)]
+        except (CorruptBlobError, NotFoundError):
+            return []
 
     def _list(self, uri: str) -> Any:
         """A plan or work list; None when it was swept."""

@@ -21,10 +21,11 @@ from memorag_pipeline.corpus.extract import extract
 from memorag_pipeline.corpus.inventory import take_inventory
 from memorag_pipeline.errors import NotFoundError, StorageError
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.run_report import Run, Task, at_work, old_reports, read_reports, run_task
+from memorag_pipeline.run_report import RUNS_KEPT, Run, Task, at_work, old_reports, read_reports, run_task
 from memorag_pipeline.spec import CorpusSpec
 from memorag_pipeline.status import STAGES, RunStatus, StageStatus, StatusReader
 from memorag_pipeline.storage import CorpusStore, Outcome
+from memorag_pipeline.storage.sweep import sweep
 from tests.fixtures.s3 import ADMIN, READER
 
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -177,7 +178,7 @@ def test_without_the_report_of_its_end_a_stage_is_done_when_a_later_one_has_begu
     }
 
 
-def test_the_newest_run_is_shown_and_old_ones_can_be_told(store: CorpusStore) -> None:
+def test_the_newest_run_is_shown_and_the_sweep_takes_old_ones(store: CorpusStore) -> None:
     runs = [Run(f"run-{day}", BEGAN + timedelta(days=day)) for day in (2, 0, 1)]
     for run in runs:
         for number in range(2):
@@ -187,7 +188,12 @@ def test_the_newest_run_is_shown_and_old_ones_can_be_told(store: CorpusStore) ->
     keys = store.objects.list("runs")
     assert {key.partition("/")[2][:8] for key in old_reports(keys, keep=1)} == {"20260102", "20260103"}
     assert old_reports(keys, keep=3) == []
-    for key in old_reports(keys, keep=0):
+
+    for number in range(RUNS_KEPT):
+        run_task(store, Task(Run(f"later-{number}", BEGAN + timedelta(days=9, minutes=number)), "extract"), lambda: {})
+    assert {swept.key for swept in sweep(store).deleted} == set(keys)
+    assert len(store.objects.list("runs")) == RUNS_KEPT
+    for key in store.objects.list("runs"):
         store.objects.delete(key)
     with pytest.raises(NotFoundError, match="no report of a run"):
         StatusReader(store).read()
@@ -216,6 +222,19 @@ def test_a_refresh_and_mapped_tasks_report_alike(
     runner.refresh(pipeline, "once more")
     assert StatusReader(pipeline.store).read().state == "unchanged"
 
+    # Units of the parent version count as done by what the version says, without records of their own.
+    for key in pipeline.store.objects.list("units"):
+        pipeline.store.objects.delete(key)
+    changed = sorted(source.iterdir())[0]
+    changed.write_text(changed.read_text(encoding="utf-8") + "\nOne more sentence.\n", encoding="utf-8")
+    day = Run("day", datetime.now(UTC) + timedelta(seconds=2))
+    again = run_task(pipeline.store, Task(day, "inventory"), lambda: take_inventory(pipeline))
+    found = {stage.stage: stage for stage in StatusReader(pipeline.store).read().stages}
+    assert (found["extract"].waiting, len(again["extract"])) == (1, 1)
+    assert found["extract"].done == len(inventory["extract"]) - 1 > 0
+
+    for key in pipeline.store.objects.list(day.folder):
+        pipeline.store.objects.delete(key)
     spec_file = tmp_path / "topics.yaml"
     spec_file.write_text(yaml.safe_dump(spec.model_dump(mode="json", exclude_unset=True)), encoding="utf-8")
     for target in (str(spec_file), pipeline.store.uri):

@@ -50,6 +50,11 @@ class Units:
 
     def find(self, stage: str, fingerprint: str) -> Outcome | None:
         """The recorded outcome, if all its blobs are still there; they stay for a grace period from now."""
+        outcome = self.peek(stage, fingerprint)
+        return outcome if outcome is not None and self._keep(self._key(stage, fingerprint), outcome) else None
+
+    def peek(self, stage: str, fingerprint: str) -> Outcome | None:
+        """The recorded outcome, if all its blobs are still there, for whoever only looks: nothing is written."""
         key = self._key(stage, fingerprint)
         try:
             outcome = Outcome.model_validate_json(self._objects.read(key))
@@ -58,7 +63,7 @@ class Units:
         except ValidationError:
             logger.warning("%s cannot be read; the unit is done again", self._objects.uri_of(key))
             return None
-        return outcome if self._is_whole(outcome) and self._keep(key, outcome) else None
+        return outcome if self._is_whole(outcome) else None
 
     def find_all(self, stage: str, fingerprints: Sequence[str]) -> list[Outcome | None]:
         """`find` for many units of a stage, several requests at a time; in the order of `fingerprints`."""
