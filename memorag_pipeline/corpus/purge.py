@@ -44,11 +44,14 @@ class Purge:
             logger.info("%d documents of the source are left out by refresh.purge", len(listed) - len(stay))
         return stay
 
-    def shards(self, shards: Iterable[Shard], parent: Parent) -> set[str]:
-        """Ids of the parent's shards whose memory was read from such a document, under any name that it had."""
+    def shards(self, shards: Iterable[Shard], sections: Iterable[Row]) -> set[str]:
+        """Ids of the shards whose memory was read from such a document, under any name that it had.
+
+        `sections` are the rows of the version that has the shards.
+        """
         if not self.globs:
             return set()
-        contents = {row["content"] for row in parent.sections if self.matches(row["uri"])}
+        contents = {row["content"] for row in sections if self.matches(row["uri"])}
         return {
             shard.shard_id
             for shard in shards

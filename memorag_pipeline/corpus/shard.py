@@ -134,7 +134,7 @@ def _shards(extraction: Extraction, known: KnownUnits, sections: Sequence[ShardS
     gone = {shard.shard_id for shard, outcome in zip(shards, made, strict=True) if outcome is None}
     if len(gone) == len(shards):  # made in another way, or by an earlier release
         return plan_exact(sections, bounds)
-    purged = Purge(spec.refresh.purge).shards(shards, parent)
+    purged = Purge(spec.refresh.purge).shards(shards, parent.sections)
     return plan_delta(shards, sections, bounds, spec.refresh.max_stale, gone | purged)
 
 
