@@ -41,6 +41,8 @@ def store(tmp_path: Path) -> CorpusStore:
 def planned(store: CorpusStore, tokens: dict[str, int]) -> None:
     """A run whose shard stage planned these memorize units."""
     plan = {
+        "parent": None,
+        "lost": [],
         "parts": [],
         "memories": [{"fingerprint": unit, "shard_id": unit, "tokens": count} for unit, count in tokens.items()],
         "embeddings": [],
@@ -85,7 +87,7 @@ def test_units_are_counted_while_workers_are_at_them_and_after_one_was_killed(st
     tasks = [Task(RUN, "memorize", 0, work=work_list(store, "done", "first", "waiting"))]
     tasks.append(Task(RUN, "memorize", 1, work=work_list(store, "second")))
     workers = [
-        threading.Thread(target=run_task, args=(store, task, lambda unit=unit: work(unit), BEAT))
+        threading.Thread(target=run_task, args=(store, task, lambda unit=unit: work(unit), BEAT), daemon=True)
         for task, unit in zip(tasks, ("first", "second"), strict=True)
     ]
     for worker in workers:
