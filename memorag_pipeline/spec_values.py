@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from fsspec.utils import glob_translate
 from pydantic import AfterValidator, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from memorag_pipeline.cron import check_cron
@@ -39,6 +38,8 @@ def _faiss_factory(text: str) -> str:
 
 
 def _glob(pattern: str) -> str:
+    from fsspec.utils import glob_translate  # here, because the command line reads this module to print its help
+
     glob_translate(pattern)  # raises ValueError with what is wrong
     return pattern
 

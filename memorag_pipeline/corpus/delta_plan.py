@@ -8,9 +8,8 @@ Wrong: nothing; it is a pure function, so that a retry plans the same.
 A section is held by the shard whose memory was read from the same content, under whatever URI. Then:
 
 1. A base shard is read again when more than `max_stale` of its tokens are stale: in no document any more. It gets what
-   it holds, in its order, and behind that what is new or in a delta shard of the documents that are stale in it, and of
-   those that follow on its own in order of URI. So what changes often comes to stand at the end, and the windows before
-   it are kept the next time.
+   it holds, in its order, and behind that the sections that follow on its own in order of URI and are new or in a delta
+   shard. So what changes often comes to stand at the end, and the windows before it are kept the next time.
 2. What is new besides is added to the open delta shard, the last one. Its memory is continued, so that each token is
    read once. When it is full it becomes a base shard as it is, if it is fresh enough for one, and a new one is begun.
 3. A delta shard is read again when more than two thirds of its tokens are idle: stale, or held by a base shard since.
@@ -152,15 +151,8 @@ class _Plan:
     def _newcomers(self, bases: Collection[str], stay: Collection[str]) -> defaultdict[str, list[ShardSection]]:
         """What moves to each base shard that does not stay: sections that no base shard holds, by their home.
 
-        Their home is the base shard in which their document is stale; of other documents, the one that holds the
-        section before them, or for the first ones, behind them.
+        Their home is the base shard that holds the section before them, or for the first ones, behind them.
         """
-        homes = {
-            section.document_id: shard.shard_id
-            for shard in self._parent
-            for section in shard.sections
-            if shard.shard_id in bases and section.content not in self._current
-        }
         current = list(self._current.values())
         holders = [self._holder.get(section.content) for section in current]
         home = next((holder for holder in holders if holder in bases), None)
@@ -168,8 +160,8 @@ class _Plan:
         for section, holder in zip(current, holders, strict=True):
             if holder in bases:
                 home = holder
-            elif (own := homes.get(section.document_id, home)) is not None and own not in stay:
-                found[own].append(section)
+            elif home is not None and home not in stay:
+                found[home].append(section)
         for sections in found.values():
             self._release(sections)  # by a delta shard, where it will be idle
         return found

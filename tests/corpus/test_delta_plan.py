@@ -166,7 +166,7 @@ def test_a_base_shard_takes_its_documents_back_when_too_much_of_it_is_stale() ->
     history = History({f"{i:02d}": (f"key{i} text", 90) for i in range(30)})
     shard = next(shard for shard in history.shards if len(shard.sections) >= 6)
     uris = [section.uri for section in shard.sections]
-    for number, uri in enumerate(uris):
+    for number, uri in enumerate(uris[1:]):
         history.refresh(history.corpus | {uri: (f"{history.corpus[uri][0].split()[0]} edited {number}", 90)})
         if shard.contents not in [kept.contents for kept in history.shards]:
             break
@@ -212,5 +212,5 @@ def test_over_many_days_the_tokens_read_stay_within_the_bound(
         history.refresh(change(history, chance, day))
         assert history.read <= 2.5 * history.new + (1 / history.max_stale - 1) * history.gone
     assert history.read < 2.5 * history.new
-    assert sum(shard.kind == "delta" for shard in history.shards) <= 3
+    assert sum(shard.kind == "delta" for shard in history.shards) <= 4
     assert len(history.shards) < 4 * sum(size for _, size in history.corpus.values()) / BOUNDS.max_tokens
