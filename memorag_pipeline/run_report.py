@@ -31,9 +31,9 @@ logger = logging.getLogger(__name__)
 
 FOLDER = "runs"
 RUNS_KEPT = 20
-BEAT_SECONDS = 10.0
+BEAT_SECONDS = 5.0
 # A store may keep a beat waiting, and clocks of machines differ a little.
-_BEATS_MISSED = 4
+_BEATS_MISSED = 8
 _PATIENCE_SECONDS = 30.0  # for the last write; a store that hangs must not keep the task
 _LONGEST_ERROR = 500
 
