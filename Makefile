@@ -35,7 +35,7 @@ test: $(STAMP)  ## Run all tests, WORKERS at a time (2)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-long: $(STAMP)  ## Run what `make test` cuts short: every crash point on files, long random histories
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m long -n $(WORKERS) --dist load --timeout 3600
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -64,10 +64,6 @@ class StorageError(MemoragError):
     exit_code = 5
 
 
-class BucketNotFoundError(StorageError):
-    """The bucket of a store is not there."""
-
-
 class ObjectNotFoundError(StorageError):
     """An object that was asked for by key is not in the store."""
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 from fsspec.core import split_protocol
 
-from memorag_pipeline.errors import BucketNotFoundError, ObjectNotFoundError, ObjectTooLargeError, StorageError
+from memorag_pipeline.errors import ObjectNotFoundError, ObjectTooLargeError, StorageError
 
 T = TypeVar("T")
 
@@ -187,12 +187,11 @@ class ObjectStore:
 
     def delete(self, key: str) -> None:
         """Remove `key`; it is no error when it is gone already."""
+        self._path(key)  # a key that is refused is not gone
         try:
             self._attempt("delete", key, self._backend.delete)
         except ObjectNotFoundError:
             return
-        except BucketNotFoundError:
-            raise
         except StorageError:
             # By a listing, which tells a missing bucket from a missing object.
             if not self._landed(lambda: key not in self.list(key.rpartition("/")[0])):

@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from fsspec.core import url_to_fs
 from s3fs.core import set_custom_error_handler
 
-from memorag_pipeline.errors import BucketNotFoundError, StorageError
+from memorag_pipeline.errors import StorageError
 from memorag_pipeline.storage.objects import StoredObject
 
 _PART = 16 << 20
@@ -164,8 +164,8 @@ class S3Objects:
                 raise BlockingIOError(str(error)) from error
             raise
 
-    def _no_bucket(self) -> BucketNotFoundError:
-        return BucketNotFoundError(
+    def _no_bucket(self) -> StorageError:
+        return StorageError(
             f"{self.uri}: there is no bucket {self._bucket!r}; create it, or correct the URI or endpoint_url"
         )
 

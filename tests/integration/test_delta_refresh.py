@@ -66,7 +66,7 @@ def test_what_changed_goes_to_a_delta_shard_and_base_memories_stay(changing: Cha
     places = {row["uri"].rsplit("/", 1)[1]: row["shard_id"] for row in rows(pipeline, 2, "index_rows")}
     assert places["04.md"] == delta.shard_id
     assert list(places.values()).count(delta.shard_id) == 1
-    searcher = Version(pipeline.store, 2).searcher
+    searcher = Version(pipeline.store, 2, trust_models=True).searcher
     (route,) = route_questions(searcher, ["What is the rule of statement number 9?"], 1, delta_shards(second))
     assert route == [places["09.md"], delta.shard_id]
 
@@ -78,7 +78,7 @@ def test_what_changed_goes_to_a_delta_shard_and_base_memories_stay(changing: Cha
     added = longer.tokens - delta.tokens
     assert result.counts["memorize"]["memorized_tokens"] < added + pipeline.spec.memory.window  # type: ignore[operator]
     model = load_memory_model(pipeline.spec.memory, "en")
-    opened = Version(pipeline.store, 3).memories()[longer.shard_id]
+    opened = Version(pipeline.store, 3, trust_models=True).memories()[longer.shard_id]
     path = changing.folder / "at-once"
     model.save(model.memorize(opened.token_ids.tolist()), path)
     (blob,) = (b for b in manifest_of(pipeline, 3).of_role("memory") if longer.shard_id in b.path)

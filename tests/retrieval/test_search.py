@@ -160,7 +160,9 @@ def test_memories_of_the_plan_get_their_blobs(pipeline: Pipeline) -> None:
     with pytest.raises(MemoragError, match=f"memorize unit {'f' * 64}.*run memorize first"):
         build_index(pipeline, pipeline.write_work(plan))
     memory = pipeline.store.blobs.put_bytes(b"a memory")
-    pipeline.store.units.record(Outcome(stage="memorize", fingerprint="f" * 64, blobs={"memory": memory}))
+    pipeline.store.units.record(
+        Outcome(stage="memorize", fingerprint="f" * 64, blobs={"memory": memory}, counts={"tokens": 9})
+    )
     built = pipeline.read_work(build_index(pipeline, pipeline.write_work(plan))["plan"])
     assert built["memories"] == [{**plan["memories"][0], "memory": memory.model_dump()}]
 

@@ -79,7 +79,7 @@ class Prepared:
         """The same at another root, with the same ages."""
         here, there = open_faulty(self.root)[1], open_faulty(root)[1]
         clock = StoreClock(self.clock.now)
-        for stored in here.entries(here.root):
+        for stored in here.listing(here.root):
             path = there.root + stored.key.removeprefix(here.root)
             there.put(path, here.read(stored.key, stored.size))
             clock.modified[path] = self.clock.modified[stored.key]
