@@ -65,7 +65,7 @@ def test_the_wheel_holds_every_module_and_prompt_and_no_tests(wheel: Path) -> No
         str(Path(package) / path.relative_to(REPOSITORY / folder))
         for folder, package in packages.items()
         for path in (REPOSITORY / folder).rglob("*")
-        if path.suffix in (".py", ".yaml", ".j2")
+        if path.suffix in (".py", ".yaml", ".j2", ".safetensors", ".md")
     }
     assert "memorag_pipeline/jobs/prompts/en.yaml" in expected
     assert {name for name in names if ".dist-info/" not in name} == expected

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
-from memorag_pipeline.errors import ObjectNotFoundError
+from memorag_pipeline.errors import CorruptBlobError, ObjectNotFoundError
 from memorag_pipeline.storage.intents import LIFETIME
 from memorag_pipeline.storage.objects import StoredObject
 from memorag_pipeline.storage.store import CorpusStore
@@ -86,8 +86,15 @@ class ReferenceReader:
         return found
 
     def _of_retired(self, number: int, present: dict[str, StoredObject]) -> frozenset[str]:
-        swept = number not in self._versions and self._store.versions.record(number).manifest.key not in present
-        return frozenset() if swept else self.of_version(number)
+        manifest = self._store.versions.record(number).manifest
+        if number not in self._versions and manifest.key not in present:
+            return frozenset()
+        try:
+            return self.of_version(number)
+        except CorruptBlobError:
+            if self._store.blobs.exists(manifest):
+                raise
+            return frozenset()  # another sweep has taken it since the listing
 
     def _left_lately(self, now: datetime) -> set[int]:
         """Versions that were retired, or that a channel left, less than a grace period ago."""

@@ -1,7 +1,7 @@
 """The adapter file: trained beacon parameters, and all that reading with them needs to know.
 
 In:  trained parameters, the base model, the form of the memory.
-Out: a safetensors file that `memory.adapter` of a corpus spec takes.
+Out: a safetensors file that `memory.adapter` of a corpus spec takes; one of half its size.
 Wrong: nothing is checked here; reading an adapter checks the base model and all shapes.
 """
 
@@ -11,9 +11,10 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
-from memorag_pipeline.memory.beacon.parameters import BeaconParameters
+from memorag_pipeline.memory.beacon.parameters import CHANGE, CHANGE_SCALE, BeaconParameters, adapter_config
 from memorag_pipeline.models import ResolvedModel
 from memorag_pipeline.training.parameters import tensors_of
 from memorag_pipeline.training.spec import TrainingSpec
@@ -35,6 +36,29 @@ def write_adapter(path: Path, parameters: BeaconParameters, base: ResolvedModel,
     }
     save_file(tensors, path, metadata=metadata)
     _sort_header(path)
+
+
+def write_half(source: Path, target: Path, base: ResolvedModel) -> None:
+    """Write an adapter of full matrices as what it changes of the base model's, in int8 with a scale for each row.
+
+    The scale is a row's greatest change over 127, in float32; what is lost of a number is at most half of it.
+    """
+    plain: dict[str, torch.Tensor] = {}
+    for path in sorted(base.folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            plain |= {name: file.get_tensor(name) for name in file.keys() if "self_attn" in name}  # noqa: SIM118
+    tensors = {}
+    for name, tensor in load_file(source).items():
+        prefix = name.rpartition(".")[0]
+        if tensor.dim() != 2 or "self_attn" not in name:
+            tensors[name] = tensor
+            continue
+        change = tensor.float() - plain[name.replace("beacon_", "")].float()
+        scale = change.abs().amax(1).clamp(min=1e-12) / 127
+        tensors[f"{prefix}.{CHANGE}"] = (change / scale[:, None]).round().to(torch.int8)
+        tensors[f"{prefix}.{CHANGE_SCALE}"] = scale
+    save_file(tensors, target, metadata=adapter_config(source))
+    _sort_header(target)
 
 
 def _sort_header(path: Path) -> None:

@@ -361,6 +361,26 @@ def test_two_sweeps_at_once_do_no_more_than_one(swept: Swept) -> None:
     assert swept.store.objects.list("condemned") == []
 
 
+def test_a_sweep_goes_on_when_another_takes_the_manifest_that_it_was_about_to_read(swept: Swept) -> None:
+    swept.publish(b"one")
+    swept.publish(b"two")
+    swept.store.versions.retire(1, "ann", "superseded")
+    swept.sweep(GRACE)
+    swept.clock.advance(GRACE)
+    manifest = swept.store.versions.record(1).manifest
+    other, backend = swept.open()
+
+    def second(operation: str, key: str) -> None:
+        if operation == "read" and key == manifest.key:
+            backend.before = lambda operation, key: None
+            assert manifest.key in swept.keys(swept.sweep())
+
+    backend.before = second
+    sweep(other)
+    assert not swept.store.blobs.exists(manifest)
+    assert verify(swept.store, 2) == []
+
+
 def test_on_a_real_store_with_its_own_clock(store: CorpusStore) -> None:
     """Without a grace period, on each backend: the second sweep deletes what the first condemned."""
     for text in (b"one", b"two"):

@@ -1,6 +1,7 @@
 """Beacon parameters: one embedding for all beacons, and their own projections in each layer.
 
-In:  a checkpoint that holds them, or an adapter file (full matrices or low-rank factors), and the base model.
+In:  a checkpoint that holds them, or an adapter file, and the base model. Matrices are whole, or the plain ones plus
+     low-rank factors, or plus a change in int8 with a scale for each row.
 Out: modules in the base model's dtype, on its device.
 Wrong: an adapter of another base model, or of another shape, is a `MemoryMismatchError`. Where there are none, they are
        copied from the plain projections, which is an untrained memory; a warning says so.
@@ -23,6 +24,7 @@ from memorag_pipeline.models import remembered_digest
 
 EMBEDDING = "model.beacon_embed_tokens.weight"
 PROJECTIONS = ("q", "k", "v", "o")
+CHANGE, CHANGE_SCALE = "change_int8", "change_scale"
 logger = logging.getLogger(__name__)
 
 
@@ -122,7 +124,8 @@ def _build(model: Any, found: dict[str, Tensor], source: BeaconSource, digest: s
 
 
 def _projection(plain: Any, prefix: str, found: dict[str, Tensor], where: Path, like: Tensor) -> nn.Linear:
-    """Linear layer from a full matrix, or from the plain one plus low-rank factors B [out, rank] and A [rank, in].
+    """Linear layer from a full matrix, or from the plain one plus low-rank factors B [out, rank] and A [rank, in], or
+    plus a change of int8 [out, in] times its scale [out].
 
     What is used is taken out of `found`.
     """
@@ -135,6 +138,11 @@ def _projection(plain: Any, prefix: str, found: dict[str, Tensor], where: Path, 
             _require_shape(where, f"{prefix}.lora_A.weight", down, (up.shape[-1], shape[1]))
             _require_shape(where, f"{prefix}.lora_B.weight", up, (shape[0], down.shape[0]))
             weight = weight + up.to(weight) @ down.to(weight)
+        elif {f"{prefix}.{CHANGE}", f"{prefix}.{CHANGE_SCALE}"} <= found.keys():
+            change, scale = found.pop(f"{prefix}.{CHANGE}"), found.pop(f"{prefix}.{CHANGE_SCALE}")
+            _require_shape(where, f"{prefix}.{CHANGE}", change, shape)
+            _require_shape(where, f"{prefix}.{CHANGE_SCALE}", scale, shape[:1])
+            weight = weight + (change.float() * scale.float()[:, None]).to(weight)
     _require_shape(where, f"{prefix}.weight", weight, shape)
     bias = found.pop(f"{prefix}.bias", plain.bias)
     linear = nn.Linear(plain.in_features, plain.out_features, bias is not None, device="meta")

@@ -1,0 +1,29 @@
+"""The adapter that comes with the package: it is that of the packaged model, and its memory is worth having."""
+
+from __future__ import annotations
+
+from pydoc_data.topics import topics
+
+from memorag_pipeline.evaluation.gap import gap, losses, with_all, without_context
+from memorag_pipeline.memory.beacon.model import BeaconMemoryModel
+from memorag_pipeline.memory.kinds import load_memory_model
+from memorag_pipeline.models import resolve_file
+from memorag_pipeline.spec import MemorySpec
+
+MODEL, ADAPTER = "package:smollm2-135m-instruct", "package:smollm2-135m-beacon"
+
+
+def test_its_memory_closes_most_of_the_gap_at_the_trained_form() -> None:
+    path = resolve_file(ADAPTER)
+    assert path.stat().st_size <= 16 * 2**20 and path.with_suffix(".md").is_file()
+    # The base model's digest is compared with that of the adapter: another conversion of the model would be refused.
+    model = load_memory_model(MemorySpec(kind="beacon", model=MODEL, adapter=ADAPTER, dtype="float32"), "en")
+    assert isinstance(model, BeaconMemoryModel)
+    assert (model.window, model.sink, model.origin.ratios) == (256, 1, (4,))
+    language_model = model.language_model
+    texts = [
+        language_model.tokenizer.plain(topics[name])[:1024] for name in ("specialnames", "import", "formatstrings")
+    ]
+    assert all(len(text) == 1024 for text in texts)
+    nothing, full = without_context(language_model, texts), with_all(language_model, texts)
+    assert gap(nothing, losses(model, texts), full).closed > 0.5

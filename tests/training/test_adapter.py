@@ -1,0 +1,50 @@
+"""The adapter file in half the size: what is read back of it, and what it takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from memorag_pipeline.memory.beacon.parameters import BeaconSource, adapter_config, load_beacon_parameters
+from memorag_pipeline.memory.language_model import LanguageModel
+from memorag_pipeline.training.adapter import write_adapter, write_half
+from memorag_pipeline.training.parameters import trainable
+from memorag_pipeline.training.spec import TrainingSpec
+
+
+def test_an_adapter_of_half_the_size_is_read_as_the_whole_one(
+    training_values: dict[str, Any], tiny: LanguageModel, tmp_path: Path
+) -> None:
+    spec = TrainingSpec.model_validate(training_values)
+    parameters = trainable(tiny, spec)
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in parameters.named_parameters():
+        if ".plain." not in name:
+            parameter.data += torch.randn(parameter.shape, generator=generator) * 0.02
+    whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
+    write_adapter(whole, parameters, tiny.resolved, spec)
+    write_half(whole, half, tiny.resolved)
+    assert adapter_config(half) == adapter_config(whole)
+    again = tmp_path / "again.safetensors"
+    write_half(whole, again, tiny.resolved)
+    assert again.read_bytes() == half.read_bytes()
+
+    def read(path: Path) -> dict[str, torch.Tensor]:
+        source = BeaconSource(tiny.resolved.folder, tiny.resolved.digest, path, copies=True)
+        return dict(load_beacon_parameters(tiny.model, source).named_parameters())
+
+    wanted, found = read(whole), read(half)
+    assert wanted.keys() == found.keys()
+    assert torch.equal(wanted["embedding"], found["embedding"])
+    plain = {
+        f"layers.{number}.{letter}.weight": getattr(layer.self_attn, f"{letter}_proj").weight
+        for number, layer in enumerate(tiny.model.get_decoder().layers)
+        for letter in spec.projections
+    }
+    assert plain.keys() == wanted.keys() - {"embedding"}
+    for name, weight in plain.items():
+        step = (wanted[name] - weight).abs().amax(1, keepdim=True) / 127
+        assert bool(((wanted[name] - found[name]).abs() <= step * 0.5001 + 1e-7).all())
+        assert not torch.equal(found[name], weight)
