@@ -14,7 +14,6 @@ from memorag_pipeline.corpus.extraction import Extraction
 from memorag_pipeline.corpus.known_units import KnownUnits
 from memorag_pipeline.corpus.shard_plan import Shard
 from memorag_pipeline.memory.stream import MEMORIZE_VERSION
-from memorag_pipeline.retrieval.tables import read_table
 from memorag_pipeline.storage import BlobRef, Outcome, fingerprint
 
 EMBED_VERSION = 1
@@ -68,7 +67,7 @@ def embedding_unit(extraction: Extraction, part: Outcome, known: KnownUnits) -> 
     chunks, configuration = part.blobs["chunks"], _embedding_fingerprint(extraction, [])
     done = known.embedded(chunks, configuration)
     if done is None:
-        table = read_table(extraction.pipeline.store.blobs, chunks, ["digest"], "chunks")
+        table = extraction.pipeline.store.blobs.cached_table(chunks, ["digest"], "chunks")
         done = _embedding_fingerprint(extraction, sorted(set(table.column("digest").to_pylist())))
     return {"fingerprint": done, "configuration": configuration, "chunks": chunks.model_dump()}
 

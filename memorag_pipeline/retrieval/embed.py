@@ -20,7 +20,6 @@ from memorag_pipeline import schemas
 from memorag_pipeline.models import resolve
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import Bar, track
-from memorag_pipeline.retrieval.tables import read_table
 from memorag_pipeline.run_report import at_work
 from memorag_pipeline.storage import BlobRef, Outcome
 
@@ -110,7 +109,7 @@ def _parent_vectors(pipeline: Pipeline, parent: int | None, lost: Collection[str
     for blob in manifest.of_role("embeddings"):
         if blob.digest in lost:
             continue  # and made anew by this refresh
-        table = read_table(pipeline.store.blobs, blob.ref, None, f"{blob.path} of version {parent}")
+        table = pipeline.store.blobs.cached_table(blob.ref, None, f"{blob.path} of version {parent}")
         table = table.filter(pc.is_in(table.column("digest"), pa.array(wanted - known.keys(), pa.string())))
         known.update(zip(table.column("digest").to_pylist(), vectors_of(table), strict=True))
         if len(known) == len(wanted):

@@ -25,7 +25,6 @@ from memorag_pipeline.corpus.known_units import KnownUnits, unit_rows
 from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.retrieval.embed import vectors_of
-from memorag_pipeline.retrieval.tables import read_table
 from memorag_pipeline.storage import BlobRef, Blobs, Outcome, fingerprint
 
 STAGE = "index"
@@ -132,8 +131,8 @@ def _build(pipeline: Pipeline, unit: str, parts: Sequence[_Part], sections: Blob
 def _vectors(blobs: Blobs, parts: Sequence[_Part]) -> Iterator[npt.NDArray[np.float32]]:
     """For each part the vectors of its chunks in their order, [chunks, dimensions]."""
     for part in parts:
-        chunks = read_table(blobs, part.chunks, ["digest"], f"chunks of part {part.number}")
-        table = read_table(blobs, part.embeddings, None, f"embeddings of part {part.number}")
+        chunks = blobs.cached_table(part.chunks, ["digest"], f"chunks of part {part.number}")
+        table = blobs.cached_table(part.embeddings, None, f"embeddings of part {part.number}")
         places = pc.index_in(chunks.column("digest"), table.column("digest").combine_chunks())
         yield vectors_of(table)[places.to_numpy()]
 
@@ -142,7 +141,7 @@ def _rows(blobs: Blobs, parts: Sequence[_Part], sections: _Sections) -> pa.Table
     """Row by row of the index, which chunk of which part it is."""
     tables, first = [], 0
     for part in parts:
-        chunks = read_table(blobs, part.chunks, _CHUNK_COLUMNS, f"chunks of part {part.number}")
+        chunks = blobs.cached_table(part.chunks, _CHUNK_COLUMNS, f"chunks of part {part.number}")
         places = zip(chunks.column("document_id").to_pylist(), chunks.column("start").to_pylist(), strict=True)
         columns = {
             **{name: chunks.column(name) for name in _CHUNK_COLUMNS},
