@@ -8,6 +8,7 @@ Wrong: every problem of a spec at once (exit code 3); what a stage raises, with 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +35,14 @@ if TYPE_CHECKING:
     from memorag_pipeline.runner import AnswerResult, RefreshResult
 
 _SHOWN_OF_A_PASSAGE = 200
+
+
+class _Clue(StrEnum):
+    """Kinds of clues, as the command line can take several of them."""
+
+    spans = "spans"
+    surrogates = "surrogates"
+    draft = "draft"
 
 
 def validate(
@@ -119,7 +128,7 @@ def ask(
         AnswerMode, typer.Option("--mode", help="memorag, memory_only (no evidence) or retrieval_only (no clues).")
     ] = "memorag",
     clues: Annotated[
-        list[ClueKind] | None, typer.Option("--clues", help="What is recalled; give it once for each kind.")
+        list[_Clue] | None, typer.Option("--clues", help="What is recalled; give it once for each kind.")
     ] = None,
     offer_draft: Annotated[
         bool, typer.Option("--offer-draft", help="Offer the recalled draft to the generator as a possible answer.")
@@ -132,7 +141,7 @@ def ask(
 
     With a spec as TARGET its generator writes the answer, else the memory model.
     """
-    kinds: list[ClueKind] = clues or ["spans", "surrogates"]
+    kinds: list[ClueKind] = [kind.value for kind in clues or (_Clue.spans, _Clue.surrogates)]
     if offer_draft and "draft" not in kinds:
         kinds = [*kinds, "draft"]
     with working(verbose):

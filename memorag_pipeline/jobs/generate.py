@@ -93,7 +93,7 @@ class _Answerer:
         self._columns = _shared_columns(self._version, batch["job"], settings)
         self._generator: Generator | None = None
         if not settings.from_memory:
-            replies = ReplyUnits(pipeline.store, run)
+            replies = ReplyUnits(pipeline.store, self._run)
             self._generator = open_generator(settings.generation, settings.memory, replies, spent)
 
     @property

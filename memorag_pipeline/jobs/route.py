@@ -61,7 +61,7 @@ def route(pipeline: Pipeline, job: str, version: int | None = None) -> dict[str,
         "version": opened.number,
         "settings": settings.model_dump(mode="json"),
         "questions": questions.model_dump(),
-        # Replies that another run had written are told from this one's, and what an endpoint is paid counts for the run.
+        # The run's id: replies that another had written are told from its own, and what an endpoint is paid is its own.
         "run": uuid.uuid4().hex if endpoint else value_digest([batch.fingerprint for batch in todo]),
     }
     per_task = pipeline.spec.compute.units_per_task

@@ -115,8 +115,9 @@ def test_clues_come_from_the_shards_that_were_asked(rows: Rows, pipeline: Pipeli
         assert clue["kind"] in {"spans", "draft"}
     manifest = pipeline.store.versions.manifest(1)
     names = RecallUnits(manifest, AnswerSettings.of_job(pipeline.spec, pipeline.spec.job("faq"), manifest))
-    for shard_id, row in [(shard_id, row) for row in questions for shard_id in row["shards"]]:
-        outcome = pipeline.store.units.find("recall", names.fingerprint((shard_id, row["question"])))
+    pairs = [(shard_id, row["question"]) for row in questions for shard_id in row["shards"]]
+    for pair in pairs:
+        outcome = pipeline.store.units.find("recall", names.fingerprint(pair))
         assert outcome is not None
         table = pipeline.store.blobs.get_table(outcome.blobs["clues"])
         assert table.schema == CLUES
