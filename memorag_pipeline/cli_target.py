@@ -16,7 +16,7 @@ from memorag_pipeline.errors import NotFoundError, SpecError, SpecProblem
 
 if TYPE_CHECKING:
     from memorag_pipeline.pipeline import Pipeline
-    from memorag_pipeline.spec import CorpusSpec
+    from memorag_pipeline.spec import CorpusSpec, GenerationSpec
     from memorag_pipeline.spec_reader import Examined
     from memorag_pipeline.storage import CorpusStore
     from memorag_pipeline.version import Version
@@ -81,6 +81,15 @@ def store_of(target: str) -> CorpusStore:
 def is_spec_file(target: str) -> bool:
     """Whether TARGET is a spec file and not the root of a corpus."""
     return target.endswith((".yaml", ".yml"))
+
+
+def generation_of(target: str) -> GenerationSpec | None:
+    """The generator that a spec names; None when TARGET is the root of a corpus, which names none."""
+    if not is_spec_file(target):
+        return None
+    from memorag_pipeline.spec import read_spec
+
+    return read_spec(target).generation
 
 
 def opened_version(target: str, version: str | None, trust_models: bool) -> Version:

@@ -8,6 +8,7 @@ Wrong: every problem of a spec at once (exit code 3); what a stage raises, with 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,16 +22,27 @@ from memorag_pipeline.cli_target import (
     TrustModels,
     VersionOption,
     examine_spec,
+    generation_of,
     opened_version,
     pipeline_of,
     version_of,
 )
 from memorag_pipeline.errors import QuestionError, SpecError
+from memorag_pipeline.spec_values import AnswerMode, ClueKind
 
 if TYPE_CHECKING:
+    from memorag_pipeline.jobs.answer import Answer
     from memorag_pipeline.runner import AnswerResult, RefreshResult
 
 _SHOWN_OF_A_PASSAGE = 200
+
+
+class _Clue(StrEnum):
+    """Kinds of clues, as the command line can take several of them."""
+
+    spans = "spans"
+    surrogates = "surrogates"
+    draft = "draft"
 
 
 def validate(
@@ -112,17 +124,29 @@ def ask(
     target: TargetArgument,
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="The question, in quotes.")],
     version: VersionOption = None,
-    memory_only: Annotated[
-        bool, typer.Option("--memory-only", help="Answer from the memory of the best shard, without evidence.")
+    mode: Annotated[
+        AnswerMode, typer.Option("--mode", help="memorag, memory_only (no evidence) or retrieval_only (no clues).")
+    ] = "memorag",
+    clues: Annotated[
+        list[_Clue] | None, typer.Option("--clues", help="What is recalled; give it once for each kind.")
+    ] = None,
+    offer_draft: Annotated[
+        bool, typer.Option("--offer-draft", help="Offer the recalled draft to the generator as a possible answer.")
     ] = False,
     trust_models: TrustModels = False,
     json_output: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Answer one question from a version, with the evidence."""
+    """Answer one question from a version, with the evidence.
+
+    With a spec as TARGET its generator writes the answer, else the memory model.
+    """
+    kinds: list[ClueKind] = [kind.value for kind in clues or (_Clue.spans, _Clue.surrogates)]
+    if offer_draft and "draft" not in kinds:
+        kinds = [*kinds, "draft"]
     with working(verbose):
         opened = opened_version(target, version, trust_models)
-        (found,) = opened.answer([question], memory_only)
+        (found,) = opened.answer([question], mode, kinds, offer_draft, generation_of(target))
     if json_output:
         print_json(found)
     if found.status == "error":
@@ -132,22 +156,32 @@ def ask(
     say(
         f"[bold]{escape(found.answer)}[/]\n" if found.answer else f"no answer: {escape(found.error or 'it is empty')}\n"
     )
-    if memory_only:
+    if mode == "memory_only":
         say(f"from the memory of shard {found.shard_id}, version {opened.number} of {opened.uri}")
         return
-    print_table(
-        f"Evidence, version {opened.number} of {opened.uri}",
-        ["document", "characters", "score", "text"],
-        [
+    _print_passages(found, f"version {opened.number} of {opened.uri}")
+
+
+def _print_passages(found: Answer, where: str) -> None:
+    """The passages that the answer rests on, then the others that were offered; by their numbers in the answer."""
+    numbered = list(enumerate(found.evidence, 1))
+    known = {"markers": "as the answer says", "overlap": "by their words", None: ""}[found.cited_by]
+    for title, passages in (
+        (f"Evidence used, {known}, {where}", [each for each in numbered if each[0] in found.used]),
+        (f"Offered, {where}", [each for each in numbered if each[0] not in found.used]),
+    ):
+        rows = [
             [
+                number,
                 passage.uri.rpartition("/")[2],
                 f"{passage.start}-{passage.end}",
                 f"{passage.score:.2f}",
                 _start(passage.text),
             ]
-            for passage in found.evidence
-        ],
-    )
+            for number, passage in passages
+        ]
+        if rows:
+            print_table(title, ["number", "document", "characters", "score", "text"], rows)
 
 
 def _print_stages(title: str, result: RefreshResult | AnswerResult) -> None:

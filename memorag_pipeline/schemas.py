@@ -6,7 +6,7 @@ import pyarrow as pa
 
 
 def _schema(**fields: pa.DataType) -> pa.Schema:
-    nullable = {"etag", "modified", "title", "source_digest", "answer", "error", "draft", "cost"}
+    nullable = {"etag", "modified", "title", "source_digest", "answer", "error", "cost", "cited_by", "memory_shard_id"}
     return pa.schema([pa.field(name, kind, nullable=name in nullable) for name, kind in fields.items()])
 
 
@@ -77,10 +77,15 @@ INDEX_ROWS = _schema(
 
 QUESTIONS = _schema(question_id=_S, question=_S, error=_S)
 
+# The questions of a run, and the shards that each is asked of, the best one first.
+ROUTED_QUESTIONS = QUESTIONS.append(pa.field("shards", pa.list_(pa.field("item", _S, False)), False))
+
 CLUES = _schema(question_id=_S, shard_id=_S, kind=_S, text=_S, tokens=_I32)
 
 EVIDENCE = pa.struct(
     [
+        pa.field("number", _I32, False),
+        pa.field("used", pa.bool_(), False),
         pa.field("chunk_id", _S, False),
         pa.field("document_id", _S, False),
         pa.field("uri", _S, False),
@@ -98,11 +103,15 @@ ANSWERS = _schema(
     corpus_version=_I,
     question_id=_S,
     question=_S,
+    mode=_S,
+    answered_version=_I,
     status=_S,
     answer=_S,
     error=_S,
     clues=pa.list_(pa.field("item", CLUE, False)),
     evidence=pa.list_(pa.field("item", EVIDENCE, False)),
+    cited_by=_S,
+    memory_shard_id=_S,
     memory_model=_S,
     embedding_model=_S,
     generation_model=_S,

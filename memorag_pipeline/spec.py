@@ -18,6 +18,7 @@ from memorag_pipeline.digests import value_digest
 from memorag_pipeline.errors import NotFoundError
 from memorag_pipeline.spec_rules import Conflict, Rule
 from memorag_pipeline.spec_values import (
+    AnswerMode,
     ClueKind,
     Codec,
     Cron,
@@ -436,13 +437,30 @@ class WarehouseSpec(Section):
 class JobSpec(Section):
     """A set of questions answered over each new version, or on a schedule of its own."""
 
+    rules = (
+        Rule(("clues", "mode"), spec_rules.clues_have_use, "leave it out, or use mode memorag"),
+        Rule(("offer_draft", "clues", "mode"), spec_rules.draft_is_recalled, "add draft to clues in mode memorag"),
+    )
+
     kind: Literal["answers"] = Field(default="answers", description="answers: one answer for each question.")
     questions: QuestionsSpec
     warehouse: WarehouseSpec
     schedule: Cron | None = Field(default=None, description="Cron expression; without one, each new version triggers.")
     channel: Name | None = Field(default=None, description="Answer from this channel's version instead of the newest.")
+    mode: AnswerMode = Field(
+        default="memorag",
+        description="memorag: clues from memories, evidence, answer. memory_only: the memory answers, without evidence."
+        " retrieval_only: evidence for the question alone, as without memories.",
+    )
     clues: Annotated[list[ClueKind], Distinct] = Field(
-        default=["spans", "surrogates"], description="What is recalled from memory."
+        default=["spans", "surrogates"],
+        description="What is recalled from memory: quoted spans, surrogate questions, a draft of the answer.",
+    )
+    offer_draft: bool = Field(default=False, description="Offer the draft to the generator as a possible answer.")
+    only_changed: bool = Field(
+        default=False,
+        description="Ask only questions whose evidence changed since the version that the job answered last; the other"
+        " rows are carried over.",
     )
     clue_tokens: int = Field(default=64, ge=8, le=2048, description="Clues of one kind have at most this many tokens.")
     shards_per_question: int = Field(

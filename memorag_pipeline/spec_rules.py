@@ -185,6 +185,16 @@ def chunk_fits_shard(chunk: int, shard: int) -> str | None:
     return f"is larger than sharding.max_tokens ({shard}); a shard holds whole chunks" if chunk > shard else None
 
 
+def clues_have_use(clues: list[str], mode: str) -> str | None:
+    if mode == "memorag" or clues in ([], ["spans", "surrogates"]):
+        return None
+    return f"has no use in mode {mode}, which recalls no clues"
+
+
+def draft_is_recalled(offered: bool, clues: list[str], mode: str) -> str | None:
+    return "is set, but no draft is recalled" if offered and (mode != "memorag" or "draft" not in clues) else None
+
+
 def refresh_is_no_job(jobs: dict[str, Any]) -> str | None:
     if "refresh" in jobs:
         return "a job cannot be called refresh; its DAG would have the name of the corpus's refresh"

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from memorag_pipeline.errors import NotFoundError
-from memorag_pipeline.spec import EmbeddingSpec, MemorySpec
-from memorag_pipeline.spec_values import ClueKind
+from memorag_pipeline.spec import EmbeddingSpec, GenerationSpec, MemorySpec
+from memorag_pipeline.spec_values import AnswerMode, ClueKind
 from memorag_pipeline.storage import CorpusStore, Manifest, ManifestBlob
 from memorag_pipeline.storage.model_references import require_known_references
 from memorag_pipeline.storage.tables import open_table
@@ -58,12 +58,13 @@ def open_version(
 class Version:
     """One version of a corpus. It never changes; open another to see what a later refresh made."""
 
-    def __init__(self, store: CorpusStore, number: int, trust_models: bool = False) -> None:
+    def __init__(self, store: CorpusStore, number: int, trust_models: bool = False, pinned: bool = False) -> None:
+        """With `pinned` the version may have been retired since, for a run in flight that has opened it before."""
         self.store = store
         self.uri = store.uri
         self.number = number
         self._trust_models = trust_models
-        self.manifest: Manifest = store.versions.manifest(number)
+        self.manifest: Manifest = store.versions.pinned(number) if pinned else store.versions.manifest(number)
 
     def __repr__(self) -> str:
         return f"<Version {self.number} of {self.uri}>"
@@ -72,17 +73,29 @@ class Version:
         """The `k` passages nearest to `query`, best first. The embedding model is loaded with the first call."""
         return self.searcher.search([query], k)[0]
 
-    def answer(self, questions: Sequence[str], memory_only: bool = False) -> list[Answer]:
+    def answer(
+        self,
+        questions: Sequence[str],
+        mode: AnswerMode = "memorag",
+        clues: Sequence[ClueKind] = ("spans", "surrogates"),
+        offer_draft: bool = False,
+        generation: GenerationSpec | None = None,
+    ) -> list[Answer]:
         """Answer questions: clues from the memories, evidence from the index, text from the generator.
 
-        With `memory_only` the memory of the best shard answers by itself, and there is no evidence.
+        In mode memory_only the memory of the best shard answers by itself, and there is no evidence; in mode
+        retrieval_only the memories are not asked. `offer_draft` offers the draft among the clues to the generator as a
+        possible answer. Without `generation` the memory model writes the answers.
         One answer for each question, in order; a question that fails has its error in its answer.
         """
         from memorag_pipeline.jobs.ask import answer_questions
         from memorag_pipeline.jobs.settings import AnswerSettings
 
         self._require_trusted_models()
-        return answer_questions(self, questions, AnswerSettings.of_version(self.manifest, memory_only=memory_only))
+        settings = AnswerSettings.of_version(
+            self.manifest, generation, mode=mode, clues=tuple(clues), offer_draft=offer_draft
+        )
+        return answer_questions(self, questions, settings)
 
     def recall(self, questions: Sequence[str], kinds: Sequence[ClueKind] = ()) -> list[Recollection]:
         """What the memories recall for each question, of these kinds of clues or else of those that jobs use."""
@@ -90,7 +103,7 @@ class Version:
         from memorag_pipeline.jobs.settings import AnswerSettings
 
         self._require_trusted_models()
-        chosen = {"clues": tuple(kinds)} if kinds else {}
+        chosen: dict[str, Any] = {"clues": tuple(kinds)} if kinds else {}
         return recall_questions(self, questions, AnswerSettings.of_version(self.manifest, **chosen))
 
     def documents(self) -> Iterator[dict[str, Any]]:

@@ -31,6 +31,7 @@ def documented(table: str) -> list[tuple[str, str]]:
         ("embeddings", schemas.embeddings(384)),
         ("index_rows", schemas.INDEX_ROWS),
         ("questions", schemas.QUESTIONS),
+        ("routed_questions", schemas.ROUTED_QUESTIONS),
         ("clues", schemas.CLUES),
         ("answers", schemas.ANSWERS),
     ],

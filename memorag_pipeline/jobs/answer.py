@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from memorag_pipeline.jobs.citations import CitedBy
 from memorag_pipeline.retrieval.passage import Passage
-from memorag_pipeline.schemas import ANSWERS
+from memorag_pipeline.schemas import ANSWERS, EVIDENCE
 
-_EVIDENCE = ("chunk_id", "document_id", "uri", "start", "end", "score", "text")
+_PASSAGE = [field.name for field in EVIDENCE if field.name not in ("number", "used")]
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Clue:
 
 @dataclass(frozen=True)
 class Recollection:
-    """What a version's memories recall for one question: clues, in order of shard.
+    """What a version's memories recall for one question: clues, those of the best shard first.
 
     `shard_ids` are the shards that were asked, the best one first; `error` says why none was.
     """
@@ -46,6 +47,9 @@ class Answer:
     generator, now or, if `reused`, when the reply was written; `seconds` is the question's share of the time of its
     batch. An error that is `unfinished` may go better later, so that the next run asks again. An answer from a memory
     alone has no clues and no evidence, but the `shard_id` of the memory.
+
+    `evidence` is what the generator was offered, in the order in which the prompt numbers it from 1; `used` are the
+    numbers of the passages that the answer rests on, and `cited_by` how that is known (see `citations`).
     """
 
     question_id: str
@@ -55,6 +59,8 @@ class Answer:
     error: str | None
     clues: tuple[Clue, ...] = ()
     evidence: tuple[Passage, ...] = ()
+    used: tuple[int, ...] = ()
+    cited_by: CitedBy | None = None
     input_tokens: int = 0
     output_tokens: int = 0
     seconds: float = 0.0
@@ -69,6 +75,9 @@ def answer_table(answers: Sequence[Answer], columns: Mapping[str, Any]) -> pa.Ta
     rows = []
     for answer in answers:
         row = asdict(answer)
-        row["evidence"] = [{name: passage[name] for name in _EVIDENCE} for passage in row["evidence"]]
-        rows.append({**row, **columns})
+        row["evidence"] = [
+            {"number": number, "used": number in answer.used, **{name: passage[name] for name in _PASSAGE}}
+            for number, passage in enumerate(row["evidence"], 1)
+        ]
+        rows.append({**row, "memory_shard_id": answer.shard_id, **columns})
     return pa.Table.from_pylist(rows, schema=ANSWERS)

@@ -12,18 +12,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from memorag_pipeline.jobs.answer import Answer, Clue, Recollection
-from memorag_pipeline.jobs.generate import answer_batch, answer_of, clues_by_question
+from memorag_pipeline.jobs.answering import answer_batch, answer_of
 from memorag_pipeline.jobs.generators import Reply, open_generator
-from memorag_pipeline.jobs.prompts import load_prompts
 from memorag_pipeline.jobs.questions import questions_of_texts
-from memorag_pipeline.jobs.recall import recall_clues
-from memorag_pipeline.jobs.route import delta_shards, questions_by_shard, route_questions
+from memorag_pipeline.jobs.recall import answers_of_memory, recall_clues
+from memorag_pipeline.jobs.route import delta_shards, questions_by_shard, route_questions, shards_asked
 from memorag_pipeline.jobs.settings import AnswerSettings
 from memorag_pipeline.progress import track
-from memorag_pipeline.schemas import CLUES
 
 if TYPE_CHECKING:
     from memorag_pipeline.version import Version
@@ -41,17 +37,20 @@ def answer_questions(
     The same answers as those of a job with these settings: route, recall, retrieve and generate are its functions.
     """
     settings = settings or AnswerSettings.of_version(version.manifest)
-    rows: list[_Row] = questions_of_texts(questions).to_pylist()
-    if settings.memory_only:
-        return _answer_from_memory(version, rows, settings)
-    routed = _routed(version, rows, settings.shards_per_question, delta_shards(version.manifest))
-    clues = _recall_all(version, questions_by_shard(*routed), settings)
+    rows: list[_Row] = questions_of_texts(questions)
+    asked = [row for row in rows if row["error"] is None]
+    routes = shards_asked(version.searcher, [row["question"] for row in asked], settings, version.manifest)
+    if settings.from_memory:
+        return _answer_from_memory(version, rows, asked, routes, settings)
+    clues = _recall_all(version, rows, asked, routes, settings)
     answers: list[Answer] = []
     generator = open_generator(settings.generation, settings.memory)
     with track("questions answered", len(rows), "questions") as bar:
         for start in range(0, len(rows), generator.at_once):
-            batch = rows[start : start + generator.at_once]
-            answers += answer_batch(batch, clues, version.searcher, generator, settings, lambda: bar.advance(1))
+            part = slice(start, start + generator.at_once)
+            answers += answer_batch(
+                rows[part], clues[part], version.searcher, generator, settings, lambda: bar.advance(1)
+            )
     return answers
 
 
@@ -60,9 +59,11 @@ def recall_questions(
 ) -> list[Recollection]:
     """What the memories of `version` recall for `questions`: the clues that answers are searched with."""
     settings = settings or AnswerSettings.of_version(version.manifest)
-    rows: list[_Row] = questions_of_texts(questions).to_pylist()
-    asked, routes = _routed(version, rows, settings.shards_per_question, delta_shards(version.manifest))
-    clues = clues_by_question(_recall_all(version, questions_by_shard(asked, routes), settings))
+    rows: list[_Row] = questions_of_texts(questions)
+    asked = [row for row in rows if row["error"] is None]
+    texts = [row["question"] for row in asked]
+    routes = route_questions(version.searcher, texts, settings.shards_per_question, delta_shards(version.manifest))
+    clues = _recall_all(version, rows, asked, routes, settings)
     shards = {row["question_id"]: tuple(route) for row, route in zip(asked, routes, strict=True)}
     return [
         Recollection(
@@ -70,31 +71,34 @@ def recall_questions(
             row["question"],
             row["error"],
             shards.get(row["question_id"], ()),
-            tuple(clues.get(row["question_id"], ())),
+            tuple(found),
         )
-        for row in rows
+        for row, found in zip(rows, clues, strict=True)
     ]
 
 
-def _routed(
-    version: Version, rows: Sequence[_Row], shards: int, always: Sequence[str] = ()
-) -> tuple[list[_Row], list[list[str]]]:
-    """The questions that can be asked, and the shards that each is asked of."""
-    asked = [row for row in rows if row["error"] is None]
-    return asked, route_questions(version.searcher, [row["question"] for row in asked], shards, always)
-
-
-def _answer_from_memory(version: Version, rows: Sequence[_Row], settings: AnswerSettings) -> list[Answer]:
+def _answer_from_memory(
+    version: Version,
+    rows: Sequence[_Row],
+    asked: Sequence[_Row],
+    routes: Sequence[Sequence[str]],
+    settings: AnswerSettings,
+) -> list[Answer]:
     """Answers that the memory of the best shard writes by itself."""
+    from memorag_pipeline.memory.kinds import load_memory_model
+
     started = time.perf_counter()
-    asked, routes = _routed(version, rows, 1)
     replies: dict[str, Reply] = {}
     with track("questions answered", len(asked), "questions") as bar:
         for shard_id, questions in questions_by_shard(asked, routes).items():
+
+            def answered(number: int, reply: Reply, questions: Sequence[tuple[str, str]] = questions) -> None:
+                replies[questions[number][0]] = reply
+                bar.advance(1)
+
+            model = load_memory_model(settings.memory, settings.language)
             texts = [text for _, text in questions]
-            found = _replies_from_memory(version, shard_id, texts, settings, lambda *_: bar.advance(1))
-            for (question_id, _), reply in zip(questions, found, strict=True):
-                replies[question_id] = reply
+            answers_of_memory(model, version.memories()[shard_id], texts, settings, answered)
     share = (time.perf_counter() - started) / max(1, len(asked))
     shards = {row["question_id"]: route[0] for row, route in zip(asked, routes, strict=True) if route}
     return [
@@ -103,35 +107,26 @@ def _answer_from_memory(version: Version, rows: Sequence[_Row], settings: Answer
     ]
 
 
-def _replies_from_memory(
-    version: Version, shard_id: str, questions: Sequence[str], settings: AnswerSettings, on_finished: Any
-) -> list[Reply]:
-    from memorag_pipeline.memory.interface import Decoding
-    from memorag_pipeline.memory.kinds import load_memory_model
+def _recall_all(
+    version: Version,
+    rows: Sequence[_Row],
+    asked: Sequence[_Row],
+    routes: Sequence[Sequence[str]],
+    settings: AnswerSettings,
+) -> list[list[Clue]]:
+    """The clues of each of `rows`, of its best shard first; each memory is asked all of its questions together."""
+    by_shard = questions_by_shard(asked, routes) if settings.clues else {}
+    found: dict[tuple[str, str], list[Clue]] = {}
+    if by_shard:
+        from memorag_pipeline.memory.kinds import load_memory_model
 
-    prompts, spec = load_prompts(settings.language), settings.generation
-    generations = load_memory_model(settings.memory, settings.language).generate(
-        version.memories()[shard_id],
-        [prompts.answer_from_memory(question) for question in questions],
-        Decoding(spec.max_new_tokens, spec.temperature, spec.top_p, spec.repetition_penalty, spec.seed),
-        on_finished,
-        spec.batch_size,
-    )
-    return [Reply(reply.text.strip(), reply.input_tokens, reply.output_tokens, reply.error) for reply in generations]
-
-
-def _recall_all(version: Version, by_shard: dict[str, list[tuple[str, str]]], settings: AnswerSettings) -> pa.Table:
-    """Clues of all questions, shard by shard."""
-    if not settings.clues or not by_shard:
-        return CLUES.empty_table()
-    from memorag_pipeline.memory.kinds import load_memory_model
-
-    model: Any = load_memory_model(settings.memory, settings.language)
-    memories = version.memories()
-    with track("questions recalled", sum(map(len, by_shard.values())), "questions") as bar:
-        return pa.concat_tables(
-            [
-                recall_clues(model, memories[shard_id], shard_id, questions, settings, bar.advance)
-                for shard_id, questions in by_shard.items()
-            ]
-        )
+        model: Any = load_memory_model(settings.memory, settings.language)
+        with track("questions recalled", sum(map(len, by_shard.values())), "questions") as bar:
+            for shard_id, questions in by_shard.items():
+                memory = version.memories()[shard_id]
+                for row in recall_clues(model, memory, shard_id, questions, settings, bar.advance).to_pylist():
+                    clue = Clue(row["shard_id"], row["kind"], row["text"])
+                    found.setdefault((shard_id, row["question_id"]), []).append(clue)
+    shards = {row["question_id"]: route for row, route in zip(asked, routes, strict=True)}
+    pairs = [[(shard_id, row["question_id"]) for shard_id in shards.get(row["question_id"], ())] for row in rows]
+    return [[clue for each in asked_of for clue in found.get(each, ())] for asked_of in pairs]

@@ -27,7 +27,7 @@ _QUOTES = "\"'`\u2018\u2019\u201c\u201d\u300c\u300d\u300e\u300f"
 _WORD = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]|[^\W_\u3400-\u4dbf\u4e00-\u9fff]+")  # a Chinese character is a word
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
 # Words that say nothing about a subject; a clue of these and of words that were said already finds nothing new.
-_COMMON = frozenset(
+COMMON_WORDS = frozenset(
     re.findall(
         r"\S+",
         """
@@ -46,12 +46,12 @@ def parse_clues(kind: str, text: str, question: str, said: Sequence[str]) -> lis
     `said` is what stood in the conversation before the reply: the instructions, and the prompt with the question.
     """
     lines = [" ".join(text.split())] if kind == "draft" else text.splitlines()
-    known = [_words(line) for part in (*said, question) for line in part.splitlines()]
-    common = _COMMON.union(*known)
+    known = [words_of(line) for part in (*said, question) for line in part.splitlines()]
+    common = COMMON_WORDS.union(*known)
     kept: list[str] = []
     for line in lines:
         clue = _unwrap(line)
-        words = _words(clue)
+        words = words_of(clue)
         if not _long_enough(words) or common.issuperset(words) or clue.endswith((":", "\uff1a")):
             continue
         if kind != "draft" and len(clue) > _MAX_CHARACTERS:
@@ -71,7 +71,8 @@ def _unwrap(line: str) -> str:
     return clue
 
 
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
+    """The words of a text in lower case; a Chinese character is one."""
     return _WORD.findall(text.casefold())
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 _BREAK = "\u200b"  # zero-width space
-_FENCE_MARK = re.compile(r"<(?=\s*/?\s*passage)", re.IGNORECASE)
+_FENCE_MARK = re.compile(r"<(?=\s*/?\s*(?:passage|draft))", re.IGNORECASE)
 
 
 def fence_passages(passages: Sequence[str]) -> str:
@@ -19,3 +19,8 @@ def fence_passages(passages: Sequence[str]) -> str:
         f"<passage {number}>\n{_FENCE_MARK.sub('<' + _BREAK, passage.strip())}\n</passage {number}>"
         for number, passage in enumerate(passages, 1)
     )
+
+
+def fence_draft(draft: str) -> str:
+    """A draft of an answer between its marks; like the passages, it may hold text of documents."""
+    return f"<draft>\n{_FENCE_MARK.sub('<' + _BREAK, draft.strip())}\n</draft>"

@@ -4,6 +4,9 @@ In:  a work list of batches of questions, and the outcomes of the recall units t
 Out: for each batch a table of `schemas.ANSWERS`, one row for each of its questions.
 Wrong: clues that were never recalled, or an endpoint that refuses everything, stop the stage; a question that fails is
        a row with its error. A batch with rows that may go better later is done again by the next run.
+
+A reply is kept as a unit of its own, by conversation and generator: a batch that is new because a question came to it
+has only that question written.
 """
 
 from __future__ import annotations
@@ -11,30 +14,25 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-import pyarrow as pa
-
-from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.jobs.answer import Answer, Clue, answer_table
-from memorag_pipeline.jobs.generators import Generator, Reply, open_generator
+from memorag_pipeline.jobs.answering import answer_batch, answer_of
+from memorag_pipeline.jobs.generators import Generator, open_generator
 from memorag_pipeline.jobs.generators.budget import Spending
 from memorag_pipeline.jobs.generators.replies import ReplyUnits
-from memorag_pipeline.jobs.prompts import load_prompts
-from memorag_pipeline.jobs.retrieve import retrieve_evidence
+from memorag_pipeline.jobs.question_file import QuestionFile, Row
+from memorag_pipeline.jobs.recall_units import RecallUnits
 from memorag_pipeline.jobs.settings import AnswerSettings
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import Bar, track
-from memorag_pipeline.storage import Outcome
+from memorag_pipeline.storage import BlobRef, Outcome
 from memorag_pipeline.version import Version
 
-if TYPE_CHECKING:
-    from memorag_pipeline.retrieval.passage import Passage
-    from memorag_pipeline.retrieval.search import Searcher
-
 STAGE = "generate"
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 _COUNTS = (
     "answered",
     "no_evidence",
@@ -45,6 +43,7 @@ _COUNTS = (
     "output_tokens",
     "cost_millionths",
 )
+_FROM_MEMORY_AT_ONCE = 256
 
 
 def generate(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
@@ -61,12 +60,10 @@ def generate(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
     ]
     total = Counter(dict.fromkeys(_COUNTS, 0))
     if units:
-        version = Version(pipeline.store, batch["version"], trust_models=True)
-        replies = ReplyUnits(pipeline.store, batch["run"]) if batch["run"] is not None else None
-        generator = open_generator(settings.generation, settings.memory, replies, _spent(done))
-        with track("questions answered", sum(len(unit["questions"]) for unit in units), "questions") as bar:
-            for group in _groups(units, generator.at_once):
-                for counts in _answer_units(pipeline, batch["job"], version, group, generator, settings, bar):
+        with track("questions answered", sum(len(unit["rows"]) for unit in units), "questions") as bar:
+            answerer = _Answerer(pipeline, batch, settings, _spent(done), bar)
+            for group in _groups(units, answerer.at_once):
+                for counts in answerer.answer(group):
                     total.update(counts)
     cost = total.pop("cost_millionths") / 1e6
     endpoint = settings.generation.endpoint
@@ -78,38 +75,75 @@ def is_finished(outcome: Outcome) -> bool:
     return not outcome.counts.get("unfinished")
 
 
-def _answer_units(
-    pipeline: Pipeline,
-    job: str,
-    version: Version,
-    units: Sequence[Mapping[str, Any]],
-    generator: Generator,
-    settings: AnswerSettings,
-    bar: Bar,
-) -> Iterator[dict[str, int]]:
-    """Answer the questions of some units together, and record each unit; gives their counts."""
-    started = time.perf_counter()
-    questions = [row for unit in units for row in unit["questions"]]
-    recalls = {fingerprint: shard for unit in units for shard, fingerprint in unit["recalls"].items()}
-    clues = _recalled(pipeline, recalls)
-    answers = iter(
-        answer_batch(questions, clues, version.searcher, generator, settings, advance=lambda: bar.advance(1))
-    )
-    seconds = (time.perf_counter() - started) / len(questions)
-    columns = _shared_columns(version, job, settings)
-    for unit in units:
-        found = list(itertools.islice(answers, len(unit["questions"])))
-        counts = _counts(found)
-        pipeline.store.units.record(
-            Outcome(
-                stage=STAGE,
-                fingerprint=unit["fingerprint"],
-                blobs={"answers": pipeline.store.blobs.put_table(answer_table(found, columns))},
-                counts=counts,
-                seconds=seconds * len(found),
+class _Answerer:
+    """Answers some units at a time, and records each. The version may have been retired since the run began."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        batch: Mapping[str, Any],
+        settings: AnswerSettings,
+        spent: Spending,
+        bar: Bar,
+    ) -> None:
+        self._store, self._settings, self._run, self._bar = pipeline.store, settings, batch["run"], bar
+        self._version = Version(pipeline.store, batch["version"], trust_models=True, pinned=True)
+        self._questions = QuestionFile(pipeline.store, BlobRef(**batch["questions"]))
+        self._recalled = RecallUnits(self._version.manifest, settings)
+        self._columns = _shared_columns(self._version, batch["job"], settings)
+        self._generator: Generator | None = None
+        if not settings.from_memory:
+            replies = ReplyUnits(pipeline.store, self._run)
+            self._generator = open_generator(settings.generation, settings.memory, replies, spent)
+
+    @property
+    def at_once(self) -> int:
+        """Questions that are best answered together."""
+        return _FROM_MEMORY_AT_ONCE if self._generator is None else self._generator.at_once
+
+    def answer(self, units: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, int]]:
+        """Answer the questions of some units together; gives the counts of each."""
+        started = time.perf_counter()
+        rows = [row for unit in units for row in self._questions.take(unit["rows"])]
+        if self._generator is None:
+            answers = iter(self._from_memory(rows))
+        else:
+            clues = self._clues(rows)
+            searcher = self._version.searcher
+            answers = iter(
+                answer_batch(rows, clues, searcher, self._generator, self._settings, lambda: self._bar.advance(1))
             )
-        )
-        yield counts
+        seconds = (time.perf_counter() - started) / max(1, len(rows))
+        for unit in units:
+            found = list(itertools.islice(answers, len(unit["rows"])))
+            counts = _counts(found)
+            self._store.units.record(
+                Outcome(
+                    stage=STAGE,
+                    fingerprint=unit["fingerprint"],
+                    blobs={"answers": self._store.blobs.put_table(answer_table(found, self._columns))},
+                    counts=counts,
+                    seconds=seconds * len(found),
+                )
+            )
+            yield counts
+
+    def _clues(self, rows: Sequence[Row]) -> list[list[Clue]]:
+        """The clues of each question, of its best shard first."""
+        if not self._settings.clues:
+            return [[] for _ in rows]
+        asked = [[(shard_id, row["question"]) for shard_id in row["shards"]] for row in rows]
+        found = self._recalled.clues(self._store, itertools.chain(*asked))
+        return [[clue for each in pairs for clue in found[each]] for pairs in asked]
+
+    def _from_memory(self, rows: Sequence[Row]) -> Iterator[Answer]:
+        asked = [(shard_id, row["question"]) for row in rows for shard_id in row["shards"]]
+        replies = self._recalled.answers(self._store, self._run, asked)
+        for row in rows:
+            shard_id = row["shards"][0] if row["shards"] else None
+            reply = replies[shard_id, row["question"]] if shard_id is not None else None
+            self._bar.advance(1)
+            yield replace(answer_of(row, (), (), reply, 0.0), shard_id=shard_id)
 
 
 def _groups(units: Sequence[dict[str, Any]], questions: int) -> Iterator[list[dict[str, Any]]]:
@@ -117,7 +151,7 @@ def _groups(units: Sequence[dict[str, Any]], questions: int) -> Iterator[list[di
     group: list[dict[str, Any]] = []
     for unit in units:
         group.append(unit)
-        if sum(len(each["questions"]) for each in group) >= questions:
+        if sum(len(each["rows"]) for each in group) >= questions:
             yield group
             group = []
     if group:
@@ -151,105 +185,6 @@ def _spent(counts: Sequence[Mapping[str, int]]) -> Spending:
     return Spending(tokens, sum(each.get("cost_millionths", 0) for each in counts) / 1e6)
 
 
-def answer_batch(
-    questions: Sequence[Mapping[str, Any]],
-    clues: pa.Table,
-    searcher: Searcher,
-    generator: Generator,
-    settings: AnswerSettings,
-    advance: Callable[[], None],
-) -> list[Answer]:
-    """One answer for each row (question_id, question, error) of `questions`, in order.
-
-    `clues` is a table of `schemas.CLUES`, of these questions and perhaps others. `advance` is called once per question.
-    """
-    started = time.perf_counter()
-    recalled = clues_by_question(clues)
-    asked = [row for row in questions if row["error"] is None]
-    evidence = retrieve_evidence(
-        searcher,
-        [row["question"] for row in asked],
-        [[clue.text for clue in recalled.get(row["question_id"], ())] for row in asked],
-        settings,
-        generator.count_tokens,
-    )
-    prompts = load_prompts(settings.language)
-    found = {row["question_id"]: passages for row, passages in zip(asked, evidence, strict=True)}
-    answerable = [row for row in asked if found[row["question_id"]]]
-    for _ in range(len(questions) - len(answerable)):
-        advance()
-    replies = generator.reply(
-        [
-            # The best passage last, next to the question: a small model answers from what it has read last.
-            prompts.answer(row["question"], [passage.text for passage in reversed(found[row["question_id"]])])
-            for row in answerable
-        ],
-        advance,
-    )
-    replied = {row["question_id"]: reply for row, reply in zip(answerable, replies, strict=True)}
-    share = (time.perf_counter() - started) / max(1, len(asked))
-    return [
-        answer_of(
-            row,
-            recalled.get(row["question_id"], ()),
-            found.get(row["question_id"], ()),
-            replied.get(row["question_id"]),
-            share,
-        )
-        for row in questions
-    ]
-
-
-def answer_of(
-    row: Mapping[str, Any], clues: Sequence[Clue], evidence: Sequence[Passage], reply: Reply | None, seconds: float
-) -> Answer:
-    """What became of one question."""
-    question_id, question = row["question_id"], row["question"]
-    if row["error"] is not None:
-        return Answer(question_id, question, "error", None, row["error"])
-    if reply is None:
-        problem = "no passage was found for the question or its clues"
-        return Answer(question_id, question, "no_evidence", None, problem, tuple(clues), seconds=seconds)
-    error = reply.error or (None if reply.text else "the generator returned no text")
-    return Answer(
-        question_id,
-        question,
-        "error" if error else "answered",
-        None if error else reply.text,
-        error,
-        tuple(clues),
-        tuple(evidence),
-        reply.input_tokens,
-        reply.output_tokens,
-        seconds,
-        cost=reply.cost,
-        reused=reply.reused,
-        unfinished=reply.retryable,
-    )
-
-
-def clues_by_question(clues: pa.Table) -> dict[str, list[Clue]]:
-    """The rows of a table of `schemas.CLUES` by question, in order."""
-    grouped: dict[str, list[Clue]] = {}
-    for row in clues.to_pylist():
-        grouped.setdefault(row["question_id"], []).append(Clue(row["shard_id"], row["kind"], row["text"]))
-    return grouped
-
-
-def _recalled(pipeline: Pipeline, recalls: Mapping[str, str]) -> pa.Table:
-    """The clues of recall units (fingerprint to shard id), in order of shard."""
-    from memorag_pipeline.jobs.recall import STAGE as RECALL
-    from memorag_pipeline.schemas import CLUES
-
-    tables = [CLUES.empty_table()]
-    for fingerprint, shard_id in sorted(recalls.items(), key=lambda recall: (recall[1], recall[0])):
-        outcome = pipeline.store.units.find(RECALL, fingerprint)
-        if outcome is None:
-            raise MemoragError(f"shard {shard_id}: its clues were not recalled yet; run recall first, then generate")
-        tables.append(pipeline.store.blobs.get_table(outcome.blobs["clues"], name=f"clues of shard {shard_id}"))
-    return pa.concat_tables(tables)
-
-
 def _shared_columns(version: Version, job: str, settings: AnswerSettings) -> dict[str, Any]:
     models = {model.role: f"{model.name}@sha256:{model.digest}" for model in version.manifest.models}
     memory_model = " with ".join(models[role] for role in ("memory", "adapter") if role in models)
@@ -257,8 +192,10 @@ def _shared_columns(version: Version, job: str, settings: AnswerSettings) -> dic
         "corpus": version.manifest.corpus,
         "job": job,
         "corpus_version": version.number,
+        "answered_version": version.number,
+        "mode": settings.mode,
         "memory_model": memory_model,
         "embedding_model": models["embedding"],
-        "generation_model": settings.generation_name,
-        "prompt_version": load_prompts(settings.language).version,
+        "generation_model": memory_model if settings.from_memory else settings.generation_name,
+        "prompt_version": settings.prompt_version,
     }

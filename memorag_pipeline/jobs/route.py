@@ -1,26 +1,28 @@
 """Stage route: which questions are asked of which shards, and what is left to do.
 
 In:  a job of the spec, and a version (or the job's channel, or the newest), pinned here for the whole run.
-Out: the plan; work lists of recall units (one shard with its questions) and generate units (a batch of questions) that
-     have no outcome yet.
+Out: the plan; the run's file of questions; work lists of recall units (a shard with its questions) and generate units
+     (a batch of questions) that have no outcome yet, with the questions by their numbers in the file.
 Wrong: no such version or job: `NotFoundError`; unreadable questions: `QuestionError`. A bad question is a row.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from memorag_pipeline.digests import value_digest
 from memorag_pipeline.errors import NotFoundError
-from memorag_pipeline.jobs import generate, recall
-from memorag_pipeline.jobs.prompts import load_prompts
-from memorag_pipeline.jobs.questions import read_questions
+from memorag_pipeline.jobs.carry import Carrier, record_plan
+from memorag_pipeline.jobs.question_batches import Batch, Batches
+from memorag_pipeline.jobs.question_file import QuestionFile, write_questions
+from memorag_pipeline.jobs.questions import BATCH, read_questions
+from memorag_pipeline.jobs.recall_units import Asked, RecallUnits
 from memorag_pipeline.jobs.settings import AnswerSettings
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.storage import BlobRef, Manifest, fingerprint
-from memorag_pipeline.storage.publish import memory_path
+from memorag_pipeline.spec import JobSpec
+from memorag_pipeline.storage import Manifest
 from memorag_pipeline.version import Version
 
 if TYPE_CHECKING:
@@ -33,64 +35,47 @@ _HITS_PER_SHARD = 8  # hits looked at for each shard wanted; the best passages o
 def route(pipeline: Pipeline, job: str, version: int | None = None) -> dict[str, Any]:
     """Plan a run of `job`; returns URIs of the plan and of the work lists, and counts."""
     job_spec = pipeline.spec.job(job)
-    number = _pin_version(pipeline, job_spec.channel, version)
-    opened = Version(pipeline.store, number, trust_models=True)
+    opened = Version(pipeline.store, _pin_version(pipeline, job_spec.channel, version), trust_models=True)
     settings = AnswerSettings.of_job(pipeline.spec, job_spec, opened.manifest)
-    questions = read_questions(job_spec)
-    rows: list[dict[str, Any]] = questions.to_pylist()
-
-    asked = [row for row in rows if row["error"] is None]
-    routes = route_questions(
-        opened.searcher,
-        [row["question"] for row in asked],
-        settings.shards_per_question,
-        delta_shards(opened.manifest),
+    batches = Batches(pipeline.store, job, opened, settings)
+    carrier = Carrier.of(pipeline, job, opened, settings) if job_spec.only_changed else None
+    questions = write_questions(pipeline.store, _routed(job_spec, opened, settings, batches, carrier))
+    todo = batches.todo()
+    recalls = _recalls_left(pipeline, QuestionFile(pipeline.store, questions), opened.manifest, settings, todo)
+    plan_uri = record_plan(
+        pipeline,
+        opened,
+        settings,
+        {
+            "job": job,
+            "version": opened.number,
+            "manifest": pipeline.store.versions.record(opened.number).manifest.model_dump(),
+            "questions": questions.model_dump(),
+            "batches": batches.fingerprints,
+            "prompt_version": settings.prompt_version,
+        },
     )
-    shards_of = {row["question_id"]: shards for row, shards in zip(asked, routes, strict=True)}
-
-    recalls = _recall_units(opened.manifest, settings, questions_by_shard(asked, routes))
-    batches = _generate_units(opened, job, settings, rows, shards_of, recalls)
-    units = pipeline.store.units
-    answered = units.find_all(generate.STAGE, [unit["fingerprint"] for unit in batches])
-    todo = [
-        unit
-        for unit, outcome in zip(batches, answered, strict=True)
-        if outcome is None or not generate.is_finished(outcome)
-    ]
-    needed = {unit for batch in todo for unit in batch["recalls"].values()}
-    wanted = [unit for unit in recalls if unit.fingerprint in needed]
-    recalled = units.find_all(recall.STAGE, [unit.fingerprint for unit in wanted])
-    recall_todo = [unit.work() for unit, outcome in zip(wanted, recalled, strict=True) if outcome is None]
-    endpoint = settings.generation.endpoint is not None
-    shared = {"job": job, "version": number, "settings": settings.model_dump(mode="json")}
-    # What an endpoint is paid counts for the run, whose id this is.
-    generated = {**shared, "run": uuid.uuid4().hex if endpoint else None}
-    plan = {
+    endpoint = settings.generation.endpoint is not None and not settings.from_memory
+    shared = {
         "job": job,
-        "version": number,
-        "manifest": pipeline.store.versions.record(number).manifest.model_dump(),
-        "questions": pipeline.store.blobs.put_table(questions).model_dump(),
-        "recalls": [
-            {
-                "shard_id": unit.shard_id,
-                "fingerprint": unit.fingerprint,
-                "question_ids": [question_id for question_id, _ in unit.questions],
-            }
-            for unit in recalls
-        ],
-        "batches": [unit["fingerprint"] for unit in batches],
-        "prompt_version": load_prompts(settings.language).version,
+        "version": opened.number,
+        "settings": settings.model_dump(mode="json"),
+        "questions": questions.model_dump(),
+        # The run's id: replies that another had written are told from its own, and what an endpoint is paid is its own.
+        "run": uuid.uuid4().hex if endpoint else value_digest([batch.fingerprint for batch in todo]),
     }
     per_task = pipeline.spec.compute.units_per_task
     return {
-        "plan": pipeline.write_work(plan),
-        "recall": pipeline.write_batches(recall_todo, per_task, lambda units: {**shared, "units": units}),
+        "plan": plan_uri,
+        "recall": pipeline.write_batches(recalls, per_task, lambda units: {**shared, "units": units}),
         # One task for an endpoint: its limits and the run's budget are kept by one process.
         "generate": pipeline.write_batches(
-            todo, len(todo) or 1 if endpoint else per_task, lambda units: {**generated, "units": units}
+            [batch.work() for batch in todo],
+            len(todo) or 1 if endpoint else per_task,
+            lambda units: {**shared, "units": units},
         ),
-        "version": number,
-        "counts": {"questions": len(rows), "errors": len(rows) - len(asked), "shards": len(recalls)},
+        "version": opened.number,
+        "counts": batches.counts(),
     }
 
 
@@ -128,76 +113,55 @@ def questions_by_shard(
     return dict(sorted(by_shard.items()))
 
 
-@dataclass(frozen=True)
-class _RecallUnit:
-    """All questions (id, text) that are asked of one shard's memory."""
-
-    shard_id: str
-    memory: BlobRef
-    questions: tuple[tuple[str, str], ...]
-    fingerprint: str
-
-    def work(self) -> dict[str, Any]:
-        return {
-            "shard_id": self.shard_id,
-            "memory": self.memory.model_dump(),
-            "questions": [list(question) for question in self.questions],
-            "fingerprint": self.fingerprint,
-        }
-
-
-def _recall_units(
-    manifest: Manifest, settings: AnswerSettings, by_shard: Mapping[str, list[tuple[str, str]]]
-) -> list[_RecallUnit]:
+def shards_asked(
+    searcher: Searcher, questions: Sequence[str], settings: AnswerSettings, manifest: Manifest
+) -> list[list[str]]:
+    """For each question the shards whose memories it is asked of; none where nothing is recalled."""
+    if settings.from_memory:
+        return route_questions(searcher, questions, 1)
     if not settings.clues:
-        return []
-    memories = {blob.path: blob.ref for blob in manifest.of_role("memory")}
-    (model,) = (model.digest for model in manifest.models if model.role == "memory")
-    units = []
-    for shard_id, questions in by_shard.items():
-        memory = memories[memory_path(shard_id)]
-        unit = fingerprint(
-            recall.STAGE,
-            recall.STAGE_VERSION,
-            memory=memory.digest,
-            model=model,
-            language=settings.language,
-            clues=settings.clues,
-            clue_tokens=settings.clue_tokens,
-            prompts=load_prompts(settings.language).version,
-            questions=questions,
-        )
-        units.append(_RecallUnit(shard_id, memory, tuple(questions), unit))
-    return units
+        return [[] for _ in questions]
+    return route_questions(searcher, questions, settings.shards_per_question, delta_shards(manifest))
 
 
-def _generate_units(
-    version: Version,
-    job: str,
+def _routed(
+    job: JobSpec, version: Version, settings: AnswerSettings, batches: Batches, carrier: Carrier | None
+) -> Iterator[list[dict[str, Any]]]:
+    """The questions with their shards, which go into `batches` on the way."""
+    for found in read_questions(job):
+        rows: list[dict[str, Any]] = found.to_pylist()
+        good = [row for row in rows if row["error"] is None]
+        shards = shards_asked(version.searcher, [row["question"] for row in good], settings, version.manifest)
+        shards_of = {row["question_id"]: route for row, route in zip(good, shards, strict=True)}
+        rows = [{**row, "shards": shards_of.get(row["question_id"], [])} for row in rows]
+        carried = carrier.carry(rows) if carrier is not None else {}
+        batches.add(rows, carried)
+        yield rows
+    batches.close()
+
+
+def _recalls_left(
+    pipeline: Pipeline,
+    questions: QuestionFile,
+    manifest: Manifest,
     settings: AnswerSettings,
-    rows: Sequence[dict[str, Any]],
-    shards_of: Mapping[str, list[str]],
-    recalls: Sequence[_RecallUnit],
+    todo: Sequence[Batch],
 ) -> list[dict[str, Any]]:
-    fingerprints = {unit.shard_id: unit.fingerprint for unit in recalls}
-    size = settings.generation.batch_size
-    units = []
-    for start in range(0, len(rows), size):
-        batch = [{**row, "shards": shards_of.get(row["question_id"], [])} for row in rows[start : start + size]]
-        recalled = {shard: fingerprints[shard] for row in batch for shard in row["shards"] if shard in fingerprints}
-        unit = fingerprint(
-            generate.STAGE,
-            generate.STAGE_VERSION,
-            job=job,
-            version=version.number,
-            manifest=version.manifest.content_digest(),
-            questions=batch,
-            recalls=recalled,
-            settings=settings.content(),
-            prompts=load_prompts(settings.language).version,
-        )
-        units.append({"fingerprint": unit, "questions": batch, "recalls": recalled})
-    return units
+    """For each shard the numbers of the questions that its memory was not asked yet, of batches that are to be done."""
+    if not settings.clues and not settings.from_memory:
+        return []
+    names = RecallUnits(manifest, settings)
+    numbers = [number for batch in todo for number in batch.rows]
+    left: dict[str, list[int]] = {}
+    for start in range(0, len(numbers), BATCH):
+        part = numbers[start : start + BATCH]
+        asked: dict[Asked, int] = {}
+        for number, row in zip(part, questions.take(part), strict=True):
+            for shard_id in row["shards"]:
+                asked.setdefault((shard_id, row["question"]), number)
+        for each in names.missing(pipeline.store, asked):
+            left.setdefault(each[0], []).append(asked[each])
+    return [{"shard_id": shard_id, "rows": rows} for shard_id, rows in sorted(left.items())]
 
 
 def _pin_version(pipeline: Pipeline, channel: str | None, version: int | None) -> int:

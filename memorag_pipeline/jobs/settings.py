@@ -14,9 +14,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from memorag_pipeline.digests import value_digest
+from memorag_pipeline.jobs.prompts import Prompts, load_prompts
 from memorag_pipeline.models import resolve
 from memorag_pipeline.spec import CorpusSpec, GenerationSpec, JobSpec, MemorySpec
-from memorag_pipeline.spec_values import ClueKind, Language
+from memorag_pipeline.spec_values import AnswerMode, ClueKind, Language
 from memorag_pipeline.storage import Manifest
 
 
@@ -29,11 +31,12 @@ class AnswerSettings(BaseModel):
     memory: MemorySpec
     generation: GenerationSpec
     generation_digest: str = Field(description="Weight digest of the generator; none is known of an endpoint's.")
-    clues: tuple[ClueKind, ...] = ("spans", "surrogates")
+    mode: AnswerMode = "memorag"
+    clues: tuple[ClueKind, ...] = Field(default=("spans", "surrogates"), description="Empty in the other modes.")
+    offer_draft: bool = False
     clue_tokens: int = 64
     shards_per_question: int = 2
     evidence: int = 4
-    memory_only: bool = Field(default=False, description="Answer from the memory of the best shard, without retrieval.")
 
     @property
     def generation_name(self) -> str:
@@ -42,14 +45,32 @@ class AnswerSettings(BaseModel):
         where = f"@sha256:{self.generation_digest}" if endpoint is None else f" at {endpoint.url}"
         return f"{self.generation.model}{where}"
 
+    @property
+    def from_memory(self) -> bool:
+        """Whether the memory of a question's best shard answers by itself."""
+        return self.mode == "memory_only"
+
+    @property
+    def prompt_version(self) -> str:
+        """Digest of the prompts."""
+        return load_prompts(self.language).version
+
+    def prompts_for(self, question: str) -> Prompts:
+        """The prompts that `question` is asked with."""
+        return load_prompts(self.language)
+
     def content(self) -> dict[str, Any]:
         """What decides the answers, as JSON values; not how the generator is reached, or what it may cost."""
         return {**self.model_dump(mode="json"), "generation": self.generation.content()}
 
+    def digest(self) -> str:
+        """Digest of all that decides an answer, besides the question and the version."""
+        return value_digest([self.content(), self.prompt_version])
+
     @classmethod
-    def of_version(cls, manifest: Manifest, **values: Any) -> AnswerSettings:
+    def of_version(cls, manifest: Manifest, generation: GenerationSpec | None = None, **values: Any) -> AnswerSettings:
         """Default settings for questions to a version, as a service asks them; `values` are laid over them."""
-        return _over(manifest, GenerationSpec(), **values)
+        return _over(manifest, generation or GenerationSpec(), **values)
 
     @classmethod
     def of_job(cls, spec: CorpusSpec, job: JobSpec, manifest: Manifest) -> AnswerSettings:
@@ -57,7 +78,9 @@ class AnswerSettings(BaseModel):
         return _over(
             manifest,
             spec.generation,
+            mode=job.mode,
             clues=job.clues,
+            offer_draft=job.offer_draft,
             clue_tokens=job.clue_tokens,
             shards_per_question=job.shards_per_question,
             evidence=job.evidence,
@@ -78,4 +101,5 @@ def _over(manifest: Manifest, generation: GenerationSpec, **values: Any) -> Answ
         if generation.endpoint is not None
         else resolve(str(generation.model), generation.revision).digest,
     }
-    return AnswerSettings.model_validate({**models, **values})
+    settings = AnswerSettings.model_validate({**models, **values})
+    return settings if settings.mode == "memorag" else settings.model_copy(update={"clues": ()})

@@ -13,17 +13,19 @@ import pytest
 from memorag_pipeline import progress
 from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.jobs.answer import Answer
+from memorag_pipeline.jobs.answering import answer_batch
 from memorag_pipeline.jobs.ask import answer_questions, recall_questions
-from memorag_pipeline.jobs.generate import _shared_columns, answer_batch, generate
+from memorag_pipeline.jobs.generate import _shared_columns, generate
 from memorag_pipeline.jobs.generators import Reply, open_generator
 from memorag_pipeline.jobs.generators.local import LocalGenerator
 from memorag_pipeline.jobs.prompts import load_prompts
 from memorag_pipeline.jobs.recall import recall
+from memorag_pipeline.jobs.recall_units import RecallUnits
 from memorag_pipeline.jobs.route import route
 from memorag_pipeline.jobs.settings import AnswerSettings
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.schemas import ANSWERS, CLUES
-from memorag_pipeline.storage import ModelRecord
+from memorag_pipeline.storage import BlobRef, ModelRecord
 from memorag_pipeline.version import Version
 from tests.jobs.conftest import QUESTIONS
 
@@ -78,12 +80,15 @@ def test_evidence_is_quoted_from_the_document_where_the_answer_stands(rows: Rows
             name = Path(passage["uri"]).stem
             assert topics[name][passage["start"] : passage["end"]] == passage["text"]
             assert 0 < passage["score"] <= 1
+        assert [passage["number"] for passage in row["evidence"]] == list(range(1, len(row["evidence"]) + 1))
+        assert (row["cited_by"] is None) == (not any(passage["used"] for passage in row["evidence"]))
 
 
 def test_rows_say_what_they_were_made_with(rows: Rows, pipeline: Pipeline) -> None:
     digests = {model.role: model.digest for model in pipeline.store.versions.manifest(1).models}
     for row in rows:
-        assert (row["corpus"], row["job"], row["corpus_version"]) == ("topics", "faq", 1)
+        assert (row["corpus"], row["job"], row["mode"]) == ("topics", "faq", "memorag")
+        assert (row["corpus_version"], row["answered_version"]) == (1, 1)
         assert row["memory_model"] == f"package:smollm2-135m-instruct@sha256:{digests['memory']}"
         assert row["embedding_model"] == f"package:all-minilm-l6-v2@sha256:{digests['embedding']}"
         assert row["generation_model"] == row["memory_model"]
@@ -101,14 +106,18 @@ def test_rows_name_the_adapter_beside_the_model(pipeline: Pipeline) -> None:
 
 def test_clues_come_from_the_shards_that_were_asked(rows: Rows, pipeline: Pipeline) -> None:
     plan = pipeline.read_work(route(pipeline, "faq")["plan"])
-    asked = {(unit["shard_id"], name) for unit in plan["recalls"] for name in unit["question_ids"]}
+    questions = pipeline.store.blobs.get_table(BlobRef(**plan["questions"])).to_pylist()
+    asked = {(shard_id, row["question_id"]) for row in questions for shard_id in row["shards"]}
     clues = [(row["question_id"], clue) for row in rows for clue in row["clues"]]
     assert clues
     for question_id, clue in clues:
         assert (clue["shard_id"], question_id) in asked
         assert clue["kind"] in {"spans", "draft"}
-    for unit in plan["recalls"]:
-        outcome = pipeline.store.units.find("recall", unit["fingerprint"])
+    manifest = pipeline.store.versions.manifest(1)
+    names = RecallUnits(manifest, AnswerSettings.of_job(pipeline.spec, pipeline.spec.job("faq"), manifest))
+    pairs = [(shard_id, row["question"]) for row in questions for shard_id in row["shards"]]
+    for pair in pairs:
+        outcome = pipeline.store.units.find("recall", names.fingerprint(pair))
         assert outcome is not None
         table = pipeline.store.blobs.get_table(outcome.blobs["clues"])
         assert table.schema == CLUES
@@ -123,7 +132,7 @@ def test_a_second_run_finds_everything_done(rows: Rows, pipeline: Pipeline) -> N
 
 def test_the_same_rows_come_out_when_everything_is_done_anew(rows: Rows, pipeline: Pipeline) -> None:
     for path in Path(pipeline.store.uri.removeprefix("file://")).glob("units/*/*/*.json"):
-        if path.parts[-3] in {"recall", "generate"}:
+        if path.parts[-3] in {"recall", "generate", "reply"}:
             path.unlink()
     again = run(pipeline)
     assert [{**row, "seconds": 0} for row in again] == [{**row, "seconds": 0} for row in rows]
@@ -154,7 +163,7 @@ def test_a_service_gets_the_clues_of_the_job(rows: Rows, pipeline: Pipeline) -> 
 def test_the_memory_of_the_best_shard_answers_without_evidence(pipeline: Pipeline) -> None:
     version = Version(pipeline.store, 1)
     settings = AnswerSettings.of_job(pipeline.spec, pipeline.spec.job("faq"), version.manifest)
-    alone = settings.model_copy(update={"memory_only": True})
+    alone = settings.model_copy(update={"mode": "memory_only", "clues": ()})
     asked = [line["question"] for line in QUESTIONS]
     answers = answer_questions(version, asked, alone)
     assert [answer.status for answer in answers] == ["answered", "error", "answered", "answered"]
@@ -172,7 +181,7 @@ def test_a_question_that_no_passage_is_near_to_is_asked_of_no_memory(
 ) -> None:
     version = Version(pipeline.store, 1)
     monkeypatch.setattr(Version, "searcher", NoHits())
-    (answer,) = version.answer(["Why?"], memory_only=True)
+    (answer,) = version.answer(["Why?"], mode="memory_only")
     assert (answer.status, answer.answer, answer.shard_id) == ("no_evidence", None, None)
     (recollection,) = version.recall(["Why?"])
     assert (recollection.error, recollection.shard_ids, recollection.clues) == (None, (), ())
@@ -180,7 +189,7 @@ def test_a_question_that_no_passage_is_near_to_is_asked_of_no_memory(
 
 def test_no_question_is_no_answer(pipeline: Pipeline) -> None:
     assert answer_questions(Version(pipeline.store, 1), []) == []
-    assert Version(pipeline.store, 1).answer([], memory_only=True) == []
+    assert Version(pipeline.store, 1).answer([], mode="memory_only") == []
     assert Version(pipeline.store, 1).recall([]) == []
 
 
@@ -207,7 +216,7 @@ def test_without_a_passage_there_is_no_answer(pipeline: Pipeline) -> None:
     finished: list[int] = []
     (answer,) = answer_batch(
         [{"question_id": "q", "question": "Why?", "error": None}],
-        CLUES.empty_table(),
+        [[]],
         NoHits(),  # type: ignore[arg-type]
         open_generator(settings.generation),
         settings,
@@ -223,9 +232,7 @@ def test_a_generator_that_writes_nothing_gives_an_error_row_with_its_evidence(pi
     version = Version(pipeline.store, 1)
     settings = AnswerSettings.of_version(version.manifest)
     question = {"question_id": "q", "question": "What does pass do?", "error": None}
-    (answer,) = answer_batch(
-        [question], CLUES.empty_table(), version.searcher, Silent(), settings, advance=lambda: None
-    )
+    (answer,) = answer_batch([question], [[]], version.searcher, Silent(), settings, advance=lambda: None)
     assert (answer.status, answer.answer, answer.error) == ("error", None, "the generator returned no text")
     assert answer.evidence and answer.input_tokens == 3
 

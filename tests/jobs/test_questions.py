@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from memorag_pipeline.errors import QuestionError
-from memorag_pipeline.jobs.questions import MAX_CHARACTERS, questions_of_texts, read_questions
+from memorag_pipeline.jobs import questions
+from memorag_pipeline.jobs.questions import BATCH, MAX_CHARACTERS, questions_of_texts
 from memorag_pipeline.schemas import QUESTIONS
 from memorag_pipeline.spec import JobSpec
 
@@ -22,6 +23,10 @@ def job(tmp_path: Path, uri: str | Path) -> JobSpec:
     return JobSpec.model_validate(
         {"questions": {"uri": str(uri)}, "warehouse": {"database": str(tmp_path / "warehouse.duckdb")}}
     )
+
+
+def read_questions(job: JobSpec) -> pa.Table:
+    return pa.Table.from_batches(questions.read_questions(job), QUESTIONS)
 
 
 def read_lines(tmp_path: Path, *lines: Any) -> list[dict[str, Any]]:
@@ -125,6 +130,21 @@ def test_a_query_on_the_warehouse_gives_questions(tmp_path: Path) -> None:
         read_questions(JobSpec.model_validate({**spec, "warehouse": {"database": database}}))
 
 
+def test_a_set_of_many_batches_is_read_as_a_stream(tmp_path: Path) -> None:
+    count = 2 * BATCH + 1
+    path = tmp_path / "questions.jsonl"
+    lines = ({"question_id": f"q{n}" if n else None, "question": f"Number {n}?"} for n in range(count))
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    batches = list(questions.read_questions(job(tmp_path, path)))
+    assert [len(batch) for batch in batches] == [BATCH, BATCH, 1]
+    assert len({name for batch in batches for name in batch["question_id"].to_pylist()}) == count
+
+
+def test_a_line_as_long_as_a_book_is_one_error_row(tmp_path: Path) -> None:
+    rows = read_lines(tmp_path, b'{"question": "' + b"x" * (3 << 20) + b'"}', {"question": "Why?"})
+    assert [row["error"] for row in rows] == ["line 1 has more than 1,048,576 bytes, which is no question", None]
+
+
 def test_an_empty_set_is_no_question(tmp_path: Path) -> None:
     assert read_lines(tmp_path, b"\n") == []
 
@@ -151,6 +171,19 @@ def test_a_parquet_file_without_the_column_is_refused_with_its_columns(tmp_path:
         read_questions(job(tmp_path, tmp_path / "set.parquet"))
 
 
+@pytest.mark.parametrize(
+    ("columns", "problem"),
+    [
+        ({"question": [1]}, "column 'question' is of type int64; make it text"),
+        ({"question_id": [0.5], "question": ["Why?"]}, "column 'question_id' is of type double; make it text or whole"),
+    ],
+)
+def test_a_column_of_another_type_is_refused_by_name(tmp_path: Path, columns: Any, problem: str) -> None:
+    pq.write_table(pa.table(columns), tmp_path / "set.parquet")
+    with pytest.raises(QuestionError, match=problem):
+        read_questions(job(tmp_path, tmp_path / "set.parquet"))
+
+
 @pytest.mark.parametrize("uri", ["nowhere.jsonl", "memory://nowhere/at/all.jsonl", "nosuchprotocol://x/y.jsonl"])
 def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path, uri: str) -> None:
     with pytest.raises(QuestionError, match=uri.rsplit("/", 1)[-1]):
@@ -158,6 +191,6 @@ def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path, uri: str) -
 
 
 def test_plain_texts_are_checked_in_the_same_way() -> None:
-    rows = questions_of_texts(["Why?", "", "Why?"]).to_pylist()
+    rows = questions_of_texts(["Why?", "", "Why?"])
     assert [row["error"] is None for row in rows] == [True, False, True]
     assert len({row["question_id"] for row in rows}) == 3

@@ -62,16 +62,24 @@ def open_generator(
     """The generator that a spec asks for; its `model` is set. Raises NotFoundError for an unknown model.
 
     An endpoint needs `memory`, whose tokenizer counts in place of the endpoint's own, which is not known. What is in
-    `replies` is not asked of it again; `spent` is what its budget has lost before.
+    `replies` is not written again; `spent` is what an endpoint's budget has lost before.
     """
     if spec.endpoint is None:
         from memorag_pipeline.jobs.generators.local import LocalGenerator
 
-        return LocalGenerator(spec)
+        return LocalGenerator(spec, replies)
     if memory is None:
         raise ValueError("an endpoint needs the memory model's tokenizer to count with")
-    from memorag_pipeline.corpus.tokens import token_counter
     from memorag_pipeline.jobs.generators.endpoint import EndpointGenerator
+
+    return EndpointGenerator(spec, token_count(spec, memory), replies, spent)
+
+
+def token_count(spec: GenerationSpec, memory: MemorySpec) -> Callable[[str], int]:
+    """How the generator counts the tokens of a text, without its model."""
+    from memorag_pipeline.corpus.tokens import token_counter
     from memorag_pipeline.models import resolve
 
-    return EndpointGenerator(spec, token_counter(resolve(memory.model, memory.revision)).count, replies, spent)
+    if spec.endpoint is None:
+        return token_counter(resolve(str(spec.model), spec.revision)).count
+    return token_counter(resolve(memory.model, memory.revision)).count

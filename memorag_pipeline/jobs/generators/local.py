@@ -3,30 +3,46 @@
 In:  conversations of a system and a user message.
 Out: replies. Rows of like length are decoded together, the longest first, as many as have room in a budget of tokens.
 Wrong: a conversation that does not fit in the model's context is a reply with that error.
+
+A reply is recorded as soon as it is done, so that a task that is killed has only the rows under way to do again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from memorag_pipeline.jobs.generators import Reply
+from memorag_pipeline.jobs.generators.batches import batches
+from memorag_pipeline.jobs.generators.replies import Replies, reply_key
 from memorag_pipeline.jobs.prompts import Message
 from memorag_pipeline.spec import GenerationSpec
 
-_BATCHES_AT_ONCE = 4  # so many are sorted by length together; what is lost with a task that is killed
+if TYPE_CHECKING:
+    from memorag_pipeline.memory.interface import Generation
+    from memorag_pipeline.memory.language_model import LanguageModel
+
+_BATCHES_AT_ONCE = 4  # so many are sorted by length together
+_RECORDERS = 8
+# What a reply depends on besides its conversation and the model's weights.
+_DECIDING = {"dtype", "quantization", "max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed"}
 
 
 class LocalGenerator:
-    """A decoder loaded once per process. Without an NVIDIA GPU it runs on the CPU."""
+    """A decoder loaded once per process, when it has something to write. Without an NVIDIA GPU it runs on the CPU."""
 
-    def __init__(self, spec: GenerationSpec) -> None:
-        from memorag_pipeline.memory.language_model import load_language_model
+    def __init__(self, spec: GenerationSpec, replies: Replies | None = None) -> None:
+        from memorag_pipeline.memory.chat import ChatTokenizer
+        from memorag_pipeline.models import resolve
 
         if spec.model is None:
             raise ValueError("a generator needs a model; AnswerSettings fills in that of the memory")
-        self._spec = spec
-        self._language_model = load_language_model(spec.model, spec.revision, spec.dtype, spec.quantization)
+        self._spec, self._replies = spec, replies
+        self._resolved = resolve(spec.model, spec.revision)
+        self._tokenizer = ChatTokenizer(self._resolved.folder)
 
     @property
     def at_once(self) -> int:
@@ -35,49 +51,64 @@ class LocalGenerator:
 
     def count_tokens(self, text: str) -> int:
         """As the protocol says."""
-        return len(self._language_model.tokenizer.plain(text))
+        return len(self._tokenizer.plain(text))
 
     def reply(
         self, conversations: Sequence[Sequence[Message]], on_finished: Callable[[], None] | None = None
     ) -> list[Reply]:
-        """As the protocol says."""
+        """As the protocol says. What is asked twice is written once."""
+        advance = on_finished or (lambda: None)
+        keys = [self._key(messages) for messages in conversations]
+        distinct = dict(zip(keys, conversations, strict=True))
+        found = self._replies.find_all(list(distinct)) if self._replies is not None else {}
+        missing = {key: messages for key, messages in distinct.items() if key not in found}
+        for _ in range(len(keys) - len(missing)):
+            advance()
+        if missing:
+            found |= self._write(missing, advance)
+        first = {key: number for number, key in reversed(list(enumerate(keys)))}
+        return [
+            found[key] if first[key] == number else replace(found[key], reused=True) for number, key in enumerate(keys)
+        ]
+
+    def _write(self, conversations: dict[str, Sequence[Message]], advance: Callable[[], None]) -> dict[str, Reply]:
         from memorag_pipeline.memory.decode import decode
         from memorag_pipeline.memory.interface import Decoding
 
-        spec = self._spec
+        spec, model = self._spec, self._language_model
         decoding = Decoding(spec.max_new_tokens, spec.temperature, spec.top_p, spec.repetition_penalty, spec.seed)
-        prompts = [self._token_ids(messages) for messages in conversations]
-        lengths = [min(len(prompt) + spec.max_new_tokens, self._language_model.context) for prompt in prompts]
-        replies: dict[int, Reply] = {}
-        for rows, numbers in batches(lengths, spec.batch_size, spec.batch_tokens):
-            generations = decode(
-                self._language_model,
-                [prompts[number] for number in numbers],
-                decoding,
-                rows,
-                lambda *_: on_finished() if on_finished else None,
-            )
-            for number, found in zip(numbers, generations, strict=True):
-                replies[number] = Reply(found.text.strip(), found.input_tokens, found.output_tokens, found.error)
-        return [replies[number] for number in range(len(prompts))]
+        keys = list(conversations)
+        prompts = [self._token_ids(messages) for messages in conversations.values()]
+        lengths = [min(len(prompt) + spec.max_new_tokens, model.context) for prompt in prompts]
+        replies: dict[str, Reply] = {}
+        recorded: list[Future[None]] = []
+        with ThreadPoolExecutor(_RECORDERS) as pool:
+            for rows, numbers in batches(lengths, spec.batch_size, spec.batch_tokens):
+
+                def finished(index: int, found: Generation, numbers: Sequence[int] = numbers) -> None:
+                    key = keys[numbers[index]]
+                    replies[key] = Reply(found.text.strip(), found.input_tokens, found.output_tokens, found.error)
+                    if self._replies is not None:
+                        recorded.append(pool.submit(self._replies.record, key, replies[key]))
+                    advance()
+
+                decode(model, [prompts[number] for number in numbers], decoding, rows, finished)
+        for future in recorded:
+            future.result()
+        return replies
+
+    @cached_property
+    def _language_model(self) -> LanguageModel:
+        from memorag_pipeline.memory.language_model import load_language_model
+
+        spec = self._spec
+        return load_language_model(str(spec.model), spec.revision, spec.dtype, spec.quantization)
+
+    def _key(self, messages: Sequence[Message]) -> str:
+        request: dict[str, Any] = self._spec.model_dump(mode="json", include=_DECIDING)
+        return reply_key(f"sha256:{self._resolved.digest}", {**request, "messages": list(messages)})
 
     def _token_ids(self, messages: Sequence[Message]) -> list[int]:
         """Tokens of a conversation; its texts are read as plain characters, so that none of them can end its turn."""
         contents = {message["role"]: message["content"] for message in messages}
-        return self._language_model.tokenizer.request(contents["user"], contents.get("system"))
-
-
-def batches(lengths: Sequence[int], most_rows: int, most_tokens: int) -> Iterator[tuple[int, list[int]]]:
-    """How many rows to decode at a time, and the numbers of those that are decoded so; the longest come first.
-
-    `lengths` are in tokens, with what a row may still get. Rows are powers of two below `most_rows`, so that there are
-    few groups; as many of the longest row of a group as are decoded together have at most `most_tokens`.
-    """
-
-    def rows_beside(number: int) -> int:
-        room = most_tokens // lengths[number]
-        return most_rows if room >= most_rows else 1 << max(room, 1).bit_length() - 1
-
-    longest_first = sorted(range(len(lengths)), key=lambda number: (-lengths[number], number))
-    for rows, numbers in groupby(longest_first, rows_beside):
-        yield rows, list(numbers)
+        return self._tokenizer.request(contents["user"], contents.get("system"))

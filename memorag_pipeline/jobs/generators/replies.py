@@ -1,6 +1,6 @@
-"""Replies that were paid for, kept as units: a task that is killed, a retry and a later run do not pay again.
+"""Replies that were written or paid for, kept as units: a task that is killed, a retry and a later run go on from them.
 
-In:  the request as it is sent, and to whom.
+In:  the request as it is sent, and to whom: an endpoint, or a model in the process.
 Out: the reply, if one was ever recorded.
 Wrong: what the store raises. A reply that may go better another time is not recorded.
 """
@@ -23,7 +23,7 @@ class Replies(Protocol):
     """Where replies are kept."""
 
     def find_all(self, keys: Sequence[str]) -> dict[str, Reply]:
-        """Those that there are, by key; `reused` are those that other runs paid for."""
+        """Those that there are, by key; `reused` are those of other runs."""
         ...
 
     def record(self, key: str, reply: Reply) -> None:
@@ -31,13 +31,13 @@ class Replies(Protocol):
         ...
 
 
-def reply_key(url: str, request: dict[str, Any]) -> str:
-    """Fingerprint of a request, which holds everything that a reply depends on."""
-    return fingerprint(STAGE, STAGE_VERSION, url=url, request=request)
+def reply_key(generator: str, request: dict[str, Any]) -> str:
+    """Fingerprint of a request to a generator (its URL or digest); the two hold everything that a reply depends on."""
+    return fingerprint(STAGE, STAGE_VERSION, url=generator, request=request)
 
 
 class ReplyUnits:
-    """Replies in the store of a corpus; `run` is the id of the run that pays."""
+    """Replies in the store of a corpus; `run` is the id of the run that has them written."""
 
     def __init__(self, store: CorpusStore, run: str) -> None:
         self._store, self._run = store, run

@@ -16,14 +16,17 @@ from string import Template
 import yaml
 
 from memorag_pipeline.digests import value_digest
-from memorag_pipeline.jobs.fence import fence_passages
+from memorag_pipeline.jobs.fence import fence_draft, fence_passages
 
 Message = dict[str, str]  # {"role": "system" | "user", "content": …}, as chat templates take it
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """Prompt texts of one language; `recall_texts` by clue kind, `memory` for an answer from a memory alone."""
+    """Prompt texts of one language; `recall_texts` by clue kind, `memory` for an answer from a memory alone.
+
+    `draft` offers a generator a possible answer.
+    """
 
     language: str
     version: str
@@ -31,6 +34,7 @@ class Prompts:
     system: str
     user: str
     memory: str
+    draft: str
 
     def recall(self, kind: str, question: str) -> str:
         """What is asked of a shard's memory to get clues of `kind`."""
@@ -40,9 +44,15 @@ class Prompts:
         """What is asked of a shard's memory to get an answer without any passage."""
         return Template(self.memory).substitute(question=question)
 
-    def answer(self, question: str, passages: Sequence[str]) -> list[Message]:
-        """Chat messages that ask for an answer from `passages`, which stand fenced in the user turn."""
-        user = Template(self.user).substitute(evidence=fence_passages(passages), question=question)
+    def answer(self, question: str, passages: Sequence[str], draft: str | None = None) -> list[Message]:
+        """Chat messages that ask for an answer from `passages`, which stand fenced in the user turn.
+
+        A `draft` of the answer, fenced too, follows them.
+        """
+        evidence = fence_passages(passages)
+        if draft is not None:
+            evidence += "\n\n" + Template(self.draft).substitute(draft=fence_draft(draft))
+        user = Template(self.user).substitute(evidence=evidence, question=question)
         return [{"role": "system", "content": self.system}, {"role": "user", "content": user}]
 
 
@@ -57,4 +67,5 @@ def load_prompts(language: str) -> Prompts:
         system=texts["answer"]["system"],
         user=texts["answer"]["user"],
         memory=texts["answer"]["memory"],
+        draft=texts["answer"]["draft"],
     )

@@ -98,7 +98,7 @@ def test_all_units_of_an_endpoint_are_one_task(job: Callable[..., Pipeline]) -> 
     pipeline = job()
     assert pipeline.spec.compute.units_per_task == 1
     (work,) = route(pipeline, "faq")["generate"]
-    assert len(pipeline.read_work(work)["units"]) == 4
+    assert len(pipeline.read_work(work)["units"]) > 1
     assert route(pipeline, "faq")["generate"] != [work]  # another run, with a budget of its own
 
 

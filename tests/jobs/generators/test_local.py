@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memorag_pipeline.jobs.generators import open_generator
-from memorag_pipeline.jobs.generators.local import LocalGenerator, batches
+from memorag_pipeline.jobs.generators.batches import batches
+from memorag_pipeline.jobs.generators.local import LocalGenerator
 from memorag_pipeline.jobs.prompts import load_prompts
 from memorag_pipeline.jobs.settings import AnswerSettings
 from memorag_pipeline.memory import decode as decoding
