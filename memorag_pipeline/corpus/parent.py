@@ -79,6 +79,11 @@ class Parent:
             for row in self._blobs.get_json(blob.ref, f"{blob.path} of version {self.number}")
         ]
 
+    @cached_property
+    def held(self) -> set[str]:
+        """Digests of all blobs of the version that are not lost."""
+        return {blob.digest for blob in self.manifest.blobs} - self.lost
+
     def made_with(self, spec_fingerprint: str, models: Collection[ModelRecord]) -> bool:
         """Whether the version was made with this spec and these models."""
         digests = {model.role: model.digest for model in self.manifest.models}

@@ -26,6 +26,7 @@ from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.retrieval.embed import vectors_of
 from memorag_pipeline.storage import BlobRef, Blobs, Outcome, fingerprint
+from memorag_pipeline.storage.publish import manifest_blobs
 
 STAGE = "index"
 STAGE_VERSION = 2
@@ -75,6 +76,8 @@ def build_index(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
         "index": outcome.blobs["index"].model_dump(),
         "index_rows": outcome.blobs["rows"].model_dump(),
     }
+    held = set() if known.parent is None else known.parent.held
+    plan["fresh"] = sorted({blob.digest for blob in manifest_blobs(plan)} - held)
     return {"plan": pipeline.write_work(plan), "counts": outcome.counts}
 
 

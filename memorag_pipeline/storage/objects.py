@@ -207,10 +207,10 @@ class ObjectStore:
             if not self._landed(lambda: key not in self.list(key.rpartition("/")[0])):
                 raise
 
-    def leftovers(self, before: datetime) -> list[StoredObject]:
+    def leftovers(self, before: datetime) -> Sequence[StoredObject]:
         """What writers began before this time, by the store's clock, and never finished: parts of no object."""
         start = len(self._backend.root) + 1
-        found = self._call("list unfinished writes of", self.uri, lambda: list(self._backend.leftovers(before)))
+        found = self._call("list unfinished writes of", self.uri, lambda: tuple(self._backend.leftovers(before)))
         return sorted((replace(item, key=item.key[start:]) for item in found), key=lambda item: item.key)
 
     def discard(self, leftover: StoredObject) -> None:

@@ -144,10 +144,10 @@ class S3Objects:
 
     def _uploaded(self, upload: dict[str, Any]) -> int:
         """Bytes of the parts of an upload."""
-        size, last = 0, 0
+        size = last = 0
         while True:
             page = self._tell("list_parts", **upload, PartNumberMarker=last)
-            size += sum(part["Size"] for part in page.get("Parts", []))
+            size += sum(int(part["Size"]) for part in page.get("Parts", []))
             if not page.get("IsTruncated"):
                 return size
             last = page["NextPartNumberMarker"]
