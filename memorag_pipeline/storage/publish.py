@@ -64,6 +64,7 @@ def manifest_blobs(plan: dict[str, Any]) -> Iterator[ManifestBlob]:
     for memory in plan["memories"]:
         yield _blob("memory", memory_path(memory["shard_id"]), memory["memory"])
     yield from _parts("embeddings", [part["embeddings"] for part in plan["embeddings"]])
+    yield _blob("digests", "digests.parquet", plan["digests"])
     yield _blob("index", "index.faiss", plan["index"])
     yield _blob("index_rows", "index_rows.parquet", plan["index_rows"])
 

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -113,13 +114,17 @@ class Versions:
     def pinned(self, version: int) -> Manifest:
         """The manifest of a version that a run in flight has opened before, even when it was retired since.
 
-        It and its blobs are there for a grace period after the retirement.
+        It and its blobs are there for a grace period after the retirement. Several stages of the run read it, so that
+        it comes by way of the local cache.
         """
-        return self.manifest_of(self.record(version))
+        record = self.record(version)
+        return self._parsed(record, self._blobs.cached_json(record.manifest, f"manifest of version {version}"))
 
     def manifest_of(self, record: CommitRecord) -> Manifest:
         """The manifest that a commit record names, verified; also of a retired version, while it is there."""
-        values = self._blobs.get_json(record.manifest, f"manifest of version {record.version}")
+        return self._parsed(record, self._blobs.get_json(record.manifest, f"manifest of version {record.version}"))
+
+    def _parsed(self, record: CommitRecord, values: Any) -> Manifest:
         if values["format"] != FORMAT:
             raise StorageError(
                 f"version {record.version} of {self._objects.uri} has format {values['format']}, this release reads"
