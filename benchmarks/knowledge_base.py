@@ -23,13 +23,23 @@ Documents = dict[str, bytes]
 def read_days(documents: int | None = None, half: bool = False) -> dict[int, Documents]:
     """The documents of each day by path.
 
-    `half` leaves out every second of those that are the same on all days, `documents` all but so many of them.
+    `documents` leaves out all but so many of those that are the same on all days. `half` leaves out half of them, those
+    that stand farthest from a document that changes: a part is a run of neighbours, and these are to be the same.
     """
     days = {day: _read(FOLDER / f"day{day}.tar.gz") for day in DAYS}
     constant = sorted(path for path in days[0] if len({found.get(path) for found in days.values()}) == 1)
-    kept = constant[:documents:2] if half else constant[:documents]
+    kept = constant[:documents]
+    if half:
+        paths = sorted({path for found in days.values() for path in found} - set(constant[len(kept) :]))
+        kept = sorted(kept, key=_distances(paths, set(kept)).__getitem__)[: len(kept) // 2]
     left_out = set(constant) - set(kept)
     return {day: {path: data for path, data in found.items() if path not in left_out} for day, found in days.items()}
+
+
+def _distances(paths: list[str], constant: set[str]) -> dict[str, int]:
+    """How many places each of the `constant` paths is from the next one that is not."""
+    changing = [place for place, path in enumerate(paths) if path not in constant]
+    return {path: min(abs(place - other) for other in changing) for place, path in enumerate(paths) if path in constant}
 
 
 class Site:

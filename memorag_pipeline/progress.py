@@ -1,6 +1,6 @@
 """Progress of a stage, told to whoever shows it: rich bars in a terminal, a log line now and then in Airflow.
 
-In:  `track(name, total, unit)` around a loop, `advance(n)` inside it.
+In:  `track(name, total, unit)` around a loop, `advance(n)` inside it; `skip(n)` for what was done by an earlier run.
 Out: nothing; a reporter is installed once per process by whoever owns the screen.
 Wrong: never raises; a stage must not fail because nobody looks.
 """
@@ -21,6 +21,9 @@ class Bar(Protocol):
 
     def advance(self, amount: float = 1) -> None: ...
 
+    def skip(self, amount: float) -> None:
+        """Move on by what was done before: it counts as done, and neither for the rate nor for the time left."""
+
 
 class Reporter(Protocol):
     """Makes and closes bars; `finish` is called once for each bar."""
@@ -37,23 +40,28 @@ class LogBar:
         self, name: str, total: float | None, unit: str, interval: float, write: Callable[[str], None]
     ) -> None:
         self.name, self.total, self.unit, self.interval, self.write = name, total, unit, interval, write
-        self.done = 0.0
+        self.done = self.skipped = 0.0
         self.started = self.spoken = time.monotonic()
 
     def advance(self, amount: float = 1) -> None:
         self.done += amount
         if time.monotonic() - self.spoken >= self.interval:
             self.spoken = time.monotonic()
-            left = f", {max(self.total - self.done, 0) / self._rate():,.0f} s left" if self.total and self.done else ""
+            rate = self._rate()
+            left = f", {max(self.total - self.done, 0) / rate:,.0f} s left" if self.total and rate else ""
             self.write(f"{self._so_far()}{left}")
+
+    def skip(self, amount: float) -> None:
+        self.skipped += amount
+        self.done += amount
 
     def finish(self) -> None:
         """Write the last line, when there was anything to do."""
-        if self.done:
+        if self.done > self.skipped:
             self.write(f"{self._so_far()}, {time.monotonic() - self.started:,.1f} s")
 
     def _rate(self) -> float:
-        return self.done / max(time.monotonic() - self.started, 1e-9)
+        return (self.done - self.skipped) / max(time.monotonic() - self.started, 1e-9)
 
     def _so_far(self) -> str:
         total = f" of {self.total:,.0f}" if self.total else ""

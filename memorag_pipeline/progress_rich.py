@@ -28,10 +28,19 @@ class RichBar:
 
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress, self.task = progress, task
+        self._lock = threading.Lock()
 
     def advance(self, amount: float = 1) -> None:
         """Move the bar on by `amount` units."""
-        self._progress.advance(self.task, amount)
+        with self._lock:
+            self._progress.advance(self.task, amount)
+
+    def skip(self, amount: float) -> None:
+        """Move the bar on by what was done before."""
+        with self._lock:
+            task = self._progress.tasks[self._progress.task_ids.index(self.task)]
+            task.completed += amount  # not by `advance` nor `update`, which would count it for the speed
+            task.fields["skipped"] += amount
 
 
 class RichReporter:
@@ -58,7 +67,7 @@ class RichReporter:
                 )
                 self._progress.start()
             self._open += 1
-            return RichBar(self._progress, self._progress.add_task(name, total=total, unit=unit))
+            return RichBar(self._progress, self._progress.add_task(name, total=total, unit=unit, skipped=0.0))
 
     def finish(self, bar: Bar) -> None:
         """Stop a bar's clock. A bar without work disappears; one that fell short of its total shows that."""
@@ -67,7 +76,7 @@ class RichReporter:
                 return
             task = self._progress.tasks[self._progress.task_ids.index(bar.task)]
             self._progress.stop_task(bar.task)
-            if not task.completed:
+            if not _done_now(task):
                 self._progress.remove_task(bar.task)
             elif task.total is None:
                 self._progress.update(bar.task, total=task.completed)
@@ -89,7 +98,7 @@ class _RateColumn(ProgressColumn):
     """Units per second: lately while the bar runs, over all of it afterwards."""
 
     def render(self, task: Task) -> Text:
-        overall = task.completed / task.elapsed if task.elapsed else 0.0
+        overall = _done_now(task) / task.elapsed if task.elapsed else 0.0
         rate = overall if task.stop_time is not None else task.speed or overall
         return Text(rate_text(rate, task.fields["unit"]) if rate else "", style="progress.data.speed")
 
@@ -100,10 +109,16 @@ class _TimeColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         if task.stop_time is not None:
             return Text(f"in {_clock(task.elapsed or 0.0)}", style="progress.elapsed")
-        if task.total is None or not task.completed or not task.elapsed:
+        done = _done_now(task)
+        if task.total is None or not done or not task.elapsed:
             return Text("")
-        left = (task.total - task.completed) * task.elapsed / task.completed
+        left = (task.total - task.completed) * task.elapsed / done
         return Text(f"{_clock(max(left, 0.0))} left", style="progress.remaining")
+
+
+def _done_now(task: Task) -> float:
+    """Units that were done while the bar ran."""
+    return task.completed - float(task.fields["skipped"])
 
 
 def _clock(seconds: float) -> str:

@@ -71,6 +71,15 @@ def embeddings(dimensions: int) -> pa.Schema:
     return _schema(digest=_S, vector=pa.list_(pa.float32(), dimensions))
 
 
+# Which embedding table has the vector of a chunk's text: the first bytes of the digest, and the table's number.
+DIGESTS = _schema(digest=pa.binary(8), part=_I32)
+
+
+def beginning(digest: str) -> bytes:
+    """The bytes of a SHA-256 in hex that the table `digests` has of it; what is found by them is looked at whole."""
+    return bytes.fromhex(digest[:16])
+
+
 INDEX_ROWS = _schema(
     row=_I, chunk_id=_S, document_id=_S, uri=_S, start=_I, end=_I, shard_id=_S, part=_I32, part_row=_I32
 )

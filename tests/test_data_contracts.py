@@ -29,6 +29,7 @@ def documented(table: str) -> list[tuple[str, str]]:
         ("shards", schemas.SHARDS),
         ("sections", schemas.SECTIONS),
         ("embeddings", schemas.embeddings(384)),
+        ("digests", schemas.DIGESTS),
         ("index_rows", schemas.INDEX_ROWS),
         ("questions", schemas.QUESTIONS),
         ("routed_questions", schemas.ROUTED_QUESTIONS),

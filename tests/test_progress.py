@@ -146,6 +146,38 @@ def test_long_work_without_a_terminal_speaks_now_and_then() -> None:
     assert "left" not in lines[-1]
 
 
+def test_what_an_earlier_run_did_counts_as_done_and_not_for_the_rate() -> None:
+    lines: list[str] = []
+    progress.install(LogReporter(interval=0.0, write=lines.append))
+    with track("train", 1_000_000, "tokens") as bar:
+        bar.skip(999_000)
+        threading.Event().wait(0.1)
+        bar.advance(500)
+    speaking, last = lines
+    rate = float(re.search(r"([\d,.]+) tokens/s", speaking)[1].replace(",", ""))  # type: ignore[index]
+    assert speaking.startswith("train: 999,500 of 1,000,000 tokens")
+    assert rate <= 5000
+    assert last.startswith("train: 999,500 of 1,000,000 tokens")
+    lines.clear()
+    with track("train", 1000, "tokens") as bar:
+        bar.skip(1000)
+    assert lines == []
+
+
+def test_a_terminal_rates_what_was_done_since() -> None:
+    console = terminal()
+    progress.install(reporter_for(console))
+    with track("train", 1_000_000, "tokens") as bar:
+        bar.skip(999_000)
+        for _ in range(3):
+            threading.Event().wait(0.1)
+            bar.advance(100)
+    shown = re.findall(r"(\d[\d,]*)/1,000,000 tokens +([\d,.]+) tokens/s", output_of(console))
+    assert shown[-1][0] == "999,300"
+    assert all(float(rate.replace(",", "")) <= 3000 for _, rate in shown)
+    assert re.search(r"999,\d00/1,000,000 tokens .* [\d.]+ s left", output_of(console))
+
+
 def test_slow_rates_keep_digits_that_count() -> None:
     assert rate_text(1234.56, "tokens") == "1,234.6 tokens/s"
     assert rate_text(0.01875, "questions") == "0.019 questions/s"

@@ -89,7 +89,7 @@ class _PartExtractor:
     def run(self, fingerprint: str, objects: list[SourceObject], bar: Bar) -> Outcome:
         """The outcome of one part, done now unless it was done before."""
         if (done := self._extraction.find(fingerprint)) is not None:
-            bar.advance(len(objects))
+            bar.skip(len(objects))
             return done
         started = time.monotonic()
         rows, reused = self._known_rows(objects)

@@ -76,8 +76,13 @@ class Parent:
         return [
             row
             for blob in self._there("units")
-            for row in self._blobs.get_json(blob.ref, f"{blob.path} of version {self.number}")
+            for row in self._blobs.cached_json(blob.ref, f"{blob.path} of version {self.number}")
         ]
+
+    @cached_property
+    def held(self) -> set[str]:
+        """Digests of all blobs of the version that are not lost."""
+        return {blob.digest for blob in self.manifest.blobs} - self.lost
 
     def made_with(self, spec_fingerprint: str, models: Collection[ModelRecord]) -> bool:
         """Whether the version was made with this spec and these models."""
@@ -132,7 +137,7 @@ class Parent:
     def _rows(
         self, blob: ManifestBlob, columns: list[str] | None = None, document_ids: list[str] | None = None
     ) -> list[Row]:
-        table = self._blobs.get_table(blob.ref, columns, f"{blob.path} of version {self.number}")
+        table = self._blobs.cached_table(blob.ref, columns, f"{blob.path} of version {self.number}")
         if document_ids is not None:
             table = table.filter(pc.field("document_id").isin(document_ids))
         rows: list[Row] = table.to_pylist()

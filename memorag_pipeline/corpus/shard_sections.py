@@ -73,7 +73,7 @@ def _known(parent: Parent) -> dict[str, list[ShardSection]]:
 def _read(blobs: Blobs, part: BlobRef) -> list[ShardSection]:
     return [
         _section(row, section["start"], section["end"], section["tokens"])
-        for row in blobs.get_table(part, _COLUMNS, "documents").to_pylist()
+        for row in blobs.cached_table(part, _COLUMNS, "documents").to_pylist()
         for section in row["sections"]
     ]
 

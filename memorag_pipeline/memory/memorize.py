@@ -183,7 +183,7 @@ def _documents(pipeline: Pipeline, units: Iterable[Mapping[str, Any]]) -> dict[s
         refs.update((value["digest"], BlobRef(**value)) for value in unit["documents"])
     found = {}
     for ref in refs.values():
-        table = pipeline.store.blobs.get_table(ref, ["document_id", "uri", "title", "text"], "documents")
+        table = pipeline.store.blobs.cached_table(ref, ["document_id", "uri", "title", "text"], "documents")
         for row in table.filter(pc.is_in(table["document_id"], pa.array(sorted(wanted)))).to_pylist():
             found[row["document_id"]] = (row["uri"], row["title"], row["text"])
     return found

@@ -21,7 +21,7 @@ from memorag_pipeline.models import resolve
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import Bar, track
 from memorag_pipeline.run_report import at_work
-from memorag_pipeline.storage import BlobRef, Outcome
+from memorag_pipeline.storage import BlobRef, Manifest, Outcome
 
 STAGE = "embed"
 
@@ -90,7 +90,7 @@ def _embed_unit(pipeline: Pipeline, fingerprint: str, texts: Mapping[str, str], 
 
 def _texts(pipeline: Pipeline, chunks: BlobRef) -> dict[str, str]:
     """The distinct texts of a chunk table by digest, in order of digest."""
-    table = pipeline.store.blobs.get_table(chunks, ["digest", "text"], "chunks")
+    table = pipeline.store.blobs.cached_table(chunks, ["digest", "text"], "chunks")
     texts = dict(zip(table.column("digest").to_pylist(), table.column("text").to_pylist(), strict=True))
     return dict(sorted(texts.items()))
 
@@ -98,23 +98,48 @@ def _texts(pipeline: Pipeline, chunks: BlobRef) -> dict[str, str]:
 def _parent_vectors(pipeline: Pipeline, parent: int | None, lost: Collection[str], wanted: set[str]) -> Vectors:
     """Vectors of the `wanted` digests that the parent version holds, if they were made in the same way.
 
-    All parts are looked through, until none is wanted any more: text that moved to another document is found as well.
+    Text that moved or was copied to another document is found as well, and only tables that hold some are read.
     """
     if parent is None or not wanted:
         return {}
     manifest = pipeline.store.versions.pinned(parent)
     if not _made_alike(pipeline, manifest.spec["embedding"], {model.role: model.digest for model in manifest.models}):
         return {}
+    tables, places = manifest.of_role("embeddings"), _places(pipeline, manifest, lost, wanted)
     known: Vectors = {}
-    for blob in manifest.of_role("embeddings"):
-        if blob.digest in lost:
-            continue  # and made anew by this refresh
-        table = pipeline.store.blobs.cached_table(blob.ref, None, f"{blob.path} of version {parent}")
-        table = table.filter(pc.is_in(table.column("digest"), pa.array(wanted - known.keys(), pa.string())))
-        known.update(zip(table.column("digest").to_pylist(), vectors_of(table), strict=True))
-        if len(known) == len(wanted):
+    left = set(wanted)
+    while places and left:
+        number = max(places, key=lambda number: len(places[number] & left))
+        if places.pop(number).isdisjoint(left):
             break
+        table = pipeline.store.blobs.cached_table(
+            tables[number].ref, None, f"{tables[number].path} of version {parent}"
+        )
+        table = table.filter(pc.is_in(table.column("digest"), pa.array(left, pa.string())))
+        known.update(zip(table.column("digest").to_pylist(), vectors_of(table), strict=True))
+        left -= known.keys()
     return known
+
+
+def _places(pipeline: Pipeline, manifest: Manifest, lost: Collection[str], wanted: set[str]) -> dict[int, set[str]]:
+    """Which of the `wanted` digests each embedding table of the version may hold, by the table's number.
+
+    All of them in versions without a table of digests, as those of earlier releases. Lost tables are made anew by this
+    refresh and left out.
+    """
+    there = [number for number, blob in enumerate(manifest.of_role("embeddings")) if blob.digest not in lost]
+    found = [blob for blob in manifest.of_role("digests") if blob.digest not in lost]
+    if not found:
+        return {number: set(wanted) for number in there}
+    places: dict[int, set[str]] = {number: set() for number in there}
+    beginnings = {schemas.beginning(digest): digest for digest in wanted}
+    sought = pa.array(beginnings, schemas.DIGESTS.field("digest").type)
+    for blob in found:
+        table = pipeline.store.blobs.cached_table(blob.ref, None, f"{blob.path} of the parent")
+        for row in table.filter(pc.is_in(table.column("digest"), sought)).to_pylist():
+            if row["part"] in places:
+                places[row["part"]].add(beginnings[row["digest"]])
+    return places
 
 
 def _made_alike(pipeline: Pipeline, embedding: Mapping[str, Any], digests: Mapping[str, str]) -> bool:

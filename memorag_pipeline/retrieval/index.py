@@ -1,7 +1,7 @@
 """Stage index: the vectors of all chunks become one Faiss index, with a table that says which row is which chunk.
 
 In:  the plan, and the outcomes of its memorize and embed units.
-Out: the plan with the blobs of its units, the index and the row table.
+Out: the plan with the blobs of its units, the index, the row table and the table of digests.
 Wrong: a unit that was not run, an index that cannot be trained on so few vectors, no GPU where one is asked for.
 """
 
@@ -26,9 +26,10 @@ from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.retrieval.embed import vectors_of
 from memorag_pipeline.storage import BlobRef, Blobs, Outcome, fingerprint
+from memorag_pipeline.storage.publish import manifest_blobs
 
 STAGE = "index"
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 
 _CHUNK_COLUMNS = ["chunk_id", "document_id", "uri", "start", "end"]
 
@@ -74,7 +75,10 @@ def build_index(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
     plan |= {
         "index": outcome.blobs["index"].model_dump(),
         "index_rows": outcome.blobs["rows"].model_dump(),
+        "digests": outcome.blobs["digests"].model_dump(),
     }
+    held = set() if known.parent is None else known.parent.held
+    plan["fresh"] = sorted({blob.digest for blob in manifest_blobs(plan)} - held)
     return {"plan": pipeline.write_work(plan), "counts": outcome.counts}
 
 
@@ -122,7 +126,11 @@ def _build(pipeline: Pipeline, unit: str, parts: Sequence[_Part], sections: Blob
     return Outcome(
         stage=STAGE,
         fingerprint=unit,
-        blobs={"index": stored, "rows": blobs.put_table(rows)},
+        blobs={
+            "index": stored,
+            "rows": blobs.put_table(rows),
+            "digests": blobs.put_table(_digests(blobs, parts)),
+        },
         counts={"vectors": len(rows)},
         seconds=time.perf_counter() - started,
     )
@@ -135,6 +143,17 @@ def _vectors(blobs: Blobs, parts: Sequence[_Part]) -> Iterator[npt.NDArray[np.fl
         table = blobs.cached_table(part.embeddings, None, f"embeddings of part {part.number}")
         places = pc.index_in(chunks.column("digest"), table.column("digest").combine_chunks())
         yield vectors_of(table)[places.to_numpy()]
+
+
+def _digests(blobs: Blobs, parts: Sequence[_Part]) -> pa.Table:
+    """Which embedding table holds which digests, so that the next refresh reads only tables with texts that moved."""
+    tables = []
+    for number, part in enumerate(parts):
+        table = blobs.cached_table(part.embeddings, ["digest"], f"embeddings of part {part.number}")
+        digests = [schemas.beginning(digest) for digest in table.column("digest").to_pylist()]
+        columns = [pa.array(digests, pa.binary(8)), np.full(len(digests), number, np.int32)]
+        tables.append(pa.table(columns, schema=schemas.DIGESTS))
+    return pa.concat_tables(tables)
 
 
 def _rows(blobs: Blobs, parts: Sequence[_Part], sections: _Sections) -> pa.Table:

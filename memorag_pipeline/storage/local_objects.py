@@ -83,6 +83,18 @@ class LocalObjects:
     def delete(self, path: str) -> None:
         self._place(path).unlink()
 
+    def leftovers(self, before: datetime) -> Iterator[StoredObject]:
+        for parent, _, names in os.walk(self.root):
+            for name in names:
+                if name.startswith(_PART):
+                    with suppress(FileNotFoundError):  # finished since the folder was read
+                        found = _stored(f"{parent}/{name}", os.lstat(f"{parent}/{name}"))
+                        if found.modified < before:
+                            yield found
+
+    def discard(self, leftover: StoredObject) -> None:
+        self._place(leftover.key).unlink()
+
     def file(self, path: str) -> Path:
         """The file at `path`, no link out of the root on the way nor at the end."""
         return Path(self._inside(path))

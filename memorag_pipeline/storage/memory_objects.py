@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 from fsspec.core import url_to_fs
@@ -63,3 +64,9 @@ class MemoryObjects:
     def delete(self, path: str) -> None:
         with _lock:
             self._fs.rm_file(path)
+
+    def leftovers(self, before: datetime) -> list[StoredObject]:
+        return []  # a write is one step
+
+    def discard(self, leftover: StoredObject) -> None:
+        raise FileNotFoundError(leftover.key)

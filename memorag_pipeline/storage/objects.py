@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -73,6 +74,15 @@ class Backend(Protocol):
         """Make the object as young as one that is written now."""
 
     def delete(self, path: str) -> None: ...
+
+    def leftovers(self, before: datetime) -> Iterable[StoredObject]:
+        """What writers below the root began before this time and never finished; it is no object and becomes none.
+
+        `key` is the full path, `modified` when it was begun, `state` whatever `discard` needs besides.
+        """
+
+    def discard(self, leftover: StoredObject) -> None:
+        """Remove one of the leftovers; one that is gone is a FileNotFoundError."""
 
     def file(self, path: str) -> Path | None:
         """The local file that is the object, where objects are files."""
@@ -197,6 +207,18 @@ class ObjectStore:
             if not self._landed(lambda: key not in self.list(key.rpartition("/")[0])):
                 raise
 
+    def leftovers(self, before: datetime) -> Sequence[StoredObject]:
+        """What writers began before this time, by the store's clock, and never finished: parts of no object."""
+        start = len(self._backend.root) + 1
+        found = self._call("list unfinished writes of", self.uri, lambda: tuple(self._backend.leftovers(before)))
+        return sorted((replace(item, key=item.key[start:]) for item in found), key=lambda item: item.key)
+
+    def discard(self, leftover: StoredObject) -> None:
+        """Remove one of `leftovers`; it is no error when it is gone already."""
+        there = replace(leftover, key=f"{self._backend.root}/{leftover.key}")
+        with suppress(ObjectNotFoundError):
+            self._call("delete", self.uri_of(leftover.key), lambda: self._backend.discard(there))
+
     def local_path(self, key: str) -> Path | None:
         """The file that holds `key` when the store is a local folder, else None."""
         return self._attempt("read", key, self._backend.file)
@@ -224,9 +246,13 @@ class ObjectStore:
         return f"{self._backend.root}/{key}"
 
     def _attempt(self, action: str, key: str, call: Callable[[str], T]) -> T:
-        path, uri = self._path(key), self.uri_of(key)
+        path = self._path(key)
+        return self._call(action, self.uri_of(key), lambda: call(path))
+
+    @staticmethod
+    def _call(action: str, uri: str, call: Callable[[], T]) -> T:
         try:
-            return call(path)
+            return call()
         except FileNotFoundError as error:
             raise ObjectNotFoundError(f"{uri}: no such object") from error
         except PermissionError as error:

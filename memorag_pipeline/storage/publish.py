@@ -35,14 +35,15 @@ def publish(pipeline: Pipeline, plan_uri: str, run_id: str) -> dict[str, Any]:
         spec_fingerprint=plan["spec_fingerprint"],
         spec=spec.content(),
         models=tuple(ModelRecord.model_validate(model) for model in plan["models"]),
-        blobs=tuple(_blobs(plan)),
+        blobs=tuple(manifest_blobs(plan)),
         memories=tuple(
             MemoryRecord.model_validate({name: memory[name] for name in MemoryRecord.model_fields})
             for memory in plan["memories"]
         ),
         counts={name: plan["counts"][name] for name in _COUNTS},
     )
-    published = pipeline.store.versions.publish(manifest, run_id, base=plan["parent"])
+    versions = pipeline.store.versions
+    published = versions.publish(manifest, run_id, base=plan["parent"], fresh=plan.get("fresh"))
     return {
         "version": published.version,
         "created": published.created,
@@ -52,7 +53,8 @@ def publish(pipeline: Pipeline, plan_uri: str, run_id: str) -> dict[str, Any]:
     }
 
 
-def _blobs(plan: dict[str, Any]) -> Iterator[ManifestBlob]:
+def manifest_blobs(plan: dict[str, Any]) -> Iterator[ManifestBlob]:
+    """All blobs of the version, as the manifest names them."""
     yield _blob("inventory", "inventory.parquet", plan["inventory"])
     for role in ("documents", "chunks", "quarantine"):
         yield from _parts(role, plan[role])
@@ -62,6 +64,7 @@ def _blobs(plan: dict[str, Any]) -> Iterator[ManifestBlob]:
     for memory in plan["memories"]:
         yield _blob("memory", memory_path(memory["shard_id"]), memory["memory"])
     yield from _parts("embeddings", [part["embeddings"] for part in plan["embeddings"]])
+    yield _blob("digests", "digests.parquet", plan["digests"])
     yield _blob("index", "index.faiss", plan["index"])
     yield _blob("index_rows", "index_rows.parquet", plan["index_rows"])
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,41 @@ class S3Objects:
     def delete(self, path: str) -> None:
         with self._os_errors():
             self._fs.rm_file(path)
+
+    def leftovers(self, before: datetime) -> Iterator[StoredObject]:
+        """Uploads in parts that were neither completed nor aborted; their parts are paid for and in no listing."""
+        key = self._key(self.root)
+        asked = {"Bucket": self._bucket, "Prefix": f"{key}/" if key else ""}
+        while True:
+            page = self._tell("list_multipart_uploads", **asked)
+            for upload in page.get("Uploads", []):
+                if upload["Initiated"] < before:
+                    name = {"Bucket": self._bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
+                    with suppress(FileNotFoundError):  # finished since it was listed
+                        size, path = self._uploaded(name), f"{self._bucket}/{upload['Key']}"
+                        yield StoredObject(path, size, upload["Initiated"], upload["UploadId"])
+            # SeaweedFS lists 10,000 and does not say where to go on: the others are found when these are gone.
+            if not page.get("IsTruncated") or "NextKeyMarker" not in page:
+                return
+            asked |= {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page.get("NextUploadIdMarker", "")}
+
+    def discard(self, leftover: StoredObject) -> None:
+        key = self._key(leftover.key)
+        self._tell("abort_multipart_upload", Bucket=self._bucket, Key=key, UploadId=leftover.state)
+
+    def _uploaded(self, upload: dict[str, Any]) -> int:
+        """Bytes of the parts of an upload."""
+        size = last = 0
+        while True:
+            page = self._tell("list_parts", **upload, PartNumberMarker=last)
+            size += sum(int(part["Size"]) for part in page.get("Parts", []))
+            if not page.get("IsTruncated"):
+                return size
+            last = page["NextPartNumberMarker"]
+
+    def _tell(self, call: str, **asked: Any) -> Any:
+        with self._os_errors():
+            return self._fs.call_s3(call, **asked)
 
     def _key(self, path: str) -> str:
         return path[len(self._bucket) + 1 :]

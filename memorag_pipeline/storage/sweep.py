@@ -97,13 +97,18 @@ class _Sweep:
         reports = {stored.key: stored for stored in self.store.objects.listing(REPORTS)}
         why = f"report of a task of a run before the last {RUNS_KEPT}"
         dead += [SweptObject(key, reports[key].size, why) for key in old_reports(reports)]
+        why = "begun by a writer that died, and never finished"
+        leftovers = self.store.objects.leftovers(now - self.grace)
         if not self.dry_run:
             deleted = self._delete(deleted)
+            for leftover in leftovers:
+                self.store.objects.discard(leftover)
             self._delete_keys(swept.key for swept in dead)
             self.condemned.add(uuid.uuid4().hex, new, released)
             gone = {swept.key for swept in deleted}
             self.condemned.forget({k: s for k, s in standing.items() if k not in gone and k in unreferenced})
             self.store.deletions.forget_dead(now)
+        dead += [SweptObject(leftover.key, leftover.size, why) for leftover in leftovers]
         gone = {swept.key for swept in deleted}
         return SweepReport(
             dry_run=self.dry_run,

@@ -10,9 +10,10 @@ Wrong: a lost answer is read back; a lost race is rebased onto the winner; a mis
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -113,13 +114,17 @@ class Versions:
     def pinned(self, version: int) -> Manifest:
         """The manifest of a version that a run in flight has opened before, even when it was retired since.
 
-        It and its blobs are there for a grace period after the retirement.
+        It and its blobs are there for a grace period after the retirement. Several stages of the run read it, so that
+        it comes by way of the local cache.
         """
-        return self.manifest_of(self.record(version))
+        record = self.record(version)
+        return self._parsed(record, self._blobs.cached_json(record.manifest, f"manifest of version {version}"))
 
     def manifest_of(self, record: CommitRecord) -> Manifest:
         """The manifest that a commit record names, verified; also of a retired version, while it is there."""
-        values = self._blobs.get_json(record.manifest, f"manifest of version {record.version}")
+        return self._parsed(record, self._blobs.get_json(record.manifest, f"manifest of version {record.version}"))
+
+    def _parsed(self, record: CommitRecord, values: Any) -> Manifest:
         if values["format"] != FORMAT:
             raise StorageError(
                 f"version {record.version} of {self._objects.uri} has format {values['format']}, this release reads"
@@ -129,8 +134,7 @@ class Versions:
 
     def missing(self, manifest: Manifest) -> list[ManifestBlob]:
         """The blobs of `manifest` that are not in the store with the size that they should have."""
-        there = self._blobs.existing(blob.ref for blob in manifest.blobs)
-        return [blob for blob in manifest.blobs if blob.ref not in there]
+        return self._missing(manifest.blobs)
 
     def retire(self, number: int, by: str, why: str) -> Tombstone:
         """Retire a version: nobody opens it any more, and a grace period later sweeps may delete what only it holds.
@@ -163,12 +167,15 @@ class Versions:
         stored = self._objects.listing(_RETIRED)
         return list(zip(_numbers(stored), stored, strict=True))
 
-    def publish(self, manifest: Manifest, run_id: str, base: int | None = None) -> Published:
+    def publish(
+        self, manifest: Manifest, run_id: str, base: int | None = None, fresh: Collection[str] | None = None
+    ) -> Published:
         """Commit `manifest` as the next version, or find that a version holds it already.
 
         That is the newest version, or one that this run made itself in an earlier try, even when others have published
         since: a retry must not make its content the newest again. `base` is the newest version when the run began; only
-        versions after it are taken for the run's own.
+        versions after it are taken for the run's own. `fresh` are digests of all blobs that `base` has not: while it is
+        retained only these are looked for, since no sweep takes what a retained version holds. None stands for all.
         """
         write_id = uuid.uuid4().hex
         declared = in_doubt = False
@@ -180,7 +187,7 @@ class Versions:
                 record, content = self._next(manifest, run_id, write_id)
                 self._declare(record, manifest)
                 if not declared:
-                    self._require_blobs(manifest, "not published")
+                    self._require_blobs(self._unsure(manifest, base, fresh), "not published")
                 declared = True
                 self._blobs.put_bytes(content)
                 in_doubt = True
@@ -188,7 +195,7 @@ class Versions:
                 in_doubt = False
                 if landed:
                     break
-            self._require_after(record, manifest)
+            self._require_after(record, self._unsure(manifest, base, fresh))
             return Published(record.version, record.manifest, created=True)
         finally:
             if not in_doubt:  # else the commit may still land, and what it names must stay until the intent expires
@@ -196,21 +203,22 @@ class Versions:
 
     def _published(self, manifest: Manifest, run_id: str, base: int | None) -> Published | None:
         """The version that makes publishing `manifest` needless."""
-        content, retained = manifest.content_digest(), self.retained()
+        retained = self.retained()
         for number in reversed(retained):
             if number <= (base or 0) and number != retained[-1]:
                 break
             record = self.record(number)
             if number != retained[-1] and record.run_id != run_id:
                 continue
-            if self.manifest_of(record).content_digest() == content:
+            # The manifest itself need not be read.
+            if bytes_digest(_content(manifest, record.parent)) == record.manifest.digest:
                 return Published(number, record.manifest, created=False)
         return None
 
     def _next(self, manifest: Manifest, run_id: str, write_id: str) -> tuple[CommitRecord, bytes]:
         """The commit record after the highest version, and the bytes of its manifest."""
         parent = max(self.numbers(), default=None)
-        content = canonical_json(manifest.model_copy(update={"parent": parent}).model_dump(mode="json"))
+        content = _content(manifest, parent)
         record = CommitRecord(
             version=(parent or 0) + 1,
             parent=parent,
@@ -225,18 +233,28 @@ class Versions:
         blobs = (record.manifest, *(blob.ref for blob in manifest.blobs))
         self._intents.declare(Intent(write_id=record.write_id, run_id=record.run_id, blobs=blobs, since=_now()))
 
-    def _require_blobs(self, manifest: Manifest, consequence: str) -> None:
-        missing = self.missing(manifest)
+    def _unsure(self, manifest: Manifest, base: int | None, fresh: Collection[str] | None) -> list[ManifestBlob]:
+        """The blobs that may be missing; to be asked for while the intent stands."""
+        if fresh is None or base not in self.retained():
+            return list(manifest.blobs)
+        return [blob for blob in manifest.blobs if blob.digest in fresh]
+
+    def _require_blobs(self, blobs: Sequence[ManifestBlob], consequence: str) -> None:
+        missing = self._missing(blobs)
         if missing:
             names = ", ".join(f"{blob.path} (sha256:{blob.digest})" for blob in missing[:5])
             raise CorruptBlobError(
                 f"{consequence}: {len(missing)} blobs are missing or cut short: {names}; refresh again"
             )
 
-    def _require_after(self, record: CommitRecord, manifest: Manifest) -> None:
+    def _missing(self, blobs: Sequence[ManifestBlob]) -> list[ManifestBlob]:
+        there = self._blobs.existing(blob.ref for blob in blobs)
+        return [blob for blob in blobs if blob.ref not in there]
+
+    def _require_after(self, record: CommitRecord, blobs: Sequence[ManifestBlob]) -> None:
         """Look again after the commit; a version that lost a blob all the same is retired at once."""
         try:
-            self._require_blobs(manifest, f"version {record.version} was published damaged and is retired")
+            self._require_blobs(blobs, f"version {record.version} was published damaged and is retired")
             if not self._blobs.exists(record.manifest):
                 raise CorruptBlobError(f"version {record.version} lost its manifest and is retired; refresh again")
         except CorruptBlobError as error:
@@ -264,6 +282,11 @@ def _numbers(stored: Sequence[StoredObject]) -> Iterator[int]:
         stem = item.key.rsplit("/", 1)[-1].removesuffix(".json")
         if stem.isdigit():
             yield int(stem)
+
+
+def _content(manifest: Manifest, parent: int | None) -> bytes:
+    """The bytes of the manifest as the child of `parent`."""
+    return canonical_json(manifest.model_copy(update={"parent": parent}).model_dump(mode="json"))
 
 
 def _key(version: int) -> str:

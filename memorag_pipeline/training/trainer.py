@@ -100,7 +100,7 @@ class Trainer:
         before = sum(point.tokens for point in self.position.curve[-1:])
         losses, unsaved = list[float](), 0
         with track(f"train on {stage.name}", stage.tokens, "tokens") as bar:
-            bar.advance(self.position.tokens)
+            bar.skip(self.position.tokens)
             started = time.perf_counter()
             for step in range(self.position.steps, steps):
                 epoch, taken, batch = next(batches)

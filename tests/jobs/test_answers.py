@@ -262,6 +262,8 @@ def test_progress_counts_every_question_once(pipeline: Pipeline, make_pipeline: 
                 def advance(self, amount: float = 1) -> None:
                     amounts.append(amount)
 
+                def skip(self, amount: float) -> None: ...
+
             return Bar()
 
         def finish(self, bar: progress.Bar) -> None:

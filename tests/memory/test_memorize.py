@@ -251,6 +251,8 @@ def test_progress_is_told_in_tokens_that_the_model_reads(pipeline: Pipeline, mon
         def advance(self, amount: float = 1) -> None:
             read.append(amount)
 
+        def skip(self, amount: float) -> None: ...
+
     class Reporter:
         def start(self, name: str, total: float | None, unit: str) -> Bar:
             seen.append((name, total, unit))

@@ -84,13 +84,25 @@ def index_plan(pipeline: Pipeline, units: Sequence[dict[str, Any]], sections: Se
             "parts": [],
             "memories": [],
             "embeddings": list(units),
+            "documents": [],
+            "quarantine": [],
+            "inventory": nothing,
+            "shards": nothing,
         }
     )
 
 
-def publish_embeddings(pipeline: Pipeline, units: Sequence[dict[str, Any]]) -> int:
-    """A version that holds the embeddings of `units` and no more."""
+def publish_embeddings(pipeline: Pipeline, units: Sequence[dict[str, Any]], digests: bool = False) -> int:
+    """A version that holds the embeddings of `units` and no more but, if asked for, the table of their digests."""
     blobs = []
+    if digests:
+        rows = [
+            {"digest": schemas.beginning(digest), "part": number}
+            for number, unit in enumerate(units)
+            for digest in pipeline.store.blobs.get_table(embeddings_of(pipeline, unit)).column("digest").to_pylist()
+        ]
+        ref = pipeline.store.blobs.put_table(pa.Table.from_pylist(rows, schema=schemas.DIGESTS))
+        blobs.append(ManifestBlob(role="digests", path="digests.parquet", **ref.model_dump()))
     for number, unit in enumerate(units):
         ref = embeddings_of(pipeline, unit)
         blobs.append(ManifestBlob(role="embeddings", path=f"embeddings/{number:05d}.parquet", **ref.model_dump()))

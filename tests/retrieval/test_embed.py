@@ -15,6 +15,7 @@ from memorag_pipeline.errors import CorruptBlobError
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.retrieval.embed import embed, vectors_of
 from memorag_pipeline.retrieval.embedder import load_embedder
+from memorag_pipeline.storage import BlobRef, Blobs
 from tests.retrieval.chunk_tables import Documents, embed_batch, embeddings_of, paragraphs, publish_embeddings
 
 A, B, C = paragraphs("while")[:1], paragraphs("assert")[:2], paragraphs("global")[:1]
@@ -59,6 +60,26 @@ def test_only_new_texts_are_embedded(pipeline: Pipeline) -> None:
     assert embed(pipeline, batch) == {"chunks": 4, "embedded": 1, "reused": 3}
     again, _ = embed_batch(pipeline, parent, [{"moved": [*B, *C]}])
     assert embed(pipeline, again) == {"chunks": 3, "embedded": 0, "reused": 3}
+
+
+def test_only_tables_of_the_parent_that_hold_a_sought_text_are_read(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts: list[Documents] = [{"a": A}, {"b": B}, {"c": C}, {"d": [*A, *C]}]
+    batch, units = embed_batch(pipeline, None, parts)
+    embed(pipeline, batch)
+    parent = publish_embeddings(pipeline, units, digests=True)
+    read: list[str] = []
+    cached = Blobs.cached_table
+
+    def watched(blobs: Blobs, ref: BlobRef, columns: list[str] | None, name: str) -> Any:
+        read.append(name)
+        return cached(blobs, ref, columns, name)
+
+    monkeypatch.setattr(Blobs, "cached_table", watched)
+    again, _ = embed_batch(pipeline, parent, [{"copied": [*A, *C, "A paragraph that was not there before."]}])
+    assert embed(pipeline, again) == {"chunks": 3, "embedded": 1, "reused": 2}
+    assert read == ["chunks", "digests.parquet of the parent", f"embeddings/00003.parquet of version {parent}"]
 
 
 def test_reused_and_embedded_vectors_are_equal(

@@ -95,6 +95,12 @@ class FaultyBackend:
     def delete(self, path: str) -> None:
         self._run("delete", path, lambda: self._backend.delete(path))
 
+    def leftovers(self, before: datetime) -> Sequence[StoredObject]:
+        return self._run("list", self.root, lambda: list(self._backend.leftovers(before)))
+
+    def discard(self, leftover: StoredObject) -> None:
+        self._run("discard", leftover.key, lambda: self._backend.discard(leftover))
+
     def _run(self, operation: str, path: str, call: Callable[[], T]) -> T:
         key = path[len(self.root) + 1 :]
         with self._lock:  # what several threads do at once happens in some order

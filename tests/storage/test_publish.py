@@ -55,6 +55,7 @@ def plan_of(pipeline: Pipeline, **changes: Any) -> dict[str, Any]:
         "embeddings": [
             {"fingerprint": "f", "chunks": ref(f"chunks {n}"), "embeddings": ref(f"embeddings {n}")} for n in (0, 1)
         ],
+        "digests": ref("digests"),
         "index": ref("index"),
         "index_rows": ref("rows"),
         "counts": {**COUNTS, "memorize_units": 0},
@@ -80,6 +81,7 @@ def test_a_plan_becomes_a_version_with_every_blob(pipeline: Pipeline) -> None:
         ("memory", "memories/s1.safetensors"),
         ("embeddings", "embeddings/00000.parquet"),
         ("embeddings", "embeddings/00001.parquet"),
+        ("digests", "digests.parquet"),
         ("index", "index.faiss"),
         ("index_rows", "index_rows.parquet"),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import s3fs
 
 from memorag_pipeline.errors import CorruptBlobError, RetiredVersionError, StorageError
 from memorag_pipeline.storage import BlobRef, CorpusStore, Outcome
@@ -396,3 +398,56 @@ def test_on_a_real_store_with_its_own_clock(store: CorpusStore) -> None:
     assert len(second.deleted) == 2
     assert verify(store, 2) == []
     assert store.objects.list("deleting") == []
+
+
+def test_files_that_crashed_writers_left_are_deleted_when_they_are_old(tmp_path: Path) -> None:
+    root = tmp_path / "root" / "topics"
+    store = CorpusStore(str(root))
+    store.versions.publish(manifest_of(store, documents=b"one"), "run")
+    old = time.time() - (GRACE + DAY).total_seconds()
+    left = [root / "blobs" / "sha256" / "ab" / ".part-old", root / "versions" / ".part-old"]
+    spared = [root / "versions" / ".part-young", tmp_path / "root" / "others" / ".part-old", root / "runs" / "part-old"]
+    for path in (*left, *spared):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half of it")
+        if path != spared[0]:
+            os.utime(path, (old, old))
+    told = sweep(store, dry_run=True)
+    assert {(item.key, item.size, item.why) for item in told.deleted} == {
+        (str(path.relative_to(root)), 10, "begun by a writer that died, and never finished") for path in left
+    }
+    assert all(path.exists() for path in left)
+    assert sweep(store).deleted == told.deleted
+    assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in spared)
+    assert verify(store, 1) == []
+
+
+def test_uploads_that_crashed_writers_left_are_aborted_when_they_are_old(
+    s3_store: Root, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MEMORAG_CACHE", str(tmp_path / "cache"))
+    uri, options = s3_store
+    bucket, fs = uri.removeprefix("s3://"), s3fs.S3FileSystem(**options)
+    store = CorpusStore(f"{uri}/kb/topics", options)
+    store.versions.publish(manifest_of(store, documents=b"one"), "run")
+
+    def begin(key: str) -> None:
+        upload = {"Bucket": bucket, "Key": key}
+        upload["UploadId"] = fs.call_s3("create_multipart_upload", **upload)["UploadId"]
+        for number in (1, 2):
+            fs.call_s3("upload_part", **upload, PartNumber=number, Body=b"x" * 1000)
+
+    def unfinished() -> list[str]:
+        return [item["Key"] for item in fs.call_s3("list_multipart_uploads", Bucket=bucket).get("Uploads", [])]
+
+    begin("kb/topics/blobs/sha256/ab/abcd")
+    begin("kb/topics-2/blobs/sha256/ab/abcd")
+    assert sweep(store).deleted == ()
+    time.sleep(1.1)  # S3 keeps whole seconds
+    told = sweep(store, grace=timedelta(0), dry_run=True)
+    assert [(item.key, item.size) for item in told.deleted] == [("blobs/sha256/ab/abcd", 2000)]
+    assert len(unfinished()) == 2
+    assert sweep(store, grace=timedelta(0)).deleted == told.deleted
+    assert unfinished() == ["kb/topics-2/blobs/sha256/ab/abcd"]
+    assert verify(store, 1) == []

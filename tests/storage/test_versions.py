@@ -178,6 +178,31 @@ def test_a_version_is_not_published_without_its_blobs(
     assert chain(store) == [(1, None)]
 
 
+def test_only_blobs_that_the_base_has_not_are_looked_for_while_it_is_retained(root: Root, store: CorpusStore) -> None:
+    store.versions.publish(manifest_of(store, documents=b"one"), "run-1")
+    manifest = manifest_of(store, documents=b"one", chunks=b"two")
+    old, new = manifest.blobs
+    watched, backend = open_faulty(root)
+
+    def looked_at(publish: Callable[[], object]) -> set[str]:
+        keys: set[str] = set()
+        backend.before = lambda operation, key: keys.add(key) if key.startswith("blobs/") else None
+        publish()
+        return keys
+
+    fresh = {new.digest}
+    keys = looked_at(lambda: watched.versions.publish(manifest, "run-2", base=1, fresh=fresh))
+    assert keys == {new.ref.key, store.versions.record(2).manifest.key}
+    store.versions.retire(1, "ann", "old")
+    third = manifest_of(store, documents=b"one", chunks=b"three")
+    assert old.ref.key in looked_at(
+        lambda: watched.versions.publish(third, "run-3", base=1, fresh={third.blobs[1].digest})
+    )
+    store.objects.delete(new.ref.key)
+    with pytest.raises(CorruptBlobError, match="not published"):
+        store.versions.publish(manifest, "run-4", base=3, fresh=fresh)
+
+
 def test_an_intent_names_every_blob_before_the_first_is_looked_at(root: Root, store: CorpusStore) -> None:
     manifest = manifest_of(store, documents=b"one")
     watched, backend = open_faulty(root)
