@@ -1,8 +1,8 @@
-"""The form in which a table lands: the same in DuckDB and in PostgreSQL.
+"""The form in which rows land: the same in DuckDB and in PostgreSQL.
 
-In:  an Arrow table and its key columns.
-Out: an Arrow table of plain columns. Nested columns are JSON text; only the key is required.
-Wrong: a key that is empty somewhere, or not unique: `WarehouseError` that shows it.
+In:  a schema or a record batch, and the key columns.
+Out: the same of plain columns. Nested columns are JSON text; only the key is required.
+Wrong: a key column that is null somewhere: `WarehouseError` that names it.
 """
 
 from __future__ import annotations
@@ -20,20 +20,32 @@ from memorag_pipeline.errors import WarehouseError
 _NUL, _REPLACEMENT = "\x00", "\N{REPLACEMENT CHARACTER}"
 
 
-def json_columns(table: pa.Table) -> list[str]:
+def json_columns(schema: pa.Schema) -> list[str]:
     """Names of the columns that land as JSON."""
-    return [field.name for field in table.schema if pa.types.is_nested(field.type)]
+    return [field.name for field in schema if pa.types.is_nested(field.type)]
 
 
-def landing_table(table: pa.Table, key: Sequence[str]) -> pa.Table:
-    """`table` as it is written. Columns outside the key are nullable, so that a later version may leave one out."""
-    _require_key(table, key)
-    fields, columns = [], []
-    for field, column in zip(table.schema, table.columns, strict=True):
-        landed = _landed(column)
-        fields.append(pa.field(field.name, landed.type, nullable=field.name not in key))
-        columns.append(landed)
-    return pa.table(columns, schema=pa.schema(fields))
+def landing_schema(schema: pa.Schema, key: Sequence[str]) -> pa.Schema:
+    """`schema` as it is written. Columns outside the key are nullable, so that a later version may leave one out."""
+    return pa.schema(
+        [
+            pa.field(
+                field.name,
+                pa.large_string() if pa.types.is_nested(field.type) else field.type,
+                nullable=field.name not in key,
+            )
+            for field in schema
+        ]
+    )
+
+
+def landing_batch(batch: pa.RecordBatch, key: Sequence[str]) -> pa.RecordBatch:
+    """`batch` as it is written."""
+    for name in key:
+        if nulls := batch.column(name).null_count:
+            raise WarehouseError(f"column {name} is part of the key and is null in {nulls} rows")
+    columns = [_landed(column) for column in batch.columns]
+    return pa.record_batch(columns, schema=landing_schema(batch.schema, key))
 
 
 def plain_table(table: pa.Table) -> pa.Table:
@@ -46,10 +58,9 @@ def _storage(kind: pa.DataType) -> pa.DataType:
     return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
 
 
-def _landed(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _landed(column: pa.Array) -> pa.Array:
     if pa.types.is_nested(column.type):
-        texts = [None if value is None else _json(value) for value in column.to_pylist()]
-        return pa.chunked_array([pa.array(texts, pa.large_string())])
+        return pa.array([None if value is None else _json(value) for value in column.to_pylist()], pa.large_string())
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         return pc.replace_substring(column, _NUL, _REPLACEMENT)
     return column
@@ -67,15 +78,3 @@ def _without_nul(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_nul(item) for item in value]
     return value
-
-
-def _require_key(table: pa.Table, key: Sequence[str]) -> None:
-    keys = table.select(list(key))
-    for name in key:
-        if keys[name].null_count:
-            raise WarehouseError(f"column {name} is part of the key and is null in {keys[name].null_count} rows")
-    counts = keys.group_by(list(key)).aggregate([([], "count_all")])
-    twice = counts.filter(pc.greater(counts["count_all"], 1)).select(list(key)).slice(0, 1).to_pylist()
-    if twice:
-        shown = ", ".join(f"{name}={value!r}" for name, value in twice[0].items())
-        raise WarehouseError(f"two rows have the same key ({shown}); give each row its own {key[-1]}")
