@@ -185,6 +185,11 @@ def chunk_fits_shard(chunk: int, shard: int) -> str | None:
     return f"is larger than sharding.max_tokens ({shard}); a shard holds whole chunks" if chunk > shard else None
 
 
+def table_is_free(table: str | None) -> str | None:
+    taken = table in ("evidence", "runs", "quarantine") or (table or "").startswith(("latest_", "staged_", "_dlt"))
+    return "is the name of a table or view of the warehouse's own" if taken else None
+
+
 def refresh_is_no_job(jobs: dict[str, Any]) -> str | None:
     if "refresh" in jobs:
         return "a job cannot be called refresh; its DAG would have the name of the corpus's refresh"

@@ -79,6 +79,7 @@ def route(pipeline: Pipeline, job: str, version: int | None = None) -> dict[str,
             for unit in recalls
         ],
         "batches": [unit["fingerprint"] for unit in batches],
+        "todo": [unit["fingerprint"] for unit in todo],
         "prompt_version": load_prompts(settings.language).version,
     }
     per_task = pipeline.spec.compute.units_per_task

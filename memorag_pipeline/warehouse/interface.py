@@ -19,8 +19,8 @@ class Warehouse(ABC):
     def load_tables(self, tables: Mapping[str, TableLoad]) -> dict[str, int]:
         """Write rows into the tables named, in one transaction: all rows of all tables, or none.
 
-        Missing tables and columns are made. Returns the number of rows of each table. An error of this package that is
-        raised while the rows are read ends the load and is passed on as it is.
+        Missing tables and columns are made. The tables' rows are read one table after the other, in the order given; an
+        error of this package that is raised meanwhile is passed on as it is. Returns the number of rows of each table.
         """
 
     def merge(self, table: pa.Table, name: str, key: Sequence[str]) -> int:

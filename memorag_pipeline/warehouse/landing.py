@@ -1,20 +1,21 @@
 """The form in which rows land: the same in DuckDB and in PostgreSQL.
 
-In:  a schema or a record batch, and the key columns.
-Out: the same of plain columns. Nested columns are JSON text; only the key is required.
+In:  the rows of a table as record batches, and the key columns.
+Out: the same in plain columns. Nested columns are JSON text; only the key is required.
 Wrong: a key column that is null somewhere: `WarehouseError` that names it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from memorag_pipeline.errors import WarehouseError
+from memorag_pipeline.warehouse.table_load import TableLoad
 
 # PostgreSQL can store every character but this one, and one such character would refuse the whole load.
 _NUL, _REPLACEMENT = "\x00", "\N{REPLACEMENT CHARACTER}"
@@ -39,8 +40,32 @@ def landing_schema(schema: pa.Schema, key: Sequence[str]) -> pa.Schema:
     )
 
 
-def landing_batch(batch: pa.RecordBatch, key: Sequence[str]) -> pa.RecordBatch:
-    """`batch` as it is written."""
+class LandingRows:
+    """The rows of one table on their way to the database: how many passed, and what went wrong in reading them.
+
+    A driver that reads Arrow makes its own error of one that is raised here; the first one is in `error`.
+    """
+
+    def __init__(self, load: TableLoad) -> None:
+        self.rows = 0
+        self.error: Exception | None = None
+        self._load = load
+
+    def reader(self) -> pa.RecordBatchReader:
+        """All rows, read once, a batch at a time."""
+        return pa.RecordBatchReader.from_batches(landing_schema(self._load.schema, self._load.key), self._batches())
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        try:
+            for batch in self._load.batches:
+                yield _landing_batch(batch, self._load.key)
+                self.rows += batch.num_rows
+        except Exception as error:
+            self.error = error
+            raise
+
+
+def _landing_batch(batch: pa.RecordBatch, key: Sequence[str]) -> pa.RecordBatch:
     for name in key:
         if nulls := batch.column(name).null_count:
             raise WarehouseError(f"column {name} is part of the key and is null in {nulls} rows")

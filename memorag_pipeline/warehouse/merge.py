@@ -1,7 +1,7 @@
-"""From the staging tables into the warehouse's own: SQL that DuckDB and PostgreSQL share, run in one transaction.
+"""Rows into the warehouse's own tables: SQL that DuckDB and PostgreSQL share, run in one transaction.
 
-In:  a session inside a transaction, the dataset with its staging schema, and the tables that were staged.
-Out: nothing; the caller commits.
+In:  a session inside a transaction, the dataset, and the tables to load.
+Out: the number of rows of each table; the caller commits.
 Wrong: two rows with one key: `WarehouseError` that shows it. What the database raises is for the caller to word.
 """
 
@@ -10,30 +10,35 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from memorag_pipeline.errors import WarehouseError
+from memorag_pipeline.warehouse.landing import LandingRows, json_columns
 from memorag_pipeline.warehouse.table_load import TableLoad
 
 Run = Callable[[str], Sequence[Sequence[Any]]]  # runs one statement and gives its rows
+Stage = Callable[[str, pa.RecordBatchReader], None]  # makes a temporary table of this name with these rows
 
 _LONGEST_NAME = 63  # in PostgreSQL
 
 
-def merge_staged(run: Run, dataset: str, staging: str, tables: Mapping[str, TableLoad]) -> None:
-    """Delete what the staged rows replace, insert them, make the views, and drop the staging schema."""
+def merge_tables(run: Run, stage: Stage, dataset: str, tables: Mapping[str, TableLoad]) -> dict[str, int]:
+    """Stage all rows, delete what they replace, insert them, and make the views."""
+    rows = {}
     for name, load in tables.items():
-        _require_unique(run, _table(staging, name), load.key)
+        landing = LandingRows(load)
+        try:
+            stage(_staged(name), landing.reader())
+        except Exception as error:
+            raise landing.error or error from None
+        _require_unique(run, _staged(name), load.key)
+        rows[name] = landing.rows
     for name, load in tables.items():
-        for statement in _merge(dataset, staging, name, load):
+        for statement in _merge(dataset, name, load):
             run(statement)
-    for name, load in tables.items():
         if load.latest:
             _make_view(run, dataset, name, load.latest)
-    run(drop_schema(staging))
-
-
-def drop_schema(name: str) -> str:
-    """The statement that drops a schema with all that is in it."""
-    return f"DROP SCHEMA IF EXISTS {_quoted(name)} CASCADE"
+    return rows
 
 
 def latest_view(name: str) -> str:
@@ -41,19 +46,27 @@ def latest_view(name: str) -> str:
     return f"latest_{name}"[:_LONGEST_NAME]
 
 
+def _staged(name: str) -> str:
+    """Name of the temporary table with the rows for the table `name`."""
+    return f"staged_{name}"[:_LONGEST_NAME]
+
+
 def _require_unique(run: Run, staged: str, key: Sequence[str]) -> None:
     names = _columns(key)
-    for row in run(f"SELECT {names} FROM {staged} GROUP BY {names} HAVING count(*) > 1 LIMIT 1"):
+    for row in run(f"SELECT {names} FROM {_quoted(staged)} GROUP BY {names} HAVING count(*) > 1 LIMIT 1"):
         shown = ", ".join(f"{name}={value!r}" for name, value in zip(key, row, strict=True))
         raise WarehouseError(f"two rows have the same key ({shown}); give each row its own {key[-1]}")
 
 
-def _merge(dataset: str, staging: str, name: str, load: TableLoad) -> list[str]:
-    own, staged, columns = _table(dataset, name), _table(staging, name), _columns(load.schema.names)
-    replaced = _columns(load.replaces or load.key)
+def _merge(dataset: str, name: str, load: TableLoad) -> list[str]:
+    own, staged, columns = _table(dataset, name), _quoted(_staged(name)), _columns(load.schema.names)
+    replaced, json = _columns(load.replaces or load.key), json_columns(load.schema)
+    values = ", ".join(
+        f"CAST({_quoted(column)} AS json)" if column in json else _quoted(column) for column in load.schema.names
+    )
     statements = [
-        f"DELETE FROM {own} WHERE ({replaced}) IN (SELECT {replaced} FROM {_table(staging, load.of or name)})",
-        f"INSERT INTO {own} ({columns}) SELECT {columns} FROM {staged}",
+        f"DELETE FROM {own} WHERE ({replaced}) IN (SELECT {replaced} FROM {_quoted(_staged(load.of or name))})",
+        f"INSERT INTO {own} ({columns}) SELECT {values} FROM {staged}",
     ]
     if load.keeps:
         kept = ", ".join(f"{_quoted(column)} = was.{_quoted(column)}" for column in load.keeps)

@@ -17,7 +17,7 @@ from memorag_pipeline.spec import WarehouseSpec
 from memorag_pipeline.warehouse.failures import load_failed, said
 from memorag_pipeline.warehouse.interface import LOCK_SECONDS, Warehouse
 from memorag_pipeline.warehouse.landing import plain_table
-from memorag_pipeline.warehouse.merge import drop_schema, merge_staged
+from memorag_pipeline.warehouse.merge import merge_tables
 from memorag_pipeline.warehouse.postgres_address import PostgresAddress
 from memorag_pipeline.warehouse.table_load import TableLoad
 
@@ -35,17 +35,14 @@ class PostgresWarehouse(Warehouse):
         """See `Warehouse.load_tables`. The schema is made when it is not there."""
         import dlt
 
-        from memorag_pipeline.warehouse.staging import one_load, stage_tables, staging_schema
+        from memorag_pipeline.warehouse.migration import make_tables, one_load
 
-        staging = staging_schema(self._spec.dataset)
         url = self._address.url(lock_timeout=f"{round(self._lock_seconds * 1000)}ms")
         with one_load, self._connected(url) as connection:
             try:
                 self._keep_others_out(connection)
-                with self._connected(url, autocommit=True) as cleaning:
-                    _run(cleaning, drop_schema(staging))
-                rows = stage_tables(partial(dlt.destinations.postgres, url), self._spec.dataset, tables)
-                merge_staged(partial(_run, connection), self._spec.dataset, staging, tables)
+                make_tables(partial(dlt.destinations.postgres, url), self._spec.dataset, tables)
+                rows = merge_tables(partial(_run, connection), partial(_stage, connection), self._spec.dataset, tables)
                 connection.commit()  # and lets the next load begin
             except Exception as error:
                 raise self._address.without_secrets(load_failed(self.describe(), error)) from None
@@ -87,9 +84,9 @@ class PostgresWarehouse(Warehouse):
             ) from None
 
     @contextmanager
-    def _connected(self, url: str, autocommit: bool = False) -> Iterator[dbapi.Connection]:
+    def _connected(self, url: str) -> Iterator[dbapi.Connection]:
         try:
-            connection = adbc.connect(url, autocommit=autocommit)
+            connection = adbc.connect(url)
         except dbapi.Error as error:
             failed = WarehouseError(
                 f"{self.describe()}: cannot connect: {said(error)}\n"
@@ -104,3 +101,8 @@ def _run(connection: dbapi.Connection, statement: str) -> Sequence[Sequence[Any]
     with connection.cursor() as cursor:
         cursor.execute(statement)
         return list(cursor.fetchall()) if cursor.description else []
+
+
+def _stage(connection: dbapi.Connection, name: str, rows: pa.RecordBatchReader) -> None:
+    with connection.cursor() as cursor:
+        cursor.adbc_ingest(name, rows, mode="create", temporary=True)
