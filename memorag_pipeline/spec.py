@@ -413,7 +413,7 @@ class QuestionsSpec(Location):
 
 
 class WarehouseSpec(Section):
-    """A database whose tables analysts read."""
+    """A database of tables for analysts. At the top of a spec: where refreshes note their runs and the quarantine."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(("database", "destination"), spec_rules.database_is_postgres, "write it as postgresql://user@host/name"),

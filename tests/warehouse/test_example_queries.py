@@ -50,6 +50,6 @@ def test_each_query_finds_what_it_asks_for(spec: WarehouseSpec) -> None:
     assert documents == [("s3://kb/leave.md", 2, 0.5)]
     assert [(row[1], row[3]) for row in affected] == [("q0", "new"), ("q1", None)]
     assert [row[1:2] + row[3:] for row in nights] == [("faq", 7, 0.5, 3600.0)]
-    assert [tuple(row[1:3]) + (float(row[7]),) for row in refreshes] == [("published", 2, 75.0)]
+    assert [(row[1], row[2], float(row[7])) for row in refreshes] == [("published", 2, 75.0)]
     assert quarantined == [("empty", 1, 1, "remove it")]
     assert [row[1:3] for row in clues] == [(2, "s1")] * 2
