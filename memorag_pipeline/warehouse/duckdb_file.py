@@ -23,10 +23,8 @@ from memorag_pipeline.warehouse.table_load import TableLoad
 _RETRY_SECONDS = 0.2
 _IN_USE = ("lock on file", "different configuration than existing")  # by another process, by this one
 _ALONE = {"enable_external_access": False}  # a query has nothing to seek in other files
-_LOADING = {
-    "memory_limit": "256MB",
-    "threads": 1,
-}  # rows beyond go to the disk; by itself DuckDB takes most of the machine's memory
+# Rows beyond go to the disk; by itself DuckDB would take most of the machine's memory.
+_LOADING = {"memory_limit": "256MB", "threads": 1}
 
 
 class DuckDBWarehouse(Warehouse):

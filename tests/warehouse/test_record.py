@@ -21,12 +21,12 @@ def rows(spec: WarehouseSpec, table: str, order: str) -> list[dict[str, Any]]:
 
 
 def test_every_refresh_is_a_row_and_the_quarantine_is_that_of_now(
-    spec: WarehouseSpec, source: Path, make_spec: Callable[..., CorpusSpec]
+    spec: WarehouseSpec, source: Path, make_tiny_spec: Callable[..., CorpusSpec]
 ) -> None:
     for path in sorted(source.iterdir())[2:]:
         path.unlink()
     (source / "bad.rst").write_bytes(b"")
-    pipeline = Pipeline(make_spec(source, warehouse=spec))
+    pipeline = Pipeline(make_tiny_spec(source, warehouse=spec))
     runner.refresh(pipeline, "run-1")
     (bad,) = rows(spec, "quarantine", "uri")
     assert (bad["reason"], bad["since_version"], bad["source_size"]) == ("empty", 1, 0)
@@ -57,13 +57,13 @@ def test_every_refresh_is_a_row_and_the_quarantine_is_that_of_now(
 
 
 def test_a_warehouse_that_is_away_keeps_no_version_back_and_hides_no_error(
-    source: Path, make_spec: Callable[..., CorpusSpec], caplog: pytest.LogCaptureFixture
+    source: Path, make_tiny_spec: Callable[..., CorpusSpec], caplog: pytest.LogCaptureFixture
 ) -> None:
     for path in sorted(source.iterdir())[1:]:
         path.unlink()
     away = WarehouseSpec(destination="postgres", database="postgresql://ann:s3cr3t@127.0.0.1:1/kb")
     assert isinstance(open_warehouse(away), PostgresWarehouse)
-    pipeline = Pipeline(make_spec(source, warehouse=away))
+    pipeline = Pipeline(make_tiny_spec(source, warehouse=away))
     with pytest.raises(WarehouseError, match="cannot connect"):
         runner.refresh(pipeline, "run-1")
     assert pipeline.store.versions.newest() == 1
