@@ -68,7 +68,7 @@ def build_job_dag(spec_file: Path, spec: CorpusSpec, job: str) -> DAG:
 def _doc(spec_file: Path, spec: CorpusSpec, job: str) -> str:
     settings = spec.jobs[job]
     questions = f"`{settings.questions.uri}`" if settings.questions.uri else "a query on the warehouse"
-    table = f"{settings.warehouse.dataset}.{settings.warehouse.table}"
+    table = f"{settings.warehouse.dataset}.{settings.table}"
     return f"""
 Answers the questions of the job **{job}** from the corpus **{spec.corpus}**.
 

@@ -3,6 +3,8 @@
     inventory → extract (mapped) → shard → memorize (mapped) ─────────────┬→ index → publish → asset memorag://<corpus>
                                          └→ embed_work → embed (mapped) ──┘
 
+A spec with a `warehouse` gives it a last task, `record`, that notes the run there, however it ended.
+
 The specs are the `*.yaml` files of `corpora/` beside this file, or of the folder MEMORAG_SPECS. A spec that is refused
 has no DAG here; `refused_specs.py` says why.
 """
@@ -22,6 +24,7 @@ from memorag_operators import (
     InventoryOperator,
     MemorizeOperator,
     PublishOperator,
+    RecordOperator,
     ShardOperator,
     WorkListOperator,
     version_asset,
@@ -61,6 +64,8 @@ def build_refresh_dag(spec_file: Path, spec: CorpusSpec) -> DAG:
         )
         extract >> shard
         [memorize, embed] >> index >> publish
+        if spec.warehouse is not None:
+            publish >> RecordOperator(task_id="record", trigger_rule=TriggerRule.ALL_DONE, **stage)
     return dag
 
 

@@ -7,6 +7,7 @@ Wrong: whatever a stage raises; a second call resumes by unit.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -14,9 +15,12 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.run_report import Run, Task, run_task
 from memorag_pipeline.storage import CorpusStore
+
+logger = logging.getLogger(__name__)
 
 _ALL_UNITS = 1 << 30
 
@@ -88,12 +92,28 @@ class AnswerResult:
 def refresh(pipeline: Pipeline, run_id: str) -> RefreshResult:
     """Bring the corpus up to date: inventory, extract, shard, memorize, embed, index, publish.
 
-    Ends after the inventory when nothing changed. Raises EmptyCorpusError, StorageError, NotFoundError (model).
+    Ends after the inventory when nothing changed. With a `warehouse` in the spec the run is recorded there, however it
+    ends. Raises EmptyCorpusError, StorageError, NotFoundError (model), WarehouseError (what is published stays).
     """
+    run = Run(run_id, datetime.now(UTC))
+    stages = _Stages(pipeline.store, run)
+    if pipeline.spec.warehouse is None:
+        return _refresh(pipeline, run_id, stages)
+    from memorag_pipeline.warehouse.record import record_refresh
+
+    try:
+        result = _refresh(pipeline, run_id, stages)
+    except Exception as error:
+        _record_failure(pipeline, run, error)
+        raise
+    stages.run("record", lambda: record_refresh(pipeline, run))
+    return result
+
+
+def _refresh(pipeline: Pipeline, run_id: str, stages: _Stages) -> RefreshResult:
     from memorag_pipeline.corpus.inventory import take_inventory
 
     pipeline = _in_one_task(pipeline)
-    stages = _Stages(pipeline.store, Run(run_id, datetime.now(UTC)))
     inventory = stages.run("inventory", lambda: take_inventory(pipeline))
     if not inventory["changed"]:
         notes = tuple(inventory["notes"].splitlines())
@@ -127,6 +147,18 @@ def refresh(pipeline: Pipeline, run_id: str) -> RefreshResult:
     )
 
 
+def _record_failure(pipeline: Pipeline, run: Run, error: Exception) -> None:
+    """Note a run that failed; when that fails, too, the run's own error is the one to show."""
+    from memorag_pipeline.warehouse.record import record_refresh
+
+    kind = type(error).__name__
+    told = f"{kind}: {error}".split("\n", 1)[0] if isinstance(error, MemoragError) else kind
+    try:
+        record_refresh(pipeline, run, told)
+    except MemoragError as unrecorded:
+        logger.warning("the failed run is not in the warehouse: %s", unrecorded)
+
+
 def answer(pipeline: Pipeline, job: str, version: int | None = None) -> AnswerResult:
     """Run a job over `version` (without one: the job's channel, or the newest): route, recall, generate, load.
 
@@ -139,10 +171,12 @@ def answer(pipeline: Pipeline, job: str, version: int | None = None) -> AnswerRe
 
     pipeline = _in_one_task(pipeline)
     stages = _Stages(pipeline.store)
+    began = datetime.now(UTC)
     routed = stages.run("route", lambda: route(pipeline, job, version))
     stages.run_batches("recall", lambda uri: recall(pipeline, uri), routed["recall"])
     stages.run_batches("generate", lambda uri: generate(pipeline, uri), routed["generate"])
-    loaded = stages.run("load", lambda: load(pipeline, routed["plan"]))
+    run = Run(f"cli-{began:%Y%m%dT%H%M%S.%f}", began)
+    loaded = stages.run("load", lambda: load(pipeline, routed["plan"], run))
     return AnswerResult(loaded["version"], loaded["rows"], loaded["warehouse"], stages.counts, stages.seconds)
 
 

@@ -414,9 +414,9 @@ class QuestionsSpec(Location):
 
 
 class WarehouseSpec(Section):
-    """The warehouse table that answers land in."""
+    """A database of tables for analysts. At the top of a spec: where refreshes note their runs and the quarantine."""
 
-    rules = (
+    rules: ClassVar[tuple[Rule, ...]] = (
         Rule(("database", "destination"), spec_rules.database_is_postgres, "write it as postgresql://user@host/name"),
         Rule(
             ("destination", "database", "connection_id"),
@@ -431,7 +431,19 @@ class WarehouseSpec(Section):
     )
     connection_id: str | None = Field(default=None, description="Airflow connection of the PostgreSQL server.")
     dataset: TableName = Field(default="memorag", description="Schema of the tables.")
-    table: TableName = Field(default="answers", description="One row per job, corpus version and question.")
+
+
+class JobWarehouseSpec(WarehouseSpec):
+    """The warehouse that a job's rows land in."""
+
+    rules = (
+        *WarehouseSpec.rules,
+        Rule(("table",), spec_rules.table_is_free, "use another name"),
+    )
+
+    table: TableName | None = Field(
+        default=None, description="Table of the job's rows, one for each question. Default: the kind of the job."
+    )
 
 
 class JobSpec(Section):
@@ -444,7 +456,7 @@ class JobSpec(Section):
 
     kind: Literal["answers"] = Field(default="answers", description="answers: one answer for each question.")
     questions: QuestionsSpec
-    warehouse: WarehouseSpec
+    warehouse: JobWarehouseSpec
     schedule: Cron | None = Field(default=None, description="Cron expression; without one, each new version triggers.")
     channel: Name | None = Field(default=None, description="Answer from this channel's version instead of the newest.")
     mode: AnswerMode = Field(
@@ -467,6 +479,11 @@ class JobSpec(Section):
         default=2, ge=1, le=64, description="Clues are recalled from the memories of this many shards."
     )
     evidence: int = Field(default=4, ge=1, le=64, description="Passages given to the generator.")
+
+    @property
+    def table(self) -> str:
+        """The table of the warehouse that the job's rows land in."""
+        return self.warehouse.table or self.kind
 
 
 class CorpusSpec(Section):
@@ -492,6 +509,9 @@ class CorpusSpec(Section):
     generation: GenerationSpec = GenerationSpec()
     schedule: Cron | None = Field(default=None, description="Cron expression of the refresh; none: by hand.")
     compute: ComputeSpec = ComputeSpec()
+    warehouse: WarehouseSpec | None = Field(
+        default=None, description="Where refreshes note their runs and what is in quarantine; without one, nowhere."
+    )
     jobs: dict[Name, JobSpec] = Field(default={}, description="Jobs by name.")
 
     def content(self) -> dict[str, Any]:

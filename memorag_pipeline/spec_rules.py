@@ -195,6 +195,11 @@ def draft_is_recalled(offered: bool, clues: list[str], mode: str) -> str | None:
     return "is set, but no draft is recalled" if offered and (mode != "memorag" or "draft" not in clues) else None
 
 
+def table_is_free(table: str | None) -> str | None:
+    taken = table in ("evidence", "runs", "quarantine") or (table or "").startswith(("latest_", "staged_", "_dlt"))
+    return "is the name of a table or view of the warehouse's own" if taken else None
+
+
 def refresh_is_no_job(jobs: dict[str, Any]) -> str | None:
     if "refresh" in jobs:
         return "a job cannot be called refresh; its DAG would have the name of the corpus's refresh"

@@ -13,6 +13,7 @@ _MODULES = {
     "EmbedOperator": "refresh",
     "IndexOperator": "refresh",
     "PublishOperator": "refresh",
+    "RecordOperator": "refresh",
     "version_asset": "refresh",
     "RouteOperator": "answers",
     "RecallOperator": "answers",

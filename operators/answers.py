@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from memorag_operators.stage_operator import BatchOperator, PlanOperator, StageOperator
+from memorag_operators.stage_operator import BatchOperator, PlanOperator, StageOperator, run_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -66,13 +66,13 @@ class GenerateOperator(BatchOperator):
 
 
 class LoadOperator(PlanOperator):
-    """Load all answers of the run into the warehouse, in one transaction."""
+    """Load all answers of the run, their passages, and the run itself into the warehouse, in one transaction."""
 
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Load."""
         from memorag_pipeline.warehouse.load import load
 
-        return load(pipeline, self.plan)
+        return load(pipeline, self.plan, run_of(context))
 
 
 def _triggering_version(context: Context) -> int | None:

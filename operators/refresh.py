@@ -1,4 +1,4 @@
-"""The stages of a refresh as operators: inventory, extract, shard, memorize, embed, index, publish.
+"""The stages of a refresh as operators: inventory, extract, shard, memorize, embed, index, publish, record.
 
 In:  the spec, and URIs of plans and work lists.
 Out: URIs and counts; publish sends an asset event for each version that it creates.
@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.sdk import Asset
-from airflow.sdk.exceptions import DownstreamTasksSkipped
+from airflow.sdk import Asset, TriggerRule
+from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 
-from memorag_operators.stage_operator import BatchOperator, PlanOperator, StageOperator, tell_version
+from memorag_operators.stage_operator import BatchOperator, PlanOperator, StageOperator, run_of, tell_version
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -38,10 +38,11 @@ class InventoryOperator(StageOperator):
         return take_inventory(pipeline)
 
     def conclude(self, result: dict[str, Any], context: Context) -> None:
-        """Unchanged, this task succeeds and all tasks after it are skipped, whatever their trigger rule."""
+        """Unchanged, this task succeeds and all tasks after it are skipped, but for those that run however it ends."""
         if not result["changed"]:
             self.log.info("Nothing changed since version %s: no work, no new version.", result["parent"])
-            raise DownstreamTasksSkipped(tasks=sorted(self.get_flat_relative_ids(upstream=False)))
+            after = [task.task_id for task in self.get_flat_relatives() if task.trigger_rule != TriggerRule.ALL_DONE]
+            raise DownstreamTasksSkipped(tasks=sorted(after))
 
 
 class ExtractOperator(BatchOperator):
@@ -126,3 +127,24 @@ class PublishOperator(PlanOperator):
     def conclude(self, result: dict[str, Any], context: Context) -> None:
         """Fill the asset event, or skip it with the task."""
         tell_version(self, result, context)
+
+
+class RecordOperator(StageOperator):
+    """Note the run and the corpus's quarantine in its warehouse, however the run ended; fails when the run failed.
+
+    Meant to be the last task, with the trigger rule ALL_DONE: the DAG run then ends as its other tasks did.
+    """
+
+    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
+        """Record."""
+        from memorag_pipeline.warehouse.record import record_refresh
+
+        instance, run = context["ti"], context["dag_run"]
+        states = instance.get_task_states(dag_id=run.dag_id, run_ids=[run.run_id])[run.run_id]
+        failed = sorted(task for task, state in states.items() if state == "failed")
+        return record_refresh(pipeline, run_of(context), f"failed: {', '.join(failed)}" if failed else None)
+
+    def conclude(self, result: dict[str, Any], context: Context) -> None:
+        """A run that failed stays a failed one."""
+        if result["status"] == "failed":
+            raise AirflowFailException("the run failed before; it is noted in the warehouse")

@@ -26,6 +26,8 @@ from memorag_pipeline.errors import (
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from memorag_pipeline.run_report import Run
+
 # Wrong input stays wrong: the spec, the source or the questions have to be changed by a person first.
 _FINAL = (SpecError, NotFoundError, QuestionError, MissingDependencyError, TrainingError, EndpointRefusedError)
 
@@ -90,6 +92,14 @@ class StageOperator(BaseOperator):
 
     def conclude(self, result: dict[str, Any], context: Context) -> None:
         """What follows from the stage's result besides XComs: a skip, an asset event."""
+
+
+def run_of(context: Context) -> Run:
+    """The DAG run, as the warehouse notes it."""
+    from memorag_pipeline.run_report import Run
+
+    run = context["dag_run"]
+    return Run(run.run_id, run.start_date or run.run_after)
 
 
 def tell_version(operator: BaseOperator, result: dict[str, Any], context: Context) -> None:

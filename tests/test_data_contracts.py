@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from memorag_pipeline import schemas
+from memorag_pipeline.warehouse import tables
 from tests.conftest import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "data-contracts.md").read_text(encoding="utf-8")
@@ -35,6 +36,9 @@ def documented(table: str) -> list[tuple[str, str]]:
         ("routed_questions", schemas.ROUTED_QUESTIONS),
         ("clues", schemas.CLUES),
         ("answers", schemas.ANSWERS),
+        ("warehouse evidence", tables.EVIDENCE_ROWS),
+        ("warehouse runs", tables.RUN_ROWS),
+        ("warehouse quarantine", tables.QUARANTINE_ROWS),
     ],
 )
 def test_the_page_lists_every_column_with_its_type(table: str, schema: pa.Schema) -> None:

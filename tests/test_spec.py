@@ -135,6 +135,12 @@ WRONG = {
         "'my-answers'",
         "a-z, 0-9 and _, starting with a letter",
     ),
+    "table with the name of a view": (
+        changed(jobs=job(warehouse={"database": "a.duckdb", "table": "latest_answers"})),
+        "jobs.daily.warehouse.table",
+        "latest_answers",
+        "use another name",
+    ),
     "ratio for a kind that does not compress": (changed(memory={"ratio": 4}), "memory.ratio", "4", "use ratio 1"),
     "several ratios for a kind that does not compress": (
         changed(memory={"ratio": [1, 4], "kind": "gist"}),

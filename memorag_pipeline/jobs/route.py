@@ -52,6 +52,7 @@ def route(pipeline: Pipeline, job: str, version: int | None = None) -> dict[str,
             "manifest": pipeline.store.versions.record(opened.number).manifest.model_dump(),
             "questions": questions.model_dump(),
             "batches": batches.fingerprints,
+            "todo": [batch.fingerprint for batch in todo],
             "prompt_version": settings.prompt_version,
         },
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,51 +15,51 @@ import pyarrow as pa
 from memorag_pipeline.errors import WarehouseError
 from memorag_pipeline.spec import WarehouseSpec
 from memorag_pipeline.warehouse.failures import load_failed
-from memorag_pipeline.warehouse.interface import LOCK_SECONDS
-from memorag_pipeline.warehouse.landing import json_columns, landing_table, plain_table
+from memorag_pipeline.warehouse.interface import LOCK_SECONDS, Warehouse
+from memorag_pipeline.warehouse.landing import plain_table
+from memorag_pipeline.warehouse.merge import merge_tables
+from memorag_pipeline.warehouse.table_load import TableLoad
 
 _RETRY_SECONDS = 0.2
 _IN_USE = ("lock on file", "different configuration than existing")  # by another process, by this one
 _ALONE = {"enable_external_access": False}  # a query has nothing to seek in other files
+# Rows beyond go to the disk; by itself DuckDB would take most of the machine's memory.
+_LOADING = {"memory_limit": "256MB", "threads": 1}
 
 
-class DuckDBWarehouse:
+class DuckDBWarehouse(Warehouse):
     """Tables in one DuckDB file. One process at a time may write it; others wait, up to `lock_seconds`."""
 
     def __init__(self, spec: WarehouseSpec, lock_seconds: float = LOCK_SECONDS) -> None:
         self._file = Path(_local_path(spec))
-        self._dataset, self._table = spec.dataset, spec.table
+        self._dataset = spec.dataset
         self._lock_seconds = lock_seconds
 
-    def merge(self, table: pa.Table, name: str, key: Sequence[str]) -> int:
-        """See `Warehouse.merge`. The file and its folder are made when they are not there."""
+    def load_tables(self, tables: Mapping[str, TableLoad]) -> dict[str, int]:
+        """See `Warehouse.load_tables`. The file and its folder are made when they are not there."""
         import dlt
 
-        from memorag_pipeline.warehouse.dlt_merge import merge_table, one_load, staging_schema
+        from memorag_pipeline.warehouse.migration import make_tables, one_load
 
-        landed = landing_table(table, key)
-        if not len(landed):
-            return 0
-        drop_staging = f'DROP SCHEMA IF EXISTS "{staging_schema(self._dataset)}" CASCADE'
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise WarehouseError(f"{self.describe()}: its folder cannot be made: {error}") from None
-        with one_load, self._connected(read_only=False) as connection:
+        with one_load, self._connected(_LOADING) as connection:
             try:
-                connection.execute(drop_staging)
-                destination = partial(dlt.destinations.duckdb, connection)
-                merge_table(destination, self._dataset, name, landed, key, json_columns(table))
-                connection.execute(drop_staging)
+                make_tables(partial(dlt.destinations.duckdb, connection), self._dataset, tables)
+                connection.begin()
+                rows = merge_tables(partial(_run, connection), partial(_stage, connection), self._dataset, tables)
+                connection.commit()
             except Exception as error:
                 raise load_failed(self.describe(), error) from None
-        return len(landed)
+        return rows
 
     def query(self, sql: str) -> pa.Table:
         """See `Warehouse.query`. The SELECT sees this file's tables, and no other file."""
         if not self._file.exists():
             raise WarehouseError(f"{self.describe()}: there is no such file yet; load into it, or correct database")
-        with self._connected(read_only=True) as connection:
+        with self._connected(_ALONE, read_only=True) as connection:
             try:
                 found = connection.sql(sql)
                 if found is None:
@@ -70,22 +70,22 @@ class DuckDBWarehouse:
 
     def describe(self) -> str:
         """See `Warehouse.describe`."""
-        return f"DuckDB {self._file}, table {self._dataset}.{self._table}"
+        return f"DuckDB {self._file}, schema {self._dataset}"
 
     @contextmanager
-    def _connected(self, read_only: bool) -> Iterator[Any]:
-        connection = self._connect(read_only)
+    def _connected(self, settings: dict[str, Any], read_only: bool = False) -> Iterator[Any]:
+        connection = self._connect(settings, read_only)
         try:
             yield connection
         finally:
             connection.close()
 
-    def _connect(self, read_only: bool) -> Any:
+    def _connect(self, settings: dict[str, Any], read_only: bool) -> Any:
         """Open the file, waiting for a process that writes it. DuckDB itself does not wait."""
         deadline = time.monotonic() + self._lock_seconds
         while True:
             try:
-                return duckdb.connect(str(self._file), read_only=read_only, config=_ALONE if read_only else {})
+                return duckdb.connect(str(self._file), read_only=read_only, config=settings)
             except duckdb.Error as error:
                 if not any(sign in str(error) for sign in _IN_USE):
                     raise WarehouseError(f"{self.describe()}: the file cannot be opened: {error}") from None
@@ -95,6 +95,16 @@ class DuckDBWarehouse:
                         f" close what holds it, and try again: {error}"
                     ) from None
             time.sleep(_RETRY_SECONDS)
+
+
+def _run(connection: Any, statement: str) -> Sequence[Sequence[Any]]:
+    return list(connection.execute(statement).fetchall())
+
+
+def _stage(connection: Any, name: str, rows: pa.RecordBatchReader) -> None:
+    connection.register("rows_to_stage", rows)
+    connection.execute(f'CREATE TEMP TABLE "{name}" AS SELECT * FROM rows_to_stage')
+    connection.unregister("rows_to_stage")
 
 
 def _local_path(spec: WarehouseSpec) -> str:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from memorag_pipeline.errors import WarehouseError
+from collections.abc import Iterator
+
+from memorag_pipeline.errors import MemoragError, WarehouseError
 
 
-def load_failed(where: str, error: BaseException) -> WarehouseError:
-    """The error to show for a load that failed; `where` describes the warehouse."""
-    return WarehouseError(
+def load_failed(where: str, error: BaseException) -> MemoragError:
+    """The error to show for a load that failed: this package's own, or else one that says what the database said.
+
+    `where` describes the warehouse.
+    """
+    own = next((cause for cause in _causes(error) if isinstance(cause, MemoragError)), None)
+    return own or WarehouseError(
         f"{where}: the load failed: {said(error)}\n"
         "Correct the cause and load again: rows change all together or not at all, and nothing is computed twice."
     )
@@ -15,6 +21,11 @@ def load_failed(where: str, error: BaseException) -> WarehouseError:
 
 def said(error: BaseException) -> str:
     """What the innermost cause of `error` said, on one line."""
-    while (inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__)) is not None:
-        error = inner
-    return " ".join(str(error).split()) or type(error).__name__
+    *_, innermost = _causes(error)
+    return " ".join(str(innermost).split()) or type(innermost).__name__
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)

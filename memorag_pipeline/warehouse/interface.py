@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
+
+from memorag_pipeline.warehouse.table_load import TableLoad
 
 LOCK_SECONDS = 60  # how long a load waits for another one, or for a table that somebody locked
 
 
-class Warehouse(Protocol):
+class Warehouse(ABC):
     """A place for tables. All failures are `WarehouseError`, without secrets in the message."""
 
-    def merge(self, table: pa.Table, name: str, key: Sequence[str]) -> int:
-        """Write `table` into the table `name`: rows with the same `key` are replaced, others added, all or none.
+    @abstractmethod
+    def load_tables(self, tables: Mapping[str, TableLoad]) -> dict[str, int]:
+        """Write rows into the tables named, in one transaction: all rows of all tables, or none.
 
-        Missing tables and columns are made. Returns the number of rows.
+        Missing tables and columns are made. The tables' rows are read one table after the other, in the order given; an
+        error of this package that is raised meanwhile is passed on as it is. Returns the number of rows of each table.
         """
-        ...
 
+    def merge(self, table: pa.Table, name: str, key: Sequence[str]) -> int:
+        """`load_tables` for one table that is in memory."""
+        return self.load_tables({name: TableLoad(table.schema, table.to_batches(), tuple(key))})[name]
+
+    @abstractmethod
     def query(self, sql: str) -> pa.Table:
         """The rows that a SELECT gives. Writing is refused."""
-        ...
 
+    @abstractmethod
     def describe(self) -> str:
-        """Where the answers land, for people."""
-        ...
+        """Where the tables are, for people."""

@@ -1,39 +1,76 @@
-"""The form in which a table lands: the same in DuckDB and in PostgreSQL.
+"""The form in which rows land: the same in DuckDB and in PostgreSQL.
 
-In:  an Arrow table and its key columns.
-Out: an Arrow table of plain columns. Nested columns are JSON text; only the key is required.
-Wrong: a key that is empty somewhere, or not unique: `WarehouseError` that shows it.
+In:  the rows of a table as record batches, and the key columns.
+Out: the same in plain columns. Nested columns are JSON text; only the key is required.
+Wrong: a key column that is null somewhere: `WarehouseError` that names it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from memorag_pipeline.errors import WarehouseError
+from memorag_pipeline.warehouse.table_load import TableLoad
 
 # PostgreSQL can store every character but this one, and one such character would refuse the whole load.
 _NUL, _REPLACEMENT = "\x00", "\N{REPLACEMENT CHARACTER}"
 
 
-def json_columns(table: pa.Table) -> list[str]:
+def json_columns(schema: pa.Schema) -> list[str]:
     """Names of the columns that land as JSON."""
-    return [field.name for field in table.schema if pa.types.is_nested(field.type)]
+    return [field.name for field in schema if pa.types.is_nested(field.type)]
 
 
-def landing_table(table: pa.Table, key: Sequence[str]) -> pa.Table:
-    """`table` as it is written. Columns outside the key are nullable, so that a later version may leave one out."""
-    _require_key(table, key)
-    fields, columns = [], []
-    for field, column in zip(table.schema, table.columns, strict=True):
-        landed = _landed(column)
-        fields.append(pa.field(field.name, landed.type, nullable=field.name not in key))
-        columns.append(landed)
-    return pa.table(columns, schema=pa.schema(fields))
+def landing_schema(schema: pa.Schema, key: Sequence[str]) -> pa.Schema:
+    """`schema` as it is written. Columns outside the key are nullable, so that a later version may leave one out."""
+    return pa.schema(
+        [
+            pa.field(
+                field.name,
+                pa.large_string() if pa.types.is_nested(field.type) else field.type,
+                nullable=field.name not in key,
+            )
+            for field in schema
+        ]
+    )
+
+
+class LandingRows:
+    """The rows of one table on their way to the database: how many passed, and what went wrong in reading them.
+
+    A driver that reads Arrow makes its own error of one that is raised here; the first one is in `error`.
+    """
+
+    def __init__(self, load: TableLoad) -> None:
+        self.rows = 0
+        self.error: Exception | None = None
+        self._load = load
+
+    def reader(self) -> pa.RecordBatchReader:
+        """All rows, read once, a batch at a time."""
+        return pa.RecordBatchReader.from_batches(landing_schema(self._load.schema, self._load.key), self._batches())
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        try:
+            for batch in self._load.batches:
+                yield _landing_batch(batch, self._load.key)
+                self.rows += batch.num_rows
+        except Exception as error:
+            self.error = error
+            raise
+
+
+def _landing_batch(batch: pa.RecordBatch, key: Sequence[str]) -> pa.RecordBatch:
+    for name in key:
+        if nulls := batch.column(name).null_count:
+            raise WarehouseError(f"column {name} is part of the key and is null in {nulls} rows")
+    columns = [_landed(column) for column in batch.columns]
+    return pa.record_batch(columns, schema=landing_schema(batch.schema, key))
 
 
 def plain_table(table: pa.Table) -> pa.Table:
@@ -46,10 +83,9 @@ def _storage(kind: pa.DataType) -> pa.DataType:
     return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
 
 
-def _landed(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _landed(column: pa.Array) -> pa.Array:
     if pa.types.is_nested(column.type):
-        texts = [None if value is None else _json(value) for value in column.to_pylist()]
-        return pa.chunked_array([pa.array(texts, pa.large_string())])
+        return pa.array([None if value is None else _json(value) for value in column.to_pylist()], pa.large_string())
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         return pc.replace_substring(column, _NUL, _REPLACEMENT)
     return column
@@ -67,15 +103,3 @@ def _without_nul(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_nul(item) for item in value]
     return value
-
-
-def _require_key(table: pa.Table, key: Sequence[str]) -> None:
-    keys = table.select(list(key))
-    for name in key:
-        if keys[name].null_count:
-            raise WarehouseError(f"column {name} is part of the key and is null in {keys[name].null_count} rows")
-    counts = keys.group_by(list(key)).aggregate([([], "count_all")])
-    twice = counts.filter(pc.greater(counts["count_all"], 1)).select(list(key)).slice(0, 1).to_pylist()
-    if twice:
-        shown = ", ".join(f"{name}={value!r}" for name, value in twice[0].items())
-        raise WarehouseError(f"two rows have the same key ({shown}); give each row its own {key[-1]}")

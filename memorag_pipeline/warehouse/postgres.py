@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
+from typing import Any
 
 import pyarrow as pa
 from adbc_driver_manager import dbapi
@@ -14,43 +15,38 @@ from memorag_pipeline.digests import text_digest
 from memorag_pipeline.errors import WarehouseError
 from memorag_pipeline.spec import WarehouseSpec
 from memorag_pipeline.warehouse.failures import load_failed, said
-from memorag_pipeline.warehouse.interface import LOCK_SECONDS
-from memorag_pipeline.warehouse.landing import json_columns, landing_table, plain_table
+from memorag_pipeline.warehouse.interface import LOCK_SECONDS, Warehouse
+from memorag_pipeline.warehouse.landing import plain_table
+from memorag_pipeline.warehouse.merge import merge_tables
 from memorag_pipeline.warehouse.postgres_address import PostgresAddress
+from memorag_pipeline.warehouse.table_load import TableLoad
 
 _LOCK_NOT_AVAILABLE = "55P03"
 
 
-class PostgresWarehouse:
+class PostgresWarehouse(Warehouse):
     """Tables in one schema of a PostgreSQL database. Loads of one schema wait for each other, up to `lock_seconds`."""
 
     def __init__(self, spec: WarehouseSpec, lock_seconds: float = LOCK_SECONDS) -> None:
         self._spec = spec
         self._lock_seconds = lock_seconds
 
-    def merge(self, table: pa.Table, name: str, key: Sequence[str]) -> int:
-        """See `Warehouse.merge`. The schema is made when it is not there."""
+    def load_tables(self, tables: Mapping[str, TableLoad]) -> dict[str, int]:
+        """See `Warehouse.load_tables`. The schema is made when it is not there."""
         import dlt
 
-        from memorag_pipeline.warehouse.dlt_merge import merge_table, one_load, staging_schema
+        from memorag_pipeline.warehouse.migration import make_tables, one_load
 
-        landed = landing_table(table, key)
-        if not len(landed):
-            return 0
-        staging = staging_schema(self._spec.dataset)
         url = self._address.url(lock_timeout=f"{round(self._lock_seconds * 1000)}ms")
-        with one_load, self._connected(url) as waiting, self._connected(url, autocommit=True) as connection:
+        with one_load, self._connected(url) as connection:
             try:
-                self._keep_others_out(waiting)
-                self._drop_staging(connection, staging)
-                destination = partial(dlt.destinations.postgres, url)
-                merge_table(destination, self._spec.dataset, name, landed, key, json_columns(table))
-                self._drop_staging(connection, staging)
-            except WarehouseError:
-                raise
+                self._keep_others_out(connection)
+                make_tables(partial(dlt.destinations.postgres, url), self._spec.dataset, tables)
+                rows = merge_tables(partial(_run, connection), partial(_stage, connection), self._spec.dataset, tables)
+                connection.commit()  # and lets the next load begin
             except Exception as error:
                 raise self._address.without_secrets(load_failed(self.describe(), error)) from None
-        return len(landed)
+        return rows
 
     def query(self, sql: str) -> pa.Table:
         """See `Warehouse.query`. Runs as one prepared statement in a read-only session."""
@@ -65,7 +61,7 @@ class PostgresWarehouse:
 
     def describe(self) -> str:
         """See `Warehouse.describe`."""
-        return f"PostgreSQL {self._address}, table {self._spec.dataset}.{self._spec.table}"
+        return f"PostgreSQL {self._address}, schema {self._spec.dataset}"
 
     @cached_property
     def _address(self) -> PostgresAddress:
@@ -79,9 +75,7 @@ class PostgresWarehouse:
     def _keep_others_out(self, connection: dbapi.Connection) -> None:
         """Take a lock that goes with the connection's transaction, and so with this process."""
         try:
-            with connection.cursor() as cursor:
-                cursor.execute(f"SELECT pg_advisory_xact_lock({self.lock_number})::text")
-                cursor.fetchall()
+            _run(connection, f"SELECT pg_advisory_xact_lock({self.lock_number})::text")
         except dbapi.Error as error:
             if error.sqlstate != _LOCK_NOT_AVAILABLE:
                 raise
@@ -89,15 +83,10 @@ class PostgresWarehouse:
                 f"{self.describe()}: another load still runs after {self._lock_seconds:g} s; load again when it is done"
             ) from None
 
-    @staticmethod
-    def _drop_staging(connection: dbapi.Connection, staging: str) -> None:
-        with connection.cursor() as cursor:
-            cursor.execute(f'DROP SCHEMA IF EXISTS "{staging}" CASCADE')
-
     @contextmanager
-    def _connected(self, url: str, autocommit: bool = False) -> Iterator[dbapi.Connection]:
+    def _connected(self, url: str) -> Iterator[dbapi.Connection]:
         try:
-            connection = adbc.connect(url, autocommit=autocommit)
+            connection = adbc.connect(url)
         except dbapi.Error as error:
             failed = WarehouseError(
                 f"{self.describe()}: cannot connect: {said(error)}\n"
@@ -106,3 +95,14 @@ class PostgresWarehouse:
             raise self._address.without_secrets(failed) from None
         with connection:
             yield connection
+
+
+def _run(connection: dbapi.Connection, statement: str) -> Sequence[Sequence[Any]]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+        return list(cursor.fetchall()) if cursor.description else []
+
+
+def _stage(connection: dbapi.Connection, name: str, rows: pa.RecordBatchReader) -> None:
+    with connection.cursor() as cursor:
+        cursor.adbc_ingest(name, rows, mode="create", temporary=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-from memorag_pipeline.errors import WarehouseError
+from memorag_pipeline.errors import MemoragError, WarehouseError
 from memorag_pipeline.spec import WarehouseSpec
 from memorag_pipeline.storage.credentials import airflow_connection
 
@@ -52,8 +52,10 @@ class PostgresAddress:
         query = urlencode(parameters, quote_via=quote)
         return f"postgresql://{login}@{host}:{self.port}/{quote(self.database, safe='')}?{query}"
 
-    def without_secrets(self, error: WarehouseError) -> WarehouseError:
+    def without_secrets(self, error: MemoragError) -> MemoragError:
         """`error` with the password, in whatever form a driver may repeat it, struck out."""
+        if not isinstance(error, WarehouseError):
+            return error  # not from the database
         text = str(error)
         for form in {self.password, quote(self.password, safe=""), quote(self.password)} - {""}:
             text = text.replace(form, "***")

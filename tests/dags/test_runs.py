@@ -47,6 +47,7 @@ def corpus(source: Path, tmp_path: Path, make_spec: Callable[..., CorpusSpec], w
         sharding={"max_tokens": 256, "min_tokens": 64},
         generation={"max_new_tokens": 8, "evidence_tokens": 256},
         compute={"units_per_task": 1},
+        warehouse={"database": str(tmp_path / "warehouse.duckdb")},
         jobs={
             "faq": {
                 "questions": {"uri": str(questions)},
@@ -90,7 +91,8 @@ def test_a_refresh_costs_what_changed(corpus: Pipeline, source: Path, run_dag: R
     run_dag("topics_refresh")
     unchanged = run_dag("topics_refresh")
     assert unchanged.state == "success"
-    assert states(unchanged) == {"inventory": {"success"}, **{task: {"skipped"} for task in AFTER_INVENTORY}}
+    skipped = {task: {"skipped"} for task in AFTER_INVENTORY}
+    assert states(unchanged) == {"inventory": {"success"}, **skipped, "record": {"success"}}
     assert events(unchanged) == []
     assert list(corpus.store.versions.numbers()) == [1]
 
@@ -102,6 +104,9 @@ def test_a_refresh_costs_what_changed(corpus: Pipeline, source: Path, run_dag: R
     first, second = ({blob.path: blob.digest for blob in manifest.of_role("memory")} for manifest in manifests)
     assert len(second) > 1
     assert len(first.items() & second.items()) == len(second) - 1
+    recorded = {run_id: values for run_id, *values in runs(corpus)}
+    assert recorded[unchanged.run_id] == ["unchanged", 1, 0, None]
+    assert recorded[edited.run_id] == ["published", 2, 1, None]
 
 
 def test_an_empty_corpus_fails_at_once_and_says_where_it_looked(
@@ -112,8 +117,10 @@ def test_an_empty_corpus_fails_at_once_and_says_where_it_looked(
     failed = run_dag("topics_refresh")
     assert failed.state == "failed"
     assert states(failed)["inventory"] == {"failed"}
-    assert [instance.try_number for instance in failed.get_task_instances(state=["failed"])] == [1]
+    assert [instance.try_number for instance in failed.get_task_instances(state=["failed"])] == [1, 1]
     assert str(source) in capfd.readouterr().out
+    assert states(failed)["record"] == {"failed"}
+    assert runs(corpus) == [(failed.run_id, "failed", None, None, "failed: inventory")]
 
 
 def publish_again(refresh: DagRun, bag: DagBag, run_id: str) -> dict[str, Any]:
@@ -148,4 +155,12 @@ def rows(corpus: Pipeline) -> list[tuple[Any, ...]]:
     with duckdb.connect(database, read_only=True) as connection:
         return connection.sql(
             "SELECT question_id, corpus_version, status FROM memorag.answers ORDER BY question_id"
+        ).fetchall()
+
+
+def runs(corpus: Pipeline) -> list[tuple[Any, ...]]:
+    """Id, status, version, changed documents and error of every run in the warehouse."""
+    with duckdb.connect(corpus.spec.warehouse.database, read_only=True) as connection:
+        return connection.sql(
+            "SELECT run_id, status, corpus_version, changed, error FROM memorag.runs ORDER BY began"
         ).fetchall()

@@ -40,6 +40,8 @@ def test_a_spec_becomes_a_refresh_dag_and_a_dag_for_each_job(
         "index": {"publish"},
         "publish": set(),
     }
+    write_spec(make_spec(source, corpus="noted", warehouse={"database": "/warehouse.duckdb"}), "noted")
+    assert edges(load_dags().dags["noted_refresh"])["publish"] == {"record"}
     assert edges(bag.dags["topics_faq"]) == {
         "route": {"recall", "generate_work", "load"},
         "recall": {"generate"},

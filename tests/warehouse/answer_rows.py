@@ -7,9 +7,18 @@ from typing import Any
 import pyarrow as pa
 
 from memorag_pipeline.schemas import ANSWERS
-from memorag_pipeline.warehouse.load import KEY
+from memorag_pipeline.warehouse.evidence import evidence_rows
+from memorag_pipeline.warehouse.load import KEY, LATEST
+from memorag_pipeline.warehouse.table_load import TableLoad
+from memorag_pipeline.warehouse.tables import evidence_load
 
 HARD_TEXT = "Zeile 1\r\nline\t2, \"quoted\" 'single' \\back\\slash \\N 中文 🐍 é; DROP TABLE answers; -- %s ${X}"
+
+
+def passage(text: str) -> dict[str, Any]:
+    """A passage of a row."""
+    place = {"chunk_id": "c1", "document_id": "d1", "uri": "s3://bucket/a 'b'.rst", "start": 3, "end": 2**40}
+    return {**place, "score": 0.5, "text": text}
 
 
 def answers(count: int = 3, **values: Any) -> pa.Table:
@@ -29,17 +38,7 @@ def answers(count: int = 3, **values: Any) -> pa.Table:
                 {"shard_id": "s1", "kind": "spans", "text": HARD_TEXT},
                 {"shard_id": "s2", "kind": "a", "text": ""},
             ],
-            "evidence": [
-                {
-                    "chunk_id": "c1",
-                    "document_id": "d1",
-                    "uri": "s3://bucket/a 'b'.rst",
-                    "start": 3,
-                    "end": 2**40,
-                    "score": 0.5,
-                    "text": HARD_TEXT,
-                }
-            ],
+            "evidence": [passage(HARD_TEXT)],
             "memory_model": "m",
             "embedding_model": "e",
             "generation_model": "g",
@@ -53,4 +52,12 @@ def answers(count: int = 3, **values: Any) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=ANSWERS)
 
 
-__all__ = ["HARD_TEXT", "KEY", "answers"]
+def answers_and_passages(table: pa.Table) -> dict[str, TableLoad]:
+    """`table` and its passages, as one load."""
+    return {
+        "answers": TableLoad(table.schema, table.to_batches(), KEY, latest=LATEST),
+        "evidence": evidence_load(evidence_rows(table.to_batches(), "question_id"), of="answers"),
+    }
+
+
+__all__ = ["HARD_TEXT", "KEY", "answers", "answers_and_passages", "passage"]

@@ -31,11 +31,12 @@ LOADER = """
 import json, sys
 from memorag_pipeline.spec import WarehouseSpec
 from memorag_pipeline.warehouse import open_warehouse
-from tests.warehouse.answer_rows import KEY, answers
+from tests.warehouse.answer_rows import answers, answers_and_passages, passage
 
 spec, job, loads, rows = WarehouseSpec.model_validate_json(sys.argv[1]), *json.loads(sys.argv[2])
 for number in range(loads):
-    open_warehouse(spec).merge(answers(rows, job=job, answer=f"load {number}"), "answers", KEY)
+    table = answers(rows, job=job, answer=f"load {number}", evidence=[passage(f"load {number}")])
+    open_warehouse(spec).load_tables(answers_and_passages(table))
     print(number, flush=True)
 """
 
@@ -142,6 +143,8 @@ def test_a_killed_load_leaves_whole_rows_and_the_next_one_works(spec: WarehouseS
     state = "SELECT answer, count(*) AS n FROM kb.answers GROUP BY answer"
     (before,) = open_warehouse(spec).query(state).to_pylist()
     assert before["n"] == 400
+    passages = "SELECT text AS answer, count(*) AS n FROM kb.evidence GROUP BY text"
+    assert open_warehouse(spec).query(passages).to_pylist() == [before]
     open_warehouse(spec).merge(answers(400, answer="after"), "answers", KEY)
     assert open_warehouse(spec).query(state).to_pylist() == [{"answer": "after", "n": 400}]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pytest
 
 from memorag_pipeline.errors import MemoragError, NotFoundError
 from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.run_report import Run
 from memorag_pipeline.schemas import QUESTIONS
 from memorag_pipeline.spec import CorpusSpec, WarehouseSpec
 from memorag_pipeline.storage.units import Outcome, fingerprint
@@ -17,6 +19,7 @@ from memorag_pipeline.warehouse import open_warehouse
 from memorag_pipeline.warehouse.load import load
 from tests.warehouse.answer_rows import answers
 
+RUN = Run("run-1", datetime(2026, 1, 1, tzinfo=UTC))
 ALL = "SELECT * FROM kb.answers ORDER BY corpus_version, question_id"
 
 
@@ -29,21 +32,24 @@ def pipeline(spec: WarehouseSpec, make_spec: Callable[..., CorpusSpec]) -> Pipel
 def write_plan(pipeline: Pipeline, batches: list[pa.Table | None], asked: int, version: int = 1) -> str:
     """The plan of a job over `asked` questions; a batch that is None was never generated."""
     rows = [{"question_id": f"q{number}", "question": "?", "error": ""} for number in range(asked)]
-    plan: dict[str, Any] = {"job": "faq", "version": version, "batches": []}
+    plan: dict[str, Any] = {"job": "faq", "version": version, "batches": [], "todo": []}
     plan["questions"] = pipeline.store.blobs.put_table(pa.Table.from_pylist(rows, schema=QUESTIONS)).model_dump()
     for number, batch in enumerate(batches):
         unit = fingerprint("generate", 1, number=number, version=version)
         plan["batches"].append(unit)
+        if number == 0:
+            plan["todo"].append(unit)
         if batch is not None:
             blobs = {"answers": pipeline.store.blobs.put_table(batch)}
-            pipeline.store.units.record(Outcome(stage="generate", fingerprint=unit, blobs=blobs))
+            counts = {"input_tokens": 100, "output_tokens": 10}
+            pipeline.store.units.record(Outcome(stage="generate", fingerprint=unit, blobs=blobs, counts=counts))
     return pipeline.write_work(plan)
 
 
 def test_all_batches_land_and_a_second_load_changes_nothing(pipeline: Pipeline, spec: WarehouseSpec) -> None:
     plan = write_plan(pipeline, [answers(3), answers(1, question_id="q3", status="error", error="no text")], asked=4)
     warehouse = open_warehouse(spec)
-    assert load(pipeline, plan) == {"rows": 4, "warehouse": warehouse.describe(), "version": 1}
+    assert load(pipeline, plan, RUN) == {"rows": 4, "warehouse": f"{warehouse.describe()}, table answers", "version": 1}
     before = warehouse.query(ALL).to_pylist()
     assert [(row["question_id"], row["error"]) for row in before] == [
         ("q0", None),
@@ -51,15 +57,41 @@ def test_all_batches_land_and_a_second_load_changes_nothing(pipeline: Pipeline, 
         ("q2", None),
         ("q3", "no text"),
     ]
-    assert load(pipeline, plan)["rows"] == 4
+    assert load(pipeline, plan, RUN)["rows"] == 4
     assert warehouse.query(ALL).to_pylist() == before
+
+
+def test_the_passages_and_the_run_land_with_the_answers(pipeline: Pipeline, spec: WarehouseSpec) -> None:
+    done = answers(2, status="answered")
+    load(pipeline, write_plan(pipeline, [done, answers(1, question_id="q2", status="error", evidence=[])], 3), RUN)
+    warehouse = open_warehouse(spec)
+    passages = warehouse.query("SELECT * FROM kb.evidence ORDER BY question_id").to_pylist()
+    assert [(row["question_id"], row["number"]) for row in passages] == [("q0", 1), ("q1", 1)]
+    offered = done["evidence"][0].as_py()[0]
+    assert {name: passages[0][name] for name in offered} == offered
+    (run,) = warehouse.query("SELECT * FROM kb.runs").to_pylist()
+    wanted = {"job": "faq", "run_id": "run-1", "kind": "answers", "status": "done", "corpus_version": 1}
+    counts = {"questions": 3, "answered": 2, "errors": 1, "input_tokens": 100, "units_done": 1, "units_reused": 1}
+    assert {name: run[name] for name in (wanted | counts)} == wanted | counts
+    assert run["began"] == RUN.began and run["ended"] > run["began"]
+    assert (run["memory_model"], run["generation_model"], run["cost"]) == ("m", "g", None)
+
+    # Answered anew with other passages: those of before are gone, also where there are none now.
+    fewer = pa.concat_tables([answers(1, evidence=[]), answers(2).slice(1)])
+    load(pipeline, write_plan(pipeline, [fewer], 2), RUN)
+    left = warehouse.query("SELECT question_id FROM kb.evidence ORDER BY question_id")
+    assert left["question_id"].to_pylist() == ["q1"]
+    assert warehouse.query("SELECT count(*) AS n FROM kb.runs").to_pylist() == [{"n": 1}]
 
 
 def test_each_version_keeps_its_rows(pipeline: Pipeline, spec: WarehouseSpec) -> None:
     for version in (1, 2):
-        load(pipeline, write_plan(pipeline, [answers(2, corpus_version=version)], asked=2, version=version))
+        load(pipeline, write_plan(pipeline, [answers(2, corpus_version=version)], asked=2, version=version), RUN)
     found = open_warehouse(spec).query(ALL)
     assert found["corpus_version"].to_pylist() == [1, 1, 2, 2]
+    load(pipeline, write_plan(pipeline, [answers(3)], asked=3), RUN)
+    newest = open_warehouse(spec).query("SELECT question_id, corpus_version FROM kb.latest_answers ORDER BY 1")
+    assert [tuple(row.values()) for row in newest.to_pylist()] == [("q0", 2), ("q1", 2), ("q2", 1)]
 
 
 @pytest.mark.parametrize("spec", ["duckdb"], indirect=True)
@@ -74,10 +106,10 @@ def test_each_version_keeps_its_rows(pipeline: Pipeline, spec: WarehouseSpec) ->
 def test_an_incomplete_run_is_refused_and_the_old_rows_stay(
     pipeline: Pipeline, spec: WarehouseSpec, batches: list[pa.Table | None], asked: int, problem: str
 ) -> None:
-    load(pipeline, write_plan(pipeline, [answers(2, answer="old")], asked=2, version=7))
+    load(pipeline, write_plan(pipeline, [answers(2, answer="old")], asked=2, version=7), RUN)
     before = open_warehouse(spec).query(ALL).to_pylist()
     with pytest.raises(MemoragError, match=problem):
-        load(pipeline, write_plan(pipeline, batches, asked=asked))
+        load(pipeline, write_plan(pipeline, batches, asked=asked), RUN)
     assert open_warehouse(spec).query(ALL).to_pylist() == before
 
 
@@ -85,9 +117,9 @@ def test_an_incomplete_run_is_refused_and_the_old_rows_stay(
 def test_a_job_that_left_the_spec_is_named(pipeline: Pipeline, make_spec: Callable[..., CorpusSpec]) -> None:
     plan = write_plan(pipeline, [answers(1)], asked=1)
     with pytest.raises(NotFoundError, match="no job 'faq'"):
-        load(Pipeline(make_spec("source")), plan)
+        load(Pipeline(make_spec("source")), plan, RUN)
 
 
 @pytest.mark.parametrize("spec", ["duckdb"], indirect=True)
 def test_a_job_without_questions_loads_nothing(pipeline: Pipeline) -> None:
-    assert load(pipeline, write_plan(pipeline, [], asked=0))["rows"] == 0
+    assert load(pipeline, write_plan(pipeline, [], asked=0), RUN)["rows"] == 0

@@ -111,7 +111,7 @@ def test_only_the_table_and_two_tables_of_dlt_are_left(spec: WarehouseSpec) -> N
 
 @pytest.mark.parametrize("name", ["order_", "x__" * 20])
 def test_any_table_name_that_a_spec_allows_is_kept(spec: WarehouseSpec, name: str) -> None:
-    warehouse = open_warehouse(spec.model_copy(update={"dataset": name, "table": name}))
+    warehouse = open_warehouse(spec.model_copy(update={"dataset": name}))
     warehouse.merge(answers(1), name, KEY)
     assert warehouse.query(f'SELECT count(*) AS n FROM "{name}"."{name}"').to_pylist() == [{"n": 1}]
 

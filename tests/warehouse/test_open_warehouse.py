@@ -20,10 +20,10 @@ def postgres(database: str) -> WarehouseSpec:
 
 
 def test_it_says_where_the_answers_land(tmp_path: Path) -> None:
-    duck = open_warehouse(WarehouseSpec(database=str(tmp_path / "w.duckdb"), table="faq"))
-    assert duck.describe() == f"DuckDB {tmp_path / 'w.duckdb'}, table memorag.faq"
+    duck = open_warehouse(WarehouseSpec(database=str(tmp_path / "w.duckdb"), dataset="kb"))
+    assert duck.describe() == f"DuckDB {tmp_path / 'w.duckdb'}, schema kb"
     server = open_warehouse(postgres("postgres://ann:secret@db.example/kb?sslmode=require"))
-    assert server.describe() == "PostgreSQL db.example:5432/kb, table memorag.answers"
+    assert server.describe() == "PostgreSQL db.example:5432/kb, schema memorag"
 
 
 def test_opening_connects_to_nothing(tmp_path: Path) -> None:

@@ -66,6 +66,6 @@ def test_the_password_is_never_shown(
             failure(warehouse)
     shown = "".join(traceback.format_exception(raised.value)) + caplog.text + "".join(capfd.readouterr())
     shown += warehouse.describe() + repr(warehouse)
-    assert "kb.answers" in shown
+    assert "schema kb" in shown
     assert password not in shown
     assert quoted not in shown
