@@ -146,6 +146,27 @@ def answer(pipeline: Pipeline, job: str, version: int | None = None) -> AnswerRe
     return AnswerResult(loaded["version"], loaded["rows"], loaded["warehouse"], stages.counts, stages.seconds)
 
 
+def summarize(pipeline: Pipeline, job: str, version: int | None = None) -> AnswerResult:
+    """Run a job of kind summaries over `version`, as `answer`: plan, recall, generate, merge, load.
+
+    Raises NotFoundError (job, version, no document), StorageError, WarehouseError. A failed summary is a row.
+    """
+    from memorag_pipeline.jobs.summaries.key_points import recall_key_points
+    from memorag_pipeline.jobs.summaries.load import load_summaries
+    from memorag_pipeline.jobs.summaries.merge import merge_summaries
+    from memorag_pipeline.jobs.summaries.parts import summarize_parts
+    from memorag_pipeline.jobs.summaries.plan import plan_summaries
+
+    pipeline = _in_one_task(pipeline)
+    stages = _Stages(pipeline.store)
+    planned = stages.run("plan", lambda: plan_summaries(pipeline, job, version))
+    stages.run_batches("recall", lambda uri: recall_key_points(pipeline, uri), planned["recall"])
+    stages.run_batches("generate", lambda uri: summarize_parts(pipeline, uri), planned["generate"])
+    stages.run_batches("merge", lambda uri: merge_summaries(pipeline, uri), planned["merge"])
+    loaded = stages.run("load", lambda: load_summaries(pipeline, planned["plan"]))
+    return AnswerResult(loaded["version"], loaded["rows"], loaded["warehouse"], stages.counts, stages.seconds)
+
+
 def _in_one_task(pipeline: Pipeline) -> Pipeline:
     """The pipeline with one work list per stage: one progress bar each, and one start of the extraction workers.
 

@@ -41,6 +41,8 @@ class _Row:
 
 def read_questions(job: JobSpec) -> pa.Table:
     """All questions of `job`. Ids are unique; a question without one gets a digest of its text."""
+    if job.questions is None:
+        raise QuestionError(f"a job of kind {job.kind} asks no questions; run it with memorag summarize")
     if job.questions.sql is not None:
         from memorag_pipeline.warehouse import open_warehouse
 

@@ -33,7 +33,7 @@ _HITS_PER_SHARD = 8  # hits looked at for each shard wanted; the best passages o
 def route(pipeline: Pipeline, job: str, version: int | None = None) -> dict[str, Any]:
     """Plan a run of `job`; returns URIs of the plan and of the work lists, and counts."""
     job_spec = pipeline.spec.job(job)
-    number = _pin_version(pipeline, job_spec.channel, version)
+    number = pin_version(pipeline, job_spec.channel, version)
     opened = Version(pipeline.store, number, trust_models=True)
     settings = AnswerSettings.of_job(pipeline.spec, job_spec, opened.manifest)
     questions = read_questions(job_spec)
@@ -200,7 +200,8 @@ def _generate_units(
     return units
 
 
-def _pin_version(pipeline: Pipeline, channel: str | None, version: int | None) -> int:
+def pin_version(pipeline: Pipeline, channel: str | None, version: int | None) -> int:
+    """The version that a run works on: `version`, else that of the job's channel, else the newest."""
     if version is not None:
         return version
     if channel is not None:
