@@ -33,6 +33,7 @@ def documented(table: str) -> list[tuple[str, str]]:
         ("questions", schemas.QUESTIONS),
         ("clues", schemas.CLUES),
         ("answers", schemas.ANSWERS),
+        ("summaries", schemas.SUMMARIES),
     ],
 )
 def test_the_page_lists_every_column_with_its_type(table: str, schema: pa.Schema) -> None:

@@ -15,6 +15,7 @@ from itertools import chain, zip_longest
 from memorag_pipeline.retrieval.passage import Passage
 
 _MARK = re.compile(r"\s*\[\s*(\d{1,4}(?:\s*[,;\u3001\uff0c-]\s*\d{1,4})*)\s*\]")
+_FENCE = re.compile(r"<\u200b?/?\s*passage\s*\d*\s*>\s*")
 _SENTENCE = re.compile(r"[^.!?\u3002\uff01\uff1f\n]+")
 _WORD = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]|[^\W_\u3400-\u4dbf\u4e00-\u9fff]{4,}")
 _SHARED = 0.5  # of the words of a sentence that stand in the passage it is taken from
@@ -66,6 +67,11 @@ def used(summary: str, passages: Sequence[Passage]) -> tuple[int, ...]:
         if len(sentence & words[best]) >= _SHARED * len(sentence):
             found.add(best + 1)
     return tuple(sorted(found))
+
+
+def without_fences(text: str) -> str:
+    """What a generator wrote, without the marks around its passages, which small models repeat."""
+    return _FENCE.sub("", text).strip()
 
 
 def without_marks(summary: str) -> str:

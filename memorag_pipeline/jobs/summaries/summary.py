@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from memorag_pipeline.jobs.generators import Reply
-from memorag_pipeline.jobs.summaries.passages import used
+from memorag_pipeline.jobs.summaries.passages import used, without_fences
 from memorag_pipeline.jobs.summaries.settings import SummarySettings
 from memorag_pipeline.jobs.summaries.targets import Scope, Target
 from memorag_pipeline.retrieval.passage import Passage
@@ -40,9 +40,10 @@ class Written:
     @classmethod
     def of(cls, reply: Reply, seconds: float) -> Written:
         """A reply as it is kept."""
-        error = reply.error or (None if reply.text else "the generator returned no text")
+        text = without_fences(reply.text)
+        error = reply.error or (None if text else "the generator returned no text")
         return cls(
-            None if error else reply.text,
+            None if error else text,
             error,
             reply.input_tokens,
             reply.output_tokens,
