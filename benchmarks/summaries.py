@@ -1,7 +1,7 @@
-"""Bulk summarization against one document after the other through one engine, and what memories of their own cost.
+"""Bulk summarization against one document after the other, and what memories made for the occasion cost.
 
-In:  topics of the Python language reference, cut into documents of two lengths: most fit into the generator's budget and
-     are read whole, every tenth is longer and is recalled. All lie in shards of several documents.
+In:  topics of the Python language reference, cut into documents of two lengths: most fit into the generator's budget
+     and are read whole, every tenth is longer and is recalled. All lie in shards of several documents.
 Out: documents a minute of a job of kind summaries, beside `Version.summarize` for one document after the other; the
      share of the job's time that is spent in models; the share of it that goes into memories made for the occasion.
 

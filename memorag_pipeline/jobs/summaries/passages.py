@@ -14,7 +14,7 @@ from itertools import chain, zip_longest
 
 from memorag_pipeline.retrieval.passage import Passage
 
-_MARK = re.compile(r"\s*\[\s*(\d{1,4}(?:\s*[,;\u3001\uff0c-]\s*\d{1,4})*)\s*\]")
+_MARK = re.compile(r"\s*\[\s*(\d{1,4}(?:\s*[,;\u3001\uff0c]\s*\d{1,4})*)\s*\]")
 _FENCE = re.compile(r"<\u200b?/?\s*passage\s*\d*\s*>\s*")
 _SENTENCE = re.compile(r"[^.!?\u3002\uff01\uff1f\n]+")
 _WORD = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]|[^\W_\u3400-\u4dbf\u4e00-\u9fff]{4,}")
