@@ -1,10 +1,11 @@
-"""One DAG for each job of each corpus spec: `<corpus>_<job>`, which answers questions over a version.
+"""One DAG for each job of each corpus spec: `<corpus>_<job>`, which answers questions or summarizes over a version.
 
-    route → recall (mapped by shard) ────────────────┬→ generate (mapped by batch) → load
-          └→ generate_work ──────────────────────────┘
+    answers:    route → recall (mapped by shard) → generate (mapped by batch) → load
+    summaries:  plan → recall (mapped by shard) → generate (mapped by batch) → merge (mapped) → load
 
-Each new version of the corpus starts it, or its own schedule. A run can be started by hand with the number of an
-older version, to answer from that one.
+The work lists of the later mapped tasks come from the first task, too, by way of `generate_work` and `merge_work`. Each
+new version of the corpus starts a run, or the job's own schedule. A run can be started by hand with the number of an
+older version, to work on that one.
 """
 
 from __future__ import annotations
@@ -18,8 +19,13 @@ from airflow.sdk import DAG, Param, TriggerRule
 from memorag_operators import (
     GenerateOperator,
     LoadOperator,
+    LoadSummariesOperator,
+    MergeSummariesOperator,
+    PlanSummariesOperator,
+    RecallKeyPointsOperator,
     RecallOperator,
     RouteOperator,
+    SummarizeOperator,
     WorkListOperator,
     version_asset,
 )
@@ -27,17 +33,20 @@ from memorag_operators.placement import gpu_placement, retry_arguments
 from memorag_operators.spec_folder import job_dag_id, read_spec_folder, spec_folder
 from memorag_pipeline.spec import CorpusSpec
 
+# A mapped task over an empty list is skipped: all of its units are cached. What follows must run all the same.
+RESUME: dict[str, Any] = {"trigger_rule": TriggerRule.NONE_FAILED}
+
 
 def build_job_dag(spec_file: Path, spec: CorpusSpec, job: str) -> DAG:
     """One job of one corpus."""
-    stage: dict[str, Any] = {"spec_file": str(spec_file)}
-    gpu = gpu_placement(spec.compute)
-    # A mapped task over an empty list is skipped: all of its units are cached. What follows must run all the same.
-    resume = {"trigger_rule": TriggerRule.NONE_FAILED}
-
+    kind = spec.jobs[job].kind
+    description, doc, tasks = {
+        "answers": ("Answer the questions of", _answers_doc, _answers_tasks),
+        "summaries": ("Write the summaries of", _summaries_doc, _summaries_tasks),
+    }[kind]
     with DAG(
         job_dag_id(spec, job),
-        description=f"Answer the questions of {job} from {spec.corpus} and load the answers into the warehouse.",
+        description=f"{description} {job} from {spec.corpus} and load them into the warehouse.",
         schedule=spec.jobs[job].schedule or [version_asset(spec.corpus)],
         start_date=datetime(2026, 1, 1, tzinfo=UTC),
         catchup=False,
@@ -48,26 +57,42 @@ def build_job_dag(spec_file: Path, spec: CorpusSpec, job: str) -> DAG:
                 None,
                 type=["null", "integer"],
                 minimum=1,
-                description="Answer from this version; empty: the version that started the run, else the newest.",
+                description="Work on this version; empty: the version that started the run, else the newest.",
             )
         },
-        tags=["memorag", spec.jobs[job].kind, spec.corpus],
-        doc_md=_doc(spec_file, spec, job),
+        tags=["memorag", kind, spec.corpus],
+        doc_md=doc(spec_file, spec, job),
     ) as dag:
-        route = RouteOperator(task_id="route", job=job, version="{{ params.version or '' }}", **stage)
-        recall = RecallOperator.partial(task_id="recall", **stage, **gpu).expand(batch=route.output)
-        generate_work = WorkListOperator(task_id="generate_work", batches=route.output["generate"])
-        generate = GenerateOperator.partial(task_id="generate", **stage, **gpu, **resume).expand(
-            batch=generate_work.output
-        )
-        load = LoadOperator(task_id="load", plan=route.output["plan"], **stage, **resume)
-        recall >> generate >> load
+        tasks(job, {"spec_file": str(spec_file)}, gpu_placement(spec.compute))
     return dag
 
 
-def _doc(spec_file: Path, spec: CorpusSpec, job: str) -> str:
+def _answers_tasks(job: str, stage: dict[str, Any], gpu: dict[str, Any]) -> None:
+    route = RouteOperator(task_id="route", job=job, version="{{ params.version or '' }}", **stage)
+    recall = RecallOperator.partial(task_id="recall", **stage, **gpu).expand(batch=route.output)
+    generate_work = WorkListOperator(task_id="generate_work", batches=route.output["generate"])
+    generate = GenerateOperator.partial(task_id="generate", **stage, **gpu, **RESUME).expand(batch=generate_work.output)
+    load = LoadOperator(task_id="load", plan=route.output["plan"], **stage, **RESUME)
+    recall >> generate >> load
+
+
+def _summaries_tasks(job: str, stage: dict[str, Any], gpu: dict[str, Any]) -> None:
+    plan = PlanSummariesOperator(task_id="plan", job=job, version="{{ params.version or '' }}", **stage)
+    recall = RecallKeyPointsOperator.partial(task_id="recall", **stage, **gpu).expand(batch=plan.output)
+    generate_work = WorkListOperator(task_id="generate_work", batches=plan.output["generate"])
+    generate = SummarizeOperator.partial(task_id="generate", **stage, **gpu, **RESUME).expand(
+        batch=generate_work.output
+    )
+    merge_work = WorkListOperator(task_id="merge_work", batches=plan.output["merge"])
+    merge = MergeSummariesOperator.partial(task_id="merge", **stage, **gpu, **RESUME).expand(batch=merge_work.output)
+    load = LoadSummariesOperator(task_id="load", plan=plan.output["plan"], **stage, **RESUME)
+    recall >> generate >> merge >> load
+
+
+def _answers_doc(spec_file: Path, spec: CorpusSpec, job: str) -> str:
     settings = spec.jobs[job]
-    questions = f"`{settings.questions.uri}`" if settings.questions.uri else "a query on the warehouse"
+    source = settings.questions.uri if settings.questions else None
+    questions = f"`{source}`" if source else "a query on the warehouse"
     table = f"{settings.warehouse.dataset}.{settings.table}"
     return f"""
 Answers the questions of the job **{job}** from the corpus **{spec.corpus}**.
@@ -76,6 +101,20 @@ Questions: {questions} · answers: table `{table}` ({settings.warehouse.destinat
 
 One row per corpus version and question; running it again for the same version replaces the rows with the same ones.
 A question that fails is a row with its error. Spec: `{spec_file.name}`
+"""
+
+
+def _summaries_doc(spec_file: Path, spec: CorpusSpec, job: str) -> str:
+    settings = spec.jobs[job]
+    what = "each document" if settings.summaries.scope == "document" else "all documents together"
+    globs = ", ".join(f"`{glob}`" for glob in settings.summaries.include)
+    return f"""
+Summarizes {what} of the corpus **{spec.corpus}** that {globs} matches.
+
+Summaries: table `{settings.warehouse.dataset}.{settings.table}` ({settings.warehouse.destination})
+
+One row per corpus version and summary. What did not change since an older version is not summarized again. A document
+that fails is a row with its error. Spec: `{spec_file.name}`
 """
 
 

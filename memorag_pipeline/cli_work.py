@@ -90,7 +90,7 @@ def refresh(spec: SpecArgument, json_output: Json = False, verbose: Verbose = Fa
     if json_output:
         print_json(result)
         return
-    _print_stages(f"Refresh of {pipeline.spec.corpus}", result)
+    print_stages(f"Refresh of {pipeline.spec.corpus}", result)
     if result.created:
         say(f"[bold green]version {result.version} is published[/] at {result.uri}")
     else:
@@ -116,7 +116,7 @@ def answer(
     if json_output:
         print_json(result)
         return
-    _print_stages(f"Job {job} of {pipeline.spec.corpus}", result)
+    print_stages(f"Job {job} of {pipeline.spec.corpus}", result)
     say(f"[bold green]{result.rows} rows[/] over version {result.version} are in {result.warehouse}")
 
 
@@ -176,7 +176,7 @@ def _print_passages(found: Answer, where: str) -> None:
                 passage.uri.rpartition("/")[2],
                 f"{passage.start}-{passage.end}",
                 f"{passage.score:.2f}",
-                _start(passage.text),
+                start_of(passage.text),
             ]
             for number, passage in passages
         ]
@@ -184,7 +184,8 @@ def _print_passages(found: Answer, where: str) -> None:
             print_table(title, ["number", "document", "characters", "score", "text"], rows)
 
 
-def _print_stages(title: str, result: RefreshResult | AnswerResult) -> None:
+def print_stages(title: str, result: RefreshResult | AnswerResult) -> None:
+    """A table of what each stage counted, and its seconds."""
     rows: list[list[Any]] = [
         [stage, counts_text(counts) or "nothing to do", result.seconds[stage]]
         for stage, counts in result.counts.items()
@@ -192,7 +193,7 @@ def _print_stages(title: str, result: RefreshResult | AnswerResult) -> None:
     print_table(title, ["stage", "counts", "seconds"], rows)
 
 
-def _start(text: str) -> str:
+def start_of(text: str) -> str:
     """The start of a passage, on one line."""
     line = " ".join(text.split())
     return line if len(line) <= _SHOWN_OF_A_PASSAGE else f"{line[: _SHOWN_OF_A_PASSAGE - 1]}…"

@@ -22,7 +22,7 @@ from memorag_pipeline.errors import (
 from memorag_pipeline.memory.beacon.config import BeaconConfig
 from memorag_pipeline.memory.stream import gist_tokens
 from memorag_pipeline.models import MODEL_TYPES, context_length, read_config, read_safetensors_header
-from memorag_pipeline.spec import CorpusSpec, MemorySpec
+from memorag_pipeline.spec import CorpusSpec, JobSpec, MemorySpec
 
 # Room that a recall needs after the memory, besides the clues: the turns around it, the prompt and the question.
 PROMPT_TOKENS = 512
@@ -82,7 +82,7 @@ def _check_form(file: str, form: BeaconConfig) -> Iterator[SpecProblem]:
 
 
 def _check_shards(spec: CorpusSpec, file: str, context: int, form: BeaconConfig) -> Iterator[SpecProblem]:
-    clues = max((job.clue_tokens for job in spec.jobs.values()), default=0)
+    clues = max((_recall_tokens(job) for job in spec.jobs.values()), default=0)
     room, kept = _shard_room(spec.memory.kind, form, context - PROMPT_TOKENS - clues)
     if spec.sharding.max_tokens > room:
         fix = _at_most(room, "memory")
@@ -94,6 +94,11 @@ def _check_shards(spec: CorpusSpec, file: str, context: int, form: BeaconConfig)
             f" of which {PROMPT_TOKENS} are kept for a prompt and {clues} for clues{kept}",
             f"{fix}, or a smaller memory.window" if kept and room < 64 else fix,
         )
+
+
+def _recall_tokens(job: JobSpec) -> int:
+    """Tokens that a job lets a memory write."""
+    return job.clue_tokens if job.kind == "answers" else job.summaries.recall_tokens
 
 
 def _shard_room(kind: str, form: BeaconConfig, room: int) -> tuple[int, str]:
@@ -122,6 +127,18 @@ def _check_generation(spec: CorpusSpec, file: str, context: int) -> Iterator[Spe
             f" of which {PROMPT_TOKENS} are kept for the prompt and {answer} for the answer",
             _at_most(room, "generation"),
         )
+    for name, job in spec.jobs.items():
+        summary = job.summaries.summary_tokens
+        read = max(spec.generation.evidence_tokens, 2 * summary)  # two summaries at least are merged into one
+        if job.kind == "summaries" and read + summary > context - PROMPT_TOKENS:
+            yield SpecProblem(
+                file,
+                f"jobs.{name}.summaries.summary_tokens",
+                str(summary),
+                f"leaves too little of the context of {spec.generation.model or spec.memory.model}: of {context} tokens"
+                f" {PROMPT_TOKENS} are kept for the prompt, and {read} for what is summarized",
+                "make it smaller",
+            )
 
 
 def _check_embedding(spec: CorpusSpec, file: str, config: dict[str, Any]) -> Iterator[SpecProblem]:

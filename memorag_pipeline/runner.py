@@ -171,13 +171,40 @@ def answer(pipeline: Pipeline, job: str, version: int | None = None) -> AnswerRe
 
     pipeline = _in_one_task(pipeline)
     stages = _Stages(pipeline.store)
-    began = datetime.now(UTC)
+    run = _now()
     routed = stages.run("route", lambda: route(pipeline, job, version))
     stages.run_batches("recall", lambda uri: recall(pipeline, uri), routed["recall"])
     stages.run_batches("generate", lambda uri: generate(pipeline, uri), routed["generate"])
-    run = Run(f"cli-{began:%Y%m%dT%H%M%S.%f}", began)
     loaded = stages.run("load", lambda: load(pipeline, routed["plan"], run))
     return AnswerResult(loaded["version"], loaded["rows"], loaded["warehouse"], stages.counts, stages.seconds)
+
+
+def summarize(pipeline: Pipeline, job: str, version: int | None = None) -> AnswerResult:
+    """Run a job of kind summaries over `version`, as `answer`: plan, recall, generate, merge, load.
+
+    Raises NotFoundError (job, version, no document), StorageError, WarehouseError. A failed summary is a row.
+    """
+    from memorag_pipeline.jobs.summaries.key_points import recall_key_points
+    from memorag_pipeline.jobs.summaries.load import load_summaries
+    from memorag_pipeline.jobs.summaries.merge import merge_summaries
+    from memorag_pipeline.jobs.summaries.parts import summarize_parts
+    from memorag_pipeline.jobs.summaries.plan import plan_summaries
+
+    pipeline = _in_one_task(pipeline)
+    stages = _Stages(pipeline.store)
+    run = _now()
+    planned = stages.run("plan", lambda: plan_summaries(pipeline, job, version))
+    stages.run_batches("recall", lambda uri: recall_key_points(pipeline, uri), planned["recall"])
+    stages.run_batches("generate", lambda uri: summarize_parts(pipeline, uri), planned["generate"])
+    stages.run_batches("merge", lambda uri: merge_summaries(pipeline, uri), planned["merge"])
+    loaded = stages.run("load", lambda: load_summaries(pipeline, planned["plan"], run))
+    return AnswerResult(loaded["version"], loaded["rows"], loaded["warehouse"], stages.counts, stages.seconds)
+
+
+def _now() -> Run:
+    """A run of a job, as the warehouse notes it."""
+    began = datetime.now(UTC)
+    return Run(f"cli-{began:%Y%m%dT%H%M%S.%f}", began)
 
 
 def _in_one_task(pipeline: Pipeline) -> Pipeline:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pyarrow as pa
 
+_NULLABLE = frozenset(
+    {"etag", "modified", "title", "source_digest", "answer", "error", "cost", "cited_by", "memory_shard_id"}
+)
 
-def _schema(**fields: pa.DataType) -> pa.Schema:
-    nullable = {"etag", "modified", "title", "source_digest", "answer", "error", "cost", "cited_by", "memory_shard_id"}
+
+def _schema(nullable: Collection[str] = _NULLABLE, **fields: pa.DataType) -> pa.Schema:
     return pa.schema([pa.field(name, kind, nullable=name in nullable) for name, kind in fields.items()])
 
 
@@ -104,6 +109,7 @@ EVIDENCE = pa.struct(
         pa.field("text", _S, False),
     ]
 )
+CITED = pa.struct([pa.field("number", _I32, False), *EVIDENCE, pa.field("used", pa.bool_(), False)])
 CLUE = pa.struct([pa.field("shard_id", _S, False), pa.field("kind", _S, False), pa.field("text", _S, False)])
 
 ANSWERS = _schema(
@@ -121,6 +127,39 @@ ANSWERS = _schema(
     evidence=pa.list_(pa.field("item", EVIDENCE, False)),
     cited_by=_S,
     memory_shard_id=_S,
+    memory_model=_S,
+    embedding_model=_S,
+    generation_model=_S,
+    prompt_version=_S,
+    input_tokens=_I32,
+    output_tokens=_I32,
+    cost=pa.float64(),
+    seconds=pa.float64(),
+)
+
+# A row of scope document has a document and no globs, one of scope corpus the other way round.
+SUMMARIES = _schema(
+    {"document_id", "uri", "title", "focus", "summary", "error", "cost"},
+    corpus=_S,
+    job=_S,
+    corpus_version=_I,
+    summary_id=_S,
+    scope=_S,
+    document_id=_S,
+    uri=_S,
+    title=_S,
+    include=pa.list_(pa.field("item", _S, False)),
+    focus=_S,
+    status=_S,
+    summary=_S,
+    error=_S,
+    key_points=pa.list_(pa.field("item", _S, False)),
+    evidence=pa.list_(pa.field("item", CITED, False)),
+    documents=_I32,
+    parts=_I32,
+    source_characters=_I,
+    source_tokens=_I,
+    summary_characters=_I,
     memory_model=_S,
     embedding_model=_S,
     generation_model=_S,

@@ -446,16 +446,42 @@ class JobWarehouseSpec(WarehouseSpec):
     )
 
 
+class SummariesSpec(Section):
+    """What a job of kind summaries summarizes, and how long."""
+
+    scope: Literal["document", "corpus"] = Field(
+        default="document", description="document: a summary of each document. corpus: one of all of them."
+    )
+    include: list[Glob] = Field(
+        default=["**"], min_length=1, description="Globs, relative to the source's URI, of the documents to summarize."
+    )
+    focus: str | None = Field(
+        default=None, min_length=1, max_length=1000, description="A question that the summaries are about."
+    )
+    recall_tokens: int = Field(
+        default=128, ge=16, le=2048, description="Key points of one memory have at most this many tokens."
+    )
+    passages: int = Field(default=8, ge=1, le=64, description="Passages of one memory that are given to the generator.")
+    summary_tokens: int = Field(
+        default=192, ge=16, le=8192, description="A summary has at most this many tokens; max_new_tokens is of answers."
+    )
+
+
 class JobSpec(Section):
-    """A set of questions answered over each new version, or on a schedule of its own."""
+    """Questions answered or documents summarized over each new version, or on a schedule of its own."""
 
     rules = (
+        Rule(("questions", "kind"), spec_rules.only_answers_have_questions, "give questions for answers alone"),
+        Rule(("summaries", "kind"), spec_rules.summaries_have_use, "set kind: summaries, or leave it out"),
         Rule(("clues", "mode"), spec_rules.clues_have_use, "leave it out, or use mode memorag"),
         Rule(("offer_draft", "clues", "mode"), spec_rules.draft_is_recalled, "add draft to clues in mode memorag"),
     )
 
-    kind: Literal["answers"] = Field(default="answers", description="answers: one answer for each question.")
-    questions: QuestionsSpec
+    kind: Literal["answers", "summaries"] = Field(
+        default="answers", description="answers: one answer for each question. summaries: see summaries."
+    )
+    questions: QuestionsSpec | None = Field(default=None, description="Kind answers: what is asked.")
+    summaries: SummariesSpec = Field(default=SummariesSpec(), description="Kind summaries: what is summarized.")
     warehouse: JobWarehouseSpec
     schedule: Cron | None = Field(default=None, description="Cron expression; without one, each new version triggers.")
     channel: Name | None = Field(default=None, description="Answer from this channel's version instead of the newest.")

@@ -180,7 +180,7 @@ def _shown(file: SpecFile, key: str, value: Any) -> str:
 
 def _is_plain(value: Any) -> bool:
     items = value if isinstance(value, list) else [value]
-    return not any(isinstance(item, dict | list) for item in items)
+    return not any(isinstance(item, dict | list | BaseModel) for item in items)
 
 
 def _suggest(spec: type[Section], loc: tuple[int | str, ...]) -> str:

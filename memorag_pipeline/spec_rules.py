@@ -159,6 +159,16 @@ def sql_needs_no_location(sql: str | None, storage_options: dict[str, Any], conn
     return None
 
 
+def only_answers_have_questions(questions: Any, kind: str) -> str | None:
+    if kind == "answers":
+        return "is missing; kind answers needs it" if questions is None else None
+    return f"has no use for kind {kind}" if questions is not None else None
+
+
+def summaries_have_use(summaries: Any, kind: str) -> str | None:
+    return f"has no use for kind {kind}" if kind != "summaries" and summaries != type(summaries)() else None
+
+
 def warehouse_has_database(destination: str, database: str | None, connection_id: str | None) -> str | None:
     if destination == "duckdb":
         if connection_id is not None:

@@ -24,6 +24,7 @@ from memorag_pipeline.storage.tables import open_table
 
 if TYPE_CHECKING:
     from memorag_pipeline.jobs.ask import Answer, Recollection
+    from memorag_pipeline.jobs.summaries.summary import Summary
     from memorag_pipeline.memory.interface import Memory, MemoryModel
     from memorag_pipeline.retrieval.search import Passage, Searcher
 
@@ -105,6 +106,17 @@ class Version:
         self._require_trusted_models()
         chosen: dict[str, Any] = {"clues": tuple(kinds)} if kinds else {}
         return recall_questions(self, questions, AnswerSettings.of_version(self.manifest, **chosen))
+
+    def summarize(self, document: str | None = None, include: Sequence[str] = (), focus: str | None = None) -> Summary:
+        """Summarize one document, or the documents that the globs `include` match, or the whole corpus.
+
+        `document` is a URI, or a name relative to the source's URI, as globs are; `focus` a question to be summarized
+        for. A summary that fails has its error in it. Raises NotFoundError when there is nothing to summarize.
+        """
+        from memorag_pipeline.jobs.summaries.summarize import summarize
+
+        self._require_trusted_models()
+        return summarize(self, document, include, focus)
 
     def documents(self) -> Iterator[dict[str, Any]]:
         """All documents with their text, as rows of `schemas.DOCUMENTS`."""

@@ -36,12 +36,16 @@ class RouteOperator(StageOperator):
         self.version = version
 
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
-        """Route."""
-        from memorag_pipeline.jobs.route import route
-
+        """Pin the version, and plan."""
         version = int(self.version) if self.version else None
         if version is None and pipeline.spec.job(self.job).channel is None:
             version = _triggering_version(context)
+        return self.plan(pipeline, version)
+
+    def plan(self, pipeline: Pipeline, version: int | None) -> dict[str, Any]:
+        """Route."""
+        from memorag_pipeline.jobs.route import route
+
         return route(pipeline, self.job, version)
 
 

@@ -18,6 +18,7 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [
                     "memorag_operators.refresh",
                     "memorag_operators.answers",
+                    "memorag_operators.summaries",
                     "memorag_operators.training",
                 ],
             }

@@ -177,6 +177,8 @@ def test_a_bug_keeps_its_traceback() -> None:
         ["promote", "x", "production", "1"],
         ["show", "x", "--al"],
         ["recall", "x"],
+        ["summarize", "x", "job", "--focus", "Why?"],
+        ["summarize", "x", "--document", "a", "--include", "b"],
         ["recall", "x", "Why?", "--kind", "answers"],
         ["memory", "inspect"],
     ],
@@ -187,7 +189,7 @@ def test_a_wrong_call_exits_with_2(arguments: list[str]) -> None:
     assert "Usage" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["refresh", "answer", "versions", "ask", "recall"])
+@pytest.mark.parametrize("command", ["refresh", "answer", "versions", "ask", "recall", "summarize"])
 def test_every_command_refuses_a_wrong_spec(tmp_path: Path, command: str) -> None:
     path = tmp_path / "wrong.yaml"
     path.write_text("corpus: wrong\n", encoding="utf-8")
@@ -225,6 +227,10 @@ jobs:
     clues: [surrogates]
     clue_tokens: 16
     shards_per_question: 1
+  reports:
+    kind: summaries
+    warehouse: {database: answers.duckdb}
+    summaries: {include: ["**/*e*.rst"], summary_tokens: 16, recall_tokens: 16}
 """
 QUESTIONS = (
     {"question_id": "del", "question": "What does the del statement delete?"},
@@ -292,6 +298,21 @@ def test_a_question_is_answered_from_memory_alone(corpus: Path) -> None:
     assert result.exit_code == 0
     assert f"from the memory of shard {asked['shard_id']}, version " in result.stdout
     assert memorag("ask", corpus / "topics.yaml", " ", "--mode", "memory_only").exit_code == 6
+
+
+def test_a_job_and_a_single_document_are_summarized(corpus: Path) -> None:
+    done = json_of("summarize", corpus / "topics.yaml", "reports")
+    one = json_of("summarize", corpus / "store" / "topics", "--document", "del.rst")
+    assert (one["status"], one["title"], one["documents"]) == ("summarized", 'The "del" statement', 1)
+    result = memorag("summarize", corpus / "topics.yaml", "--include", "del.rst")
+    assert result.exit_code == 0
+    assert one["summary"].split()[0] in result.stdout and "offered, version 1 of" in result.stdout
+    query = "SELECT count(*), count(summary) FROM memorag.summaries"
+    with duckdb.connect(str(corpus / "answers.duckdb"), read_only=True) as warehouse:
+        assert warehouse.execute(query).fetchone() == (done["rows"], done["rows"])
+    unknown = memorag("summarize", corpus / "topics.yaml", "--document", "nothing.rst")
+    assert unknown.exit_code == 4 and "has no document nothing.rst" in unknown.stderr
+    assert memorag("answer", corpus / "topics.yaml", "reports").exit_code == 6
 
 
 def test_memories_recall_clues_for_questions(corpus: Path) -> None:

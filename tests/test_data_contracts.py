@@ -39,6 +39,7 @@ def documented(table: str) -> list[tuple[str, str]]:
         ("warehouse evidence", tables.EVIDENCE_ROWS),
         ("warehouse runs", tables.RUN_ROWS),
         ("warehouse quarantine", tables.QUARANTINE_ROWS),
+        ("summaries", schemas.SUMMARIES),
     ],
 )
 def test_the_page_lists_every_column_with_its_type(table: str, schema: pa.Schema) -> None:

@@ -151,6 +151,16 @@ def test_evidence_must_fit_the_generator(make_spec: MakeSpec) -> None:
     assert SMOLLM2 in found["generation.evidence_tokens"]
 
 
+def test_summaries_and_what_is_merged_into_them_must_fit_the_generator(make_spec: MakeSpec) -> None:
+    def found(tokens: int) -> dict[str, str]:
+        job = {"kind": "summaries", "warehouse": JOB["warehouse"], "summaries": {"summary_tokens": tokens}}
+        return problems(make_spec, jobs={"reports": job})
+
+    most = (8192 - 512) // 3
+    assert found(most) == {}
+    assert f"{2 * (most + 1)} for what is summarized" in found(most + 1)["jobs.reports.summaries.summary_tokens"]
+
+
 def test_embedding_tokens_must_fit_the_model(make_spec: MakeSpec, tmp_path: Path) -> None:
     assert problems(make_spec, embedding={"model": MINILM, "max_tokens": 512}) == {}
     found = problems(make_spec, embedding={"model": MINILM, "max_tokens": 513})

@@ -253,6 +253,30 @@ WRONG = {
         "",
         "give exactly one of uri and sql",
     ),
+    "answers without questions": (
+        changed(jobs=job(questions=None)),
+        "jobs.daily.questions",
+        "",
+        "is missing; kind answers needs it",
+    ),
+    "questions of a job that asks none": (
+        changed(jobs=job(kind="summaries")),
+        "jobs.daily.questions",
+        "",
+        "give questions for answers alone",
+    ),
+    "summaries of a job that answers": (
+        changed(jobs=job(summaries={"scope": "corpus"})),
+        "jobs.daily.summaries",
+        "",
+        "set kind: summaries",
+    ),
+    "another table for summaries": (
+        changed(jobs=job(kind="summaries", questions=None, warehouse={"database": "a.duckdb", "table": "reports"})),
+        "jobs.daily.warehouse.table",
+        "'reports'",
+        "leave it out",
+    ),
     "credentials for a query": (
         changed(jobs=job(questions={"sql": "SELECT 1", "connection_id": "aws"})),
         "jobs.daily.questions.sql",

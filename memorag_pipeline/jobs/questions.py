@@ -49,7 +49,10 @@ class _Row:
 
 def read_questions(job: JobSpec) -> Iterator[pa.RecordBatch]:
     """All questions of `job`. Ids are unique; a question without one gets a digest of its text."""
-    rows = _rows_of_query(job) if job.questions.sql is not None else _rows_of_file(job.questions)
+    if job.questions is None:
+        raise QuestionError(f"a job of kind {job.kind} asks no questions; run it with memorag summarize")
+    sql = job.questions.sql
+    rows = _rows_of_query(job, sql) if sql is not None else _rows_of_file(job.questions)
     taken: dict[str, str] = {}
     with _spilled(_refuse_repeated_id(row, taken) for row in rows) as checked:
         identified = _identified(checked, set(taken))
@@ -96,10 +99,10 @@ def _spilled(rows: Iterable[_Row]) -> Iterator[Iterator[_Row]]:
         yield (_Row(**row) for batch in pa.ipc.open_stream(file) for row in batch.to_pylist())
 
 
-def _rows_of_query(job: JobSpec) -> Iterator[_Row]:
+def _rows_of_query(job: JobSpec, sql: str) -> Iterator[_Row]:
     from memorag_pipeline.warehouse import open_warehouse
 
-    table = open_warehouse(job.warehouse).query(str(job.questions.sql))
+    table = open_warehouse(job.warehouse).query(sql)
     wanted = _wanted_columns("the query on the warehouse", table.schema)
     yield from _rows_of_batches(table.select(wanted).to_batches(max_chunksize=BATCH))
 

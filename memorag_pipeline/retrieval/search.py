@@ -64,6 +64,10 @@ class Searcher:
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
         """The `k` passages nearest to each question. Raises MemoragError when the model is not the index's."""
+        return self.search_vectors(self.embed(queries), k)
+
+    def embed(self, queries: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Vectors of questions, [queries, dimensions]. Raises MemoragError when the model is not the index's."""
         from memorag_pipeline.retrieval.embedder import load_embedder
 
         embedder = load_embedder(self._embedding)
@@ -72,7 +76,7 @@ class Searcher:
                 f"embedding model {self._embedding.model} has weights sha256:{embedder.model_digest}, but the index was"
                 f" made with sha256:{self._model_digest}; get that model, or refresh with this one"
             )
-        return self.search_vectors(embedder.embed_queries(queries), k)
+        return embedder.embed_queries(queries)
 
     def search_vectors(self, vectors: npt.NDArray[np.float32], k: int) -> list[list[Passage]]:
         """The `k` passages nearest to each vector of [queries, dimensions] float32, by inner product."""

@@ -18,7 +18,7 @@ _OF_THE_ROW = ("corpus", "job", "corpus_version")
 
 
 def evidence_rows(batches: Iterable[pa.RecordBatch], id_column: str) -> Iterator[pa.RecordBatch]:
-    """The passages of each row; `id_column` becomes `question_id`. Without a `number` of their own they are counted from 1."""
+    """The passages of each row, by their numbers or else counted from 1; `id_column` becomes `question_id`."""
     for batch in batches:
         lists = batch.column("evidence")
         rows, passages = pc.list_parent_indices(lists), pc.list_flatten(lists)
@@ -27,7 +27,9 @@ def evidence_rows(batches: Iterable[pa.RecordBatch], id_column: str) -> Iterator
         columns["question_id"] = batch.column(id_column).take(rows)
         known = {field.name for field in passages.type}
         if "number" not in known:
-            columns["number"] = pa.array([number + 1 for length in lengths for number in range(length or 0)], pa.int32())
+            columns["number"] = pa.array(
+                [number + 1 for length in lengths for number in range(length or 0)], pa.int32()
+            )
         for name in EVIDENCE_ROWS.names[len(columns) :]:
             column = pc.struct_field(passages, name) if name in known else pa.nulls(len(passages))
             columns[name] = column.cast(EVIDENCE_ROWS.field(name).type)

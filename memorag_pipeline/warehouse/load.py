@@ -51,7 +51,7 @@ def load(pipeline: Pipeline, plan_uri: str, run: Run) -> dict[str, Any]:
             "status": "done",
             "corpus_version": plan["version"],
             **passed.columns(),
-            **_spent(pipeline, outcomes, set(plan["todo"])),
+            **spent(pipeline, outcomes, set(plan["todo"])),
         }
 
     with track("rows loaded", len(asked), "rows") as bar:
@@ -60,7 +60,7 @@ def load(pipeline: Pipeline, plan_uri: str, run: Run) -> dict[str, Any]:
         rows = warehouse.load_tables(
             {
                 spec.table: TableLoad(ANSWERS, passed.watch(answers), KEY, latest=LATEST),
-                EVIDENCE: evidence_load(passages, of=spec.table),
+                EVIDENCE: evidence_load(passages, spec.table, "question_id"),
                 RUNS: run_load(run_row()),
             }
         )
@@ -133,8 +133,8 @@ class _Passed:
         }
 
 
-def _spent(pipeline: Pipeline, outcomes: Sequence[Outcome], todo: Set[str]) -> dict[str, Any]:
-    """What the run itself had to do and spend, as columns of `runs`."""
+def spent(pipeline: Pipeline, outcomes: Sequence[Outcome], todo: Set[str]) -> dict[str, Any]:
+    """What a run itself had to do and spend, as columns of `runs`; `todo` are the fingerprints of those units."""
     new: Counter[str] = Counter()
     for outcome in outcomes:
         if outcome.fingerprint in todo:

@@ -60,12 +60,13 @@ def _require_unique(run: Run, staged: str, key: Sequence[str]) -> None:
 
 def _merge(dataset: str, name: str, load: TableLoad) -> list[str]:
     own, staged, columns = _table(dataset, name), _quoted(_staged(name)), _columns(load.schema.names)
-    replaced, json = _columns(load.replaces or load.key), json_columns(load.schema)
+    replaced, json = load.replaces or load.key, json_columns(load.schema)
+    brought = f"SELECT {_columns(load.like or replaced)} FROM {_quoted(_staged(load.of or name))}"
     values = ", ".join(
         f"CAST({_quoted(column)} AS json)" if column in json else _quoted(column) for column in load.schema.names
     )
     statements = [
-        f"DELETE FROM {own} WHERE ({replaced}) IN (SELECT {replaced} FROM {_quoted(_staged(load.of or name))})",
+        f"DELETE FROM {own} WHERE ({_columns(replaced)}) IN ({brought})",
         f"INSERT INTO {own} ({columns}) SELECT {values} FROM {staged}",
     ]
     if load.keeps:

@@ -95,12 +95,14 @@ QUARANTINE_ROWS = _schema(
     {},
 )
 
-_OWNER = ("corpus", "job", "corpus_version", "question_id")
+_RUN = ("corpus", "job", "corpus_version")
+_OWNER = (*_RUN, "question_id")
 
 
-def evidence_load(batches: Iterable[pa.RecordBatch], of: str) -> TableLoad:
-    """The passages of the answers or summaries that the same load brings for the table `of`; see `evidence_rows`."""
-    return TableLoad(EVIDENCE_ROWS, batches, key=(*_OWNER, "number"), replaces=_OWNER, of=of)
+def evidence_load(batches: Iterable[pa.RecordBatch], of: str, id_column: str) -> TableLoad:
+    """The passages of the answers or summaries, known by `id_column`, that the same load brings for the table `of`."""
+    like = (*_RUN, id_column)
+    return TableLoad(EVIDENCE_ROWS, batches, key=(*_OWNER, "number"), replaces=_OWNER, of=of, like=like)
 
 
 def run_load(rows: Iterable[Mapping[str, Any]]) -> TableLoad:

@@ -51,6 +51,24 @@ def test_a_spec_becomes_a_refresh_dag_and_a_dag_for_each_job(
     }
 
 
+def test_a_job_of_kind_summaries_becomes_a_dag_of_its_own_kind(
+    source: Path, make_spec: MakeSpec, write_spec: WriteSpec, load_dags: LoadDags
+) -> None:
+    job = {"kind": "summaries", "warehouse": JOB["warehouse"]}
+    write_spec(make_spec(source, compute={"pool": "gpu"}, jobs={"reports": job}))
+    dag = load_dags().dags["topics_reports"]
+    assert edges(dag) == {
+        "plan": {"recall", "generate_work", "merge_work", "load"},
+        "recall": {"generate"},
+        "generate_work": {"generate"},
+        "generate": {"merge"},
+        "merge_work": {"merge"},
+        "merge": {"load"},
+        "load": set(),
+    }
+    assert {task.task_id for task in dag.tasks if task.pool == "gpu"} == {"recall", "generate", "merge"}
+
+
 def test_a_new_version_starts_the_jobs_that_have_no_schedule_of_their_own(
     source: Path, make_spec: MakeSpec, write_spec: WriteSpec, load_dags: LoadDags
 ) -> None:

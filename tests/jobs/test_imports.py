@@ -23,6 +23,7 @@ def test_the_stages_import_no_heavy_library() -> None:
         "import sys\n"
         "from memorag_pipeline.jobs import ask, generate, recall, retrieve, route\n"
         "from memorag_pipeline.jobs.generators import endpoint, local\n"
+        "from memorag_pipeline.jobs.summaries import key_points, load, merge, parts, plan, summarize\n"
         f"print([name for name in {HEAVY} if name in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

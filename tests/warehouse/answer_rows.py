@@ -56,7 +56,7 @@ def answers_and_passages(table: pa.Table) -> dict[str, TableLoad]:
     """`table` and its passages, as one load."""
     return {
         "answers": TableLoad(table.schema, table.to_batches(), KEY, latest=LATEST),
-        "evidence": evidence_load(evidence_rows(table.to_batches(), "question_id"), of="answers"),
+        "evidence": evidence_load(evidence_rows(table.to_batches(), "question_id"), "answers", "question_id"),
     }
 
 

@@ -75,7 +75,7 @@ def test_an_error_while_rows_are_read_is_passed_on_and_nothing_changes(spec: War
         raise NotFoundError("batch 2 is gone")
 
     load = answers_and_passages(answers(5))
-    load["evidence"] = evidence_load(evidence_rows(breaks(), "question_id"), of="answers")
+    load["evidence"] = evidence_load(evidence_rows(breaks(), "question_id"), "answers", "question_id")
     with pytest.raises(NotFoundError, match="batch 2 is gone"):
         warehouse.load_tables(load)
     assert warehouse.query(COUNTS).to_pylist() == [{"answers": 1, "passages": 1}]

@@ -1,0 +1,123 @@
+"""Stage plan of summaries: what is summarized, from which parts, and what of it is left to do.
+
+In:  a job of the spec, and a version (or the job's channel, or the newest), pinned here for the whole run.
+Out: the plan; work lists of parts to recall, parts to summarize and targets to merge that have no outcome yet.
+Wrong: no such version or job, or no document that the job's globs match: `NotFoundError`.
+
+A unit is a part, known by its text: a document that did not change since an older version costs a few lookups.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from memorag_pipeline.errors import NotFoundError
+from memorag_pipeline.jobs.generate import is_finished
+from memorag_pipeline.jobs.route import pin_version
+from memorag_pipeline.jobs.summaries import key_points, merge, parts
+from memorag_pipeline.jobs.summaries.settings import SummarySettings
+from memorag_pipeline.jobs.summaries.summary import shared_columns
+from memorag_pipeline.jobs.summaries.targets import Part, Target, find_targets
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.version import Version
+
+
+def plan_summaries(pipeline: Pipeline, job: str, version: int | None = None) -> dict[str, Any]:
+    """Plan a run of `job`; returns URIs of the plan and of the work lists, and counts."""
+    spec = pipeline.spec.job(job)
+    if spec.kind != "summaries":
+        raise NotFoundError(f"job {job} of corpus {pipeline.spec.corpus} is of kind {spec.kind}, not summaries")
+    number = pin_version(pipeline, spec.channel, version)
+    opened = Version(pipeline.store, number, trust_models=True)
+    settings = SummarySettings.of_job(pipeline.spec, spec, opened.manifest)
+    targets = find_targets(opened, spec.summaries.scope, spec.summaries.include, settings.focus)
+    planned = [_planned(opened, target, settings) for target in targets]
+
+    units = {unit["fingerprint"]: unit for target in planned for unit in target["units"]}
+    todo = _unfinished(pipeline, parts.STAGE, units)
+    recalls = _recalls(pipeline, todo)
+    merges = _unfinished(pipeline, merge.STAGE, {t["merge"]: _merge(t) for t in planned if t["merge"] is not None})
+
+    endpoint = settings.models.generation.endpoint is not None
+    shared = {"version": number, "settings": settings.model_dump(mode="json")}
+    # What an endpoint is paid counts for the run, whose id this is.
+    generated = {**shared, "run": uuid.uuid4().hex if endpoint else None}
+    paid = [unit["fingerprint"] for unit in todo] if endpoint else []
+    per_task = pipeline.spec.compute.units_per_task
+    rows = per_task * settings.models.generation.batch_size  # a part is one row of a batch
+    plan = {
+        "job": job,
+        "version": number,
+        "include": spec.summaries.include,
+        "focus": settings.focus,
+        "columns": shared_columns(opened, job, settings),
+        "todo": [unit["fingerprint"] for unit in [*todo, *merges]],
+        "targets": [{**target, "units": [unit["fingerprint"] for unit in target["units"]]} for target in planned],
+    }
+    return {
+        "plan": pipeline.write_work(plan),
+        "recall": pipeline.write_batches(recalls, per_task, lambda units: {**shared, "units": units}),
+        # One task for an endpoint: its limits and the run's budget are kept by one process.
+        "generate": pipeline.write_batches(
+            todo, len(todo) or 1 if endpoint else rows, lambda units: {**generated, "units": units}
+        ),
+        "merge": pipeline.write_batches(
+            merges, len(merges) or 1 if endpoint else rows, lambda units: {**generated, "paid": paid, "units": units}
+        ),
+        "version": number,
+        "counts": {
+            "summaries": len(targets),
+            "documents": sum(target.documents for target in targets),
+            "parts": len(units),
+            "to_recall": len(recalls),
+            "to_summarize": len(todo),
+            "to_merge": len(merges),
+        },
+    }
+
+
+def _planned(version: Version, target: Target, settings: SummarySettings) -> dict[str, Any]:
+    """A target with its units, as JSON values."""
+    units = [_unit(version, part, settings) for part in target.parts]
+    fingerprints = [unit["fingerprint"] for unit in units]
+    return {
+        "target": target.model_dump(exclude={"parts"}),
+        "units": units,
+        "merge": merge.unit_of(fingerprints, settings) if len(units) > 1 else None,
+    }
+
+
+def _unit(version: Version, part: Part, settings: SummarySettings) -> dict[str, Any]:
+    whole = parts.is_read_whole(part, settings)
+    recall = None if whole else key_points.unit_of(version.manifest, part, settings)
+    return {
+        "fingerprint": parts.unit_of(version.manifest, part, recall, settings),
+        "recall": recall,
+        "part": part.model_dump(),
+    }
+
+
+def _recalls(pipeline: Pipeline, units: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What has to be recalled for units, in order of shard."""
+    wanted = {unit["recall"]: unit["part"] for unit in units if unit["recall"] is not None}
+    found = pipeline.store.units.find_all(key_points.STAGE, list(wanted))
+    missing = [
+        {"fingerprint": recall, "part": part}
+        for (recall, part), outcome in zip(wanted.items(), found, strict=True)
+        if outcome is None
+    ]
+    return sorted(missing, key=lambda unit: str(unit["part"]["shard_id"]))
+
+
+def _merge(target: Mapping[str, Any]) -> dict[str, Any]:
+    return {"fingerprint": target["merge"], "parts": [unit["fingerprint"] for unit in target["units"]]}
+
+
+def _unfinished(pipeline: Pipeline, stage: str, units: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Units without an outcome, or with one that may go better now."""
+    found = pipeline.store.units.find_all(stage, list(units))
+    return [
+        unit for unit, outcome in zip(units.values(), found, strict=True) if outcome is None or not is_finished(outcome)
+    ]

@@ -1,0 +1,66 @@
+"""The prompts of summaries, one YAML file for each language.
+
+In:  a language of the spec, and the focus of the summaries, if they have one.
+Out: `SummaryPrompts`: a text to ask a memory, and chat messages; `version` changes whenever a prompt of any focus does.
+Wrong: a language without a file is a bug, since the spec only accepts those that have one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from string import Template
+
+import yaml
+
+from memorag_pipeline.digests import value_digest
+from memorag_pipeline.jobs.fence import fence_passages
+from memorag_pipeline.jobs.prompts import Message
+
+
+@dataclass(frozen=True)
+class SummaryPrompts:
+    """Prompt texts of one language, for summaries with the same focus or without any."""
+
+    texts: Mapping[str, str]
+    focus: str | None
+
+    @property
+    def version(self) -> str:
+        """A digest of all texts."""
+        return value_digest(dict(self.texts))[:12]
+
+    def key_points(self) -> str:
+        """What is asked of a memory."""
+        return self._filled("key_points")
+
+    def summarize(self, passages: Sequence[str]) -> list[Message]:
+        """Chat messages that ask for a summary of `passages`, which stand fenced in the user turn."""
+        return self._messages("user", passages)
+
+    def merge(self, summaries: Sequence[str]) -> list[Message]:
+        """Chat messages that ask for one summary in place of those of parts, which are fenced like passages."""
+        return self._messages("merge", summaries)
+
+    def _messages(self, key: str, passages: Sequence[str]) -> list[Message]:
+        user = self._filled(key, evidence=fence_passages(passages))
+        return [{"role": "system", "content": self.texts["system"]}, {"role": "user", "content": user}]
+
+    def _filled(self, key: str, **values: str) -> str:
+        if self.focus is None:
+            return Template(self.texts[key]).substitute(values)
+        return Template(self.texts[f"{key}_focus"]).substitute(values, focus=self.focus)
+
+
+def load_summary_prompts(language: str, focus: str | None) -> SummaryPrompts:
+    """The prompts for `language`."""
+    return SummaryPrompts(_texts(language), focus)
+
+
+@cache
+def _texts(language: str) -> dict[str, str]:
+    file = files("memorag_pipeline.jobs.prompts").joinpath(language, "summarize.yaml")
+    texts: dict[str, str] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return texts

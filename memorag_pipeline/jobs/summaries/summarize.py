@@ -1,0 +1,79 @@
+"""One summary in process, without work lists: what `Version` and the command `memorag` use.
+
+In:  a version; a document, or globs, or neither for the whole corpus; perhaps a focus.
+Out: a `Summary`, the same as that of a job with default settings.
+Wrong: what opening the version's blobs and models raises; what the generator cannot summarize has its error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from memorag_pipeline.jobs.generators import Generator, open_generator
+from memorag_pipeline.jobs.summaries.key_points import key_points_of
+from memorag_pipeline.jobs.summaries.merge import merge_texts
+from memorag_pipeline.jobs.summaries.parts import is_read_whole, write_parts
+from memorag_pipeline.jobs.summaries.settings import SummarySettings
+from memorag_pipeline.jobs.summaries.summary import PartSummary, Summary
+from memorag_pipeline.jobs.summaries.tables import VersionTables
+from memorag_pipeline.jobs.summaries.targets import Part, find_document, find_targets
+from memorag_pipeline.progress import track
+
+if TYPE_CHECKING:
+    from memorag_pipeline.version import Version
+
+__all__ = ["Summary", "summarize"]
+
+
+def summarize(
+    version: Version,
+    document: str | None = None,
+    include: Sequence[str] = (),
+    focus: str | None = None,
+    settings: SummarySettings | None = None,
+) -> Summary:
+    """Summarize one document, or the documents that `include` matches (without globs: all), with `focus` or without."""
+    if document is not None and include:
+        raise ValueError("give document or include, not both")
+    settings = settings or SummarySettings.of_version(version.manifest, focus)
+    include = tuple(include) or ("**",)
+    if document is not None:
+        target = find_document(version, document)
+    else:
+        (target,) = find_targets(version, "corpus", include, settings.focus)
+    recalled = _recall(version, target.parts, settings)
+    generator = open_generator(settings.models.generation, settings.models.memory)
+    parts = _write(version, target.parts, recalled, generator, settings)
+    texts = [part.written.text for part in parts if part.written.text is not None]
+    merged = None
+    if 1 < len(texts) == len(parts):
+        (merged,) = merge_texts([texts], generator, settings, lambda: None)
+    return Summary.of(target, include, settings.focus, parts, merged)
+
+
+def _recall(version: Version, parts: Sequence[Part], settings: SummarySettings) -> list[tuple[Sequence[str], float]]:
+    """Key points of all parts; of those that are read whole none."""
+    asked = [part for part in parts if not is_read_whole(part, settings)]
+    if not asked:
+        return [((), 0.0)] * len(parts)
+    with track("parts recalled", len(asked), "parts") as bar:
+        found = iter(list(key_points_of(version, asked, settings, lambda: bar.advance(1))))
+    return [((), 0.0) if is_read_whole(part, settings) else next(found) for part in parts]
+
+
+def _write(
+    version: Version,
+    parts: Sequence[Part],
+    recalled: Sequence[tuple[Sequence[str], float]],
+    generator: Generator,
+    settings: SummarySettings,
+) -> list[PartSummary]:
+    tables, written = VersionTables(version), list[PartSummary]()
+    with track("parts summarized", len(parts), "parts") as bar:
+        for start in range(0, len(parts), generator.at_once):
+            group = slice(start, start + generator.at_once)
+            written += write_parts(
+                version, tables, parts[group], recalled[group], generator, settings, lambda: bar.advance(1)
+            )
+    return written

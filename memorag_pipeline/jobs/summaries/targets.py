@@ -1,0 +1,198 @@
+"""What is summarized, and from which memories: targets and their parts.
+
+In:  a version, and which of its documents are wanted.
+Out: targets (a document, or all documents together), each in parts of which one memory holds all.
+Wrong: no document is wanted: `NotFoundError`.
+
+A part whose memory holds nothing else is asked of that memory. Of any other part a memory is made for the occasion:
+what a memory of twenty documents recalls of one of them is mostly about the others.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any, Literal
+
+from fsspec.utils import glob_translate
+from pydantic import BaseModel, ConfigDict
+
+from memorag_pipeline.digests import value_digest
+from memorag_pipeline.errors import NotFoundError
+from memorag_pipeline.storage import BlobRef, Manifest
+from memorag_pipeline.storage.publish import memory_path
+from memorag_pipeline.version import Version
+
+_SECTION_COLUMNS = ["document_id", "uri", "start", "end", "tokens", "content", "part", "shard_id"]
+_DOCUMENT_COLUMNS = ["document_id", "uri", "title", "characters"]
+
+Scope = Literal["document", "corpus"]
+
+
+class PartSection(BaseModel):
+    """Characters `start` to `end` of a document; `table` is the number of its document and chunk tables."""
+
+    model_config = ConfigDict(frozen=True)
+
+    document_id: str
+    uri: str
+    table: int
+    start: int
+    end: int
+    content: str
+
+
+class Part(BaseModel):
+    """Sections of one shard. `memory` is the shard's, if it holds nothing else; `tokens` are the memory model's."""
+
+    model_config = ConfigDict(frozen=True)
+
+    shard_id: str
+    tokens: int
+    memory: BlobRef | None
+    sections: tuple[PartSection, ...]
+
+    @property
+    def contents(self) -> list[str]:
+        """Digests of what is memorized of it."""
+        return list(dict.fromkeys(section.content for section in self.sections))
+
+
+class Target(BaseModel):
+    """A document, or the documents that globs chose; `parts` are summarized first. `tokens` are the memory model's."""
+
+    model_config = ConfigDict(frozen=True)
+
+    summary_id: str
+    documents: int
+    characters: int
+    tokens: int
+    document_id: str | None = None
+    uri: str | None = None
+    title: str | None = None
+    parts: tuple[Part, ...] = ()
+
+
+def find_targets(version: Version, scope: Scope, include: Sequence[str], focus: str | None) -> list[Target]:
+    """The targets of a job, in order of URI."""
+    chosen = _Names(version.manifest).matching(_documents(version), include)
+    if not chosen:
+        raise NotFoundError(
+            f"no document of version {version.number} of {version.uri} matches {', '.join(include)};"
+            " globs are relative to the source's URI, and ** goes through folders"
+        )
+    return _targets(version, chosen, scope, include, focus)
+
+
+def find_document(version: Version, document: str) -> Target:
+    """The target of one document, given by its URI, its id, or its name relative to the source's URI."""
+    names = _Names(version.manifest)
+    chosen = [row for row in _documents(version) if document in (row["document_id"], *names.of(row["uri"]))]
+    if len(chosen) != 1:
+        found = "has several documents" if chosen else "has no document"
+        raise NotFoundError(f"version {version.number} of {version.uri} {found} {document}; give the URI of one")
+    (target,) = _targets(version, chosen, "document", (), None)
+    return target
+
+
+def _targets(
+    version: Version, chosen: Sequence[Mapping[str, Any]], scope: Scope, include: Sequence[str], focus: str | None
+) -> list[Target]:
+    sections = _sections(version)
+    whole = _contents_by_shard(sections)
+    wanted = {row["document_id"] for row in chosen}
+    rows = [row for row in sections if row["document_id"] in wanted]
+    if scope == "corpus":
+        parts = tuple(_parts(version.manifest, rows, whole))
+        summary_id = value_digest([sorted(include), focus])[:16]
+        return [_target(summary_id, parts, chosen)]
+    by_document: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_document.setdefault(row["document_id"], []).append(row)
+    return [
+        _target(
+            row["document_id"],
+            tuple(_parts(version.manifest, by_document[row["document_id"]], whole)),
+            [row],
+            **{name: row[name] for name in ("document_id", "uri", "title")},
+        )
+        for row in chosen
+    ]
+
+
+def _target(summary_id: str, parts: tuple[Part, ...], documents: Sequence[Mapping[str, Any]], **of: Any) -> Target:
+    return Target(
+        summary_id=summary_id,
+        documents=len(documents),
+        characters=sum(row["characters"] for row in documents),
+        tokens=sum(part.tokens for part in parts),
+        parts=parts,
+        **of,
+    )
+
+
+def _parts(manifest: Manifest, rows: Sequence[Mapping[str, Any]], whole: Mapping[str, set[str]]) -> Iterator[Part]:
+    """The sections of each shard, in the order in which their text is read."""
+    memories = {blob.path: blob.ref for blob in manifest.of_role("memory")}
+    first = {row["shard_id"]: place for place, row in reversed(list(enumerate(rows)))}
+    for shard_id, group in groupby(sorted(rows, key=lambda row: first[row["shard_id"]]), lambda row: row["shard_id"]):
+        found = list(group)
+        sections = tuple(
+            PartSection(
+                **{
+                    **{name: row[name] for name in ("document_id", "uri", "start", "end", "content")},
+                    "table": row["part"],
+                }
+            )
+            for row in found
+        )
+        alone = whole[shard_id] == {section.content for section in sections}
+        memory = memories[memory_path(shard_id)] if alone else None
+        yield Part(shard_id=shard_id, tokens=sum(row["tokens"] for row in found), memory=memory, sections=sections)
+
+
+def _contents_by_shard(sections: Sequence[Mapping[str, Any]]) -> dict[str, set[str]]:
+    """What the documents of now have in each shard; what is stale in its memory does not count."""
+    contents: dict[str, set[str]] = {}
+    for row in sections:
+        contents.setdefault(row["shard_id"], set()).add(row["content"])
+    return contents
+
+
+def _sections(version: Version) -> list[dict[str, Any]]:
+    (blob,) = version.manifest.of_role("sections")
+    table = version.store.blobs.cached_table(blob.ref, _SECTION_COLUMNS, "sections")
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return sorted(rows, key=lambda row: (row["uri"], row["start"]))
+
+
+def _documents(version: Version) -> list[dict[str, Any]]:
+    rows = [
+        row
+        for blob in version.manifest.of_role("documents")
+        for row in version.store.blobs.cached_table(blob.ref, _DOCUMENT_COLUMNS, blob.path).to_pylist()
+    ]
+    return sorted(rows, key=lambda row: row["uri"])
+
+
+class _Names:
+    """The names of documents as the globs of a spec see them: relative to a URI of the source."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        uris = manifest.spec["source"]["uris"]
+        self._roots = [(uri if "://" in uri else f"file://{os.path.abspath(uri)}").rstrip("/") for uri in uris]
+
+    def of(self, uri: str) -> list[str]:
+        """The URI itself, and its names."""
+        return [uri, *(_name(root, uri) for root in self._roots if f"{uri}/".startswith(f"{root}/"))]
+
+    def matching(self, documents: Sequence[dict[str, Any]], include: Sequence[str]) -> list[dict[str, Any]]:
+        """The documents that one of the globs matches."""
+        patterns = [re.compile(glob_translate(glob)) for glob in include]
+        return [row for row in documents if any(p.match(name) for name in self.of(row["uri"]) for p in patterns)]
+
+
+def _name(root: str, uri: str) -> str:
+    return uri[len(root) :].lstrip("/") or uri.rsplit("/", 1)[-1]
