@@ -195,11 +195,13 @@ def test_memories_answer_by_themselves_in_a_job(make: Make, recorded: Counter[tu
 
 
 def test_retrieval_only_asks_no_memory(make: Make, recorded: Counter[tuple[str, str]]) -> None:
-    pipeline = make(QUESTIONS, mode="retrieval_only")
+    pipeline = make([*QUESTIONS, "\u4ec0\u4e48\u662f lambda?"], mode="retrieval_only")
     runner.refresh(pipeline, "first")
     assert runner.answer(pipeline, "faq").counts["route"]["shards"] == 0
-    assert stages(recorded) == {"reply": len(QUESTIONS)}
-    assert all(row["clues"] == "[]" and row["evidence"] != "[]" for row in rows(pipeline))
+    assert stages(recorded) == {"reply": len(QUESTIONS) + 1}
+    found = rows(pipeline)
+    assert {row["status"] for row in found} == {"answered"}  # a question in another language, too
+    assert all(row["clues"] == "[]" and row["evidence"] != "[]" for row in found)
 
 
 def test_a_run_in_flight_ends_though_its_version_is_retired(make: Make) -> None:
