@@ -22,6 +22,8 @@ def answers(count: int = 3, **values: Any) -> pa.Table:
             "corpus_version": 1,
             "question_id": f"q{number}",
             "question": HARD_TEXT,
+            "mode": "memorag",
+            "answered_version": 1,
             "status": "ok",
             "answer": f"answer {number}",
             "error": None,
@@ -31,6 +33,8 @@ def answers(count: int = 3, **values: Any) -> pa.Table:
             ],
             "evidence": [
                 {
+                    "number": 1,
+                    "used": True,
                     "chunk_id": "c1",
                     "document_id": "d1",
                     "uri": "s3://bucket/a 'b'.rst",
@@ -40,6 +44,8 @@ def answers(count: int = 3, **values: Any) -> pa.Table:
                     "text": HARD_TEXT,
                 }
             ],
+            "cited_by": "markers",
+            "memory_shard_id": None,
             "memory_model": "m",
             "embedding_model": "e",
             "generation_model": "g",
