@@ -35,7 +35,7 @@ _HITS_PER_SHARD = 8  # hits looked at for each shard wanted; the best passages o
 def route(pipeline: Pipeline, job: str, version: int | None = None) -> dict[str, Any]:
     """Plan a run of `job`; returns URIs of the plan and of the work lists, and counts."""
     job_spec = pipeline.spec.job(job)
-    opened = Version(pipeline.store, _pin_version(pipeline, job_spec.channel, version), trust_models=True)
+    opened = Version(pipeline.store, pin_version(pipeline, job_spec.channel, version), trust_models=True)
     settings = AnswerSettings.of_job(pipeline.spec, job_spec, opened.manifest)
     batches = Batches(pipeline.store, job, opened, settings)
     carrier = Carrier.of(pipeline, job, opened, settings) if job_spec.only_changed else None
@@ -52,6 +52,7 @@ def route(pipeline: Pipeline, job: str, version: int | None = None) -> dict[str,
             "manifest": pipeline.store.versions.record(opened.number).manifest.model_dump(),
             "questions": questions.model_dump(),
             "batches": batches.fingerprints,
+            "todo": [batch.fingerprint for batch in todo],
             "prompt_version": settings.prompt_version,
         },
     )
@@ -164,7 +165,8 @@ def _recalls_left(
     return [{"shard_id": shard_id, "rows": rows} for shard_id, rows in sorted(left.items())]
 
 
-def _pin_version(pipeline: Pipeline, channel: str | None, version: int | None) -> int:
+def pin_version(pipeline: Pipeline, channel: str | None, version: int | None) -> int:
+    """The version that a run works on: `version`, else that of the job's channel, else the newest."""
     if version is not None:
         return version
     if channel is not None:
