@@ -9,7 +9,8 @@
 
 The corpus are the beginnings of English contexts of ../shared/data/eval, one to a shard; the questions are those asked
 of them, and of the others. The rows `memory` run on random models of one layer: what grows with the number of
-questions is not in the model. Questions asked one at a time find model, index and memories open.
+questions is not in the model. Questions asked one at a time find model, index and memories open. Clues, evidence and
+answers are as long as a spec has them by default, those of the rows `memory` short.
 
 Run on an idle machine: python -m benchmarks.jobs
 """
@@ -132,20 +133,21 @@ def _pipeline(
     lines = (json.dumps({"question_id": f"q{n}", "question": text}) for n, text in enumerate(_questions(), 1))
     (root / "questions.jsonl").write_text("\n".join(itertools.islice(lines, count)), encoding="utf-8")
     tokens = given.characters // 3
-    models = models or {"memory": {"model": MEMORY_MODEL}, "embedding": {"model": EMBEDDING_MODEL}}
+    chosen_models = models or {"memory": {"model": MEMORY_MODEL}, "embedding": {"model": EMBEDDING_MODEL}}
+    brief = {"max_new_tokens": 8, "evidence_tokens": 256} if models else {}
     spec: dict[str, Any] = {
         "corpus": "benchmark",
         "source": {"uris": [str(root / "source")]},
         "store": {"uri": str(root / "store")},
         "sharding": {"max_tokens": tokens, "min_tokens": tokens // 4},
-        "memory": {"kind": "full", "window": 256, **models["memory"]},
-        "embedding": {"pooling": "mean", **models["embedding"]},
-        "generation": {"batch_size": given.batch, "max_new_tokens": 32, "evidence_tokens": 768},
+        "memory": {"kind": "full", "window": 256, **chosen_models["memory"]},
+        "embedding": {"pooling": "mean", **chosen_models["embedding"]},
+        "generation": {"batch_size": given.batch, **brief},
         "jobs": {
             "faq": {
                 "questions": {"uri": str(root / "questions.jsonl")},
                 "warehouse": {"database": str(root / "answers.duckdb")},
-                "clue_tokens": 32,
+                **({"clue_tokens": 8} if models else {}),
             }
         },
     }

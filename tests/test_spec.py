@@ -549,6 +549,22 @@ def test_the_mode_purge_and_staleness_of_a_refresh_decide_what_a_version_holds(w
     assert len({read_spec(write(f"{MINIMAL}{form}\n")).fingerprint() for form in forms}) == 4
 
 
+def test_the_mode_of_a_job_and_its_clues_fit(write: Write) -> None:
+    def job(keys: str) -> str:
+        return MINIMAL + JOB.rstrip("\n") + "\n" + "".join(f"    {key}\n" for key in keys.split("; "))
+
+    found = read_spec(write(job("mode: memory_only; only_changed: true"))).job("daily")
+    assert (found.mode, found.only_changed, found.offer_draft) == ("memory_only", True, False)
+    assert read_spec(write(job("clues: [draft]; offer_draft: true"))).job("daily").offer_draft
+    for keys, problem in (
+        ("mode: retrieval_only; clues: [draft]", "clues: has no use in mode retrieval_only, which recalls no clues"),
+        ("offer_draft: true", "offer_draft: is set, but no draft is recalled"),
+        ("mode: memory; clues: []", "mode: should be 'memorag', 'memory_only' or 'retrieval_only'"),
+    ):
+        (wrong,) = problems_of(write(job(keys)))
+        assert problem in str(wrong)
+
+
 def test_an_unknown_job_is_answered_with_the_known_ones(write: Write) -> None:
     with pytest.raises(NotFoundError, match="no job 'weekly'; its jobs: daily"):
         read_spec(write(MINIMAL + JOB)).job("weekly")

@@ -19,7 +19,8 @@ class TableLoad:
 
     A row replaces the one with the same key. With `replaces` and `of`, all rows go whose columns `replaces` equal those
     of any row that the same load brings for the table `of` (there in the columns `like`, if they have other names): the
-    passages of answers that are loaded again, or all that was known of a corpus. Columns named in `keeps` are handed on by the row with the same key that was there before.
+    passages of answers that are loaded again, or all that was known of a corpus. Columns named in `keeps` are handed on
+    by the row with the same key that was there before.
 
     `latest` makes a view `latest_<table>`: for each value of these columns the rows of the highest `corpus_version`.
     """

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _BATCHES_AT_ONCE = 4  # so many are sorted by length together
 _RECORDERS = 8
+ENGINE_VERSION = 1  # raised when a release gives other replies to the same requests
 # What a reply depends on besides its conversation and the model's weights.
 _DECIDING = {"dtype", "quantization", "max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed"}
 
@@ -106,7 +107,9 @@ class LocalGenerator:
 
     def _key(self, messages: Sequence[Message]) -> str:
         request: dict[str, Any] = self._spec.model_dump(mode="json", include=_DECIDING)
-        return reply_key(f"sha256:{self._resolved.digest}", {**request, "messages": list(messages)})
+        return reply_key(
+            f"sha256:{self._resolved.digest}", {**request, "engine": ENGINE_VERSION, "messages": list(messages)}
+        )
 
     def _token_ids(self, messages: Sequence[Message]) -> list[int]:
         """Tokens of a conversation; its texts are read as plain characters, so that none of them can end its turn."""

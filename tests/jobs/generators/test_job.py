@@ -13,8 +13,10 @@ from memorag_pipeline.errors import EndpointRefusedError
 from memorag_pipeline.jobs.generate import generate
 from memorag_pipeline.jobs.route import route
 from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.version import Version
 from memorag_pipeline.warehouse import open_warehouse
 from tests.jobs.generators.chat_server import PROMPT_TOKENS, REPLY_TOKENS, ChatServer, error, well
+from tests.jobs.generators.conftest import spec_of
 
 PAID = PROMPT_TOKENS + REPLY_TOKENS
 QUESTIONS = [{"question_id": f"q{n}", "question": f"What does the pass statement do, number {n}?"} for n in range(7)]
@@ -100,6 +102,13 @@ def test_all_units_of_an_endpoint_are_one_task(job: Callable[..., Pipeline]) -> 
     (work,) = route(pipeline, "faq")["generate"]
     assert len(pipeline.read_work(work)["units"]) > 1
     assert route(pipeline, "faq")["generate"] != [work]  # another run, with a budget of its own
+
+
+def test_a_service_answers_through_an_endpoint(pipeline: Pipeline, server: ChatServer) -> None:
+    version = Version(pipeline.store, 1)
+    answers = version.answer(["What does pass do?", " "], "retrieval_only", generation=spec_of(server.url))
+    assert [answer.status for answer in answers] == ["answered", "error"]
+    assert len(server.seen) == 1 and answers[0].input_tokens == PROMPT_TOKENS and answers[0].evidence
 
 
 def test_no_key_is_in_the_store(
