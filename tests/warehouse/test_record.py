@@ -23,7 +23,7 @@ def rows(spec: WarehouseSpec, table: str, order: str) -> list[dict[str, Any]]:
 def test_every_refresh_is_a_row_and_the_quarantine_is_that_of_now(
     spec: WarehouseSpec, source: Path, make_tiny_spec: Callable[..., CorpusSpec]
 ) -> None:
-    for path in sorted(source.iterdir())[2:]:
+    for path in sorted(source.iterdir())[8:]:
         path.unlink()
     (source / "bad.rst").write_bytes(b"")
     pipeline = Pipeline(make_tiny_spec(source, warehouse=spec))
@@ -44,14 +44,14 @@ def test_every_refresh_is_a_row_and_the_quarantine_is_that_of_now(
     first, second, third, fourth = rows(spec, "runs", "began")
     told = ("status", "corpus_version", "documents", "quarantined", "added", "changed", "removed")
     assert [tuple(row[name] for name in told) for row in (first, second, third, fourth)] == [
-        ("published", 1, 2, 1, 3, 0, 0),
-        ("unchanged", 1, 2, 1, 0, 0, 0),
-        ("published", 2, 3, 0, 0, 1, 0),
+        ("published", 1, 8, 1, 9, 0, 0),
+        ("unchanged", 1, 8, 1, 0, 0, 0),
+        ("published", 2, 9, 0, 0, 1, 0),
         ("failed", None, None, None, None, None, None),
     ]
     assert first["units_done"] > 0 == first["units_reused"]
     assert second["units_done"] == 0 and second["units_reused"] == first["units_done"]
-    assert 0 < third["units_done"] < first["units_done"] + 3 and third["units_reused"] > 0
+    assert 0 < third["units_done"] < first["units_done"] and third["units_reused"] > 0
     assert first["seconds"] > 0 and "@sha256:" in first["memory_model"]
     assert fourth["error"].startswith("EmptyCorpusError: no document in")
 
