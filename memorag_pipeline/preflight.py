@@ -17,20 +17,23 @@ from memorag_pipeline.errors import (
     MemoryConfigError,
     MissingDependencyError,
     NotFoundError,
+    SpecError,
     SpecProblem,
 )
+from memorag_pipeline.jobs.prompts.texts import read_own
 from memorag_pipeline.memory.beacon.config import BeaconConfig
 from memorag_pipeline.memory.stream import gist_tokens
 from memorag_pipeline.models import MODEL_TYPES, context_length, read_config, read_safetensors_header
 from memorag_pipeline.spec import CorpusSpec, MemorySpec
+from memorag_pipeline.storage.credentials import options_for
 
 # Room that a recall needs after the memory, besides the clues: the turns around it, the prompt and the question.
 PROMPT_TOKENS = 512
 
 
 def check(spec: CorpusSpec, file: str) -> list[SpecProblem]:
-    """All problems of `spec` here: those with its models, and an index that this installation cannot build."""
-    return [*check_models(spec, file), *_check_index(spec, file)]
+    """All problems of `spec` here: those with its models, its own prompts, and an index that cannot be built."""
+    return [*check_models(spec, file), *_check_index(spec, file), *_check_prompts(spec, file)]
 
 
 def check_models(spec: CorpusSpec, file: str) -> list[SpecProblem]:
@@ -147,6 +150,16 @@ def _check_index(spec: CorpusSpec, file: str) -> Iterator[SpecProblem]:
     except PackageNotFoundError:
         problem, fix = "this installation has no Faiss for GPUs", "install the extra gpu in place of cpu, or use cpu"
         yield SpecProblem(file, "index.device", "'gpu'", problem, fix)
+
+
+def _check_prompts(spec: CorpusSpec, file: str) -> list[SpecProblem]:
+    if spec.prompts is None:
+        return []
+    try:
+        read_own(spec.prompts.uri, options_for(spec.prompts))
+    except SpecError as error:
+        return [SpecProblem(file, "prompts", "", str(problem)) for problem in error.problems]
+    return []
 
 
 def _at_most(room: int, role: str) -> str:

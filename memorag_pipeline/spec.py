@@ -412,6 +412,22 @@ class QuestionsSpec(Location):
     sql: str | None = Field(default=None, description="A SELECT on the job's warehouse giving question_id, question.")
 
 
+class PromptsSpec(Location):
+    """Prompts of one's own. `prompts: URI` is short for `prompts: {uri: URI}`."""
+
+    model_config = ConfigDict(json_schema_extra={"type": ["object", "string"]})
+
+    uri: Uri = Field(
+        description="Folder laid out as this package's jobs/prompts: en/answer.yaml, zh/recall.yaml, …; a file that is"
+        " not there is taken from the package."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"uri": value} if isinstance(value, str) else value
+
+
 class WarehouseSpec(Section):
     """The warehouse table that answers land in."""
 
@@ -462,7 +478,7 @@ class CorpusSpec(Section):
 
     corpus: Name = Field(description="Name of the corpus, of its folder in the store and of its DAGs.")
     description: str = Field(default="", description="Shown in Airflow.")
-    language: Language = Field(default="en", description="Language of the prompts.")
+    language: Language = Field(default="en", description="Language of the documents, and of prompts.")
     source: SourceSpec
     store: StoreSpec
     chunking: ChunkingSpec = ChunkingSpec()
@@ -471,6 +487,7 @@ class CorpusSpec(Section):
     memory: MemorySpec
     embedding: EmbeddingSpec
     index: IndexSpec = IndexSpec()
+    prompts: PromptsSpec | None = Field(default=None, description="Without it, the prompts of this package.")
     generation: GenerationSpec = GenerationSpec()
     schedule: Cron | None = Field(default=None, description="Cron expression of the refresh; none: by hand.")
     compute: ComputeSpec = ComputeSpec()

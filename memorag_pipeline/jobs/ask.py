@@ -17,7 +17,7 @@ import pyarrow as pa
 from memorag_pipeline.jobs.answer import Answer, Clue, Recollection
 from memorag_pipeline.jobs.generate import answer_batch, answer_of, clues_by_question
 from memorag_pipeline.jobs.generators import Reply, open_generator
-from memorag_pipeline.jobs.prompts import load_prompts
+from memorag_pipeline.jobs.prompts import load_prompts, prompt_language
 from memorag_pipeline.jobs.questions import questions_of_texts
 from memorag_pipeline.jobs.recall import recall_clues
 from memorag_pipeline.jobs.route import delta_shards, questions_by_shard, route_questions
@@ -109,10 +109,13 @@ def _replies_from_memory(
     from memorag_pipeline.memory.interface import Decoding
     from memorag_pipeline.memory.kinds import load_memory_model
 
-    prompts, spec = load_prompts(settings.language), settings.generation
+    spec = settings.generation
     generations = load_memory_model(settings.memory, settings.language).generate(
         version.memories()[shard_id],
-        [prompts.answer_from_memory(question) for question in questions],
+        [
+            load_prompts(prompt_language(settings.language, question), settings.prompts).answer_from_memory(question)
+            for question in questions
+        ],
         Decoding(spec.max_new_tokens, spec.temperature, spec.top_p, spec.repetition_penalty, spec.seed),
         on_finished,
         spec.batch_size,

@@ -21,7 +21,7 @@ from memorag_pipeline.jobs.answer import Answer, Clue, answer_table
 from memorag_pipeline.jobs.generators import Generator, Reply, open_generator
 from memorag_pipeline.jobs.generators.budget import Spending
 from memorag_pipeline.jobs.generators.replies import ReplyUnits
-from memorag_pipeline.jobs.prompts import load_prompts
+from memorag_pipeline.jobs.prompts import load_prompts, prompt_language
 from memorag_pipeline.jobs.retrieve import retrieve_evidence
 from memorag_pipeline.jobs.settings import AnswerSettings
 from memorag_pipeline.pipeline import Pipeline
@@ -173,7 +173,6 @@ def answer_batch(
         settings,
         generator.count_tokens,
     )
-    prompts = load_prompts(settings.language)
     found = {row["question_id"]: passages for row, passages in zip(asked, evidence, strict=True)}
     answerable = [row for row in asked if found[row["question_id"]]]
     for _ in range(len(questions) - len(answerable)):
@@ -181,7 +180,9 @@ def answer_batch(
     replies = generator.reply(
         [
             # The best passage last, next to the question: a small model answers from what it has read last.
-            prompts.answer(row["question"], [passage.text for passage in reversed(found[row["question_id"]])])
+            load_prompts(prompt_language(settings.language, row["question"]), settings.prompts).answer(
+                row["question"], [passage.text for passage in reversed(found[row["question_id"]])]
+            )
             for row in answerable
         ],
         advance,
@@ -260,5 +261,5 @@ def _shared_columns(version: Version, job: str, settings: AnswerSettings) -> dic
         "memory_model": memory_model,
         "embedding_model": models["embedding"],
         "generation_model": settings.generation_name,
-        "prompt_version": load_prompts(settings.language).version,
+        "prompt_version": load_prompts(settings.language, settings.prompts).version,
     }

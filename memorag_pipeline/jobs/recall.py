@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from memorag_pipeline.jobs.clues import parse_clues
-from memorag_pipeline.jobs.prompts import load_prompts
+from memorag_pipeline.jobs.prompts import load_prompts, prompt_language
 from memorag_pipeline.jobs.settings import AnswerSettings
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import Bar, track
@@ -61,9 +61,11 @@ def recall_clues(
     """
     from memorag_pipeline.memory.interface import Decoding
 
-    prompts = load_prompts(settings.language)
     asked = [(question_id, text, kind) for question_id, text in questions for kind in settings.clues]
-    texts = [prompts.recall(kind, text) for _, text, kind in asked]
+    texts = [
+        load_prompts(prompt_language(settings.language, text), settings.prompts).recall(kind, text)
+        for _, text, kind in asked
+    ]
     replies = model.generate(
         memory,
         texts,

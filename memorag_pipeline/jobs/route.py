@@ -79,7 +79,7 @@ def route(pipeline: Pipeline, job: str, version: int | None = None) -> dict[str,
             for unit in recalls
         ],
         "batches": [unit["fingerprint"] for unit in batches],
-        "prompt_version": load_prompts(settings.language).version,
+        "prompt_version": load_prompts(settings.language, settings.prompts).version,
     }
     per_task = pipeline.spec.compute.units_per_task
     return {
@@ -164,7 +164,7 @@ def _recall_units(
             language=settings.language,
             clues=settings.clues,
             clue_tokens=settings.clue_tokens,
-            prompts=load_prompts(settings.language).version,
+            prompts=load_prompts(settings.language, settings.prompts).version,
             questions=questions,
         )
         units.append(_RecallUnit(shard_id, memory, tuple(questions), unit))
@@ -194,7 +194,7 @@ def _generate_units(
             questions=batch,
             recalls=recalled,
             settings=settings.content(),
-            prompts=load_prompts(settings.language).version,
+            prompts=load_prompts(settings.language, settings.prompts).version,
         )
         units.append({"fingerprint": unit, "questions": batch, "recalls": recalled})
     return units

@@ -14,10 +14,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from memorag_pipeline.jobs.prompts.texts import Texts, read_own
 from memorag_pipeline.models import resolve
 from memorag_pipeline.spec import CorpusSpec, GenerationSpec, JobSpec, MemorySpec
 from memorag_pipeline.spec_values import ClueKind, Language
 from memorag_pipeline.storage import Manifest
+from memorag_pipeline.storage.credentials import options_for
 
 
 class AnswerSettings(BaseModel):
@@ -33,6 +35,7 @@ class AnswerSettings(BaseModel):
     clue_tokens: int = 64
     shards_per_question: int = 2
     evidence: int = 4
+    prompts: Texts = Field(default={}, description="Prompts of one's own, by language, purpose and key.")
     memory_only: bool = Field(default=False, description="Answer from the memory of the best shard, without retrieval.")
 
     @property
@@ -61,6 +64,7 @@ class AnswerSettings(BaseModel):
             clue_tokens=job.clue_tokens,
             shards_per_question=job.shards_per_question,
             evidence=job.evidence,
+            prompts={} if spec.prompts is None else read_own(spec.prompts.uri, options_for(spec.prompts)),
         )
 
 
