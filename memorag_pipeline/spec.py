@@ -284,6 +284,40 @@ class IndexSpec(Section):
     device: Literal["cpu", "gpu"] = Field(default="cpu", description="gpu needs the extra gpu in place of cpu.")
 
 
+class RerankerSpec(Section):
+    """A cross-encoder that reads each question together with each passage found, and orders these anew."""
+
+    rules = (Rule(("revision", "model"), spec_rules.revision_has_use, "leave it out"),)
+
+    model: Model = Field(
+        description="A model with one score, such as BAAI/bge-reranker-v2-m3: Hugging Face id, folder or URI."
+    )
+    revision: str | None = Field(default=None, description="Revision of a Hugging Face id.")
+    max_tokens: int = Field(
+        default=512, ge=32, le=32768, description="Question and passage together are cut to this many tokens."
+    )
+    batch_size: int = Field(default=32, ge=1, description="Pairs that are read together.")
+
+
+class RetrievalSpec(Section):
+    """How passages are found, and how evidence is made of them. Only `sparse` is part of a version."""
+
+    sparse: Literal["bm25"] | None = Field(
+        default=None,
+        description="bm25: each version gets a BM25 index, too, and what it finds is fused with what vectors find.",
+    )
+    fusion: Literal["rrf", "union"] = Field(
+        default="rrf",
+        description="rrf: the hits of question and clues are fused by rank. union: the first hits of each are taken,"
+        " in the order of the documents, as far as evidence_tokens reaches.",
+    )
+    order: Literal["best_last", "document"] = Field(
+        default="best_last",
+        description="The order in which the generator reads evidence. document: as it stands in the documents.",
+    )
+    reranker: RerankerSpec | None = Field(default=None, description="Without one, passages stay as they were found.")
+
+
 class PricesSpec(Section):
     """What an endpoint takes for a million tokens, in any currency: costs and budgets are in the same."""
 
@@ -487,6 +521,7 @@ class CorpusSpec(Section):
     memory: MemorySpec
     embedding: EmbeddingSpec
     index: IndexSpec = IndexSpec()
+    retrieval: RetrievalSpec = RetrievalSpec()
     prompts: PromptsSpec | None = Field(default=None, description="Without it, the prompts of this package.")
     generation: GenerationSpec = GenerationSpec()
     schedule: Cron | None = Field(default=None, description="Cron expression of the refresh; none: by hand.")
@@ -509,6 +544,7 @@ class CorpusSpec(Section):
                 "memory": True,
                 "embedding": {"model", "revision", "pooling", "max_tokens", "query_instruction"},
                 "index": {"factory"},
+                "retrieval": {"sparse"},
             },
             exclude={"memory": {"budget_mib"}},
         )

@@ -22,7 +22,7 @@ from memorag_pipeline.jobs.generators import Generator, Reply, open_generator
 from memorag_pipeline.jobs.generators.budget import Spending
 from memorag_pipeline.jobs.generators.replies import ReplyUnits
 from memorag_pipeline.jobs.prompts import load_prompts, prompt_language
-from memorag_pipeline.jobs.retrieve import retrieve_evidence
+from memorag_pipeline.jobs.retrieve import reading_order, retrieve_evidence
 from memorag_pipeline.jobs.settings import AnswerSettings
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import Bar, track
@@ -179,9 +179,8 @@ def answer_batch(
         advance()
     replies = generator.reply(
         [
-            # The best passage last, next to the question: a small model answers from what it has read last.
             load_prompts(prompt_language(settings.language, row["question"]), settings.prompts).answer(
-                row["question"], [passage.text for passage in reversed(found[row["question_id"]])]
+                row["question"], [passage.text for passage in reading_order(found[row["question_id"]], settings)]
             )
             for row in answerable
         ],

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from memorag_pipeline.jobs.prompts.texts import Texts, read_own
 from memorag_pipeline.models import resolve
-from memorag_pipeline.spec import CorpusSpec, GenerationSpec, JobSpec, MemorySpec
+from memorag_pipeline.spec import CorpusSpec, GenerationSpec, JobSpec, MemorySpec, RerankerSpec, RetrievalSpec
 from memorag_pipeline.spec_values import ClueKind, Language
 from memorag_pipeline.storage import Manifest
 from memorag_pipeline.storage.credentials import options_for
@@ -35,6 +35,8 @@ class AnswerSettings(BaseModel):
     clue_tokens: int = 64
     shards_per_question: int = 2
     evidence: int = 4
+    retrieval: RetrievalSpec = RetrievalSpec()
+    reranker_digest: str = Field(default="", description="Weight digest of the reranker; empty without one.")
     prompts: Texts = Field(default={}, description="Prompts of one's own, by language, purpose and key.")
     memory_only: bool = Field(default=False, description="Answer from the memory of the best shard, without retrieval.")
 
@@ -64,8 +66,14 @@ class AnswerSettings(BaseModel):
             clue_tokens=job.clue_tokens,
             shards_per_question=job.shards_per_question,
             evidence=job.evidence,
+            retrieval=spec.retrieval,
+            reranker_digest=_digest_of(spec.retrieval.reranker),
             prompts={} if spec.prompts is None else read_own(spec.prompts.uri, options_for(spec.prompts)),
         )
+
+
+def _digest_of(reranker: RerankerSpec | None) -> str:
+    return "" if reranker is None else resolve(reranker.model, reranker.revision).digest
 
 
 def _over(manifest: Manifest, generation: GenerationSpec, **values: Any) -> AnswerSettings:
