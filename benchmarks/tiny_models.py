@@ -11,7 +11,14 @@ import shutil
 from pathlib import Path
 
 import torch
-from transformers import AutoModel, AutoModelForCausalLM, BertConfig, LlamaConfig, PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    LlamaConfig,
+    PreTrainedModel,
+)
 
 from memorag_pipeline.models import resolve
 
@@ -52,6 +59,21 @@ def tiny_embedding_model(folder: Path) -> Path:
     )
     torch.manual_seed(_SEED)
     return _save(AutoModel.from_config(config), EMBEDDING_MODEL, folder)
+
+
+def tiny_reranker(folder: Path) -> Path:
+    """A cross-encoder of one layer with one score, under the tokenizer of all-MiniLM-L6-v2."""
+    config = BertConfig(
+        vocab_size=30_522,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        max_position_embeddings=512,
+        num_labels=1,
+    )
+    torch.manual_seed(_SEED)
+    return _save(AutoModelForSequenceClassification.from_config(config), EMBEDDING_MODEL, folder)
 
 
 def _save(model: PreTrainedModel, tokenizer: str, folder: Path) -> Path:

@@ -36,7 +36,7 @@ TrustModels = Annotated[
 ]
 
 # Sections that the checks against models and installed packages rest on.
-_CHECKED = ("chunking", "sharding", "memory", "embedding", "index", "generation", "jobs")
+_CHECKED = ("chunking", "sharding", "memory", "embedding", "index", "retrieval", "generation", "prompts", "jobs")
 
 
 def examine_spec(path: Path) -> tuple[Examined[CorpusSpec] | None, list[SpecProblem]]:

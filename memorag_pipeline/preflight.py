@@ -17,20 +17,24 @@ from memorag_pipeline.errors import (
     MemoryConfigError,
     MissingDependencyError,
     NotFoundError,
+    SpecError,
     SpecProblem,
 )
+from memorag_pipeline.jobs.prompts.texts import read_own
 from memorag_pipeline.memory.beacon.config import BeaconConfig
 from memorag_pipeline.memory.stream import gist_tokens
 from memorag_pipeline.models import MODEL_TYPES, context_length, read_config, read_safetensors_header
-from memorag_pipeline.spec import CorpusSpec, JobSpec, MemorySpec
+from memorag_pipeline.spec import CorpusSpec, JobSpec, MemorySpec, RerankerSpec
+from memorag_pipeline.storage.credentials import options_for
 
 # Room that a recall needs after the memory, besides the clues: the turns around it, the prompt and the question.
 PROMPT_TOKENS = 512
+_ROBERTA = {"roberta", "xlm-roberta"}
 
 
 def check(spec: CorpusSpec, file: str) -> list[SpecProblem]:
-    """All problems of `spec` here: those with its models, and an index that this installation cannot build."""
-    return [*check_models(spec, file), *_check_index(spec, file)]
+    """All problems of `spec` here: those with its models, its own prompts, and an index that cannot be built."""
+    return [*check_models(spec, file), *_check_index(spec, file), *_check_prompts(spec, file)]
 
 
 def check_models(spec: CorpusSpec, file: str) -> list[SpecProblem]:
@@ -50,6 +54,10 @@ def check_models(spec: CorpusSpec, file: str) -> list[SpecProblem]:
     embedding = _config(problems, file, "embedding.model", spec.embedding.model, spec.embedding.revision)
     if embedding is not None:
         problems += _check_embedding(spec, file, embedding)
+    reranker = spec.retrieval.reranker
+    if reranker is not None:
+        config = _config(problems, file, "retrieval.reranker.model", reranker.model, reranker.revision)
+        problems += [] if config is None else _check_reranker(reranker, file, config)
     return problems
 
 
@@ -141,11 +149,30 @@ def _check_generation(spec: CorpusSpec, file: str, context: int) -> Iterator[Spe
             )
 
 
-def _check_embedding(spec: CorpusSpec, file: str, config: dict[str, Any]) -> Iterator[SpecProblem]:
+def _check_reranker(spec: RerankerSpec, file: str, config: dict[str, Any]) -> Iterator[SpecProblem]:
+    kinds, labels = config.get("architectures") or [], config.get("num_labels", len(config.get("id2label", "??")))
+    if not any(kind.endswith("ForSequenceClassification") for kind in kinds) or labels != 1:
+        problem, fix = "is no cross-encoder with one score", "use one such as BAAI/bge-reranker-v2-m3"
+        yield SpecProblem(file, "retrieval.reranker.model", spec.model, problem, fix)
+    elif spec.max_tokens > _positions(config):
+        yield SpecProblem(
+            file,
+            "retrieval.reranker.max_tokens",
+            str(spec.max_tokens),
+            f"{spec.model} has only {_positions(config)} positions",
+            f"use at most {_positions(config)}",
+        )
+
+
+def _positions(config: dict[str, Any]) -> int:
+    """Tokens that an encoder can read."""
     positions = int(config["max_position_embeddings"])
     # The position table of these begins behind the padding index.
-    if config.get("model_type") in {"roberta", "xlm-roberta"}:
-        positions -= int(config["pad_token_id"]) + 1
+    return positions - int(config["pad_token_id"]) - 1 if config.get("model_type") in _ROBERTA else positions
+
+
+def _check_embedding(spec: CorpusSpec, file: str, config: dict[str, Any]) -> Iterator[SpecProblem]:
+    positions = _positions(config)
     if spec.embedding.max_tokens > positions:
         yield SpecProblem(
             file,
@@ -164,6 +191,16 @@ def _check_index(spec: CorpusSpec, file: str) -> Iterator[SpecProblem]:
     except PackageNotFoundError:
         problem, fix = "this installation has no Faiss for GPUs", "install the extra gpu in place of cpu, or use cpu"
         yield SpecProblem(file, "index.device", "'gpu'", problem, fix)
+
+
+def _check_prompts(spec: CorpusSpec, file: str) -> list[SpecProblem]:
+    if spec.prompts is None:
+        return []
+    try:
+        read_own(spec.prompts.uri, options_for(spec.prompts))
+    except SpecError as error:
+        return [SpecProblem(file, "prompts", "", str(problem)) for problem in error.problems]
+    return []
 
 
 def _at_most(room: int, role: str) -> str:

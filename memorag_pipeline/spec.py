@@ -285,6 +285,40 @@ class IndexSpec(Section):
     device: Literal["cpu", "gpu"] = Field(default="cpu", description="gpu needs the extra gpu in place of cpu.")
 
 
+class RerankerSpec(Section):
+    """A cross-encoder that reads each question together with each passage found, and orders these anew."""
+
+    rules = (Rule(("revision", "model"), spec_rules.revision_has_use, "leave it out"),)
+
+    model: Model = Field(
+        description="A model with one score, such as BAAI/bge-reranker-v2-m3: Hugging Face id, folder or URI."
+    )
+    revision: str | None = Field(default=None, description="Revision of a Hugging Face id.")
+    max_tokens: int = Field(
+        default=512, ge=32, le=32768, description="Question and passage together are cut to this many tokens."
+    )
+    batch_size: int = Field(default=32, ge=1, description="Pairs that are read together.")
+
+
+class RetrievalSpec(Section):
+    """How passages are found, and how evidence is made of them. Only `sparse` is part of a version."""
+
+    sparse: Literal["bm25"] | None = Field(
+        default=None,
+        description="bm25: each version gets a BM25 index, too, and what it finds is fused with what vectors find.",
+    )
+    fusion: Literal["rrf", "union"] = Field(
+        default="rrf",
+        description="rrf: the hits of question and clues are fused by rank. union: the first hits of each are taken,"
+        " in the order of the documents, as far as evidence_tokens reaches.",
+    )
+    order: Literal["best_last", "document"] = Field(
+        default="best_last",
+        description="The order in which the generator reads evidence. document: as it stands in the documents.",
+    )
+    reranker: RerankerSpec | None = Field(default=None, description="Without one, passages stay as they were found.")
+
+
 class PricesSpec(Section):
     """What an endpoint takes for a million tokens, in any currency: costs and budgets are in the same."""
 
@@ -413,6 +447,22 @@ class QuestionsSpec(Location):
     sql: str | None = Field(default=None, description="A SELECT on the job's warehouse giving question_id, question.")
 
 
+class PromptsSpec(Location):
+    """Prompts of one's own. `prompts: URI` is short for `prompts: {uri: URI}`."""
+
+    model_config = ConfigDict(json_schema_extra={"type": ["object", "string"]})
+
+    uri: Uri = Field(
+        description="Folder laid out as this package's jobs/prompts: en/answer.yaml, zh/recall.yaml, …; a file that is"
+        " not there is taken from the package."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"uri": value} if isinstance(value, str) else value
+
+
 class WarehouseSpec(Section):
     """A database of tables for analysts. At the top of a spec: where refreshes note their runs and the quarantine."""
 
@@ -523,7 +573,7 @@ class CorpusSpec(Section):
 
     corpus: Name = Field(description="Name of the corpus, of its folder in the store and of its DAGs.")
     description: str = Field(default="", description="Shown in Airflow.")
-    language: Language = Field(default="en", description="Language of the prompts.")
+    language: Language = Field(default="en", description="Language of the documents, and of prompts.")
     source: SourceSpec
     store: StoreSpec
     chunking: ChunkingSpec = ChunkingSpec()
@@ -532,6 +582,8 @@ class CorpusSpec(Section):
     memory: MemorySpec
     embedding: EmbeddingSpec
     index: IndexSpec = IndexSpec()
+    retrieval: RetrievalSpec = RetrievalSpec()
+    prompts: PromptsSpec | None = Field(default=None, description="Without it, the prompts of this package.")
     generation: GenerationSpec = GenerationSpec()
     schedule: Cron | None = Field(default=None, description="Cron expression of the refresh; none: by hand.")
     compute: ComputeSpec = ComputeSpec()
@@ -556,6 +608,7 @@ class CorpusSpec(Section):
                 "memory": True,
                 "embedding": {"model", "revision", "pooling", "max_tokens", "query_instruction"},
                 "index": {"factory"},
+                "retrieval": {"sparse"},
             },
             exclude={"memory": {"budget_mib"}},
         )

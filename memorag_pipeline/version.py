@@ -148,6 +148,7 @@ class Version:
             texts,
             EmbeddingSpec.model_validate(self.manifest.spec["embedding"]),
             next(model.digest for model in self.manifest.models if model.role == "embedding"),
+            next(map(self._file, self.manifest.of_role("sparse_index")), None),
         )
 
     @cached_property

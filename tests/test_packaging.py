@@ -67,7 +67,7 @@ def test_the_wheel_holds_every_module_and_prompt_and_no_tests(wheel: Path) -> No
         for path in (REPOSITORY / folder).rglob("*")
         if path.suffix in (".py", ".yaml", ".j2", ".safetensors", ".md")
     }
-    assert "memorag_pipeline/jobs/prompts/en.yaml" in expected
+    assert "memorag_pipeline/jobs/prompts/en/answer.yaml" in expected
     assert {name for name in names if ".dist-info/" not in name} == expected
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from memorag_pipeline.jobs.answer import Answer, Clue
 from memorag_pipeline.jobs.citations import used_passages
 from memorag_pipeline.jobs.generators import Generator, Reply
-from memorag_pipeline.jobs.retrieve import retrieve_evidence
+from memorag_pipeline.jobs.retrieve import reading_order, retrieve_evidence
 from memorag_pipeline.jobs.settings import AnswerSettings
 
 if TYPE_CHECKING:
@@ -67,12 +67,10 @@ def offered_evidence(
     settings: AnswerSettings,
     count_tokens: Callable[[str], int],
 ) -> list[list[Passage]]:
-    """The passages of each question in the order in which the prompt numbers them.
-
-    The best one is last, next to the question: a small model answers from what it has read last.
-    """
+    """The passages of each question in the order in which the prompt numbers them."""
     texts = [[clue.text for clue in each] for each in clues]
-    return [found[::-1] for found in retrieve_evidence(searcher, questions, texts, settings, count_tokens)]
+    found = retrieve_evidence(searcher, questions, texts, settings, count_tokens)
+    return [reading_order(passages, settings) for passages in found]
 
 
 def _draft(clues: Sequence[Clue]) -> str | None:

@@ -15,14 +15,20 @@ _MIN_WORDS, _MIN_HAN = 3, 4
 _LABEL = re.compile(
     r"""^(?:\s*(?:
         [-*\u2022\u00b7>#]+\s+                                               # a bullet or a heading
-      | \(?\d{1,2}\s*[.):\uff09\uff1a\uff0e\u3001]\s*                       # 1.  (2)  3)
-      | (?:passage|sentence|quote|question|query|answer|clue|q|a)\s*\d*\s*[:.]\s+
+      | [(\uff08]?\d{1,2}\s*[.):\uff09\uff1a\uff0e\u3001](?!\d)\s*                # 1.  (2)  3)
+      | [(\uff08][一二三四五六七八九十]{1,3}[)\uff09]\s*                             # in Chinese numerals, as above
+      | 第?[一二三四五六七八九十]{1,3}[、\uff0c,.\uff0e:\uff1a]\s*                      # the same, or ordinals
+      | (?:首先|其次|再次|然后|最后)[\uff0c,:\uff1a]\s*
+      | [\u2460-\u2473\u2776-\u277f]\s*                                     # in circles
+      | \(?(?:[a-h]|[ivx]{1,4})\)\s+                                          # a) iv)
+      | (?:passage|sentence|quote|question|query|answer|clue|step|point|q|a)\s*\d*\s*[:.]\s+
       | the\s+answer\s+to\s+(?:this|the|your)\s+question\s+is(?:\s+(?:yes|no))?[\s:.,]+
       | (?:the\s+)?(?:document|text|passage)\s+(?:states|says|continues|mentions|reads)(?:\s+that)?[:,]?\s+
       | (?:问题|回答|答案|引文|句子|段落|检索问题)\s*\d*\s*[:\uff1a]\s*
     ))+""",
     re.IGNORECASE | re.VERBOSE,
 )
+_EMPHASIS = re.compile(r"\*\*(?=\S)(.+?)(?<=\S)\*\*")
 _QUOTES = "\"'`\u2018\u2019\u201c\u201d\u300c\u300d\u300e\u300f"
 _WORD = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]|[^\W_\u3400-\u4dbf\u4e00-\u9fff]+")  # a Chinese character is a word
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
@@ -64,8 +70,8 @@ def parse_clues(kind: str, text: str, question: str, said: Sequence[str]) -> lis
 
 
 def _unwrap(line: str) -> str:
-    """The line without number, bullet, label and the quotation marks around it."""
-    clue = _LABEL.sub("", line).strip()
+    """The line without number, bullet, label, emphasis and the quotation marks around it."""
+    clue = _LABEL.sub("", _EMPHASIS.sub(r"\1", line)).strip()
     while len(clue) > 1 and clue[0] in _QUOTES and clue[-1] in _QUOTES:
         clue = clue[1:-1].strip()
     return clue

@@ -15,11 +15,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from memorag_pipeline.digests import value_digest
-from memorag_pipeline.jobs.prompts import Prompts, load_prompts
+from memorag_pipeline.jobs.prompts import Prompts, load_prompts, prompt_language
+from memorag_pipeline.jobs.prompts.texts import Texts, read_own
 from memorag_pipeline.models import resolve
-from memorag_pipeline.spec import CorpusSpec, GenerationSpec, JobSpec, MemorySpec
+from memorag_pipeline.spec import CorpusSpec, GenerationSpec, JobSpec, MemorySpec, RerankerSpec, RetrievalSpec
 from memorag_pipeline.spec_values import AnswerMode, ClueKind, Language
 from memorag_pipeline.storage import Manifest
+from memorag_pipeline.storage.credentials import options_for
 
 
 class AnswerSettings(BaseModel):
@@ -37,6 +39,9 @@ class AnswerSettings(BaseModel):
     clue_tokens: int = 64
     shards_per_question: int = 2
     evidence: int = 4
+    retrieval: RetrievalSpec = RetrievalSpec()
+    reranker_digest: str = Field(default="", description="Weight digest of the reranker; empty without one.")
+    prompts: Texts = Field(default={}, description="Prompts of one's own, by language, purpose and key.")
 
     @property
     def generation_name(self) -> str:
@@ -53,11 +58,11 @@ class AnswerSettings(BaseModel):
     @property
     def prompt_version(self) -> str:
         """Digest of the prompts."""
-        return load_prompts(self.language).version
+        return load_prompts(self.language, self.prompts).version
 
     def prompts_for(self, question: str) -> Prompts:
-        """The prompts that `question` is asked with."""
-        return load_prompts(self.language)
+        """The prompts that `question` is asked with, in its language."""
+        return load_prompts(prompt_language(self.language, question), self.prompts)
 
     def content(self) -> dict[str, Any]:
         """What decides the answers, as JSON values; not how the generator is reached, or what it may cost."""
@@ -84,7 +89,14 @@ class AnswerSettings(BaseModel):
             clue_tokens=job.clue_tokens,
             shards_per_question=job.shards_per_question,
             evidence=job.evidence,
+            retrieval=spec.retrieval,
+            reranker_digest=_digest_of(spec.retrieval.reranker),
+            prompts={} if spec.prompts is None else read_own(spec.prompts.uri, options_for(spec.prompts)),
         )
+
+
+def _digest_of(reranker: RerankerSpec | None) -> str:
+    return "" if reranker is None else resolve(reranker.model, reranker.revision).digest
 
 
 def _over(manifest: Manifest, generation: GenerationSpec, **values: Any) -> AnswerSettings:

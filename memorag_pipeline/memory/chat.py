@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
 from memorag_pipeline.errors import MemoragError, NotFoundError
 
@@ -28,18 +28,18 @@ class ChatTokenizer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._plain = _open(folder)
+        self._plain = _open(folder, all_special=True)
         self._plain.encode_special_tokens = True
         self._marked = _open(folder)
 
     def plain(self, text: str) -> list[int]:
-        """Tokens of a text; the name of a special token in it is read as characters."""
+        """Tokens of a text; the name of a special or an added token in it is read as characters."""
         ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
         return ids
 
     def text(self, token_ids: Sequence[int]) -> str:
         """The text of tokens, without special ones."""
-        decoded: str = self._plain.decode(list(token_ids), skip_special_tokens=True)
+        decoded: str = self._marked.decode(list(token_ids), skip_special_tokens=True)
         return decoded
 
     def frame(self, messages: Sequence[dict[str, str]], reply: bool = True) -> list[list[int]]:
@@ -109,7 +109,8 @@ class ChatTokenizer:
         return render([{"role": "user", "content": f"{system['content']}\n\n{user['content']}"}, *rest])
 
 
-def _open(folder: Path) -> Tokenizer:
+def _open(folder: Path, all_special: bool = False) -> Tokenizer:
+    """The tokenizer; with `all_special` the marks that a vocabulary adds, such as <think>, are special tokens, too."""
     path = folder / "tokenizer.json"
     if not path.exists():
         raise NotFoundError(
@@ -117,6 +118,9 @@ def _open(folder: Path) -> Tokenizer:
             " AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
         )
     tokenizer = Tokenizer.from_file(str(path))
+    if all_special:
+        added = [token for token in tokenizer.get_added_tokens_decoder().values() if token.content.strip()]
+        tokenizer.add_special_tokens([AddedToken(token.content, special=True, normalized=False) for token in added])
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer

@@ -109,7 +109,7 @@ class Embedder:
 def _load(folder: Path, digest: str, pooling: str, device: str) -> Any:
     """FlagEmbedding's model on `device`. `digest` is there so that a folder that was changed is read again."""
     kind = FlagLLMModel if pooling == "last_token" else FlagModel
-    with _quiet():
+    with quiet():
         loaded = kind(
             str(folder),
             pooling_method=pooling,
@@ -123,7 +123,7 @@ def _load(folder: Path, digest: str, pooling: str, device: str) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers' progress bar and load report off the screen, which belongs to the pipeline's own progress."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

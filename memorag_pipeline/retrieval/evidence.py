@@ -1,35 +1,59 @@
 """Evidence: of the passages that a question and its clues found, the few that the generator reads.
 
 In:  for the question, then for each clue, its passages, best first.
-Out: the chosen passages, best first, none saying what another one says, within the token budget.
+Out: the chosen passages, none saying what another one says, within the token budget; the order to read them in.
 Wrong: nothing; without passages there is no evidence.
 
-Ranks are fused by reciprocal rank fusion (Cormack, Clarke and Büttcher 2009): a passage's weight is the sum over the
-lists of weight / (offset + rank). Their offset of 60 is for lists of a thousand; for lists of about ten it would make
-the first hit hardly better than the last, so it is 10 here.
+The lists are fused by rank, or united as in the original MemoRAG. Fused ones may be put in another order, such as that
+of a reranker, before passages are chosen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from memorag_pipeline.retrieval.fusion import fused_weights
 from memorag_pipeline.retrieval.passage import Passage
 
-_RANK_OFFSET = 10
+_FIRST = 1.0  # more than all weights of a passage together
 
 
-def select_evidence(
-    hits_by_query: Sequence[Sequence[Passage]], limit: int, token_count: Callable[[str], int], budget: int
+def fuse(hits_by_query: Sequence[Sequence[Passage]]) -> list[Passage]:
+    """Each passage once, in order of its fused weight; `score` is the highest cosine with the question or a clue.
+
+    The question weighs 1 and each clue at most half of that; together the clues never weigh more than the question, for
+    a memory model that is wrong about the question is often wrong in all of its clues. For the same reason the
+    question's own first passage stays first: clues that agree on something else must not push it out.
+    """
+    clue_weight = 1 / max(2, len(hits_by_query) - 1)
+    passages = _best_scored(hits_by_query)
+    weights = fused_weights(
+        (clue_weight if number else 1.0, [passage.chunk_id for passage in hits])
+        for number, hits in enumerate(hits_by_query)
+    )
+    if hits_by_query and hits_by_query[0]:
+        weights[hits_by_query[0][0].chunk_id] += _FIRST
+    # Of equal weights the first found stays first, and the question's passages are found first.
+    return sorted(passages.values(), key=lambda passage: -weights[passage.chunk_id])
+
+
+def unite(hits_by_query: Sequence[Sequence[Passage]], first: int) -> list[Passage]:
+    """The `first` passages of every list, each once, in the order of the documents: as the original MemoRAG does."""
+    return in_document_order(_best_scored([hits[:first] for hits in hits_by_query]).values())
+
+
+def choose(
+    passages: Iterable[Passage], limit: int | None, token_count: Callable[[str], int], budget: int
 ) -> list[Passage]:
-    """Choose at most `limit` passages of at most `budget` tokens in all; the first list is the question's.
+    """The first `limit` passages (None: all) of at most `budget` tokens in all, without those that say the same.
 
     A passage that does not fit the rest of the budget is left out, so that a shorter one can follow; if not even the
-    best one fits, its beginning is taken. `score` is the highest cosine with the question or a clue.
+    first one fits, its beginning is taken.
     """
     chosen: list[Passage] = []
     left = budget
-    for passage in _fuse(hits_by_query):
+    for passage in passages:
         if len(chosen) == limit:
             break
         if any(_says_the_same(passage, other) for other in chosen):
@@ -44,27 +68,20 @@ def select_evidence(
     return chosen
 
 
-def _fuse(hits_by_query: Sequence[Sequence[Passage]]) -> list[Passage]:
-    """Each passage once, in order of its fused weight.
+def in_document_order(passages: Iterable[Passage]) -> list[Passage]:
+    """The passages by URI, and within a document as they stand in it."""
+    return sorted(passages, key=lambda passage: (passage.uri, passage.start))
 
-    The question weighs 1 and each clue at most half of that; together the clues never weigh more than the question, for
-    a memory model that is wrong about the question is often wrong in all of its clues. For the same reason the
-    question's own first passage stays first: clues that agree on something else must not push it out.
-    """
-    clue_weight = 1 / max(2, len(hits_by_query) - 1)
+
+def _best_scored(hits_by_query: Sequence[Sequence[Passage]]) -> dict[str, Passage]:
+    """Each passage once by chunk id, in the order in which they are first met, with its highest score."""
     passages: dict[str, Passage] = {}
-    weights: dict[str, float] = {}
-    for number, hits in enumerate(hits_by_query):
-        for rank, passage in enumerate(hits, start=1):
+    for hits in hits_by_query:
+        for passage in hits:
             known = passages.setdefault(passage.chunk_id, passage)
             if passage.score > known.score:
                 passages[passage.chunk_id] = passage
-            weight = (clue_weight if number else 1.0) / (_RANK_OFFSET + rank)
-            if number == 0 and rank == 1:
-                weight += 1.0  # more than all other weights together
-            weights[passage.chunk_id] = weights.get(passage.chunk_id, 0.0) + weight
-    # Of equal weights the first found stays first, and the question's passages are found first.
-    return sorted(passages.values(), key=lambda passage: -weights[passage.chunk_id])
+    return passages
 
 
 def _says_the_same(passage: Passage, other: Passage) -> bool:

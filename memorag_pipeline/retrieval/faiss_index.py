@@ -68,6 +68,14 @@ def open_index(path: Path) -> Any:
         raise CorruptBlobError(f"{path}: not a Faiss index that this version reads ({_reason(error)})") from error
 
 
+def cosine(index: Any, row: int, vector: Vectors) -> float:
+    """The inner product of a row's vector, as the index holds it, with `vector`."""
+    inverted = faiss.try_extract_index_ivf(index)
+    if inverted:
+        inverted.make_direct_map()  # where each row is; does nothing the second time
+    return float(index.reconstruct(row) @ vector)
+
+
 def _fill(index: Any, spec: IndexSpec, count: int, parts: Callable[[], Iterable[Vectors]]) -> None:
     if not index.is_trained:
         _train(index, spec, count, parts)

@@ -1,7 +1,8 @@
-"""Stage index: the vectors of all chunks become one Faiss index, with a table that says which row is which chunk.
+"""Stage index: the vectors of all texts become one Faiss index, with a table that says which chunks have them.
 
 In:  the plan, and the outcomes of its memorize and embed units.
-Out: the plan with the blobs of its units, the index, the row table and the table of digests.
+Out: the plan with the blobs of its units, the index, the row table and the table of digests; with `retrieval.sparse`
+     an index by words, too.
 Wrong: a unit that was not run, an index that cannot be trained on so few vectors, no GPU where one is asked for.
 """
 
@@ -33,6 +34,8 @@ STAGE_VERSION = 3
 
 _CHUNK_COLUMNS = ["chunk_id", "document_id", "uri", "start", "end"]
 
+_Numbers = list[npt.NDArray[np.int32]]
+
 
 def build_index(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
     """Index the vectors of a plan; returns the URI of the completed plan and the number of vectors."""
@@ -55,6 +58,7 @@ def build_index(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
         chunks=plan["chunks"],
         sections=plan["sections"],
         factory=pipeline.spec.index.factory,
+        sparse=pipeline.spec.retrieval.sparse,
     )
     blobs = pipeline.store.blobs
     outcome = pipeline.store.units.find(STAGE, unit)
@@ -76,6 +80,7 @@ def build_index(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
         "index": outcome.blobs["index"].model_dump(),
         "index_rows": outcome.blobs["rows"].model_dump(),
         "digests": outcome.blobs["digests"].model_dump(),
+        "sparse_index": outcome.blobs["sparse"].model_dump() if "sparse" in outcome.blobs else None,
     }
     held = set() if known.parent is None else known.parent.held
     plan["fresh"] = sorted({blob.digest for blob in manifest_blobs(plan)} - held)
@@ -116,30 +121,56 @@ def _build(pipeline: Pipeline, unit: str, parts: Sequence[_Part], sections: Blob
 
     started = time.perf_counter()
     blobs = pipeline.store.blobs
-    rows = _rows(blobs, parts, _Sections(blobs.get_table(sections, ["shard_id", "document_id", "start"], "sections")))
-    dimensions = len(next(_vectors(blobs, parts))[0])
-    index = faiss_index.build_index(pipeline.spec.index, dimensions, len(rows), lambda: _vectors(blobs, parts))
+    numbers = _numbers(blobs, parts)
+    rows = _rows(
+        blobs, parts, numbers, _Sections(blobs.get_table(sections, ["shard_id", "document_id", "start"], "sections"))
+    )
+    distinct = sum(len(_first(numbers, part)) for part in range(len(parts)))
+    dimensions = len(next(_vectors(blobs, parts, numbers))[0])
+    index = faiss_index.build_index(pipeline.spec.index, dimensions, distinct, lambda: _vectors(blobs, parts, numbers))
+    stored = {"rows": blobs.put_table(rows)}
     with tempfile.TemporaryDirectory(prefix="memorag-index-") as folder:
-        path = Path(folder) / "index.faiss"
+        path = Path(folder) / "index"
         faiss_index.write_index(index, path)
-        stored = blobs.put_file(path)
+        stored["index"] = blobs.put_file(path)
+        if pipeline.spec.retrieval.sparse is not None:
+            from memorag_pipeline.retrieval.sparse_index import build_sparse_index
+
+            build_sparse_index(_texts(blobs, parts, numbers), path)
+            stored["sparse"] = blobs.put_file(path)
     return Outcome(
         stage=STAGE,
         fingerprint=unit,
-        blobs={
-            "index": stored,
-            "rows": blobs.put_table(rows),
-            "digests": blobs.put_table(_digests(blobs, parts)),
-        },
-        counts={"vectors": len(rows)},
+        blobs={**stored, "digests": blobs.put_table(_digests(blobs, parts))},
+        counts={"vectors": distinct},
         seconds=time.perf_counter() - started,
     )
 
 
-def _vectors(blobs: Blobs, parts: Sequence[_Part]) -> Iterator[npt.NDArray[np.float32]]:
-    """For each part the vectors of its chunks in their order, [chunks, dimensions]."""
-    for part in parts:
-        chunks = blobs.cached_table(part.chunks, ["digest"], f"chunks of part {part.number}")
+def _numbers(blobs: Blobs, parts: Sequence[_Part]) -> _Numbers:
+    """For each part the numbers of its chunks' texts: equal texts, in whichever documents, are one vector."""
+    columns = [
+        blobs.cached_table(part.chunks, ["digest"], f"chunks of part {part.number}").column("digest") for part in parts
+    ]
+    digests = pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string())
+    numbers = digests.cast(pa.large_string()).combine_chunks().dictionary_encode().indices.to_numpy()
+    return np.split(numbers, np.cumsum([len(column) for column in columns])[:-1])
+
+
+def _first(numbers: _Numbers, part: int) -> npt.NDArray[np.int64]:
+    """The chunks of a part whose texts no part before it has, each text once, in order of their numbers."""
+    known = max((int(before.max()) for before in numbers[:part]), default=-1)
+    found, places = np.unique(numbers[part], return_index=True)
+    return places[found > known]
+
+
+def _vectors(blobs: Blobs, parts: Sequence[_Part], numbers: _Numbers) -> Iterator[npt.NDArray[np.float32]]:
+    """For each part the vectors of the texts that no part before it has, [texts, dimensions]."""
+    for at, part in enumerate(parts):
+        first = _first(numbers, at)
+        if not len(first):
+            continue
+        chunks = blobs.cached_table(part.chunks, ["digest"], f"chunks of part {part.number}").take(first)
         table = blobs.cached_table(part.embeddings, None, f"embeddings of part {part.number}")
         places = pc.index_in(chunks.column("digest"), table.column("digest").combine_chunks())
         yield vectors_of(table)[places.to_numpy()]
@@ -156,21 +187,27 @@ def _digests(blobs: Blobs, parts: Sequence[_Part]) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def _rows(blobs: Blobs, parts: Sequence[_Part], sections: _Sections) -> pa.Table:
-    """Row by row of the index, which chunk of which part it is."""
-    tables, first = [], 0
-    for part in parts:
+def _texts(blobs: Blobs, parts: Sequence[_Part], numbers: _Numbers) -> Iterator[str]:
+    """The texts in order of their numbers."""
+    for at, part in enumerate(parts):
+        chunks = blobs.cached_table(part.chunks, ["text"], f"chunks of part {part.number}")
+        yield from chunks.column("text").take(_first(numbers, at)).to_pylist()
+
+
+def _rows(blobs: Blobs, parts: Sequence[_Part], numbers: _Numbers, sections: _Sections) -> pa.Table:
+    """Chunk by chunk, which row of the index its text has, and which chunk of which part it is."""
+    tables = []
+    for part, rows in zip(parts, numbers, strict=True):
         chunks = blobs.cached_table(part.chunks, _CHUNK_COLUMNS, f"chunks of part {part.number}")
         places = zip(chunks.column("document_id").to_pylist(), chunks.column("start").to_pylist(), strict=True)
         columns = {
             **{name: chunks.column(name) for name in _CHUNK_COLUMNS},
-            "row": np.arange(first, first + len(chunks)),
+            "row": rows.astype(np.int64),
             "shard_id": pa.array([sections.shard_of(*place) for place in places], pa.string()),
             "part": np.full(len(chunks), part.number, np.int32),
             "part_row": np.arange(len(chunks), dtype=np.int32),
         }
         tables.append(pa.table([columns[name] for name in schemas.INDEX_ROWS.names], schema=schemas.INDEX_ROWS))
-        first += len(chunks)
     return pa.concat_tables(tables)
 
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Passage:
-    """`text` is the document's text from character `start` to `end`; `score` is the cosine with the query."""
+    """`text` is the document's text from character `start` to `end`; `score` is the cosine with the query.
+
+    `also_in` are the URIs of other documents that hold the same text.
+    """
 
     chunk_id: str
     document_id: str
@@ -17,3 +20,4 @@ class Passage:
     score: float
     text: str
     shard_id: str
+    also_in: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """Search: the passages nearest to a question, from a version's index.
 
-In:  the index file, its row table, a way to the chunk tables, the embedding model's spec.
-Out: for each question its passages, best first.
+In:  the index file, its row table, a way to the chunk tables, the embedding model's spec; perhaps a sparse index.
+Out: for each question its passages, best first, each text once.
 Wrong: an index, a row table and an embedding model that do not belong together are refused before any search.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,18 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from memorag_pipeline.errors import CorruptBlobError, MemoragError
-from memorag_pipeline.retrieval.faiss_index import open_index
+from memorag_pipeline.retrieval.faiss_index import cosine, open_index
+from memorag_pipeline.retrieval.fusion import fused_weights
 from memorag_pipeline.retrieval.passage import Passage
+from memorag_pipeline.retrieval.sparse_index import SparseIndex
 from memorag_pipeline.spec import EmbeddingSpec
 
 __all__ = ["Passage", "Searcher", "open_searcher"]
 
 _PARTS_KEPT = 64
+_FUSED_PER_HIT = 2  # hits looked at by vectors and by words for each one wanted
+
+_Hits = list[tuple[int, float]]  # row of the index, cosine
 
 
 def open_searcher(
@@ -32,6 +38,7 @@ def open_searcher(
     get_chunks: Callable[[int], pa.Table],
     embedding: EmbeddingSpec,
     model_digest: str,
+    sparse_path: Path | None = None,
 ) -> Searcher:
     """Open a version's index. The embedding model is loaded with the first question.
 
@@ -39,12 +46,14 @@ def open_searcher(
     model that made the vectors. Raises CorruptBlobError.
     """
     index = open_index(index_path)
-    if index.ntotal != len(rows):
-        raise CorruptBlobError(
-            f"{index_path}: the index has {index.ntotal} rows and its row table {len(rows)};"
-            " refresh again to make both anew"
-        )
-    return Searcher(index, rows, get_chunks, embedding, model_digest)
+    sparse = None if sparse_path is None else SparseIndex(sparse_path)
+    texts = len(set(rows.column("row").unique().to_pylist()))
+    for path, count in ((index_path, index.ntotal), (sparse_path, texts if sparse is None else sparse.texts)):
+        if count != texts:
+            raise CorruptBlobError(
+                f"{path}: the index has {count} rows and its row table {texts}; refresh again to make both anew"
+            )
+    return Searcher(index, rows, get_chunks, embedding, model_digest, sparse)
 
 
 class Searcher:
@@ -57,14 +66,25 @@ class Searcher:
         get_chunks: Callable[[int], pa.Table],
         embedding: EmbeddingSpec,
         model_digest: str,
+        sparse: SparseIndex | None = None,
     ) -> None:
-        self._index, self._rows = index, rows
+        self._index, self._rows, self._sparse = index, rows, sparse
         self._embedding, self._model_digest = embedding, model_digest
         self._texts = functools.lru_cache(_PARTS_KEPT)(lambda part: get_chunks(part).column("text"))
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
-        """The `k` passages nearest to each question. Raises MemoragError when the model is not the index's."""
-        return self.search_vectors(self.embed(queries), k)
+        """The `k` passages nearest to each question, by vectors and, where there is a sparse index, by words.
+
+        Raises MemoragError when the model is not the index's.
+        """
+        vectors = self.embed(queries)
+        if self._sparse is None:
+            return self.search_vectors(vectors, k)
+        dense = self._nearest(vectors, k * _FUSED_PER_HIT)
+        return [
+            self._passages(self._fused(hits, self._sparse.search(query, k * _FUSED_PER_HIT), vector)[:k])
+            for query, vector, hits in zip(queries, vectors, dense, strict=True)
+        ]
 
     def embed(self, queries: Sequence[str]) -> npt.NDArray[np.float32]:
         """Vectors of questions, [queries, dimensions]. Raises MemoragError when the model is not the index's."""
@@ -80,6 +100,9 @@ class Searcher:
 
     def search_vectors(self, vectors: npt.NDArray[np.float32], k: int) -> list[list[Passage]]:
         """The `k` passages nearest to each vector of [queries, dimensions] float32, by inner product."""
+        return [self._passages(hits) for hits in self._nearest(vectors, k)]
+
+    def _nearest(self, vectors: npt.NDArray[np.float32], k: int) -> list[_Hits]:
         if vectors.shape[1] != self._index.d:
             raise MemoragError(
                 f"embedding model {self._embedding.model} gives vectors of {vectors.shape[1]} dimensions, but those of"
@@ -88,23 +111,43 @@ class Searcher:
         scores, found = self._index.search(vectors, min(k, self._index.ntotal))
         return [
             # An index that looks at a part of its lists can find fewer than k; Faiss fills up with -1.
-            self._passages([(float(score), int(row)) for score, row in zip(*hits, strict=True) if row >= 0])
+            sorted(
+                ((int(row), float(score)) for score, row in zip(*hits, strict=True) if row >= 0),
+                key=lambda hit: (-hit[1], hit[0]),
+            )
             for hits in zip(scores, found, strict=True)
         ]
 
-    def _passages(self, hits: list[tuple[float, int]]) -> list[Passage]:
-        hits = sorted(hits, key=lambda hit: (-hit[0], hit[1]))
-        places = self._rows.take([row for _, row in hits]).to_pylist()
+    def _fused(self, dense: _Hits, sparse: Sequence[tuple[int, float]], vector: npt.NDArray[np.float32]) -> _Hits:
+        """The rows of both lists by reciprocal rank, with their cosines."""
+        cosines = dict(dense)
+        weights = fused_weights([(1.0, [row for row, _ in dense]), (1.0, [row for row, _ in sparse])])
         return [
-            Passage(
-                chunk_id=place["chunk_id"],
-                document_id=place["document_id"],
-                uri=place["uri"],
-                start=place["start"],
-                end=place["end"],
-                score=score,
-                text=self._texts(place["part"])[place["part_row"]].as_py(),
-                shard_id=place["shard_id"],
-            )
-            for (score, _), place in zip(hits, places, strict=True)
+            (row, cosines[row] if row in cosines else cosine(self._index, row, vector))
+            for row in sorted(weights, key=lambda row: -weights[row])
         ]
+
+    def _passages(self, hits: _Hits) -> list[Passage]:
+        return [self._passage(row, score) for row, score in hits]
+
+    def _passage(self, row: int, score: float) -> Passage:
+        order, starts = self._chunks_of_rows
+        place, *copies = self._rows.take(order[starts[row] : starts[row + 1]]).to_pylist()
+        return Passage(
+            chunk_id=place["chunk_id"],
+            document_id=place["document_id"],
+            uri=place["uri"],
+            start=place["start"],
+            end=place["end"],
+            score=score,
+            text=self._texts(place["part"])[place["part_row"]].as_py(),
+            shard_id=place["shard_id"],
+            also_in=tuple(dict.fromkeys(copy["uri"] for copy in copies if copy["uri"] != place["uri"])),
+        )
+
+    @cached_property
+    def _chunks_of_rows(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The places in the row table in order of index row, and where those of each row begin."""
+        rows = self._rows.column("row").to_numpy()
+        order = np.argsort(rows, kind="stable")
+        return order, np.searchsorted(rows[order], np.arange(self._index.ntotal + 1))

@@ -67,6 +67,8 @@ def manifest_blobs(plan: dict[str, Any]) -> Iterator[ManifestBlob]:
     yield _blob("digests", "digests.parquet", plan["digests"])
     yield _blob("index", "index.faiss", plan["index"])
     yield _blob("index_rows", "index_rows.parquet", plan["index_rows"])
+    if plan["sparse_index"] is not None:
+        yield _blob("sparse_index", "sparse_index.safetensors", plan["sparse_index"])
 
 
 def memory_path(shard_id: str) -> str:

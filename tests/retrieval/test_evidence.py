@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memorag_pipeline.retrieval.evidence import select_evidence
+from memorag_pipeline.retrieval.evidence import choose, fuse, in_document_order, unite
 from memorag_pipeline.retrieval.passage import Passage
 
 
@@ -17,7 +17,7 @@ def words(text: str) -> int:
 
 
 def chosen(hits: list[list[Passage]], limit: int = 10, budget: int = 1000) -> list[str]:
-    return [found.chunk_id for found in select_evidence(hits, limit, words, budget)]
+    return [found.chunk_id for found in choose(fuse(hits), limit, words, budget)]
 
 
 A, B, C, D, E = (passage(name) for name in "abcde")
@@ -46,7 +46,7 @@ def test_one_of_many_clues_comes_after_the_question() -> None:
 
 def test_score_is_the_highest_of_all_queries() -> None:
     better = passage("a", score=0.9)
-    (found,) = select_evidence([[passage("a", score=0.4)], [better]], 1, words, 100)
+    (found,) = fuse([[passage("a", score=0.4)], [better]])
     assert found == better
 
 
@@ -70,7 +70,7 @@ def test_budget_leaves_out_what_does_not_fit_and_takes_what_does() -> None:
 
 
 def test_of_a_best_passage_that_is_too_long_the_beginning_is_taken() -> None:
-    (found,) = select_evidence([[passage("a", text="one two three four", start=10)]], 2, words, 2)
+    (found,) = choose([passage("a", text="one two three four", start=10)], 2, words, 2)
     assert words(found.text) == 2
     assert found.text == "one two three four"[: len(found.text)]
     assert (found.start, found.end) == (10, 10 + len(found.text))
@@ -78,3 +78,16 @@ def test_of_a_best_passage_that_is_too_long_the_beginning_is_taken() -> None:
 
 def test_nothing_found_is_no_evidence() -> None:
     assert chosen([[], []]) == []
+
+
+def test_a_union_has_the_first_hits_of_each_in_the_order_of_the_documents() -> None:
+    late, early = passage("late", document="a", start=500), passage("early", document="a", start=5)
+    hits = [[C, late, D], [early, C], [passage("late", document="a", start=500, score=0.9)]]
+    assert [found.chunk_id for found in unite(hits, 2)] == ["early", "late", "c"]
+    assert unite(hits, 2)[1].score == 0.9
+    assert [found.chunk_id for found in choose(unite(hits, 2), None, words, 7)] == ["early", "late"]
+
+
+def test_document_order_is_by_uri_and_place() -> None:
+    one, two, other = (passage(*each) for each in (("one", "", "a", 9), ("two", "", "a", 10), ("other", "", "B", 0)))
+    assert in_document_order([two, one, other]) == [other, one, two]

@@ -16,6 +16,8 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.retrieval.embed import embed
 from memorag_pipeline.retrieval.index import build_index
 from memorag_pipeline.retrieval.search import Searcher, open_searcher
+from memorag_pipeline.retrieval.sparse_index import build_sparse_index
+from memorag_pipeline.retrieval.terms import terms_of
 from memorag_pipeline.spec import CorpusSpec, EmbeddingSpec
 from memorag_pipeline.storage import BlobRef, Outcome
 from tests.retrieval.chunk_tables import (
@@ -46,7 +48,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     return with_store(tmp_path_factory.mktemp("store"))
 
 
-def with_store(folder: Path, factory: str = "Flat") -> Pipeline:
+def with_store(folder: Path, factory: str = "Flat", sparse: str | None = None) -> Pipeline:
     return Pipeline(
         CorpusSpec.model_validate(
             {
@@ -56,6 +58,7 @@ def with_store(folder: Path, factory: str = "Flat") -> Pipeline:
                 "memory": {"model": "package:smollm2-135m-instruct"},
                 "embedding": {"model": "package:all-minilm-l6-v2", "pooling": "mean"},
                 "index": {"factory": factory},
+                "retrieval": {"sparse": sparse},
             }
         )
     )
@@ -66,7 +69,7 @@ def make_index(pipeline: Pipeline) -> dict[str, Any]:
     embed(pipeline, batch)
     built = build_index(pipeline, index_plan(pipeline, units, SECTIONS))
     plan: dict[str, Any] = pipeline.read_work(built["plan"])
-    assert built["counts"] == {"vectors": 7}
+    assert built["counts"] == {"vectors": 6}  # the copy has that of lambda
     return plan
 
 
@@ -76,7 +79,12 @@ def open_plan(pipeline: Pipeline, plan: dict[str, Any], **arguments: Any) -> Sea
         blobs.open_file(BlobRef(**plan["index"]), "index.faiss"),
         blobs.get_table(BlobRef(**plan["index_rows"])),
         lambda part: blobs.get_table(BlobRef(**plan["chunks"][part])),
-        **{"embedding": pipeline.spec.embedding, "model_digest": DIGEST, **arguments},
+        **{
+            "embedding": pipeline.spec.embedding,
+            "model_digest": DIGEST,
+            "sparse_path": None if (ref := plan["sparse_index"]) is None else blobs.open_file(BlobRef(**ref), "sparse"),
+            **arguments,
+        },
     )
 
 
@@ -87,7 +95,7 @@ def test_rows_say_which_chunk_is_where(pipeline: Pipeline) -> None:
     chunks = pa.concat_tables([chunk_table(part) for part in PARTS])
     for name in ("chunk_id", "document_id", "uri", "start", "end"):
         assert rows.column(name).to_pylist() == chunks.column(name).to_pylist()
-    assert rows.column("row").to_pylist() == list(range(7))
+    assert rows.column("row").to_pylist() == [0, 1, 2, 3, 0, 4, 5]
     assert rows.column("part").to_pylist() == [1] * 4 + [2] * 3  # part 0 has no chunks
     assert rows.column("part_row").to_pylist() == [0, 1, 2, 3, 0, 1, 2]
     assert rows.column("shard_id").to_pylist() == ["s0", "s0", "s1", "s1", "s1", "s2", "s2"]
@@ -108,11 +116,11 @@ def test_finds_the_exact_chunk(factory: str, pipeline: Pipeline) -> None:
     assert (second.start, second.end) == (SECOND, SECOND + len(WHILE[1]))
 
 
-def test_equal_scores_come_in_the_order_of_rows_and_k_may_pass_the_index(pipeline: Pipeline) -> None:
+def test_a_text_is_found_once_with_every_document_that_has_it_and_k_may_pass_the_index(pipeline: Pipeline) -> None:
     (found,) = open_plan(pipeline, make_index(pipeline)).search(LAMBDA, 50)
-    assert [passage.uri for passage in found[:2]] == ["lambda", "copy"]
-    assert len(found) == 7
-    assert len({passage.chunk_id for passage in found}) == 7
+    assert (found[0].uri, found[0].also_in) == ("lambda", ("copy",))
+    assert len({passage.text for passage in found}) == len(found) == 6
+    assert all(passage.also_in == () for passage in found[1:])
 
 
 def test_texts_are_read_only_of_parts_that_were_found(pipeline: Pipeline) -> None:
@@ -131,6 +139,25 @@ def test_texts_are_read_only_of_parts_that_were_found(pipeline: Pipeline) -> Non
     searcher.search(GLOBAL, 1)
     searcher.search(GLOBAL, 1)
     assert asked == [2]
+
+
+@pytest.mark.parametrize("factory", ["Flat", "HNSW32", "IVF2,Flat"])
+def test_words_find_what_vectors_do_not(factory: str, pipeline: Pipeline) -> None:
+    pipeline = with_store(Path(pipeline.spec.store.uri), factory, "bm25")
+    plan = make_index(pipeline)
+    both, dense = open_plan(pipeline, plan), open_plan(pipeline, plan, sparse_path=None)
+    others = {term for text in [*WHILE, *GLOBAL] for term in terms_of(text)}
+    question = next(term for term in terms_of(LAMBDA[0]) if term not in others)
+    (found,), (by_vectors,) = both.search([f"xyzzy {question}"], 1), dense.search([f"xyzzy {question}"], 6)
+    assert [(passage.text, passage.also_in) for passage in found] == [(LAMBDA[0], ("copy",))]
+    scores = {passage.text: passage.score for passage in by_vectors}
+    assert found[0].score == pytest.approx(scores[LAMBDA[0]], abs=1e-5)  # the cosine, also of a hit by words
+
+
+def test_an_index_by_words_of_other_texts_is_refused(pipeline: Pipeline, tmp_path: Path) -> None:
+    build_sparse_index(["one text", "another"], tmp_path / "sparse")
+    with pytest.raises(CorruptBlobError, match="sparse: the index has 2 rows and its row table 6"):
+        open_plan(pipeline, make_index(pipeline), sparse_path=tmp_path / "sparse")
 
 
 def test_same_inputs_give_the_same_blobs_and_are_done_once(
@@ -183,7 +210,7 @@ def test_index_and_rows_must_belong_together(pipeline: Pipeline) -> None:
     plan = make_index(pipeline)
     blobs = pipeline.store.blobs
     rows = blobs.get_table(BlobRef(**plan["index_rows"])).slice(0, 5)
-    with pytest.raises(CorruptBlobError, match="7 rows and its row table 5"):
+    with pytest.raises(CorruptBlobError, match="6 rows and its row table 4"):
         open_searcher(
             blobs.open_file(BlobRef(**plan["index"])), rows, lambda part: rows, pipeline.spec.embedding, DIGEST
         )

@@ -1,22 +1,22 @@
-"""The prompts of the jobs, one YAML file for each language.
+"""The prompts of the jobs: a folder for each language, in it a YAML file for each purpose.
 
-In:  a language of the spec.
+In:  a language of the spec; the texts of prompts of one's own, if the spec names any.
 Out: `Prompts`: texts to ask a memory, and chat messages for answers; `version` changes whenever a prompt does.
-Wrong: a language without a file is a bug, since the spec only accepts those that have one.
+Wrong: a language without a folder is a bug, since the spec only accepts those that have one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from string import Template
-
-import yaml
 
 from memorag_pipeline.digests import value_digest
 from memorag_pipeline.jobs.fence import fence_draft, fence_passages
+from memorag_pipeline.jobs.prompts.language import prompt_language
+from memorag_pipeline.jobs.prompts.texts import Texts, languages, texts_for
+
+__all__ = ["Message", "Prompts", "load_prompts", "prompt_language"]
 
 Message = dict[str, str]  # {"role": "system" | "user", "content": …}, as chat templates take it
 
@@ -25,7 +25,8 @@ Message = dict[str, str]  # {"role": "system" | "user", "content": …}, as chat
 class Prompts:
     """Prompt texts of one language; `recall_texts` by clue kind, `memory` for an answer from a memory alone.
 
-    `draft` offers a generator a possible answer.
+    `draft` offers a generator a possible answer. `version` is a digest of the texts of all languages, for the language
+    can differ from question to question.
     """
 
     language: str
@@ -56,16 +57,16 @@ class Prompts:
         return [{"role": "system", "content": self.system}, {"role": "user", "content": user}]
 
 
-@cache
-def load_prompts(language: str) -> Prompts:
-    """The prompts for `language`; their version is a digest of all their texts."""
-    texts = yaml.safe_load(files(__package__).joinpath(f"{language}.yaml").read_text(encoding="utf-8"))
+def load_prompts(language: str, own: Texts | None = None) -> Prompts:
+    """The prompts for `language`; texts in `own` (see `texts.read_own`) go before those of the package."""
+    recall, answer = (texts_for(language, purpose, own) for purpose in ("recall", "answer"))
+    every = [[texts_for(known, purpose, own) for purpose in ("recall", "answer")] for known in languages()]
     return Prompts(
         language=language,
-        version=value_digest(texts)[:12],
-        recall_texts=texts["recall"],
-        system=texts["answer"]["system"],
-        user=texts["answer"]["user"],
-        memory=texts["answer"]["memory"],
-        draft=texts["answer"]["draft"],
+        version=value_digest(every)[:12],
+        recall_texts=recall,
+        system=answer["system"],
+        user=answer["user"],
+        memory=answer["memory"],
+        draft=answer["draft"],
     )

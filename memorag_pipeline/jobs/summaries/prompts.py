@@ -1,6 +1,6 @@
-"""The prompts of summaries, one YAML file for each language.
+"""The prompts of summaries, the file `summarize.yaml` of each language.
 
-In:  a language of the spec, and the focus of the summaries, if they have one.
+In:  a language of the spec, the focus of the summaries, if they have one, and prompts of one's own.
 Out: `SummaryPrompts`: a text to ask a memory, and chat messages; `version` changes whenever a prompt of any focus does.
 Wrong: a language without a file is a bug, since the spec only accepts those that have one.
 """
@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from string import Template
-
-import yaml
 
 from memorag_pipeline.digests import value_digest
 from memorag_pipeline.jobs.fence import fence_passages
 from memorag_pipeline.jobs.prompts import Message
+from memorag_pipeline.jobs.prompts.texts import Texts, texts_for
 
 
 @dataclass(frozen=True)
@@ -54,13 +51,6 @@ class SummaryPrompts:
         return Template(self.texts[f"{key}_focus"]).substitute(values, focus=self.focus)
 
 
-def load_summary_prompts(language: str, focus: str | None) -> SummaryPrompts:
-    """The prompts for `language`."""
-    return SummaryPrompts(_texts(language), focus)
-
-
-@cache
-def _texts(language: str) -> dict[str, str]:
-    file = files("memorag_pipeline.jobs.prompts").joinpath(language, "summarize.yaml")
-    texts: dict[str, str] = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return texts
+def load_summary_prompts(language: str, focus: str | None, own: Texts | None = None) -> SummaryPrompts:
+    """The prompts for `language`; texts in `own` go before those of the package."""
+    return SummaryPrompts(texts_for(language, "summarize", own), focus)

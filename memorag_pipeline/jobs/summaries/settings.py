@@ -30,7 +30,7 @@ class SummarySettings(BaseModel):
     @property
     def prompts(self) -> SummaryPrompts:
         """The prompts of these summaries."""
-        return load_summary_prompts(self.models.language, self.focus)
+        return load_summary_prompts(self.models.language, self.focus, self.models.prompts)
 
     @property
     def budget(self) -> int:

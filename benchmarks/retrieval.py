@@ -1,0 +1,189 @@
+"""What finds the evidence: vectors, words (BM25), or both fused; and in which order a small model reads it best.
+
+Row `search`: all texts of a set of ../shared/data/eval in one index, cut into chunks as the pipeline does. Evidence
+recall@5 is the share of the evidence's characters that the first five passages cover, mean over questions. The vectors
+are those of all-MiniLM-L6-v2, an English model: on the Chinese sets they say what a wrong model costs.
+
+Row `order`: SmolLM2-135M-Instruct answers from the four best passages of both, read in each order. Token F1 is that of
+the answer of a question that is hit best, mean over questions.
+
+One line of JSON for each set. Run: python -m benchmarks.retrieval
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from memorag_pipeline import schemas
+from memorag_pipeline.corpus.chunk import Chunker
+from memorag_pipeline.corpus.tokens import token_counter
+from memorag_pipeline.digests import text_digest
+from memorag_pipeline.evaluation.recall_quality import EMBEDDING, ContextQuestion, covered, read_questions
+from memorag_pipeline.jobs.generators.local import LocalGenerator
+from memorag_pipeline.jobs.prompts import load_prompts
+from memorag_pipeline.jobs.retrieve import reading_order
+from memorag_pipeline.jobs.settings import AnswerSettings
+from memorag_pipeline.models import resolve
+from memorag_pipeline.retrieval.embedder import load_embedder
+from memorag_pipeline.retrieval.evidence import choose
+from memorag_pipeline.retrieval.faiss_index import build_index, write_index
+from memorag_pipeline.retrieval.passage import Passage
+from memorag_pipeline.retrieval.search import Searcher, open_searcher
+from memorag_pipeline.retrieval.sparse_index import SparseIndex, build_sparse_index
+from memorag_pipeline.spec import ChunkingSpec, GenerationSpec, IndexSpec, MemorySpec, RetrievalSpec, ShardingSpec
+
+FOLDER = Path(__file__).parents[2] / "shared" / "data" / "eval"
+SETS = ("xquad_en", "covidqa", "cmrc", "drcd")
+MODEL = "package:smollm2-135m-instruct"
+K = 5
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure the sets and print their figures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="python -m benchmarks.retrieval"
+    )
+    parser.add_argument("--only", nargs="+", choices=("search", "order"), default=["search", "order"])
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--questions", type=int, default=1000, help="of a set, from the first")
+    given = parser.parse_args(argv)
+    for name in given.sets:
+        path = FOLDER / f"{name}.dev.jsonl"
+        questions = read_questions(path, given.questions)
+        with tempfile.TemporaryDirectory() as folder:
+            corpus = _Corpus({question.context_id: question.context for question in questions}, Path(folder))
+            if "search" in given.only:
+                _print("search", name, questions, {"chunks": len(corpus.rows), **_recalls(corpus, questions)})
+            if "order" in given.only and questions[0].language == "en":
+                _print("order", name, questions, _orders(corpus.hybrid, questions, _answers(path)))
+
+
+def _print(row: str, name: str, questions: Sequence[ContextQuestion], figures: dict[str, Any]) -> None:
+    print(json.dumps({"benchmark": "retrieval", "row": row, "set": name, "questions": len(questions), **figures}))
+
+
+class _Corpus:
+    """Texts in an index of vectors, one of words, and both."""
+
+    def __init__(self, texts: dict[str, str], folder: Path) -> None:
+        chunking, counter = ChunkingSpec(), token_counter(resolve(EMBEDDING.model))
+        capacity = min(chunking.max_tokens, EMBEDDING.max_tokens - counter.special_tokens)
+        chunker = Chunker(chunking, ShardingSpec(), counter, token_counter(resolve(MODEL)), capacity)
+        chunks = [(uri, chunk) for uri, text in texts.items() for chunk in chunker.cut(uri, text, markdown=False)]
+        distinct = {chunk.text: number for number, (_, chunk) in reversed(list(enumerate(chunks)))}
+        numbers = {text: number for number, text in enumerate(sorted(distinct, key=lambda text: distinct[text]))}
+        self.rows = [
+            {
+                "row": numbers[chunk.text],
+                "chunk_id": text_digest(f"{uri} {chunk.start}"),
+                "document_id": uri,
+                "uri": uri,
+                "start": chunk.start,
+                "end": chunk.end,
+                "shard_id": "",
+                "part": 0,
+                "part_row": number,
+            }
+            for number, (uri, chunk) in enumerate(chunks)
+        ]
+        embedder = load_embedder(EMBEDDING)
+        vectors = embedder.embed_passages(list(numbers))
+        write_index(build_index(IndexSpec(), embedder.dimensions, len(numbers), lambda: [vectors]), folder / "index")
+        build_sparse_index(numbers, folder / "sparse")
+        table = pa.table({"text": [chunk.text for _, chunk in chunks]})
+        rows = pa.Table.from_pylist(self.rows, schema=schemas.INDEX_ROWS)
+
+        def searcher(sparse: Path | None) -> Searcher:
+            return open_searcher(folder / "index", rows, lambda _: table, EMBEDDING, embedder.model_digest, sparse)
+
+        self.dense, self.hybrid = searcher(None), searcher(folder / "sparse")
+        self.sparse = SparseIndex(folder / "sparse")
+
+
+def _recalls(corpus: _Corpus, questions: Sequence[ContextQuestion]) -> dict[str, Any]:
+    asked = [question.question for question in questions]
+    by_words = [
+        [corpus.dense._passage(row, score) for row, score in corpus.sparse.search(question, K)] for question in asked
+    ]
+    found = {"dense": corpus.dense.search(asked, K), "bm25": by_words, "hybrid": corpus.hybrid.search(asked, K)}
+    return {
+        f"{way} recall@{K}": round(
+            statistics.mean(
+                covered(question, [passage for passage in passages if passage.uri == question.context_id])
+                for question, passages in zip(questions, hits, strict=True)
+            ),
+            3,
+        )
+        for way, hits in found.items()
+    }
+
+
+def _orders(
+    searcher: Searcher, questions: Sequence[ContextQuestion], answers: dict[str, list[str]]
+) -> dict[str, float]:
+    generation = GenerationSpec(model=MODEL, dtype="float32", max_new_tokens=40)
+    generator = LocalGenerator(generation)
+    found = [
+        choose(hits, 4, generator.count_tokens, generation.evidence_tokens)
+        for hits in searcher.search([question.question for question in questions], 8)
+    ]
+    figures = {}
+    for order in ("best_last", "document"):
+        settings = AnswerSettings(
+            language="en",
+            memory=MemorySpec(model=MODEL),
+            generation=generation,
+            generation_digest="",
+            retrieval=RetrievalSpec.model_validate({"order": order}),
+        )
+        replies = generator.reply([_asked(*each, settings) for each in zip(questions, found, strict=True)])
+        pairs = [
+            (reply.text, answers[question.question_id]) for question, reply in zip(questions, replies, strict=True)
+        ]
+        figures[f"{order} F1"] = round(statistics.mean(_f1(*pair) for pair in pairs), 3)
+        figures[f"{order} holds an answer"] = round(statistics.mean(_holds(*pair) for pair in pairs), 3)
+        figures[f"{order} with a marker"] = round(
+            statistics.mean(bool(re.search(r"\[\d\]", text)) for text, _ in pairs), 3
+        )
+    return figures
+
+
+def _asked(question: ContextQuestion, passages: Sequence[Passage], settings: AnswerSettings) -> list[dict[str, str]]:
+    texts = [passage.text for passage in reading_order(passages, settings)]
+    return load_prompts("en").answer(question.question, texts)
+
+
+def _answers(path: Path) -> dict[str, list[str]]:
+    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return {row["id"]: row["answers"] for row in rows}
+
+
+def _f1(text: str, answers: Sequence[str]) -> float:
+    return max(map(lambda answer: _overlap(_words(text), _words(answer)), answers), default=0.0)
+
+
+def _overlap(said: Sequence[str], wanted: Sequence[str]) -> float:
+    common = sum((Counter(said) & Counter(wanted)).values())
+    return 2 * common / (len(said) + len(wanted)) if common else 0.0
+
+
+def _holds(text: str, answers: Sequence[str]) -> bool:
+    return any(" ".join(_words(answer)) in " ".join(_words(text)) for answer in answers if _words(answer))
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[^\W_]+", re.sub(r"\[\d+\]", "", text.casefold()))
+
+
+if __name__ == "__main__":
+    main()

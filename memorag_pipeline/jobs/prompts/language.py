@@ -1,0 +1,23 @@
+"""In which language a model is asked: that of the question, and where this is mixed that of the corpus.
+
+Scripts tell English and Chinese apart, the languages that there are prompts in, so no detector of languages is needed.
+Two Chinese characters count as a word. A question without letters is asked in the language of the corpus.
+"""
+
+from __future__ import annotations
+
+import re
+
+HAN = "\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff"
+_HAN = re.compile(f"[{HAN}]")
+_OTHER_WORD = re.compile(f"[^\\W\\d_{HAN}]+")
+_MOST = 2 / 3
+
+
+def prompt_language(corpus_language: str, question: str) -> str:
+    """The language of the prompts around `question`: "zh", "en", or `corpus_language` when neither is most of it."""
+    han = len(_HAN.findall(question)) / 2
+    words = han + len(_OTHER_WORD.findall(question))
+    if not words or 1 - _MOST < han / words < _MOST:
+        return corpus_language
+    return "zh" if han / words >= _MOST else "en"

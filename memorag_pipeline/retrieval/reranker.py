@@ -1,0 +1,87 @@
+"""Pairs of question and passage to scores, with a cross-encoder of FlagEmbedding's kind, on the GPU when there is one.
+
+In:  questions and, for each, passages.
+Out: a float for each pair, higher for a passage that answers better; but for rounding the same beside any other pairs.
+Wrong: an unknown model is a NotFoundError (from `models.resolve`); a pair over `max_tokens` loses the passage's end.
+
+FlagReranker loads model and tokenizer; its `compute_score` is not used, because that runs the first batch twice, draws
+progress bars and pads a pair to its neighbours' length. As with embeddings, on the CPU pairs of one length are read
+together; a GPU pads them to the longest of a batch.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from FlagEmbedding import FlagReranker
+
+from memorag_pipeline.models import resolve
+from memorag_pipeline.retrieval.embedder import quiet
+from memorag_pipeline.spec import RerankerSpec
+
+_GPU_LENGTH_STEP = 64
+
+
+def load_reranker(spec: RerankerSpec) -> Reranker:
+    """The reranker that `spec` names; its weights are read once per process."""
+    resolved = resolve(spec.model, spec.revision)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Reranker(_load(resolved.folder, resolved.digest, device), spec, device)
+
+
+class Reranker:
+    """A cross-encoder with one score for a pair."""
+
+    def __init__(self, loaded: Any, spec: RerankerSpec, device: str) -> None:
+        self._tokenizer, self._model = loaded.tokenizer, loaded.model
+        self._spec, self._device = spec, device
+        self._step = 1 if device == "cpu" else _GPU_LENGTH_STEP
+
+    def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """The model's score of each (question, passage)."""
+        if not pairs:
+            return []
+        questions, passages = zip(*pairs, strict=True)
+        # A question as long as the model takes leaves no room for a passage: it is cut first.
+        encoded = self._tokenizer(
+            [self._cut(question) for question in questions],
+            list(passages),
+            truncation="only_second",
+            max_length=self._spec.max_tokens,
+        )
+        steps = [-(-len(ids) // self._step) for ids in encoded["input_ids"]]
+        scores = [0.0] * len(pairs)
+        for _, same in groupby(sorted(range(len(pairs)), key=lambda pair: -steps[pair]), lambda pair: steps[pair]):
+            together = list(same)
+            for start in range(0, len(together), self._spec.batch_size):
+                batch = together[start : start + self._spec.batch_size]
+                inputs = {name: [values[pair] for pair in batch] for name, values in encoded.items()}
+                for pair, score in zip(batch, self._forward(inputs), strict=True):
+                    scores[pair] = score
+        return scores
+
+    def _cut(self, question: str) -> str:
+        most = self._spec.max_tokens // 2
+        offsets = self._tokenizer(question, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        return question if len(offsets) <= most else question[: offsets[most - 1][1]]
+
+    @torch.inference_mode()
+    def _forward(self, inputs: dict[str, list[list[int]]]) -> list[float]:
+        padded = self._tokenizer.pad(inputs, return_tensors="pt").to(self._device)
+        scores: list[float] = self._model(**padded, return_dict=True).logits.view(-1).float().tolist()
+        return scores
+
+
+@functools.lru_cache(maxsize=1)
+def _load(folder: Path, digest: str, device: str) -> Any:
+    """FlagEmbedding's model on `device`. `digest` is there so that a folder that was changed is read again."""
+    with quiet():
+        loaded = FlagReranker(str(folder), use_fp16=False, devices=device, trust_remote_code=False)
+    # Half of the numbers' length on a GPU, with float32's range.
+    loaded.model.to(device, torch.float32 if device == "cpu" else torch.bfloat16).eval().requires_grad_(False)
+    return loaded

@@ -1,0 +1,30 @@
+"""The terms of a text for a search by words (BM25).
+
+In:  a text in any language.
+Out: its terms in order: casefolded words as they are written, without stemming or stop words; of a run of Chinese
+     characters each pair of neighbours, since words are not marked off (a single character is a term by itself).
+Wrong: nothing; a text without letters or digits has no terms.
+
+Forms of compatibility (full-width letters, ligatures) count as the plain ones. Traditional characters are not those of
+simplified script.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_HAN = "\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff"
+_RUN = re.compile(f"([{_HAN}]+)|[^\\W_{_HAN}]+")
+
+
+def terms_of(text: str) -> list[str]:
+    """The terms of `text`, as often as they occur."""
+    found: list[str] = []
+    for run in _RUN.finditer(unicodedata.normalize("NFKC", text).casefold()):
+        word = run[0]
+        if run[1] is None or len(word) == 1:
+            found.append(word)
+        else:
+            found += [word[at : at + 2] for at in range(len(word) - 1)]
+    return found

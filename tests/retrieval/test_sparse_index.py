@@ -1,0 +1,90 @@
+"""The index by words: BM25 as its formula says, in a file that equal texts give again."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from memorag_pipeline.errors import CorruptBlobError
+from memorag_pipeline.retrieval.sparse_index import SparseIndex, build_sparse_index
+from memorag_pipeline.retrieval.terms import terms_of
+
+TEXTS = ["The cat sat on the mat.", "A dog, a Cat and a bird", "", "记忆模型先阅读整个语料", "cat cat cat"]
+
+
+def built(folder: Path, texts: list[str] = TEXTS) -> SparseIndex:
+    build_sparse_index(texts, folder / "sparse")
+    return SparseIndex(folder / "sparse")
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("The STRASSE, the straße!", ["the", "strasse", "the", "strasse"]),
+        ("don't x_y 3.14", ["don", "t", "x", "y", "3", "14"]),
+        ("记忆模型", ["记忆", "忆模", "模型"]),
+        ("用KV缓存", ["用", "kv", "缓存"]),
+        ("ＡＢＣ １２", ["abc", "12"]),  # noqa: RUF001
+        ("été naïve", ["été", "naïve"]),
+        ("\u200b … !", []),
+    ],
+)
+def test_terms_are_words_and_pairs_of_chinese_characters(text: str, terms: list[str]) -> None:
+    assert terms_of(text) == terms
+
+
+def test_scores_are_those_of_bm25(tmp_path: Path) -> None:
+    documents = [terms_of(text) for text in TEXTS]
+    average = sum(map(len, documents)) / len(documents)
+
+    def score(query: str, terms: list[str]) -> float:
+        total = 0.0
+        for term in terms_of(query):
+            having, often = sum(term in each for each in documents), terms.count(term)
+            idf = math.log(1 + (len(documents) - having + 0.5) / (having + 0.5))
+            total += idf * often / (often + 1.5 * (0.25 + 0.75 * len(terms) / average))
+        return total
+
+    for query in ("cat", "the cat", "阅读语料", "the the bird"):
+        expected = {row: score(query, terms) for row, terms in enumerate(documents)}
+        found = built(tmp_path).search(query, 10)
+        assert dict(found) == pytest.approx({row: value for row, value in expected.items() if value}, rel=1e-5)
+        assert [value for _, value in found] == sorted((value for _, value in found), reverse=True)
+
+
+def test_equal_scores_come_in_the_order_of_rows_and_no_more_than_wanted(tmp_path: Path) -> None:
+    index = built(tmp_path, ["b a", "a c", "a d", "a e"])
+    assert [row for row, _ in index.search("a", 3)] == [0, 1, 2]
+    assert [row for row, _ in index.search("d a", 2)] == [2, 0]
+    assert index.search("unheard of", 3) == []
+
+
+def test_texts_without_terms_make_an_index(tmp_path: Path) -> None:
+    assert built(tmp_path, ["", "…"]).texts == 2
+    assert built(tmp_path, ["", "…"]).search("a", 3) == []
+
+
+def test_equal_texts_give_equal_files(tmp_path: Path) -> None:
+    build_sparse_index(TEXTS, tmp_path / "one")
+    build_sparse_index(iter(TEXTS), tmp_path / "two")
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_a_file_that_is_no_sparse_index_is_refused(tmp_path: Path) -> None:
+    built(tmp_path)
+    columns = load_file(tmp_path / "sparse")
+    (tmp_path / "noise").write_bytes(b"no index" * 100)
+    save_file(columns, tmp_path / "unmarked")
+    shorter = {**columns, "weights": columns["weights"][:-1]}
+    save_file(shorter, tmp_path / "shorter", {"format": "memorag-sparse-1", "texts": "5"})
+    outside = {**columns, "rows": np.full_like(columns["rows"], 99)}
+    save_file(outside, tmp_path / "outside", {"format": "memorag-sparse-1", "texts": "5"})
+    for name in ("noise", "unmarked", "shorter"):
+        with pytest.raises(CorruptBlobError, match=f"{name}: not a sparse index"):
+            SparseIndex(tmp_path / name)
+    with pytest.raises(CorruptBlobError, match=r"outside: a row of .* is not among its 5"):
+        SparseIndex(tmp_path / "outside").search("cat", 2)
