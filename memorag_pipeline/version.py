@@ -90,7 +90,7 @@ class Version:
         from memorag_pipeline.jobs.settings import AnswerSettings
 
         self._require_trusted_models()
-        chosen = {"clues": tuple(kinds)} if kinds else {}
+        chosen: dict[str, Any] = {"clues": tuple(kinds)} if kinds else {}
         return recall_questions(self, questions, AnswerSettings.of_version(self.manifest, **chosen))
 
     def documents(self) -> Iterator[dict[str, Any]]:

@@ -14,6 +14,8 @@ _MODULES = {
     "IndexOperator": "refresh",
     "PublishOperator": "refresh",
     "version_asset": "refresh",
+    "EvaluateVersionOperator": "evaluate",
+    "PromoteVersionOperator": "evaluate",
     "RouteOperator": "answers",
     "RecallOperator": "answers",
     "GenerateOperator": "answers",

@@ -47,9 +47,9 @@ class AnswerSettings(BaseModel):
         return {**self.model_dump(mode="json"), "generation": self.generation.content()}
 
     @classmethod
-    def of_version(cls, manifest: Manifest, **values: Any) -> AnswerSettings:
+    def of_version(cls, manifest: Manifest, generation: GenerationSpec | None = None, **values: Any) -> AnswerSettings:
         """Default settings for questions to a version, as a service asks them; `values` are laid over them."""
-        return _over(manifest, GenerationSpec(), **values)
+        return _over(manifest, generation or GenerationSpec(), **values)
 
     @classmethod
     def of_job(cls, spec: CorpusSpec, job: JobSpec, manifest: Manifest) -> AnswerSettings:
