@@ -20,7 +20,7 @@ from memorag_pipeline.evaluation.metrics import exact_match, holds_answer, rouge
         ("", ["anything"], 0, 0),
         ("the", ["a"], 0, 0),  # no words are left
         ("anything", [], 0, 0),
-        ("育有3名子女。", ["3名子女"], 0, 8 / 10),  # noqa: RUF001
+        ("育有3名子女。", ["3名子女"], 0, 8 / 10),
         ("1996年", ["1996 年"], 1, 1),
         ("他在北京", ["北京在他"], 0, 1),
     ],

@@ -134,4 +134,6 @@ def test_real_sets(name: str, language: str) -> None:
     assert (found.name, found.language, len(found.questions), len(found.contexts)) == (name, language, 9, 3)
     assert found.broken == ()
     for question in found.questions:
-        assert all(" ".join(span.split()) in " ".join(found.contexts[question.uri or ""].split()) for span in question.evidence)
+        assert all(
+            " ".join(span.split()) in " ".join(found.contexts[question.uri or ""].split()) for span in question.evidence
+        )
