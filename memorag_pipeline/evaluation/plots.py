@@ -165,6 +165,8 @@ def estimates_plot(name: str, panels: Mapping[str, Mapping[str, Estimate]], capt
             axes.axvline(100 * next(iter(found.values())).mean, color=_INK, linestyle=":", linewidth=1)
             axes.set_yticks(places, list(found))
             axes.set_ylim(len(found) - 0.5, -0.5)
+            most = max(100 * value.high for value in found.values()) or 1
+            axes.set_xlim(-0.03 * most, 1.03 * most)
             axes.set_xlabel(f"{measure}, %")
 
     return Plot(_svg(name, draw, sum(map(len, panels.values())) / 4), caption)
