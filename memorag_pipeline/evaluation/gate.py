@@ -7,7 +7,8 @@ Wrong: a file of questions that cannot be read or scored by is a `QuestionError`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 from memorag_pipeline.errors import QuestionError, SpecError, SpecProblem
@@ -16,7 +17,6 @@ from memorag_pipeline.evaluation.version_scores import NEEDS, Scores, score_vers
 from memorag_pipeline.jobs.settings import AnswerSettings
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.spec import EvaluationSpec
-from memorag_pipeline.spec_values import Metric
 from memorag_pipeline.storage.credentials import options_for
 from memorag_pipeline.version import Version
 
@@ -31,10 +31,8 @@ def evaluate(pipeline: Pipeline, version: int) -> dict[str, Any]:
     scores = _score(pipeline, version, questions.questions)
     channels = pipeline.store.channels
     compared = channels.version(gate.channel) if gate.channel in channels.names() else None
-    before = scores if compared == version else None
-    if compared is not None and before is None and gate.max_drop:
-        before = _score(pipeline, compared, questions.questions)
-    reasons = failures(gate, scores.means(), None if before is None else before.means())
+    before = _score(pipeline, compared, questions.questions) if compared is not None and gate.max_drop else None
+    reasons = failures(gate, scores, before)
     evaluation = {
         "version": version,
         "compared_with": compared,
@@ -76,18 +74,28 @@ def promote(pipeline: Pipeline, evaluation: str, by: str) -> dict[str, Any]:
     return {"version": version, "channel": channel, "promoted": promoted, "why": why}
 
 
-def failures(gate: EvaluationSpec, scores: Mapping[Metric, float], before: Mapping[Metric, float] | None) -> list[str]:
-    """What mean scores fall short of; `before` are those of the channel's version, if it points to one."""
-    found = [
-        f"{metric} is {scores[metric]:.3f}, below the minimum of {least:g}"
-        for metric, least in gate.minimum.items()
-        if scores[metric] < least - _ROUNDING
-    ]
-    for metric, drop in gate.max_drop.items():
-        if before is not None and before[metric] - scores[metric] > drop + _ROUNDING:
+def failures(gate: EvaluationSpec, scores: Scores, before: Scores | None) -> list[str]:
+    """What scores fall short of; `before` are those of the channel's version, if it points to one.
+
+    A drop is that over the questions which both versions can be scored by.
+    """
+    found = []
+    for metric, least in gate.minimum.items():
+        values = scores.values(metric)
+        if not values:
+            found.append(f"there is no {metric}: the evidence of no question stands in a document")
+        elif (mean := fmean(values.values())) < least - _ROUNDING:
+            found.append(f"{metric} is {mean:.3f}, below the minimum of {least:g}")
+    for metric, most in gate.max_drop.items():
+        now, then = scores.values(metric), before.values(metric) if before is not None else {}
+        both = now.keys() & then.keys()
+        if not both:
+            continue
+        mean, earlier = fmean(now[name] for name in both), fmean(then[name] for name in both)
+        if earlier - mean > most + _ROUNDING:
             found.append(
-                f"{metric} is {scores[metric]:.3f}, more than {drop:g} below the {before[metric]:.3f} of the version"
-                f" that channel {gate.channel} points to"
+                f"{metric} is {mean:.3f}, more than {most:g} below the {earlier:.3f} of the version that channel"
+                f" {gate.channel} points to"
             )
     return found
 

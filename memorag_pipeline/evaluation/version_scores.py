@@ -87,16 +87,15 @@ def score_version(version: Version, questions: Sequence[EvaluationQuestion], set
     """Answer `questions` from `version`, and score answers and evidence."""
     from memorag_pipeline.jobs.ask import answer_questions
 
+    searched = not settings.memory_only
+
     def score() -> Scores:
         started = time.perf_counter()
         answers = answer_questions(version, [question.question for question in questions], settings)
         seconds = time.perf_counter() - started
         places = _all_places(version, questions)
-        ranked = [()] * len(questions) if settings.memory_only else _ranked(version, answers, settings)
-        rows = [
-            score_answer(question, answer, found, None if settings.memory_only else passages)
-            for question, answer, found, passages in zip(questions, answers, places, ranked, strict=True)
-        ]
+        ranked = _ranked(version, answers, settings) if searched else [None] * len(questions)
+        rows = map(score_answer, questions, answers, places, ranked)
         unplaced = sum(bool(question.evidence) and not found for question, found in zip(questions, places, strict=True))
         return Scores(rows=tuple(rows), seconds=seconds, unplaced=unplaced)
 

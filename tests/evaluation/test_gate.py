@@ -13,6 +13,7 @@ from memorag_pipeline import runner
 from memorag_pipeline.errors import QuestionError
 from memorag_pipeline.evaluation import version_scores
 from memorag_pipeline.evaluation.gate import evaluate, failures, promote
+from memorag_pipeline.evaluation.version_scores import QuestionScores, Scores
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.spec import CorpusSpec, EvaluationSpec
 
@@ -108,12 +109,39 @@ def test_a_gate_that_cannot_be_scored_is_refused_before_anything_is_asked(
         evaluate(pipeline, 1)
 
 
+def scored(**values: list[float]) -> Scores:
+    """Scores of questions 0, 1, …; a negative value stands for none."""
+    rows = [
+        QuestionScores(
+            question_id=str(number),
+            question="",
+            expected=(),
+            status="answered",
+            answer=None,
+            error=None,
+            clues=(),
+            evidence=(),
+            input_tokens=0,
+            output_tokens=0,
+            metrics={name: found[number] for name, found in values.items() if found[number] >= 0},  # type: ignore[misc]
+        )
+        for number in range(len(next(iter(values.values()))))
+    ]
+    return Scores(rows=tuple(rows), seconds=1)
+
+
 def test_minimum_and_drop() -> None:
     gate = EvaluationSpec.model_validate(
         {"questions": {"uri": "q"}, "minimum": {"token_f1": 0.5}, "max_drop": {"rouge_l": 0.1}}
     )
-    assert failures(gate, {"token_f1": 0.5, "rouge_l": 0.1}, None) == []
-    assert failures(gate, {"token_f1": 0.5, "rouge_l": 0.3}, {"token_f1": 0.9, "rouge_l": 0.4}) == []
-    low, dropped = failures(gate, {"token_f1": 0.49, "rouge_l": 0.29}, {"token_f1": 0.9, "rouge_l": 0.4})
+    good = scored(token_f1=[0.4, 0.6], rouge_l=[0.2, 0.4])
+    assert failures(gate, good, None) == []
+    assert failures(gate, good, scored(token_f1=[1, 1], rouge_l=[0.3, 0.5])) == []
+    worse = scored(token_f1=[0.4, 0.58], rouge_l=[0.2, 0.38])
+    low, dropped = failures(gate, worse, scored(token_f1=[1, 1], rouge_l=[0.3, 0.5]))
     assert low == "token_f1 is 0.490, below the minimum of 0.5"
     assert dropped.startswith("rouge_l is 0.290, more than 0.1 below the 0.400")
+    # Of two versions only the questions count that both can be scored by.
+    assert failures(gate, good, scored(token_f1=[1, 1], rouge_l=[0.3, -1])) == []
+    (lost,) = failures(gate, scored(token_f1=[-1], rouge_l=[0]), scored(rouge_l=[-1]))
+    assert lost.startswith("there is no token_f1")
