@@ -20,7 +20,7 @@ from typing import Any
 
 import fsspec
 
-from memorag_pipeline.digests import text_digest, value_digest
+from memorag_pipeline.digests import canonical_json, text_digest, value_digest
 from memorag_pipeline.errors import QuestionError
 from memorag_pipeline.spec_values import Language
 
@@ -117,9 +117,12 @@ def _values(uri: str, options: Mapping[str, Any]) -> Iterator[tuple[int, Any]]:
                 if not line.strip():
                     continue
                 try:
-                    yield number, json.loads(line.decode("utf-8-sig"))
+                    value = json.loads(line.decode("utf-8-sig"))
+                    if b"\\ud" in line.lower():
+                        canonical_json(value)  # half a surrogate pair can be written as JSON, but not kept as UTF-8
                 except (ValueError, RecursionError) as error:
-                    yield number, ValueError(f"is not JSON in UTF-8: {error}")
+                    value = ValueError(f"is not JSON in UTF-8: {error}")
+                yield number, value
     except FileNotFoundError:
         raise QuestionError(f"{uri}: there is no such file of questions; correct the path") from None
     except (OSError, ImportError, ValueError) as error:

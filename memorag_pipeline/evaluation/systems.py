@@ -78,9 +78,10 @@ def build_version(questions: QuestionSet, sections: CorpusSpec, kind: Kind, home
     digest = value_digest(dict(questions.contexts))[:12]
     source = home / "sources" / digest
     for name, text in questions.contexts.items():
-        path = source / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="")
+        path, data = source / name, text.encode()
+        if not path.exists() or path.read_bytes() != data:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
     stem = re.sub(r"[^a-z0-9_-]+", "-", questions.name.lower()).strip("-_")[:40] or "set"
     values = {
         **sections.model_dump(mode="json", include={"chunking", "sharding", "index"}, exclude_unset=True),

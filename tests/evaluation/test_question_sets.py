@@ -17,7 +17,7 @@ EVAL = REPOSITORY.parent / "shared" / "data" / "eval"
 
 
 def write(path: Path, *rows: Any) -> str:
-    lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
     path.write_text("\n".join(lines), encoding="utf-8")
     return str(path)
 
@@ -82,9 +82,11 @@ def test_broken_rows_are_named_and_left_out(tmp_path: Path) -> None:
         {"id": "7", "question": "?", "answers": ["a"], "context_id": "gone"},
         {"id": "8", "question": "?", "answers": ["a"], "context_id": "../gone"},
         "",
+        '{"id": "9", "question": "?", "answers": ["\\ud83d"], "context": "Half of a pair."}',
+        {"id": "10", "question": "?", "answers": ["\U0001f600"], "context": "A pair."},
     )
     found = read_question_set(uri)
-    assert [question.question_id for question in found.questions] == ["1"]
+    assert [question.question_id for question in found.questions] == ["1", "10"]
     for line, why in (
         (2, "not JSON"),
         (3, "not a JSON object"),
@@ -96,9 +98,10 @@ def test_broken_rows_are_named_and_left_out(tmp_path: Path) -> None:
         (9, "id '1'"),
         (10, "gone.txt"),
         (11, "not the name of a file"),
+        (13, "surrogates not allowed"),
     ):
         assert sum(problem.startswith(f"line {line}") and why in problem for problem in found.broken) == 1, line
-    assert len(found.broken) == 10
+    assert len(found.broken) == 11
 
 
 def test_a_wrong_file_is_refused_with_what_is_missing(tmp_path: Path) -> None:
