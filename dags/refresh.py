@@ -3,6 +3,7 @@
     inventory → extract (mapped) → shard → memorize (mapped) ─────────────┬→ index → publish → asset memorag://<corpus>
                                          └→ embed_work → embed (mapped) ──┘
 
+With a section `evaluation` in the spec, publish → evaluate → promote: the channel follows a version that passes.
 A spec with a `warehouse` gives it a last task, `record`, that notes the run there, however it ended.
 
 The specs are the `*.yaml` files of `corpora/` beside this file, or of the folder MEMORAG_SPECS. A spec that is refused
@@ -15,14 +16,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, TriggerRule
+from airflow.sdk import DAG, BaseOperator, TriggerRule
 
 from memorag_operators import (
     EmbedOperator,
+    EvaluateVersionOperator,
     ExtractOperator,
     IndexOperator,
     InventoryOperator,
     MemorizeOperator,
+    PromoteVersionOperator,
     PublishOperator,
     RecordOperator,
     ShardOperator,
@@ -64,8 +67,15 @@ def build_refresh_dag(spec_file: Path, spec: CorpusSpec) -> DAG:
         )
         extract >> shard
         [memorize, embed] >> index >> publish
+        last: BaseOperator = publish
+        if spec.evaluation is not None:
+            # Publish is skipped where another run published the same, and perhaps died before it evaluated it.
+            evaluate = EvaluateVersionOperator(
+                task_id="evaluate", version=publish.output["version"], **stage, **gpu, **resume
+            )
+            last = PromoteVersionOperator(task_id="promote", evaluation=evaluate.output["evaluation"], **stage)
         if spec.warehouse is not None:
-            publish >> RecordOperator(task_id="record", trigger_rule=TriggerRule.ALL_DONE, **stage)
+            last >> RecordOperator(task_id="record", trigger_rule=TriggerRule.ALL_DONE, **stage)
     return dag
 
 
@@ -81,8 +91,14 @@ Store: `{spec.store.uri}` · memory: {spec.memory.kind}, `{spec.memory.model}` �
 
 Costs what the change costs: units whose inputs did not change are not done again, in this run or in a retry. When
 nothing changed, everything after `inventory` is skipped. Each new version sends an event of the asset
-`memorag://{spec.corpus}`. Spec: `{spec_file.name}`
+`memorag://{spec.corpus}`. {_gate(spec)}Spec: `{spec_file.name}`
 """
+
+
+def _gate(spec: CorpusSpec) -> str:
+    if spec.evaluation is None:
+        return ""
+    return f"The channel `{spec.evaluation.channel}` is pointed to it if it passes the gate. "
 
 
 for _spec_file, _spec in read_spec_folder(spec_folder(Path(__file__).parent / "corpora")).specs.items():

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from memorag_pipeline import (
     cli_channels,
+    cli_eval,
     cli_memory,
     cli_quarantine,
     cli_retention,
@@ -99,6 +100,7 @@ for command in (
 ):
     app.command()(command)
 app.command("import")(cli_transfer.import_)
+app.command("eval")(cli_eval.evaluate)
 app.add_typer(cli_memory.memory, name="memory")
 
 

@@ -65,7 +65,8 @@ class _Stages:
 class RefreshResult:
     """The version that holds the corpus as it is now.
 
-    `created` tells whether this run published it, `changed` whether the inventory differed from the parent version.
+    `created` tells whether this run published it, `changed` whether the inventory differed from the parent version,
+    `promoted` whether a channel was pointed to it, if the spec has a gate that was asked.
     `counts` and `seconds` are by stage, in the order in which they ran; `notes` say what is left to a person to do.
     """
 
@@ -76,6 +77,7 @@ class RefreshResult:
     counts: dict[str, dict[str, float]]
     seconds: dict[str, float]
     notes: tuple[str, ...] = ()
+    promoted: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ class AnswerResult:
 
 
 def refresh(pipeline: Pipeline, run_id: str) -> RefreshResult:
-    """Bring the corpus up to date: inventory, extract, shard, memorize, embed, index, publish.
+    """Bring the corpus up to date: inventory, extract, shard, memorize, embed, index, publish, and where there is a
+    gate evaluate, promote.
 
     Ends after the inventory when nothing changed. With a `warehouse` in the spec the run is recorded there, however it
     ends. Raises EmptyCorpusError, StorageError, NotFoundError (model), WarehouseError (what is published stays).
@@ -136,6 +139,14 @@ def _refresh(pipeline: Pipeline, run_id: str, stages: _Stages) -> RefreshResult:
     stages.run_batches("embed", lambda uri: embed(pipeline, uri), shards["embed"])
     index = stages.run("index", lambda: build_index(pipeline, shards["plan"]))
     published = stages.run("publish", lambda: publish(pipeline, index["plan"], run_id))
+    notes, promoted = published["notes"].splitlines(), None
+    if pipeline.spec.evaluation is not None:
+        from memorag_pipeline.evaluation.gate import evaluate, promote
+
+        evaluated = stages.run("evaluate", lambda: evaluate(pipeline, published["version"]))
+        moved = stages.run("promote", lambda: promote(pipeline, evaluated["evaluation"], f"run {run_id}"))
+        promoted = moved["promoted"]
+        notes.append(f"{moved['channel']}: {moved['why']}")
     return RefreshResult(
         published["version"],
         published["created"],
@@ -143,7 +154,8 @@ def _refresh(pipeline: Pipeline, run_id: str, stages: _Stages) -> RefreshResult:
         pipeline.store.uri,
         stages.counts,
         stages.seconds,
-        tuple(published["notes"].splitlines()),
+        tuple(notes),
+        promoted,
     )
 
 

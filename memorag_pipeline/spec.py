@@ -27,11 +27,13 @@ from memorag_pipeline.spec_values import (
     Factory,
     Glob,
     Language,
+    Metric,
     Model,
     Name,
     Quantization,
     RatioMix,
     Ratios,
+    Share,
     TableName,
     Uri,
     VariableName,
@@ -562,6 +564,32 @@ class JobSpec(Section):
         return self.warehouse.table or self.kind
 
 
+class ExpectedSpec(Location):
+    """Questions with the answers and the evidence that are expected."""
+
+    uri: Uri = Field(
+        description="JSONL with question, answers, and, where it is known, evidence (texts as they stand in the"
+        " documents) and uri (the end of the URI of the document that they stand in)."
+    )
+
+
+class EvaluationSpec(Section):
+    """A gate: each new version answers these questions; the channel is pointed to it if the scores are good enough.
+
+    Metrics are exact_match, token_f1, rouge_l, evidence_recall_at_1, _3 and _5, evidence_mrr, answer_in_evidence.
+    """
+
+    rules = (Rule(("minimum", "max_drop"), spec_rules.gate_has_bounds, "give a least score for a metric"),)
+
+    questions: ExpectedSpec
+    minimum: dict[Metric, Share] = Field(default={}, description="Least mean score by metric, each from 0 to 1.")
+    max_drop: dict[Metric, Share] = Field(
+        default={},
+        description="By metric, how much lower than that of the channel's version a score may be, on equal questions.",
+    )
+    channel: Name = Field(default="production", description="Channel that is pointed to versions that pass.")
+
+
 class CorpusSpec(Section):
     """Everything about one corpus. See docs/corpus-spec.schema.json for editors."""
 
@@ -591,6 +619,7 @@ class CorpusSpec(Section):
         default=None, description="Where refreshes note their runs and what is in quarantine; without one, nowhere."
     )
     jobs: dict[Name, JobSpec] = Field(default={}, description="Jobs by name.")
+    evaluation: EvaluationSpec | None = Field(default=None, description="Without one, no channel is moved.")
 
     def content(self) -> dict[str, Any]:
         """The parts that decide what a version holds (not where, when or by whom it is made), as JSON values."""

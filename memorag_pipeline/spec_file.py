@@ -143,8 +143,8 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
         for name, item in value.items():
             local_model = name == "model" and isinstance(item, str) and item.startswith((".", "~"))
             duckdb = (section, name) == ("warehouse", "database") and value.get("destination", "duckdb") == "duckdb"
-            path = (section, name) in _PATH_KEYS and not isinstance(item, dict)
-            if path or local_model or duckdb:
+            is_path = (section, name) in _PATH_KEYS and not isinstance(item, dict)
+            if is_path or local_model or duckdb:
                 value[name] = _map_strings(item, lambda _, text: _absolute(text, folder))
 
 

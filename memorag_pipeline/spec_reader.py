@@ -124,8 +124,10 @@ def _conflicts(file: SpecFile, spec: Section, broken: set[str]) -> Iterator[Spec
     """The broken rules of all sections, but for rules that rest on a broken key."""
     for place, section in _sections_of(spec, ""):
         for conflict in section.conflicts():
-            if not any(_within(f"{place}{key}", broken) for key in conflict.keys):
-                key = f"{place}{conflict.keys[0]}"
+            key, keys = f"{place}{conflict.keys[0]}", {f"{place}{name}" for name in conflict.keys}
+            # A mapping may only be empty because its wrong items were taken out.
+            emptied = conflict.value == {} and any(_within(wrong, keys) for wrong in broken)
+            if not emptied and not any(_within(name, broken) for name in keys):
                 shown = _shown(file, key, conflict.value)
                 if shown and key not in file.lines:
                     shown += ", the default"

@@ -210,6 +210,10 @@ def table_is_free(table: str | None) -> str | None:
     return "is the name of a table or view of the warehouse's own" if taken else None
 
 
+def gate_has_bounds(minimum: dict[str, float], max_drop: dict[str, float]) -> str | None:
+    return None if minimum or max_drop else "is missing, and so is max_drop: every version would be promoted"
+
+
 def refresh_is_no_job(jobs: dict[str, Any]) -> str | None:
     if "refresh" in jobs:
         return "a job cannot be called refresh; its DAG would have the name of the corpus's refresh"

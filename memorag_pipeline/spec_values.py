@@ -82,6 +82,17 @@ Model = Annotated[str, Field(min_length=1)]
 Language = Literal["en", "zh"]
 ClueKind = Literal["spans", "surrogates", "draft"]
 AnswerMode = Literal["memorag", "memory_only", "retrieval_only"]
+Metric = Literal[
+    "exact_match",
+    "token_f1",
+    "rouge_l",
+    "evidence_recall_at_1",
+    "evidence_recall_at_3",
+    "evidence_recall_at_5",
+    "evidence_mrr",
+    "answer_in_evidence",
+]
+Share = Annotated[float, Field(ge=0, le=1)]
 Codec = Literal["float32", "float16", "bfloat16", "int8", "int4", "fp8"]
 Ratio = Annotated[int, Field(ge=0)]
 Ratios = Annotated[Ratio | Annotated[tuple[Ratio, ...], Field(min_length=1)], WrapValidator(_one_or_several_ratios)]

@@ -15,6 +15,8 @@ _MODULES = {
     "PublishOperator": "refresh",
     "RecordOperator": "refresh",
     "version_asset": "refresh",
+    "EvaluateVersionOperator": "evaluate",
+    "PromoteVersionOperator": "evaluate",
     "RouteOperator": "answers",
     "RecallOperator": "answers",
     "GenerateOperator": "answers",

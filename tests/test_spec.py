@@ -325,6 +325,24 @@ WRONG = {
     "cron out of range": (changed(schedule="0 25 * * *"), "schedule", "'0 25 * * *'", "'25' is no hour: use 0-23"),
     "cron preset unknown": (changed(schedule="@nightly"), "schedule", "'@nightly'", "@daily"),
     "cron of a job": (changed(jobs=job(schedule="x * * * *")), "jobs.daily.schedule", "", "'x' is no minute"),
+    "gate without bounds": (
+        changed(evaluation={"questions": {"uri": "gate.jsonl"}}),
+        "evaluation.minimum",
+        "",
+        "give a least score for a metric",
+    ),
+    "gate with an unknown metric": (
+        changed(evaluation={"questions": {"uri": "gate.jsonl"}, "minimum": {"f1": 0.5}}),
+        "evaluation.minimum.f1",
+        "'f1'",
+        "should be 'exact_match', 'token_f1'",
+    ),
+    "gate with a percentage": (
+        changed(evaluation={"questions": {"uri": "gate.jsonl"}, "max_drop": {"token_f1": 5}}),
+        "evaluation.max_drop.token_f1",
+        "5",
+        "less than or equal to 1",
+    ),
     "unset variable": (
         changed(store={"uri": "s3://${MEMORAG_NO_SUCH}/kb"}),
         "store.uri",
@@ -616,6 +634,15 @@ def test_usual_schedules_are_accepted(expression: str) -> None:
 def test_wrong_schedules_are_refused(expression: str) -> None:
     with pytest.raises(ValueError, match=r"five fields|is no "):
         check_cron(expression)
+
+
+def test_the_questions_of_a_gate_are_found_from_the_folder_of_the_spec(write: Write) -> None:
+    gate = "evaluation: {questions: {uri: gate.jsonl, connection_id: aws}, minimum: {token_f1: 0.1}}"
+    path = write(MINIMAL + gate)
+    found = read_spec(path).evaluation
+    assert found is not None
+    assert (found.questions.uri, found.questions.connection_id) == (str(path.parent / "gate.jsonl"), "aws")
+    assert found.channel == "production"
 
 
 def test_the_exported_schema_is_current() -> None:

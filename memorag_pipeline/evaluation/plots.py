@@ -1,6 +1,6 @@
 """The plots of a report, as SVG that is put into a page and takes its colours, light or dark.
 
-In:  an `Evaluation`, the curve of a training.
+In:  an `Evaluation`, the curve of a training, estimates by system.
 Out: `Plot`s: SVG without scripts, links and identifiers that nothing refers to; equal figures give equal text.
 Wrong: nothing to draw is the caller's to notice.
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from memorag_pipeline.evaluation.bootstrap import Estimate
     from memorag_pipeline.evaluation.evaluate import Evaluation, MemoryRow, NeedleRow
 
 K = TypeVar("K")
@@ -151,6 +152,26 @@ def needles_plot(evaluation: Evaluation) -> Plot:
     )
 
 
+def estimates_plot(name: str, panels: Mapping[str, Mapping[str, Estimate]], caption: str) -> Plot:
+    """A panel for each measure, below one another: by system a mean and its interval, the first system as a line."""
+
+    def draw(figure: Figure) -> None:
+        rows = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
+        for (measure, found), axes in zip(panels.items(), rows, strict=True):
+            places = range(len(found))
+            for place, value in zip(places, found.values(), strict=True):
+                axes.plot([100 * value.low, 100 * value.high], [place, place], color=_SERIES[1])
+                axes.plot(100 * value.mean, place, "o", color=_SERIES[0])
+            axes.axvline(100 * next(iter(found.values())).mean, color=_INK, linestyle=":", linewidth=1)
+            axes.set_yticks(places, list(found))
+            axes.set_ylim(len(found) - 0.5, -0.5)
+            most = max(100 * value.high for value in found.values()) or 1
+            axes.set_xlim(-0.03 * most, 1.03 * most)
+            axes.set_xlabel(f"{measure}, %")
+
+    return Plot(_svg(name, draw, sum(map(len, panels.values())) / 4), caption)
+
+
 def _draw_positions(axes: Axes, ratio: int, rows: Sequence[MemoryRow], positions: Sequence[str]) -> None:
     for row in rows:
         axes.plot([100 * share for share in row.gap.by_position], **_style(row.memory))
@@ -204,7 +225,7 @@ def _grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
     return found
 
 
-def _svg(name: str, draw: Callable[[Figure], None], rows: int = 1) -> Markup:
+def _svg(name: str, draw: Callable[[Figure], None], rows: float = 1) -> Markup:
     """What `draw` puts into a figure of so many rows of panels. `name` keeps identifiers of a page's plots apart."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure

@@ -29,6 +29,7 @@ from memorag_pipeline import schemas
 from memorag_pipeline.corpus.chunk import Chunker
 from memorag_pipeline.corpus.tokens import token_counter
 from memorag_pipeline.errors import NotFoundError
+from memorag_pipeline.evaluation.evidence import evidence_recall, find_places
 from memorag_pipeline.jobs.recall import recall_clues
 from memorag_pipeline.jobs.retrieve import retrieve_evidence
 from memorag_pipeline.jobs.settings import AnswerSettings
@@ -44,6 +45,7 @@ from memorag_pipeline.spec_values import ClueKind, Language
 AT = (1, 3, 5)
 EMBEDDING = EmbeddingSpec(model="package:all-minilm-l6-v2", pooling="mean")
 _RUN = 5
+_CONTEXT = ""  # id of the one document
 _NO_LIMIT = 1 << 30
 _WORD = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]|[^\W_\u3400-\u4dbf\u4e00-\u9fff]+")
 
@@ -165,12 +167,8 @@ def hits_evidence(clue: str, evidence: Sequence[str], question: str) -> bool:
 
 
 def covered(question: ContextQuestion, passages: Sequence[Passage]) -> float:
-    """Share of the evidence's characters that passages of its context cover; passages do not overlap."""
-    found = sum(
-        max((_overlap(start, start + len(span), passages) for start in _places(span, question.context)), default=0)
-        for span in question.evidence
-    )
-    return found / sum(len(span) for span in question.evidence)
+    """Share of the evidence's characters that passages of its context cover."""
+    return evidence_recall([find_places(span, {_CONTEXT: question.context}) for span in question.evidence], passages)
 
 
 def _clues(
@@ -213,7 +211,7 @@ def _searcher(model: BeaconMemoryModel, context: str, embedding: EmbeddingSpec) 
         {
             "row": number,
             "chunk_id": chunk.chunk_id,
-            "document_id": "",
+            "document_id": _CONTEXT,
             "uri": "",
             "start": chunk.start,
             "end": chunk.end,
@@ -246,16 +244,3 @@ def _words(text: str) -> list[str]:
 
 def _runs(words: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:
     return (tuple(words[start : start + size]) for start in range(len(words) - size + 1))
-
-
-def _places(span: str, context: str) -> Iterator[int]:
-    """Where a span begins in a context."""
-    start = context.find(span)
-    while start >= 0:
-        yield start
-        start = context.find(span, start + 1)
-
-
-def _overlap(start: int, end: int, passages: Sequence[Passage]) -> int:
-    """Characters from `start` to `end` that passages cover."""
-    return sum(max(0, min(end, passage.end) - max(start, passage.start)) for passage in passages)

@@ -37,7 +37,7 @@ def write_report(
     title: str = "Evaluation of a memory adapter",
 ) -> None:
     """Write the page to `path`. `facts` are listed as they are, below what the evaluation says of itself."""
-    page = _environment().get_template("report.html.j2")
+    page = page_environment().get_template("report.html.j2")
     html = page.render(
         title=title,
         evaluation=evaluation,
@@ -51,7 +51,8 @@ def write_report(
 
 
 @functools.cache
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """Templates of pages; what they are given is escaped."""
     environment = Environment(
         loader=PackageLoader("memorag_pipeline.evaluation"),
         autoescape=True,

@@ -1,0 +1,67 @@
+"""The gate of a refresh as operators: evaluate a new version, and promote it if its scores are good enough.
+
+In:  the spec, whose section `evaluation` is the gate; the number of a version; the URI of its evaluation.
+Out: URIs, mean scores, and why a channel was moved or not.
+Wrong: see `StageOperator`. A version that does not pass skips the task promote, with the reason; the run succeeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.sdk.exceptions import AirflowSkipException
+
+from memorag_operators.stage_operator import StageOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from memorag_pipeline.pipeline import Pipeline
+
+
+class EvaluateVersionOperator(StageOperator):
+    """Ask a version, and the one that the channel points to, the questions of the spec.
+
+    :param version: the version's number (templated).
+    """
+
+    stage: ClassVar[str | None] = "evaluate"
+
+    template_fields: Sequence[str] = ("spec_file", "version")
+
+    def __init__(self, *, version: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.version = version
+
+    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
+        """Evaluate."""
+        from memorag_pipeline.evaluation.gate import evaluate
+
+        return evaluate(pipeline, int(self.version))
+
+
+class PromoteVersionOperator(StageOperator):
+    """Point the channel to a version that passed; else the task is skipped and says why.
+
+    :param evaluation: URI of the version's evaluation (templated).
+    """
+
+    stage: ClassVar[str | None] = "promote"
+
+    template_fields: Sequence[str] = ("spec_file", "evaluation")
+
+    def __init__(self, *, evaluation: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.evaluation = evaluation
+
+    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
+        """Promote."""
+        from memorag_pipeline.evaluation.gate import promote
+
+        return promote(pipeline, self.evaluation, f"DAG {context['dag'].dag_id}, run {context['run_id']}")
+
+    def conclude(self, result: dict[str, Any], context: Context) -> None:
+        """Skip the task of a version that was not promoted."""
+        if not result["promoted"]:
+            raise AirflowSkipException(result["why"])
