@@ -26,6 +26,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 HOST = "127.0.0.1"
 COMPONENTS = {
@@ -70,13 +72,27 @@ class LocalAirflow:
             raise StackError(self._ended("migrate"))
         for name, arguments in COMPONENTS.items():
             port = ["--port", str(self.port)] if name == "api-server" else []
-            self._processes[name] = self._open(name, [*arguments, *port])
+            self.add(name, [*arguments, *port])
         deadline = time.monotonic() + seconds
         while not self.is_healthy():
             self.require_running()
             if time.monotonic() > deadline:
                 raise StackError(f"not healthy after {seconds:.0f} s; see the logs in {self.home}")
             time.sleep(0.5)
+
+    def add(self, name: str, arguments: list[str]) -> None:
+        """Start one more component by its `airflow` arguments, such as a Celery worker; its log is `log(name)`."""
+        self._processes[name] = self._open(name, arguments)
+
+    def kill(self, name: str) -> None:
+        """Kill a component by SIGKILL with everything that it started, as when its machine is lost."""
+        process = self._processes.pop(name)
+        # Not by process group: a running task has its own.
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        process.kill()
+        process.wait()
 
     def stop(self, seconds: float = 15) -> None:
         """Stop all components with everything that they started."""
