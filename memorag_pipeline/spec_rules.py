@@ -147,6 +147,27 @@ def is_hub_id(model: str) -> bool:
     return re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", model) is not None
 
 
+def one_cache_volume(claim: str | None, host_path: str | None) -> str | None:
+    if claim is not None and host_path is not None:
+        return "claim and host_path are both given"
+    return "neither claim nor host_path is given" if claim is None and host_path is None else None
+
+
+def gpus_have_one_place(resource: str, requests: dict[str, str], limits: dict[str, str]) -> str | None:
+    return "is among the resources, too" if resource in (requests | limits) else None
+
+
+def env_holds_no_secret(env: dict[str, str]) -> str | None:
+    secret = next((name for name in env if re.search("(SECRET|PASSWORD|TOKEN|KEY)$", name)), None)
+    return f"has {secret}, which Airflow would store and show" if secret else None
+
+
+def pod_has_use(kubernetes: Any, executor: str | None) -> str | None:
+    if kubernetes is not None and executor in ("LocalExecutor", "CeleryExecutor"):
+        return f"has no use for the {executor}, which makes no pods"
+    return None
+
+
 def exactly_one_of_questions(uri: str | None, sql: str | None) -> str | None:
     if uri is not None and sql is not None:
         return "uri and sql are both given"
