@@ -87,15 +87,13 @@ class LocalAirflow:
     def kill(self, name: str) -> None:
         """Kill a component by SIGKILL with everything that it started, as when its machine is lost."""
         process = self._processes.pop(name)
-        # Not by process group: a running task has its own.
-        for child in psutil.Process(process.pid).children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.kill()
+        _kill(_started_by(process))
         process.kill()
         process.wait()
 
     def stop(self, seconds: float = 15) -> None:
         """Stop all components with everything that they started."""
+        started = [child for process in self._processes.values() for child in _started_by(process)]
         for process in self._processes.values():
             process.terminate()
         deadline = time.monotonic() + seconds
@@ -104,10 +102,11 @@ class LocalAirflow:
                 process.wait(max(deadline - time.monotonic(), 0))
             except subprocess.TimeoutExpired:
                 print(f"{name} does not stop; killing it", file=sys.stderr)
-            # Also what a component may leave behind: a running task, a worker of the web server.
+            # Also what a component may leave behind, such as a worker of the web server.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        _kill(started)
         self._processes.clear()
 
     def require_running(self) -> None:
@@ -155,6 +154,20 @@ class LocalAirflow:
     def _ended(self, name: str) -> str:
         tail = "\n".join(self.log(name).read_text(errors="replace").splitlines()[-15:])
         return f"{name} ended; its log {self.log(name)} ends with:\n{tail}"
+
+
+def _started_by(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """All processes below one; a running task among them has a process group of its own."""
+    try:
+        return psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def settings(home: Path, port: int) -> dict[str, str]:

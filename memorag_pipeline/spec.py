@@ -400,14 +400,16 @@ class CacheVolumeSpec(Section):
     rules = (Rule(("claim", "host_path"), spec_rules.one_cache_volume, "give exactly one of the two"),)
 
     claim: ObjectName | None = Field(default=None, description="PersistentVolumeClaim in the namespace of the pods.")
-    host_path: AbsolutePath | None = Field(default=None, description="Folder of the node; it is made when missing.")
+    host_path: AbsolutePath | None = Field(default=None, description="Folder of the node; the pod's user must own it.")
     path: AbsolutePath = Field(
         default="/var/cache/memorag", description="Where it is mounted; MEMORAG_CACHE and HF_HOME point into it."
     )
 
 
 class ResourcesSpec(Section):
-    """What a pod asks for and may take, by resource. GPUs are given by `gpus`."""
+    """What a pod asks for and may take, by resource, in place of the template's. GPUs are given by `gpus`."""
+
+    rules = (Rule(("requests", "limits"), spec_rules.requests_fit_limits, "raise the limit or ask for less"),)
 
     requests: Quantities = Field(default={}, description="What the node must have free, e.g. {cpu: 4, memory: 32Gi}.")
     limits: Quantities = Field(default={}, description="What the pod is held to, e.g. {memory: 32Gi}.")

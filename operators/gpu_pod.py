@@ -61,7 +61,7 @@ def _cache_variables(spec: KubernetesSpec) -> dict[str, str]:
 def _volume(volume: CacheVolumeSpec) -> dict[str, Any]:
     if volume.claim:
         return {"persistentVolumeClaim": {"claimName": volume.claim}}
-    return {"hostPath": {"path": volume.host_path, "type": "DirectoryOrCreate"}}
+    return {"hostPath": {"path": volume.host_path, "type": "Directory"}}
 
 
 def _toleration(taint: str) -> dict[str, str]:

@@ -27,6 +27,16 @@ WRONG = {
         "resources.limits.memory",
         "32Gi",
     ),
+    "more CPUs than the limit": (
+        {"resources": {"requests": {"cpu": "1500m"}, "limits": {"cpu": 1}}},
+        "resources.requests",
+        "more than the limit of 1",
+    ),
+    "more memory than the limit": (
+        {"resources": {"requests": {"memory": "2Ki"}, "limits": {"memory": "2k"}}},
+        "resources.requests",
+        "more than the limit of 2k",
+    ),
     "GPUs in two places": ({"resources": {"limits": {"nvidia.com/gpu": 1}}}, "gpu_resource", "leave it to gpus alone"),
     "no volume": ({"cache_volume": {}}, "cache_volume.claim", "neither claim nor host_path"),
     "two volumes": ({"cache_volume": {"claim": "a", "host_path": "/a"}}, "cache_volume.claim", "both given"),
@@ -54,10 +64,13 @@ def test_a_pod_for_an_executor_that_makes_none_is_refused(executor: str, tmp_pat
 
 
 def test_quantities_may_be_numbers_and_what_is_left_out_has_defaults(tmp_path: Path) -> None:
-    values = {"resources": {"requests": {"cpu": 4, "memory": 1.5}}, "tolerations": ["nvidia.com/gpu"]}
+    values = {
+        "resources": {"requests": {"cpu": 4, "memory": "0.5Gi"}, "limits": {"cpu": 4.0, "memory": "512Mi"}},
+        "tolerations": ["nvidia.com/gpu"],
+    }
     spec = read_spec(written(tmp_path, kubernetes=values)).compute.kubernetes
     assert spec is not None
-    assert spec.resources.requests == {"cpu": "4", "memory": "1.5"}
+    assert spec.resources.requests == {"cpu": "4", "memory": "0.5Gi"}
     assert (spec.gpus, spec.gpu_resource, spec.cache_volume) == (1, "nvidia.com/gpu", None)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,7 @@ def test_gpu_tasks_run_on_the_gpu_worker_and_go_on_by_unit_on_another_when_it_is
     stack.call("POST", "/api/v2/dags/topics_refresh/dagRuns", {"logical_date": None})
     while not any(units.rglob("*.json")):
         stack.require_running()
+        time.sleep(0.01)
     stack.kill("gpu")
     finished = states_of(units)
     start_worker(stack, "another-gpu", "gpu")

@@ -81,7 +81,7 @@ def test_what_the_spec_leaves_empty_is_left_to_the_template() -> None:
 def test_the_cache_may_be_a_folder_of_the_node_and_its_variables_may_be_set_otherwise() -> None:
     volume = {"host_path": "/mnt/models", "path": "/models/"}
     spec = overriding(cache_volume=volume, env={"HF_HOME": "/other", "EMPTY": ""})["spec"]
-    assert spec["volumes"][0]["hostPath"] == {"path": "/mnt/models", "type": "DirectoryOrCreate"}
+    assert spec["volumes"][0]["hostPath"] == {"path": "/mnt/models", "type": "Directory"}
     assert spec["containers"][0]["volumeMounts"][0]["mountPath"] == "/models/"
     assert {variable["name"]: variable["value"] for variable in spec["containers"][0]["env"]} == {
         "MEMORAG_CACHE": "/models/memorag",
