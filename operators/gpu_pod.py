@@ -2,14 +2,13 @@
 
 In:  a `KubernetesSpec`.
 Out: a `V1Pod` for the `pod_override` of a task: only what the spec says. Airflow lays it over the pod template.
-Wrong: `MissingDependencyError` when the provider apache-airflow-providers-cncf-kubernetes is not installed.
+Wrong: nothing here; values are refused with the spec, and a missing Kubernetes provider by `spec_folder`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memorag_pipeline.errors import MissingDependencyError
 from memorag_pipeline.spec import CacheVolumeSpec, KubernetesSpec
 
 if TYPE_CHECKING:
@@ -20,12 +19,8 @@ _VOLUME = "memorag-cache"
 
 def pod_override(spec: KubernetesSpec) -> V1Pod:
     """The pod as the Kubernetes model that Airflow stores with the task."""
-    try:
-        from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
-    except ImportError as error:
-        raise MissingDependencyError(
-            "compute.kubernetes needs the provider; pip install apache-airflow-providers-cncf-kubernetes"
-        ) from error
+    from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
+
     return PodGenerator.deserialize_model_dict(_manifest(spec))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -90,3 +91,19 @@ def test_an_executor_that_is_not_among_several_is_refused(
     (error,) = bag.import_errors.values()
     assert "topics.yaml: compute.executor: is not an executor of this deployment" in error
     assert list(bag.dags) == []
+
+
+def test_a_pod_without_the_provider_that_makes_it_is_refused_and_the_other_corpora_keep_their_dags(
+    source: Path,
+    make_spec: Callable[..., CorpusSpec],
+    write_spec: WriteSpec,
+    load_dags: Callable[[], DagBag],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_spec(make_spec(source))
+    write_spec(make_spec(source, corpus="other", compute={"kubernetes": {}}), "other")
+    monkeypatch.setitem(sys.modules, "airflow.providers.cncf.kubernetes.pod_generator", None)
+    bag = load_dags()
+    assert list(bag.dags) == ["topics_refresh"]
+    (error,) = bag.import_errors.values()
+    assert "other.yaml: compute.kubernetes: needs Airflow's Kubernetes provider" in error
