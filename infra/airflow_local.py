@@ -26,6 +26,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 HOST = "127.0.0.1"
 COMPONENTS = {
@@ -70,7 +72,7 @@ class LocalAirflow:
             raise StackError(self._ended("migrate"))
         for name, arguments in COMPONENTS.items():
             port = ["--port", str(self.port)] if name == "api-server" else []
-            self._processes[name] = self._open(name, [*arguments, *port])
+            self.add(name, [*arguments, *port])
         deadline = time.monotonic() + seconds
         while not self.is_healthy():
             self.require_running()
@@ -78,8 +80,20 @@ class LocalAirflow:
                 raise StackError(f"not healthy after {seconds:.0f} s; see the logs in {self.home}")
             time.sleep(0.5)
 
+    def add(self, name: str, arguments: list[str]) -> None:
+        """Start one more component by its `airflow` arguments, such as a Celery worker; its log is `log(name)`."""
+        self._processes[name] = self._open(name, arguments)
+
+    def kill(self, name: str) -> None:
+        """Kill a component by SIGKILL with everything that it started, as when its machine is lost."""
+        process = self._processes.pop(name)
+        _kill(_started_by(process))
+        process.kill()
+        process.wait()
+
     def stop(self, seconds: float = 15) -> None:
         """Stop all components with everything that they started."""
+        started = [child for process in self._processes.values() for child in _started_by(process)]
         for process in self._processes.values():
             process.terminate()
         deadline = time.monotonic() + seconds
@@ -88,10 +102,11 @@ class LocalAirflow:
                 process.wait(max(deadline - time.monotonic(), 0))
             except subprocess.TimeoutExpired:
                 print(f"{name} does not stop; killing it", file=sys.stderr)
-            # Also what a component may leave behind: a running task, a worker of the web server.
+            # Also what a component may leave behind, such as a worker of the web server.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        _kill(started)
         self._processes.clear()
 
     def require_running(self) -> None:
@@ -139,6 +154,20 @@ class LocalAirflow:
     def _ended(self, name: str) -> str:
         tail = "\n".join(self.log(name).read_text(errors="replace").splitlines()[-15:])
         return f"{name} ended; its log {self.log(name)} ends with:\n{tail}"
+
+
+def _started_by(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """All processes below one; a running task among them has a process group of its own."""
+    try:
+        return psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def settings(home: Path, port: int) -> dict[str, str]:

@@ -18,23 +18,30 @@ from memorag_pipeline.digests import value_digest
 from memorag_pipeline.errors import NotFoundError
 from memorag_pipeline.spec_rules import Conflict, Rule
 from memorag_pipeline.spec_values import (
+    AbsolutePath,
     AnswerMode,
     ClueKind,
     Codec,
     Cron,
     Distinct,
     Dtype,
+    ExtendedResource,
     Factory,
     Glob,
+    Image,
+    Labels,
     Language,
     Metric,
     Model,
     Name,
+    ObjectName,
+    Quantities,
     Quantization,
     RatioMix,
     Ratios,
     Share,
     TableName,
+    Taint,
     Uri,
     VariableName,
     WebUrl,
@@ -424,14 +431,66 @@ class GenerationSpec(Section):
         return content
 
 
+class CacheVolumeSpec(Section):
+    """The volume of a pod that keeps models and memories for the pods after it."""
+
+    rules = (Rule(("claim", "host_path"), spec_rules.one_cache_volume, "give exactly one of the two"),)
+
+    claim: ObjectName | None = Field(default=None, description="PersistentVolumeClaim in the namespace of the pods.")
+    host_path: AbsolutePath | None = Field(default=None, description="Folder of the node; the pod's user must own it.")
+    path: AbsolutePath = Field(
+        default="/var/cache/memorag", description="Where it is mounted; MEMORAG_CACHE and HF_HOME point into it."
+    )
+
+
+class ResourcesSpec(Section):
+    """What a pod asks for and may take, by resource, in place of the template's. GPUs are given by `gpus`."""
+
+    rules = (Rule(("requests", "limits"), spec_rules.requests_fit_limits, "raise the limit or ask for less"),)
+
+    requests: Quantities = Field(default={}, description="What the node must have free, e.g. {cpu: 4, memory: 32Gi}.")
+    limits: Quantities = Field(default={}, description="What the pod is held to, e.g. {memory: 32Gi}.")
+
+
+class KubernetesSpec(Section):
+    """The pod of a GPU task under the KubernetesExecutor. What is empty is left to the pod template."""
+
+    rules = (
+        Rule(
+            ("gpu_resource", "resources.requests", "resources.limits"),
+            spec_rules.gpus_have_one_place,
+            "leave it to gpus alone",
+        ),
+        Rule(("env",), spec_rules.env_holds_no_secret, "put it in a Kubernetes Secret and name that in secrets"),
+    )
+
+    gpus: int = Field(default=1, ge=0, description="GPUs of a pod; 0: none.")
+    gpu_resource: ExtendedResource = Field(default="nvidia.com/gpu", description="The resource that a GPU is.")
+    image: Image | None = Field(default=None, description="Image with this package, Airflow and the GPU libraries.")
+    service_account: ObjectName | None = Field(default=None, description="Service account that the pod runs as.")
+    node_selector: Labels = Field(default={}, description="Labels that the node must have.")
+    tolerations: list[Taint] = Field(
+        default=[], description="Taints of nodes that the pod bears, as key, key=value or key=value:effect."
+    )
+    resources: ResourcesSpec = ResourcesSpec()
+    cache_volume: CacheVolumeSpec | None = Field(default=None, description="Volume that keeps models between pods.")
+    env: dict[VariableName, str] = Field(default={}, description="Environment variables; shown in Airflow.")
+    secrets: list[ObjectName] = Field(
+        default=[], description="Kubernetes Secrets whose entries become environment variables."
+    )
+
+
 class ComputeSpec(Section):
     """Where GPU units run. Empty values leave the choice to the Airflow deployment."""
+
+    rules = (Rule(("kubernetes", "executor"), spec_rules.pod_has_use, "leave one of the two out"),)
 
     queue: str | None = Field(default=None, description="Celery queue of the GPU workers.")
     pool: str = Field(default="default_pool", description="Airflow pool that bounds how many GPU tasks run at once.")
     pool_slots: int = Field(default=1, ge=1, description="Slots of the pool that one GPU task takes.")
     executor: str | None = Field(default=None, description="Airflow executor of GPU tasks, e.g. KubernetesExecutor.")
     pod_template: str | None = Field(default=None, description="Pod template file for KubernetesExecutor.")
+    kubernetes: KubernetesSpec | None = Field(default=None, description="Pod of GPU tasks for KubernetesExecutor.")
     units_per_task: int = Field(default=8, ge=1, description="Units one task takes, so that the model loads once.")
     retries: int = Field(default=2, ge=0, description="Retries of each task; finished units are not done again.")
 

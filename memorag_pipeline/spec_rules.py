@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import reduce
 from typing import Any
 
@@ -145,6 +146,45 @@ def penalty_is_known(penalty: float, endpoint: Any) -> str | None:
 def is_hub_id(model: str) -> bool:
     """Whether a model reference names a repository on the Hugging Face hub."""
     return re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", model) is not None
+
+
+def one_cache_volume(claim: str | None, host_path: str | None) -> str | None:
+    if claim is not None and host_path is not None:
+        return "claim and host_path are both given"
+    return "neither claim nor host_path is given" if claim is None and host_path is None else None
+
+
+def gpus_have_one_place(resource: str, requests: dict[str, str], limits: dict[str, str]) -> str | None:
+    return "is among the resources, too" if resource in (requests | limits) else None
+
+
+def requests_fit_limits(requests: dict[str, str], limits: dict[str, str]) -> str | None:
+    for resource, request in requests.items():
+        limit = limits.get(resource, request)
+        if _amount(request) > _amount(limit):
+            return f"has {resource} {request}, which is more than the limit of {limit}"
+    return None
+
+
+def _amount(quantity: str) -> Decimal:
+    """The number that a quantity of Kubernetes stands for: 500m is 0.5, 1Ki is 1024."""
+    number = quantity.rstrip("mkKMGTPEi")
+    unit = quantity[len(number) :]
+    if unit == "m":
+        return Decimal(number) / 1000
+    power = "kMGTPE".index(unit[0].replace("K", "k")) + 1 if unit else 0
+    return Decimal(number) * Decimal(1024 if unit.endswith("i") else 1000) ** power
+
+
+def env_holds_no_secret(env: dict[str, str]) -> str | None:
+    secret = next((name for name in env if re.search("(SECRET|PASSWORD|TOKEN|KEY)$", name)), None)
+    return f"has {secret}, which Airflow would store and show" if secret else None
+
+
+def pod_has_use(kubernetes: Any, executor: str | None) -> str | None:
+    if kubernetes is not None and executor in ("LocalExecutor", "CeleryExecutor"):
+        return f"has no use for the {executor}, which makes no pods"
+    return None
 
 
 def exactly_one_of_questions(uri: str | None, sql: str | None) -> str | None:

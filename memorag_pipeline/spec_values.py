@@ -10,7 +10,14 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from memorag_pipeline.cron import check_cron
 
@@ -52,9 +59,22 @@ def _one_or_several_ratios(value: Any, check: ValidatorFunctionWrapHandler) -> A
         raise ValueError("should be a whole number of 0 or more, or a list of such numbers") from error
 
 
+def _number_as_text(value: Any) -> Any:
+    """YAML reads `cpu: 4` as a number, which Kubernetes takes for the quantity "4"."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
 _NAME, _TABLE_NAME = r"^[a-z0-9][a-z0-9_-]{1,62}$", r"^[a-z][a-z0-9_]{0,62}$"
 _VARIABLE_NAME, _WEB_URL = r"^[A-Z_][A-Z0-9_]*$", r"^https?://[^/?#\s]+[^?#\s]*$"
 _RATIO_MIX = r"^(sequence|step-random|instance-random|adapt-\d+)$"
+# Of Kubernetes: names of objects (RFC 1123), keys and values of labels, quantities, taints, extended resources.
+_OBJECT_NAME = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
+_LABEL_KEY = r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$"
+_LABEL_VALUE = r"^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$"
+_QUANTITY = r"^([0-9]+\.?[0-9]*|\.[0-9]+)(m|k|[MGTPE]|[KMGTPE]i)?$"
+_TAINT = r"^[a-z0-9A-Z][A-Za-z0-9_./-]*(=[A-Za-z0-9_.-]*)?(:(NoSchedule|PreferNoSchedule|NoExecute))?$"
+_EXTENDED_RESOURCE = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$"
+_RESOURCE, _ABSOLUTE_PATH, _IMAGE = r"^[a-z0-9][A-Za-z0-9./_-]*$", r"^/[^:\s]*$", r"^[a-z0-9][A-Za-z0-9_./:@-]*$"
 # What a text is not that does not match, and what would be right.
 PATTERNS = {
     _RATIO_MIX: (
@@ -67,6 +87,21 @@ PATTERNS = {
         "is not the name of a variable",
         "give the name of an environment variable (A-Z, 0-9, _), not its value",
     ),
+    _OBJECT_NAME: (
+        "is not the name of a Kubernetes object",
+        "use a-z, 0-9, . and -, with a letter or digit at both ends",
+    ),
+    _LABEL_KEY: ("is not the key of a label", "write it as disk, or with a prefix as cloud.google.com/gke-accelerator"),
+    _LABEL_VALUE: ("is not the value of a label", "use at most 63 of a-z, A-Z, 0-9, ., _ and -"),
+    _QUANTITY: ("is not a quantity", "write it as 4, 500m or 32Gi"),
+    _TAINT: (
+        "is not a taint",
+        "write it as key, key=value or key=value:effect with the effect NoSchedule, PreferNoSchedule or NoExecute",
+    ),
+    _EXTENDED_RESOURCE: ("is not a device resource", "write it as vendor/name, e.g. nvidia.com/gpu or amd.com/gpu"),
+    _RESOURCE: ("is not a resource", "use cpu, memory or ephemeral-storage"),
+    _ABSOLUTE_PATH: ("is not an absolute path", "start it with /"),
+    _IMAGE: ("is not the name of an image", "write it as registry/name:tag or registry/name@sha256:digest"),
     _WEB_URL: ("is not the URL of an API", "write it as https://host/v1, without a query"),
 }
 Name = Annotated[str, Field(pattern=_NAME)]
@@ -74,6 +109,14 @@ TableName = Annotated[str, Field(pattern=_TABLE_NAME)]
 Uri = Annotated[str, Field(min_length=1), AfterValidator(_without_password)]
 VariableName = Annotated[str, Field(pattern=_VARIABLE_NAME)]
 WebUrl = Annotated[str, Field(pattern=_WEB_URL), AfterValidator(_without_password)]
+ObjectName = Annotated[str, Field(pattern=_OBJECT_NAME)]
+Labels = dict[Annotated[str, Field(pattern=_LABEL_KEY)], Annotated[str, Field(pattern=_LABEL_VALUE)]]
+Quantity = Annotated[str, BeforeValidator(_number_as_text), Field(pattern=_QUANTITY)]
+Quantities = dict[Annotated[str, Field(pattern=_RESOURCE)], Quantity]
+Taint = Annotated[str, Field(pattern=_TAINT)]
+ExtendedResource = Annotated[str, Field(pattern=_EXTENDED_RESOURCE)]
+AbsolutePath = Annotated[str, Field(pattern=_ABSOLUTE_PATH)]
+Image = Annotated[str, Field(pattern=_IMAGE)]
 Cron = Annotated[str, AfterValidator(check_cron)]
 Distinct = AfterValidator(_distinct)
 Factory = Annotated[str, AfterValidator(_faiss_factory)]

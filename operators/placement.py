@@ -10,6 +10,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from memorag_operators.gpu_pod import pod_override
 from memorag_pipeline.spec import ComputeSpec
 
 
@@ -20,8 +21,13 @@ def gpu_placement(compute: ComputeSpec) -> dict[str, Any]:
         arguments["queue"] = compute.queue
     if compute.executor:
         arguments["executor"] = compute.executor
+    pod: dict[str, Any] = {}
     if compute.pod_template:
-        arguments["executor_config"] = {"pod_template_file": compute.pod_template}
+        pod["pod_template_file"] = compute.pod_template
+    if compute.kubernetes:
+        pod["pod_override"] = pod_override(compute.kubernetes)
+    if pod:
+        arguments["executor_config"] = pod
     return arguments
 
 

@@ -68,7 +68,7 @@ def _accepted(
         except SpecError as error:
             problems.extend(error.problems)
             continue
-        found = [*_executor_problems(path, spec.compute), *_clashes(path, spec, owners)]
+        found = [*_compute_problems(path, spec.compute), *_clashes(path, spec, owners)]
         problems.extend(found)
         if not found:
             owners.update(dict.fromkeys(_dag_ids(spec).values(), path))
@@ -82,8 +82,13 @@ def _dag_ids(spec: CorpusSpec | TrainingSpec) -> dict[str, str]:
     return {"corpus": refresh_dag_id(spec), **{f"jobs.{job}": job_dag_id(spec, job) for job in spec.jobs}}
 
 
+def _compute_problems(path: Path, compute: ComputeSpec) -> Iterator[SpecProblem]:
+    """What this deployment lacks; found later by the DAG processor, it would disable the whole DAG file."""
+    yield from _executor_problems(path, compute)
+    yield from _pod_problems(path, compute)
+
+
 def _executor_problems(path: Path, compute: ComputeSpec) -> Iterator[SpecProblem]:
-    """An executor that this deployment lacks; found later by the DAG processor, it would disable the whole DAG file."""
     from airflow.exceptions import UnknownExecutorException
     from airflow.executors.executor_loader import ExecutorLoader
 
@@ -95,6 +100,16 @@ def _executor_problems(path: Path, compute: ComputeSpec) -> Iterator[SpecProblem
     except UnknownExecutorException:
         fix = "list it in Airflow's [core] executor, or leave the key out"
         yield SpecProblem(str(path), "compute.executor", repr(executor), "is not an executor of this deployment", fix)
+
+
+def _pod_problems(path: Path, compute: ComputeSpec) -> Iterator[SpecProblem]:
+    if compute.kubernetes is None:
+        return
+    try:
+        import airflow.providers.cncf.kubernetes.pod_generator  # noqa: F401
+    except ImportError as error:
+        fix = "pip install apache-airflow-providers-cncf-kubernetes, or leave the section out"
+        yield SpecProblem(str(path), "compute.kubernetes", "", f"needs Airflow's Kubernetes provider ({error})", fix)
 
 
 def _clashes(path: Path, spec: CorpusSpec | TrainingSpec, owners: dict[str, Path]) -> Iterator[SpecProblem]:

@@ -24,6 +24,13 @@ def test_every_setting_of_the_spec_reaches_the_operator() -> None:
     }
 
 
+def test_a_pod_of_the_spec_is_laid_over_its_template() -> None:
+    compute = ComputeSpec.model_validate({"pod_template": "gpu.yaml", "kubernetes": {"gpus": 2}})
+    config = placement.gpu_placement(compute)["executor_config"]
+    assert config.keys() == {"pod_template_file", "pod_override"}
+    assert config["pod_override"].spec.containers[0].resources.limits == {"nvidia.com/gpu": "2"}
+
+
 def test_retries_come_from_the_spec_and_back_off() -> None:
     arguments = placement.retry_arguments(ComputeSpec(retries=5))
     assert arguments["retries"] == 5
