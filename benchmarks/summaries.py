@@ -132,7 +132,7 @@ def _pipeline(folder: Path, arguments: argparse.Namespace) -> Pipeline:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", type=int, default=100, help="documents that the job summarizes")
-    parser.add_argument("--alone", type=int, default=20, help="documents that are summarized one by one, a multiple of ten")
+    parser.add_argument("--alone", type=int, default=20, help="those that are summarized one by one, too")
     parser.add_argument("--tokens", type=int, default=64, help="of a summary, and of what a memory recalls")
     parser.add_argument("--model", default="package:smollm2-135m-instruct", help="memory model and generator")
     parser.add_argument("--embedding", default="package:all-minilm-l6-v2", help="embedding model")
