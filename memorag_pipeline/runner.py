@@ -15,8 +15,8 @@ from functools import partial
 from typing import Any
 
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.run_report import Run, Task, run_task
-from memorag_pipeline.storage import CorpusStore
+from memorag_pipeline.reports.leave import run_reported
+from memorag_pipeline.run_report import Run, Task
 
 _ALL_UNITS = 1 << 30
 
@@ -25,11 +25,11 @@ _ALL_UNITS = 1 << 30
 class _Stages:
     """What the stages of one run counted, and the seconds that each took, in the order in which they ran.
 
-    With a `run`, each stage reports below the root of `store` how far it is.
+    Each stage reports below the root of the corpus's store how far it is, and the run leaves its report there.
     """
 
-    store: CorpusStore
-    reported: Run | None = None
+    pipeline: Pipeline
+    reported: Run
     counts: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -52,9 +52,8 @@ class _Stages:
         self.counts[name] = total
 
     def _call(self, name: str, number: int, work: str | None, stage: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        if self.reported is None:
-            return stage()
-        return run_task(self.store, Task(self.reported, name, number, work=work), stage)
+        task = Task(self.reported, name, number, work=work)
+        return run_reported(self.pipeline.store, self.pipeline.spec.corpus, task, stage)
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def refresh(pipeline: Pipeline, run_id: str) -> RefreshResult:
     from memorag_pipeline.corpus.inventory import take_inventory
 
     pipeline = _in_one_task(pipeline)
-    stages = _Stages(pipeline.store, Run(run_id, datetime.now(UTC)))
+    stages = _Stages(pipeline, Run(run_id, datetime.now(UTC)))
     inventory = stages.run("inventory", lambda: take_inventory(pipeline))
     if not inventory["changed"]:
         notes = tuple(inventory["notes"].splitlines())
@@ -138,7 +137,8 @@ def answer(pipeline: Pipeline, job: str, version: int | None = None) -> AnswerRe
     from memorag_pipeline.warehouse.load import load
 
     pipeline = _in_one_task(pipeline)
-    stages = _Stages(pipeline.store)
+    began = datetime.now(UTC)
+    stages = _Stages(pipeline, Run(f"cli-{began:%Y%m%dT%H%M%S.%f}", began, job))
     routed = stages.run("route", lambda: route(pipeline, job, version))
     stages.run_batches("recall", lambda uri: recall(pipeline, uri), routed["recall"])
     stages.run_batches("generate", lambda uri: generate(pipeline, uri), routed["generate"])
