@@ -40,6 +40,7 @@ pytest_plugins = [
     "tests.fixtures.changing_corpus",
     "tests.fixtures.corpus",
     "tests.fixtures.postgres",
+    "tests.fixtures.reports",
     "tests.fixtures.s3",
     "tests.fixtures.tiny_models",
 ]

@@ -8,16 +8,17 @@ Wrong: nothing.
 from __future__ import annotations
 
 import functools
-import re
-import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from memorag_pipeline.amounts import bytes_text, duration_text
 from memorag_pipeline.reports.facts import STATES, RunReport
 from memorag_pipeline.reports.plots import formats_plot, stages_plot
+from memorag_pipeline.reports.texts import clean
 
 # What a person reads for each state of a run.
 STATE_TEXTS = {
@@ -55,12 +56,12 @@ def environment() -> Environment:
         loader=PackageLoader("memorag_pipeline.reports"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_finalized,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     found.filters |= {
         "bytes": bytes_text,
-        "clean": clean,
         "counts": _counts,
         "duration": duration_text,
         "number": _number,
@@ -71,12 +72,11 @@ def environment() -> Environment:
     return found
 
 
-def clean(text: str | None) -> str:
-    """Text without the characters that HTML cannot hold or that would reach beyond the text, as bidi overrides do."""
-    return "".join(
-        "\ufffd" if unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t" else character
-        for character in re.sub("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]", "", text or "")
-    )
+def _finalized(value: Any) -> Any:
+    """What templates print for a value: nothing for None, plots as they are, texts cleaned, and then escaped."""
+    if value is None:
+        return ""
+    return clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _refresh_tiles(report: RunReport) -> list[Tile]:

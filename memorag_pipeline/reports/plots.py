@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 from memorag_pipeline.amounts import duration_text
 from memorag_pipeline.figures import INK, SERIES, Plot, svg
 from memorag_pipeline.reports.facts import STATES, RunReport
+from memorag_pipeline.reports.texts import clean
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLOURS = {"unchanged": "#9a9a9a", "added": SERIES[2], "modified": SERIES[1], "removed": SERIES[0]}
 _FORMATS = 8
+_LONGEST = 20  # characters of a label
 _ROW = 0.1  # of a panel's height
 
 
@@ -30,7 +32,9 @@ def stages_plot(report: RunReport) -> Plot | None:
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        bars = axes.barh([stage.stage for stage in stages], [stage.seconds for stage in stages], color=SERIES[1])
+        bars = axes.barh(
+            [_label(stage.stage) for stage in stages], [stage.seconds for stage in stages], color=SERIES[1]
+        )
         axes.bar_label(bars, [duration_text(stage.seconds) for stage in stages], padding=3, fontsize=8)
         axes.margins(x=0.18)
         axes.set_xlabel("seconds of tasks")
@@ -51,7 +55,7 @@ def formats_plot(report: RunReport) -> Plot | None:
         left = [0] * len(rows)
         for state in STATES[1:]:
             values = [getattr(row, state) for row in rows]
-            axes.barh([row.format for row in rows], values, left=left, color=_COLOURS[state], label=state)
+            axes.barh([_label(row.format) for row in rows], values, left=left, color=_COLOURS[state], label=state)
             left = [start + value for start, value in zip(left, values, strict=True)]
         axes.set_xlabel("source objects")
         _whole_numbers(axes.xaxis)
@@ -91,6 +95,11 @@ def nights_plot(reports: Sequence[RunReport]) -> Plot | None:
         svg("nights", draw, 1.5),
         "Tokens that each refresh read anew or took over, and the seconds of its stages memorize and embed.",
     )
+
+
+def _label(name: str) -> str:
+    """A name as it stands at an axis."""
+    return clean(name)[:_LONGEST]
 
 
 def _count(report: RunReport, stage: str, name: str) -> int:
