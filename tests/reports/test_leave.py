@@ -179,8 +179,8 @@ def test_a_report_that_cannot_be_written_fails_no_run(
 def test_the_sweep_keeps_the_newest_reports_of_refreshes_and_of_each_job(
     store: CorpusStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("memorag_pipeline.reports.kept.old_runs", lambda keys: old_runs(keys, keep=2))
     old_runs = kept.old_runs
+    monkeypatch.setattr(kept, "old_runs", lambda keys: old_runs(keys, keep=2))
     report = RunReport(
         corpus="topics", uri=store.uri, run_id="", state="published", stages=(StageFacts(stage="x", tasks=1),)
     )
