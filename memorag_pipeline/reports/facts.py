@@ -90,13 +90,14 @@ class ScoreFacts(_Facts):
 
 
 class Passage(_Facts):
-    """A passage that an answer was made from, by characters of the document's text."""
+    """A passage that was offered for an answer, by characters of the document's text; `used` if the answer cites it."""
 
     uri: str
     start: int
     end: int
     score: float
     text: str
+    used: bool = False
 
 
 class SampleAnswer(_Facts):

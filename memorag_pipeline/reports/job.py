@@ -50,7 +50,7 @@ def of_run(store: CorpusStore, corpus: str, job: str, reports: Sequence[TaskRepo
             store,
             reports,
             STAGES,
-            {} if plan is None else {"recall": len(plan["recalls"]), "generate": len(plan["batches"])},
+            _planned(plan),
         ),
         counts={"questions": sum(statuses.values())} if outcomes else {},
         statuses=dict(statuses),
@@ -62,6 +62,12 @@ def of_run(store: CorpusStore, corpus: str, job: str, reports: Sequence[TaskRepo
         problems=failed,
         **span(reports),
     )
+
+
+def _planned(plan: Any) -> dict[str, int]:
+    """Units by stage, as far as the plan names them."""
+    named = {} if plan is None else {"recall": plan.get("recalls"), "generate": plan["batches"]}
+    return {stage: len(units) for stage, units in named.items() if units is not None}
 
 
 def _outcomes(store: CorpusStore, fingerprints: Sequence[str]) -> list[Outcome]:
@@ -92,8 +98,9 @@ def _some(rows: Sequence[dict[str, Any]], number: int) -> Iterator[SampleAnswer]
                 Passage(
                     **{name: passage[name] for name in ("uri", "start", "end", "score")},
                     text=_cut(passage["text"], _LONGEST) or "",
+                    used=passage.get("used", False),
                 )
-                for passage in row["evidence"]
+                for passage in sorted(row["evidence"], key=lambda passage: not passage.get("used", False))
             ),
         )
 

@@ -128,6 +128,12 @@ def test_what_a_refresh_did_is_in_words_and_numbers() -> None:
         assert expected in page, expected
 
 
+def test_a_passage_that_the_answer_cites_is_marked() -> None:
+    offered = [Passage(uri="a", start=0, end=1, score=0.5, text="x", used=used) for used in (True, False)]
+    sample = SampleAnswer(question="q", status="answered", answer="a [1]", error=None, evidence=tuple(offered))
+    assert run_page(a_report(job="faq", state="answered", samples=(sample,))).count(", cited") == 1
+
+
 def test_a_run_that_did_not_end_does_not_say_what_was_done_before() -> None:
     stage = StageFacts(stage="memorize", tasks=1, units=10, done=4)
     assert '"done before">6<' in run_page(a_report(stages=(stage,)))
