@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from memorag_pipeline.cli_screen import Json, Verbose, bytes_text, print_json, print_table, say, working
+from memorag_pipeline.amounts import bytes_text
+from memorag_pipeline.cli_screen import Json, Verbose, print_json, print_table, say, working
 from memorag_pipeline.cli_target import TargetArgument, TrustModels, VersionOption, opened_version
 from memorag_pipeline.errors import QuestionError
 from memorag_pipeline.spec_values import ClueKind

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from memorag_pipeline.cli_screen import Json, Verbose, bytes_text, print_json, print_table, say, working
+from memorag_pipeline.amounts import bytes_text
+from memorag_pipeline.cli_screen import Json, Verbose, print_json, print_table, say, working
 from memorag_pipeline.cli_target import TargetArgument, is_spec_file, store_of, version_of
 
 if TYPE_CHECKING:

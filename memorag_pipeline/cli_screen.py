@@ -115,16 +115,6 @@ def counts_text(counts: Mapping[str, float]) -> str:
     return ", ".join(f"{_cell(value)} {name.replace('_', ' ')}" for name, value in counts.items() if value)
 
 
-def bytes_text(size: int) -> str:
-    """A size with a unit, of 1,000 each."""
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:,.0f} {unit}" if unit == "B" else f"{value:,.1f} {unit}"
-        value /= 1000
-    return f"{value:,.1f} TB"
-
-
 def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.1f}"

@@ -8,11 +8,12 @@ Wrong: no run has reported yet: exit code 4.
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from memorag_pipeline.amounts import duration_text
 from memorag_pipeline.cli_screen import Json, Verbose, print_json, print_table, say, stdout, working
 from memorag_pipeline.cli_target import TargetArgument, store_of
 
@@ -62,7 +63,7 @@ def _print(found: RunStatus) -> None:
     version = "" if found.version is None else f" as version {found.version}"
     say(f"[bold]Run {found.run_id}[/] of {found.uri}: {_STATES[found.state]}{version}")
     age = (datetime.now(UTC) - datetime.fromisoformat(found.beat_at)).total_seconds()
-    say(f"began at {found.began_at}, last heard of {_duration(max(age, 0))} ago")
+    say(f"began at {found.began_at}, last heard of {duration_text(max(age, 0))} ago")
     rows: list[list[Any]] = [
         [
             stage.stage,
@@ -71,8 +72,8 @@ def _print(found: RunStatus) -> None:
             stage.failed,
             stage.waiting,
             stage.workers,
-            _duration(stage.seconds),
-            "" if found.has_ended else "?" if stage.seconds_left is None else _duration(stage.seconds_left),
+            duration_text(stage.seconds),
+            "" if found.has_ended else "?" if stage.seconds_left is None else duration_text(stage.seconds_left),
         ]
         for stage in found.stages
     ]
@@ -81,8 +82,4 @@ def _print(found: RunStatus) -> None:
         say(f"[red]{failure.stage}, task {failure.task}, attempt {failure.attempt}: {failure.error}[/]")
     if found.seconds_left is not None and not found.has_ended:
         unknown = any(stage.seconds_left is None for stage in found.stages)
-        say(f"{'at least ' if unknown else ''}{_duration(found.seconds_left)} left")
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 10 else str(timedelta(seconds=round(seconds)))
+        say(f"{'at least ' if unknown else ''}{duration_text(found.seconds_left)} left")

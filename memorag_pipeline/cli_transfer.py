@@ -14,7 +14,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from memorag_pipeline.cli_screen import Json, Verbose, bytes_text, print_json, say, working
+from memorag_pipeline.amounts import bytes_text
+from memorag_pipeline.cli_screen import Json, Verbose, print_json, say, working
 from memorag_pipeline.cli_target import TargetArgument, TrustModels, store_of, version_of
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from memorag_pipeline.cli_screen import Json, Verbose, bytes_text, counts_text, print_json, print_table, say, working
+from memorag_pipeline.amounts import bytes_text
+from memorag_pipeline.cli_screen import Json, Verbose, counts_text, print_json, print_table, say, working
 from memorag_pipeline.cli_target import TargetArgument, VersionArgument, store_of, version_of
 from memorag_pipeline.errors import CorruptBlobError
 

@@ -1,7 +1,8 @@
 """Reports of the tasks of a run, for `memorag status`: who is at which stage and units, since when, and how it ended.
 
 In:  a task (a stage of a run, with its work list) and the call that does it; `at_work` around units.
-Out: one small object per task, `runs/{run}/{stage}-{number}.json`, written at the start, every few seconds, at the end.
+Out: one small object per task, `runs/{run}/{stage}-{number}.json` (of a job `job_runs/{job}/{run}/…`), written at the
+     start, every few seconds, at the end.
 Wrong: a write that fails is one warning in the log. Reports never steer work: a stage that reads one is a mistake.
 
 Which units are done is known from the unit cache alone. A task that is killed just stops writing, so a report that is
@@ -19,6 +20,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -30,6 +32,7 @@ from memorag_pipeline.storage import CorpusStore, ObjectStore
 logger = logging.getLogger(__name__)
 
 FOLDER = "runs"
+JOBS_FOLDER = "job_runs"
 RUNS_KEPT = 20
 BEAT_SECONDS = 5.0
 # A store may keep a beat waiting, and clocks of machines differ a little.
@@ -42,15 +45,24 @@ State = Literal["running", "done", "failed"]
 
 @dataclass(frozen=True)
 class Run:
-    """A run of all stages. `began` (UTC) must be the same in all of its tasks: it orders the runs of a corpus."""
+    """A run of all stages of a refresh or, with its name, of a job.
+
+    `began` (UTC) must be the same in all of its tasks: it orders the runs of a corpus.
+    """
 
     run_id: str
     began: datetime
+    job: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The run's name in keys; those of later runs sort behind it."""
+        return f"{self.began.astimezone(UTC):%Y%m%dT%H%M%SZ}-{run_digest(self.run_id)}"
 
     @property
     def folder(self) -> str:
-        """Key of the folder with the run's reports; those of later runs sort behind it."""
-        return f"{FOLDER}/{self.began.astimezone(UTC):%Y%m%dT%H%M%SZ}-{text_digest(self.run_id)[:12]}"
+        """Key of the folder with the reports of the run's tasks."""
+        return f"{FOLDER}/{self.name}" if self.job is None else f"{JOBS_FOLDER}/{self.job}/{self.name}"
 
 
 @dataclass(frozen=True)
@@ -131,9 +143,17 @@ def at_work(fingerprints: Iterable[str]) -> Iterator[None]:
     heart.tell(at_work=())
 
 
-def read_reports(objects: ObjectStore) -> list[TaskReport]:
-    """The reports of the newest run, in order of key; none when no run has reported. Unreadable ones are left out."""
-    keys = [key for key in objects.list(FOLDER) if key.endswith(".json")]
+def run_digest(run_id: str) -> str:
+    """What the name of a run in keys ends with."""
+    return text_digest(run_id)[:12]
+
+
+def read_reports(objects: ObjectStore, run: Run | None = None) -> list[TaskReport]:
+    """The reports of a run, or of the newest refresh, in order of key; none when none reported.
+
+    Unreadable ones are left out.
+    """
+    keys = [key for key in objects.list(FOLDER if run is None else run.folder) if key.endswith(".json")]
     folder = max((key.rpartition("/")[0] for key in keys), default="")
     found = []
     for key in keys:
@@ -149,10 +169,11 @@ def read_reports(objects: ObjectStore) -> list[TaskReport]:
 
 
 def old_reports(keys: Iterable[str], keep: int = RUNS_KEPT) -> list[str]:
-    """Of the keys below `runs/`, those that belong to none of the newest `keep` runs: the sweep deletes them."""
+    """Of keys of tasks' reports, those that belong to none of the newest `keep` runs of the refresh or of their job."""
     found = sorted(keys)
-    folders = sorted({key.rpartition("/")[0] for key in found})
-    kept = set(folders[max(len(folders) - keep, 0) :])
+    kept: set[str] = set()
+    for _, folders in groupby(sorted({key.rpartition("/")[0] for key in found}), lambda key: key.rpartition("/")[0]):
+        kept.update(list(folders)[-keep:])
     return [key for key in found if key.rpartition("/")[0] not in kept]
 
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.run_report import Run, Task, run_task
-from memorag_pipeline.storage import CorpusStore
+from memorag_pipeline.reports.leave import run_reported
+from memorag_pipeline.run_report import Run, Task
 
 logger = logging.getLogger(__name__)
 
@@ -29,11 +29,11 @@ _ALL_UNITS = 1 << 30
 class _Stages:
     """What the stages of one run counted, and the seconds that each took, in the order in which they ran.
 
-    With a `run`, each stage reports below the root of `store` how far it is.
+    Each stage reports below the root of the corpus's store how far it is, and the run leaves its report there.
     """
 
-    store: CorpusStore
-    reported: Run | None = None
+    pipeline: Pipeline
+    reported: Run
     counts: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -56,9 +56,8 @@ class _Stages:
         self.counts[name] = total
 
     def _call(self, name: str, number: int, work: str | None, stage: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        if self.reported is None:
-            return stage()
-        return run_task(self.store, Task(self.reported, name, number, work=work), stage)
+        task = Task(self.reported, name, number, work=work)
+        return run_reported(self.pipeline.store, self.pipeline.spec.corpus, task, stage)
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def refresh(pipeline: Pipeline, run_id: str) -> RefreshResult:
     ends. Raises EmptyCorpusError, StorageError, NotFoundError (model), WarehouseError (what is published stays).
     """
     run = Run(run_id, datetime.now(UTC))
-    stages = _Stages(pipeline.store, run)
+    stages = _Stages(pipeline, run)
     if pipeline.spec.warehouse is None:
         return _refresh(pipeline, run_id, stages)
     from memorag_pipeline.warehouse.record import record_refresh
@@ -182,8 +181,8 @@ def answer(pipeline: Pipeline, job: str, version: int | None = None) -> AnswerRe
     from memorag_pipeline.warehouse.load import load
 
     pipeline = _in_one_task(pipeline)
-    stages = _Stages(pipeline.store)
-    run = _now()
+    run = _now(job)
+    stages = _Stages(pipeline, run)
     routed = stages.run("route", lambda: route(pipeline, job, version))
     stages.run_batches("recall", lambda uri: recall(pipeline, uri), routed["recall"])
     stages.run_batches("generate", lambda uri: generate(pipeline, uri), routed["generate"])
@@ -203,8 +202,8 @@ def summarize(pipeline: Pipeline, job: str, version: int | None = None) -> Answe
     from memorag_pipeline.jobs.summaries.plan import plan_summaries
 
     pipeline = _in_one_task(pipeline)
-    stages = _Stages(pipeline.store)
-    run = _now()
+    run = _now(job)
+    stages = _Stages(pipeline, run)
     planned = stages.run("plan", lambda: plan_summaries(pipeline, job, version))
     stages.run_batches("recall", lambda uri: recall_key_points(pipeline, uri), planned["recall"])
     stages.run_batches("generate", lambda uri: summarize_parts(pipeline, uri), planned["generate"])
@@ -213,10 +212,10 @@ def summarize(pipeline: Pipeline, job: str, version: int | None = None) -> Answe
     return AnswerResult(loaded["version"], loaded["rows"], loaded["warehouse"], stages.counts, stages.seconds)
 
 
-def _now() -> Run:
-    """A run of a job, as the warehouse notes it."""
+def _now(job: str) -> Run:
+    """A run of a job that begins now."""
     began = datetime.now(UTC)
-    return Run(f"cli-{began:%Y%m%dT%H%M%S.%f}", began)
+    return Run(f"cli-{began:%Y%m%dT%H%M%S.%f}", began, job)
 
 
 def _in_one_task(pipeline: Pipeline) -> Pipeline:

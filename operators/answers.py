@@ -26,6 +26,8 @@ class RouteOperator(StageOperator):
         run (the newest, when several did); for a job with a channel, or a run without such an event, the stage chooses.
     """
 
+    stage: ClassVar[str | None] = "route"
+    of_job: ClassVar[bool] = True
     work_list: ClassVar[str | None] = "recall"
 
     template_fields: Sequence[str] = ("spec_file", "job", "version")
@@ -52,6 +54,9 @@ class RouteOperator(StageOperator):
 class RecallOperator(BatchOperator):
     """Recall clues from the memories of one work list."""
 
+    stage: ClassVar[str | None] = "recall"
+    of_job: ClassVar[bool] = True
+
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Recall."""
         from memorag_pipeline.jobs.recall import recall
@@ -62,6 +67,9 @@ class RecallOperator(BatchOperator):
 class GenerateOperator(BatchOperator):
     """Retrieve evidence for, and answer, the questions of one work list."""
 
+    stage: ClassVar[str | None] = "generate"
+    of_job: ClassVar[bool] = True
+
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Generate."""
         from memorag_pipeline.jobs.generate import generate
@@ -71,6 +79,9 @@ class GenerateOperator(BatchOperator):
 
 class LoadOperator(PlanOperator):
     """Load all answers of the run, their passages, and the run itself into the warehouse, in one transaction."""
+
+    stage: ClassVar[str | None] = "load"
+    of_job: ClassVar[bool] = True
 
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Load."""

@@ -37,13 +37,15 @@ class StageOperator(BaseOperator):
 
     Each item of the stage's result becomes an XCom under its own name, to be had as `task.output["plan"]`. Airflow maps
     tasks over return values only, so the return value is the list named by `work_list`, or the whole result without.
-    An operator that names its `stage` reports to `memorag status`.
+    An operator that names its `stage` reports how far it is, and the run leaves its report in the corpus's store;
+    `of_job` tells a stage of a job from one of a refresh.
 
     :param spec_file: path of the spec on the worker (templated).
     """
 
     work_list: ClassVar[str | None] = None
     stage: ClassVar[str | None] = None
+    of_job: ClassVar[bool] = False
 
     template_fields: Sequence[str] = ("spec_file",)
 
@@ -78,17 +80,20 @@ class StageOperator(BaseOperator):
     def _call(self, opened: Any, context: Context) -> dict[str, Any]:
         if self.stage is None:
             return self.call_stage(opened, context)
-        from memorag_pipeline.run_report import Run, Task, run_task
+        from memorag_pipeline.reports.leave import run_reported
+        from memorag_pipeline.run_report import Run, Task
 
-        run, instance = context["dag_run"], context["ti"]
+        run, instance, corpus = context["dag_run"], context["ti"], opened.spec.corpus
+        # A DAG of a person's own has another id; it names the folder just as well.
+        job = run.dag_id.removeprefix(f"{corpus}_") if self.of_job else None
         task = Task(
-            Run(run.run_id, run.run_after),
+            Run(run.run_id, run.run_after, job),
             self.stage,
             max(instance.map_index, 0),
             instance.try_number,
             getattr(self, "batch", None),
         )
-        return run_task(opened.store, task, lambda: self.call_stage(opened, context))
+        return run_reported(opened.store, corpus, task, lambda: self.call_stage(opened, context))
 
     def conclude(self, result: dict[str, Any], context: Context) -> None:
         """What follows from the stage's result besides XComs: a skip, an asset event."""

@@ -7,7 +7,7 @@ Wrong: see `StageOperator`. A document that cannot be summarized is a row with i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from memorag_operators.answers import RouteOperator
 from memorag_operators.stage_operator import BatchOperator, PlanOperator, run_of
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 class PlanSummariesOperator(RouteOperator):
     """Pin a version, as `RouteOperator` does, and list what of the job is left to do."""
 
+    stage: ClassVar[str | None] = "plan"
+
     def plan(self, pipeline: Pipeline, version: int | None) -> dict[str, Any]:
         """Plan."""
         from memorag_pipeline.jobs.summaries.plan import plan_summaries
@@ -30,6 +32,9 @@ class PlanSummariesOperator(RouteOperator):
 
 class RecallKeyPointsOperator(BatchOperator):
     """Recall the key points of the parts in one work list."""
+
+    stage: ClassVar[str | None] = "recall"
+    of_job: ClassVar[bool] = True
 
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Recall."""
@@ -41,6 +46,9 @@ class RecallKeyPointsOperator(BatchOperator):
 class SummarizeOperator(BatchOperator):
     """Summarize the parts of one work list."""
 
+    stage: ClassVar[str | None] = "generate"
+    of_job: ClassVar[bool] = True
+
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Summarize."""
         from memorag_pipeline.jobs.summaries.parts import summarize_parts
@@ -51,6 +59,9 @@ class SummarizeOperator(BatchOperator):
 class MergeSummariesOperator(BatchOperator):
     """Merge the summaries of parts, for the documents (or the corpus) of one work list."""
 
+    stage: ClassVar[str | None] = "merge"
+    of_job: ClassVar[bool] = True
+
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Merge."""
         from memorag_pipeline.jobs.summaries.merge import merge_summaries
@@ -60,6 +71,9 @@ class MergeSummariesOperator(BatchOperator):
 
 class LoadSummariesOperator(PlanOperator):
     """Load all summaries of the run, their passages, and the run itself into the warehouse, in one transaction."""
+
+    stage: ClassVar[str | None] = "load"
+    of_job: ClassVar[bool] = True
 
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Load."""

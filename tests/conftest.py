@@ -41,6 +41,7 @@ pytest_plugins = [
     "tests.fixtures.corpus",
     "tests.fixtures.postgres",
     "tests.fixtures.redis",
+    "tests.fixtures.reports",
     "tests.fixtures.s3",
     "tests.fixtures.tiny_models",
 ]

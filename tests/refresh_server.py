@@ -26,6 +26,7 @@ import memorag_pipeline.retrieval.embedder
 import memorag_pipeline.retrieval.faiss_index  # noqa: F401
 from memorag_pipeline import runner
 from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.reports import leave
 from memorag_pipeline.run_report import FOLDER
 from memorag_pipeline.spec import read_spec
 from memorag_pipeline.storage.local_objects import LocalObjects
@@ -34,7 +35,7 @@ _WRITES = ("create", "create_from_file", "put")
 
 
 class _Counter:
-    """Counts what is written to a local store, reports of tasks aside, and ends the process after write `last`."""
+    """Counts what is written to a local store, reports aside, and ends the process after write `last`."""
 
     def __init__(self, last: int | None) -> None:
         self.last, self.writes = last, 0
@@ -58,6 +59,7 @@ class _Counter:
 def refresh(spec_file: str, run_id: str, last: int | None) -> int:
     """Refresh in this process; how many writes it took."""
     torch.set_num_threads(1)
+    leave.leave_report = lambda *_: None
     counter = _Counter(last)
     for name in _WRITES:
         setattr(LocalObjects, name, counter.wrap(getattr(LocalObjects, name)))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, get_args
 
 from pydantic import TypeAdapter
 
-from memorag_pipeline.evaluation.plots import Plot, estimates_plot
+from memorag_pipeline.evaluation.plots import estimates_plot
 from memorag_pipeline.evaluation.report import page_environment
 from memorag_pipeline.spec_values import Metric
 

@@ -3,19 +3,18 @@
 In:  an `Evaluation`, the curve of a training, estimates by system.
 Out: `Plot`s: SVG without scripts, links and identifiers that nothing refers to; equal figures give equal text.
 Wrong: nothing to draw is the caller's to notice.
-
-matplotlib is imported with the first plot, by its object interface: nothing global is changed.
 """
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from markupsafe import Markup
+from memorag_pipeline.figures import INK as _INK
+from memorag_pipeline.figures import SERIES as _SERIES
+from memorag_pipeline.figures import Plot
+from memorag_pipeline.figures import svg as _svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,33 +26,11 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 T = TypeVar("T")
 
-_INK = "#010203"  # stands for the colour of the page's text
 _STYLES = {
     "beacon": ("#d9541e", "o"),
     "attention": ("#2b83c9", "s"),
     "recent": ("#1c9a6c", "^"),
     "uniform": ("#a86cc1", "D"),
-}
-_SERIES = ("#d9541e", "#2b83c9", "#1c9a6c", "#a86cc1", "#b8860b", "#808080")
-_WIDTH, _HEIGHT = 4.4, 2.6  # inches; of a row of panels
-_METADATA: dict[str, Any] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-_SETTINGS: dict[Any, Any] = {
-    "font.size": 9,
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-    "figure.facecolor": "none",
-    "savefig.facecolor": "none",
-    "axes.facecolor": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.titlesize": 9,
-    "grid.color": "#808080",
-    "grid.alpha": 0.3,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "lines.markersize": 4,
-    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
 }
 
 
@@ -64,14 +41,6 @@ class CurvePoint:
     tokens: int
     loss: float
     gap: float | None = None
-
-
-@dataclass(frozen=True)
-class Plot:
-    """An SVG element, and what it shows."""
-
-    svg: Markup
-    caption: str
 
 
 def memory_name(memory: str) -> str:
@@ -223,21 +192,3 @@ def _grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
     for item in items:
         found.setdefault(key(item), []).append(item)
     return found
-
-
-def _svg(name: str, draw: Callable[[Figure], None], rows: float = 1) -> Markup:
-    """What `draw` puts into a figure of so many rows of panels. `name` keeps identifiers of a page's plots apart."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    with rc_context(_SETTINGS | {"svg.hashsalt": name}), io.StringIO() as text:
-        figure = Figure(figsize=(_WIDTH, _HEIGHT * (0.3 + 0.7 * rows)), layout="constrained")
-        draw(figure)
-        figure.savefig(text, format="svg", metadata=_METADATA)
-        svg = text.getvalue()
-    # Inside of a page neither the document type nor the namespaces are wanted.
-    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg[svg.index("<svg") :])
-    svg = svg.replace("xlink:href", "href").replace(_INK, "currentColor")
-    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
-    # Only the plot's own elements: matplotlib escapes what text there is in it.
-    return Markup(re.sub(r'\sid="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg))

@@ -102,13 +102,8 @@ def build_version(questions: QuestionSet, sections: CorpusSpec, kind: Kind, home
 
 def score_system(system: System, version: Version, questions: QuestionSet, generation: GenerationSpec) -> Scores:
     """Ask a system the questions; `version` is one with its kind of memory, or any where it has none."""
-    modes: dict[str, Any] = {
-        "retrieval_only": {"clues": ()},
-        "memory_only": {"memory_only": True},
-        "memorag": {},
-    }
     if system.mode != "full_context":
-        settings = AnswerSettings.of_version(version.manifest, generation, **modes[system.mode])
+        settings = AnswerSettings.of_version(version.manifest, generation, mode=system.mode)
         return score_version(version, questions.questions, settings)
     settings = AnswerSettings.of_version(version.manifest, generation)
     full = memory_of_kind(settings.memory, "full")
@@ -118,14 +113,14 @@ def score_system(system: System, version: Version, questions: QuestionSet, gener
         "questions": questions_digest(questions.questions),
         "settings": settings.content(),
         "model": next(model.digest for model in version.manifest.models if model.role == "memory"),
-        "prompts": load_prompts(settings.language).version,
+        "prompts": settings.prompt_version,
     }
     return scores_of_unit(version.store, inputs, lambda: _score_full_context(questions, settings))
 
 
 def _score_full_context(questions: QuestionSet, settings: AnswerSettings) -> Scores:
     """Each context is read once, into a plain cache that its questions share."""
-    from memorag_pipeline.jobs.generate import answer_of
+    from memorag_pipeline.jobs.answering import answer_of
     from memorag_pipeline.jobs.generators import Reply
 
     started = time.perf_counter()

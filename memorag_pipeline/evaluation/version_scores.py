@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict
 from memorag_pipeline.evaluation.evidence import Place, evidence_recall, find_places, reciprocal_rank
 from memorag_pipeline.evaluation.metrics import exact_match, holds_answer, rouge_l, token_f1
 from memorag_pipeline.evaluation.question_sets import EvaluationQuestion, questions_digest
-from memorag_pipeline.jobs.prompts import load_prompts
 from memorag_pipeline.spec_values import Metric
 from memorag_pipeline.storage import CorpusStore, Outcome, fingerprint
 
@@ -87,7 +86,7 @@ def score_version(version: Version, questions: Sequence[EvaluationQuestion], set
     """Answer `questions` from `version`, and score answers and evidence."""
     from memorag_pipeline.jobs.ask import answer_questions
 
-    searched = not settings.memory_only
+    searched = not settings.from_memory
 
     def score() -> Scores:
         started = time.perf_counter()
@@ -103,7 +102,7 @@ def score_version(version: Version, questions: Sequence[EvaluationQuestion], set
         "version": version.manifest.content_digest(),
         "questions": questions_digest(questions),
         "settings": settings.content(),
-        "prompts": load_prompts(settings.language).version,
+        "prompts": settings.prompt_version,
     }
     return scores_of_unit(version.store, inputs, score)
 

@@ -16,8 +16,7 @@ from datetime import datetime, timedelta
 
 from memorag_pipeline.errors import StorageError
 from memorag_pipeline.progress import track
-from memorag_pipeline.run_report import FOLDER as REPORTS
-from memorag_pipeline.run_report import RUNS_KEPT, old_reports
+from memorag_pipeline.reports.kept import outdated as outdated_reports
 from memorag_pipeline.storage.condemned import Condemned, CondemnedObject, Sentence
 from memorag_pipeline.storage.deletions import Announced
 from memorag_pipeline.storage.intents import LIFETIME
@@ -94,9 +93,7 @@ class _Sweep:
             SweptObject(stored.key, stored.size, f"intent of a publish that died over {LIFETIME.days} day ago")
             for stored in found.dead_intents
         ]
-        reports = {stored.key: stored for stored in self.store.objects.listing(REPORTS)}
-        why = f"report of a task of a run before the last {RUNS_KEPT}"
-        dead += [SweptObject(key, reports[key].size, why) for key in old_reports(reports)]
+        dead += [SweptObject(stored.key, stored.size, why) for stored, why in outdated_reports(self.store.objects)]
         why = "begun by a writer that died, and never finished"
         leftovers = self.store.objects.leftovers(now - self.grace)
         if not self.dry_run:

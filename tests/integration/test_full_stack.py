@@ -10,6 +10,7 @@ import json
 import socket
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -102,10 +103,24 @@ def test_a_refresh_by_the_rest_api_triggers_the_answers(corpus: Pipeline, stack:
         rows = connection.sql("SELECT question, corpus_version, status FROM memorag.answers").fetchall()
     assert sorted(rows) == [(question, 1, "answered") for question in QUESTIONS]
 
+    # The API server reads the store by the same connection for the page of the corpus in the UI.
+    page = page_of(stack, "/memorag/topics/")
+    assert [text for text in ("newest version", *QUESTIONS) if text not in page] == []
+
     secret = corpus.spec.store.storage_options["secret"]
+    assert secret not in page
     logs = [path for path in stack.home.rglob("*.log") if path.stat().st_size]
     assert len(logs) > len(tasks)
     assert [path for path in logs if secret in path.read_text(errors="replace")] == []
+
+
+def page_of(stack: Any, path: str) -> str:
+    """A page of the plugin, for whoever logged in."""
+    token = stack.call("GET", "/auth/token", token=False)["access_token"]
+    request = urllib.request.Request(f"{stack.url}{path}", headers={"Authorization": f"Bearer {token}"})
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
+        page: str = answer.read().decode()
+    return page
 
 
 def load_script() -> Any:

@@ -65,6 +65,7 @@ def test_no_secret_is_written_anywhere(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
+    run_reports: None,
 ) -> None:
     written: list[str] = []
     caplog.set_level(logging.DEBUG, logger="memorag_pipeline")
@@ -85,6 +86,8 @@ def test_no_secret_is_written_anywhere(
     for command in (
         ["verify", good],
         ["show", good, "--json"],
+        ["report", good, "--out", tmp_path / "report.html"],
+        ["report", good, "faq", "--json"],
         ["versions", good],
         ["promote", good, "production", 1, "--why", "good"],
         ["export", good, 1, tmp_path / "package.tar"],
@@ -114,6 +117,7 @@ def test_no_secret_is_written_anywhere(
     s3 = s3fs.S3FileSystem(**options)
     objects = {key: s3.cat_file(key) for key in s3.find(store["uri"].removeprefix("s3://"))}
     assert len(objects) > 10
+    assert {key.rpartition(".")[2] for key in objects if "/reports/" in key} == {"html", "json"}
     for name, data in {**{key: text.encode() for key, text in texts.items()}, **files, **objects}.items():
         for secret in SECRETS:
             assert secret.encode() not in data, f"{secret} is in {name}"

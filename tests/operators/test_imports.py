@@ -41,6 +41,18 @@ def test_the_dag_folder_parses_in_under_two_seconds_and_loads_nothing_heavy() ->
     assert not set(HEAVY) & set(measured["modules"])
 
 
+def test_the_plugin_of_the_ui_costs_other_components_nothing_and_the_api_server_no_torch() -> None:
+    work = (
+        "from memorag_operators.ui_plugin import MemoragPlugin\n"
+        "result = sorted(sys.modules)\n"
+        "from memorag_operators.ui_app import make_app\n"
+        "make_app()"
+    )
+    measured = measure(work)
+    assert not {*HEAVY, "fastapi", "matplotlib", "memorag_pipeline"} & set(measured["result"])
+    assert not {*HEAVY, "matplotlib"} & set(measured["modules"])
+
+
 def measure(work: str) -> dict[str, Any]:
     environment = {name: value for name, value in os.environ.items() if name != "MEMORAG_SPECS"}
     done = subprocess.run(

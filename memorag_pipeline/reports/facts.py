@@ -1,0 +1,172 @@
+"""The facts of a run, as its report holds them: small, of plain types, and the same for the same run.
+
+In:  what `refresh` and `job` gather.
+Out: `RunReport`, kept as JSON and rendered as a page.
+Wrong: JSON of another form is a `ValidationError` of pydantic.
+
+Texts of documents and answers are in it as they are: whoever shows them escapes them.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+FORMAT = 1
+STATES = ("unchanged", "added", "modified", "removed")
+
+State = Literal["published", "unchanged", "answered", "failed", "unfinished"]
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class StageFacts(_Facts):
+    """A stage of the run.
+
+    `units` are those that the run planned (None where a stage has none or the plan is gone), `done` those that it did
+    itself; the others had been done before. `seconds` is the time of all its tasks, `counts` their numbers added up.
+    """
+
+    stage: str
+    tasks: int
+    units: int | None = None
+    done: int | None = None
+    seconds: float = 0.0
+    counts: dict[str, int] = {}
+
+
+class FormatFacts(_Facts):
+    """Source objects of one format (the ending of their names) by what became of them since the parent version.
+
+    `quarantined` of them are in quarantine now, whatever their state.
+    """
+
+    format: str
+    unchanged: int = 0
+    added: int = 0
+    modified: int = 0
+    removed: int = 0
+    quarantined: int = 0
+
+
+class MemoryFacts(_Facts):
+    """The memories of one kind of shard: what they were read from (tokens), and what they take (bytes)."""
+
+    kind: str
+    memories: int
+    tokens: int
+    stale_tokens: int
+    bytes: int
+
+
+class BlobFacts(_Facts):
+    """The blobs of one role in the version; `new_bytes` are those of blobs that the parent version does not have."""
+
+    role: str
+    blobs: int
+    bytes: int
+    new_bytes: int
+
+
+class QuarantineFacts(_Facts):
+    """The documents in quarantine for one reason: how many, some of them (URI and detail), and what to do."""
+
+    reason: str
+    documents: int
+    advice: str
+    some: tuple[tuple[str, str], ...] = ()
+
+
+class ScoreFacts(_Facts):
+    """A score of the version, and the same of the last run before that has it."""
+
+    name: str
+    value: float
+    before: float | None = None
+
+
+class Passage(_Facts):
+    """A passage that was offered for an answer, by characters of the document's text; `used` if the answer cites it."""
+
+    uri: str
+    start: int
+    end: int
+    score: float
+    text: str
+    used: bool = False
+
+
+class SampleAnswer(_Facts):
+    """One row of the answers, with its evidence."""
+
+    question: str
+    status: str
+    answer: str | None
+    error: str | None
+    clues: tuple[str, ...] = ()
+    evidence: tuple[Passage, ...] = ()
+
+
+class Problem(_Facts):
+    """A task whose last attempt failed."""
+
+    stage: str
+    task: int
+    attempt: int
+    error: str
+
+
+class RunReport(_Facts):
+    """A run of a refresh (`job` is None) or of a job, over `version`: the one that was made, or asked.
+
+    Times are UTC. `facts` are further lines of text for the head of the page, such as the models. `gate` says whether a
+    channel was pointed to the version, and why.
+    """
+
+    format: int = FORMAT
+    corpus: str
+    uri: str
+    run_id: str
+    job: str | None = None
+    state: State
+    began_at: datetime | None = None
+    ended_at: datetime | None = None
+    version: int | None = None
+    parent: int | None = None
+    counts: dict[str, int] = {}
+    facts: dict[str, str] = {}
+    stages: tuple[StageFacts, ...] = ()
+    formats: tuple[FormatFacts, ...] = ()
+    memories: tuple[MemoryFacts, ...] = ()
+    blobs: tuple[BlobFacts, ...] = ()
+    quarantine: tuple[QuarantineFacts, ...] = ()
+    scores: tuple[ScoreFacts, ...] = ()
+    gate: str | None = None
+    cost: float | None = None
+    statuses: dict[str, int] = {}
+    samples: tuple[SampleAnswer, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+    def stage(self, name: str) -> StageFacts | None:
+        """The facts of one stage."""
+        return next((stage for stage in self.stages if stage.stage == name), None)
+
+    def total(self, state: str) -> int:
+        """Source objects of all formats in one of `STATES`, or `quarantined`."""
+        return sum(getattr(row, state) for row in self.formats)
+
+    @property
+    def device_seconds(self) -> float:
+        """Seconds of the tasks of those stages that run where the spec's `compute` block says: models at work."""
+        return sum(stage.seconds for stage in self.stages if stage.stage in ("memorize", "embed", "recall", "generate"))
+
+    @property
+    def seconds(self) -> float | None:
+        """From the begin of the first task to the end of the last one."""
+        if self.began_at is None or self.ended_at is None:
+            return None
+        return (self.ended_at - self.began_at).total_seconds()

@@ -1,0 +1,155 @@
+"""The page of a corpus over all of its runs: versions and channels, what changed, tokens and seconds by night.
+
+In:  the store of a corpus, read only.
+Out: an `Overview`, and the page of it. What cannot change any more is read once by an `OverviewReader`.
+Wrong: a store that cannot be read raises what the store raises; a report that is gone leaves its columns empty.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from memorag_pipeline.errors import CorruptBlobError, NotFoundError
+from memorag_pipeline.reports import kept
+from memorag_pipeline.reports.facts import STATES, RunReport
+from memorag_pipeline.reports.page import STATE_TEXTS, environment
+from memorag_pipeline.reports.plots import nights_plot
+from memorag_pipeline.storage import CorpusStore
+from memorag_pipeline.storage.channel_log import ChannelRecord
+from memorag_pipeline.storage.objects import StoredObject
+
+VERSIONS, NIGHTS = 20, 30
+_READERS = 16
+
+
+@dataclass(frozen=True)
+class VersionLine:
+    """A version, newest report of the run that made it included (`run` is the end of its address)."""
+
+    number: int
+    created_at: datetime
+    counts: Mapping[str, int]
+    channels: tuple[str, ...]
+    retired: str | None
+    report: RunReport | None
+    run: str | None
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A corpus. `nights` are the reports of refreshes, the oldest first; `jobs` the newest report of each job."""
+
+    uri: str
+    versions: tuple[VersionLine, ...]
+    channels: tuple[ChannelRecord, ...]
+    nights: tuple[RunReport, ...]
+    jobs: tuple[tuple[str, RunReport], ...]
+
+    @property
+    def last(self) -> RunReport | None:
+        """The newest refresh."""
+        return self.nights[-1] if self.nights else None
+
+    @property
+    def published(self) -> RunReport | None:
+        """The newest refresh whose version is known: its quarantine is that of now."""
+        return next((report for report in reversed(self.nights) if report.version is not None), None)
+
+    @property
+    def scored(self) -> RunReport | None:
+        """The newest refresh that was evaluated."""
+        return next((report for report in reversed(self.nights) if report.scores), None)
+
+
+@dataclass
+class OverviewReader:
+    """Reads the overview of a corpus again and again; safe for several threads."""
+
+    store: CorpusStore
+    _reports: dict[StoredObject, RunReport | None] = field(default_factory=dict)
+    _lines: dict[int, tuple[datetime, Mapping[str, int]]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def read(self) -> Overview:
+        """The corpus as it is now: some listings, and what was written since the last look."""
+        with self._lock:
+            return self._read()
+
+    def run(self, kind: str, name: str) -> RunReport | None:
+        """The report of a run by its address: `refresh` or the name of a job, and the run's name in keys."""
+        folder = kept.folder_of(None if kind == "refresh" else kind)
+        return kept.read(self.store.objects, f"{folder}/{name}")
+
+    def _read(self) -> Overview:
+        store, objects = self.store, self.store.objects
+        nights = self._read_reports(kept.listing(objects)[-NIGHTS:])
+        made = {
+            report.version: (report, _address(stored, "refresh"))
+            for stored, report in nights
+            if report.state == "published"
+        }
+        targets, retired = store.channels.targets(), store.versions.retired()
+        lines = []
+        for number in sorted(store.versions.numbers(), reverse=True)[:VERSIONS]:
+            created_at, counts = self._line(number)
+            report, run = made.get(number, (None, None))
+            named = tuple(sorted(name for name, version in targets.items() if version == number))
+            gone = retired[number].why if number in retired else None
+            lines.append(VersionLine(number, created_at, counts, named, gone, report, run))
+        newest = [kept.listing(objects, job)[-1:] for job in kept.jobs(objects)]
+        jobs = self._read_reports([stored for found in newest for stored in found])
+        return Overview(
+            uri=store.uri,
+            versions=tuple(lines),
+            channels=tuple(store.channels.history(name)[-1] for name in sorted(targets)),
+            nights=tuple(report for _, report in nights),
+            jobs=tuple((_address(stored, report.job or ""), report) for stored, report in jobs),
+        )
+
+    def _read_reports(self, listed: Sequence[StoredObject]) -> list[tuple[StoredObject, RunReport]]:
+        new = [stored for stored in listed if stored not in self._reports]
+        with ThreadPoolExecutor(_READERS) as pool:
+            read = pool.map(lambda stored: kept.read(self.store.objects, stored.key.removesuffix(".json")), new)
+            self._reports.update(zip(new, read, strict=True))
+        found = [(stored, self._reports[stored]) for stored in listed]
+        return [(stored, report) for stored, report in found if report is not None]
+
+    def _line(self, number: int) -> tuple[datetime, Mapping[str, int]]:
+        """Time and counts of a version; no counts when its manifest was swept."""
+        if number not in self._lines:
+            record = self.store.versions.record(number)
+            try:
+                counts = self.store.versions.manifest_of(record).counts
+            except (CorruptBlobError, NotFoundError):
+                counts = {}
+            self._lines[number] = datetime.fromisoformat(record.created_at), counts
+        return self._lines[number]
+
+
+def overview_page(corpus: str, description: str, overview: Overview) -> str:
+    """The page of a corpus. Its links go to `runs/{kind}/{run}`, relative to it."""
+    return (
+        environment()
+        .get_template("corpus.html.j2")
+        .render(
+            corpus=corpus,
+            description=description,
+            overview=overview,
+            states=STATE_TEXTS,
+            columns=STATES[1:],
+            nights=nights_plot(overview.nights),
+        )
+    )
+
+
+def corpora_page(corpora: Sequence[tuple[str, str]], problems: Sequence[str]) -> str:
+    """The list of corpora (name and description), and what is wrong with specs that were refused."""
+    return environment().get_template("corpora.html.j2").render(corpora=corpora, problems=problems)
+
+
+def _address(stored: StoredObject, kind: str) -> str:
+    return f"{kind}/{stored.key.rpartition('/')[2].removesuffix('.json')}"

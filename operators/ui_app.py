@@ -1,0 +1,110 @@
+"""The pages behind the plugin of Airflow's UI: the corpora, each corpus, each of its runs.
+
+In:  the folder of specs (MEMORAG_SPECS, else `corpora` of the DAG folder), and the stores that they name, read only.
+Out: HTML without scripts.
+Wrong: not logged in: 401. A corpus whose refresh DAG the user may not read, or that does not exist: 404. A store that
+       cannot be read: 502 with the reason.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.models.resource_details import DagDetails
+from airflow.api_fastapi.core_api.security import GetUserDep
+from airflow.configuration import conf
+from airflow.models.dag import DagModel
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import HTMLResponse, PlainTextResponse
+
+from memorag_operators.spec_folder import SpecFolder, read_spec_folder, refresh_dag_id, spec_folder
+from memorag_pipeline.errors import MemoragError
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.reports.overview import OverviewReader, corpora_page, overview_page
+from memorag_pipeline.reports.page import run_page
+from memorag_pipeline.spec import CorpusSpec
+
+_RUN = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}")
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'; base-uri 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "private, no-store",
+}
+
+
+def make_app() -> FastAPI:
+    """The app, to be mounted by Airflow's API server."""
+    app = FastAPI(title="MemoRAG corpora", docs_url=None, redoc_url=None, openapi_url=None)
+    readers: dict[str, OverviewReader] = {}
+
+    def reader(spec: CorpusSpec) -> OverviewReader:
+        """One for each spec as it is now; that of a spec that was changed is made anew."""
+        return readers.setdefault(spec.model_dump_json(), OverviewReader(Pipeline(spec).store))
+
+    @app.exception_handler(MemoragError)
+    async def unreadable(request: Request, error: MemoragError) -> PlainTextResponse:
+        return PlainTextResponse(f"The store of this corpus cannot be read: {error}", status_code=502, headers=_HEADERS)
+
+    @app.get("/")
+    def corpora(user: GetUserDep) -> HTMLResponse:
+        found = _specs()
+        return _page(
+            corpora_page(
+                [(spec.corpus, spec.description) for spec in _readable(found, user)],
+                [str(problem) for problem in found.problems] if _may_read(user, None) else [],
+            )
+        )
+
+    @app.get("/{corpus}/")
+    def corpus(corpus: str, user: GetUserDep) -> HTMLResponse:
+        spec = _spec(corpus, user)
+        return _page(overview_page(spec.corpus, spec.description, reader(spec).read()))
+
+    @app.get("/{corpus}/runs/{kind}/{run}")
+    def run(corpus: str, kind: str, run: str, user: GetUserDep) -> HTMLResponse:
+        spec = _spec(corpus, user)
+        known = kind == "refresh" or kind in spec.jobs
+        report = reader(spec).run(kind, run) if known and _RUN.fullmatch(run) else None
+        if report is None:
+            raise HTTPException(404, "no report of such a run")
+        return _page(run_page(report, back="../../"))
+
+    return app
+
+
+def _specs() -> SpecFolder:
+    folder = spec_folder(Path(conf.get_mandatory_value("core", "dags_folder")) / "corpora")
+    files = [path for path in sorted(folder.rglob("*.yaml")) if path.is_file()]
+    return _read_specs(folder, tuple((str(path), path.stat().st_mtime_ns) for path in files))
+
+
+@functools.lru_cache(maxsize=4)
+def _read_specs(folder: Path, files: tuple[tuple[str, int], ...]) -> SpecFolder:
+    """The specs of a folder; read again when one of its `files` (with their times) changes."""
+    return read_spec_folder(folder)
+
+
+def _readable(found: SpecFolder, user: GetUserDep) -> Iterator[CorpusSpec]:
+    return (spec for spec in found.specs.values() if _may_read(user, refresh_dag_id(spec)))
+
+
+def _spec(corpus: str, user: GetUserDep) -> CorpusSpec:
+    for spec in _readable(_specs(), user):
+        if spec.corpus == corpus:
+            return spec
+    raise HTTPException(404, "no corpus of this name whose refresh DAG you may read")
+
+
+def _may_read(user: GetUserDep, dag_id: str | None) -> bool:
+    """Whether the user may read a DAG; None: all DAGs."""
+    team = DagModel.get_team_name(dag_id) if dag_id else None
+    return get_auth_manager().is_authorized_dag(method="GET", details=DagDetails(id=dag_id, team_name=team), user=user)
+
+
+def _page(html: str) -> HTMLResponse:
+    return HTMLResponse(html, headers=_HEADERS)

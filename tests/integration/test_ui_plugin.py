@@ -1,0 +1,191 @@
+"""The pages of corpora in Airflow's UI: a real stack, a real login, headless Chromium.
+
+With MEMORAG_SCREENSHOTS, a folder, pictures of the pages are left there for people to look at.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memorag_pipeline import runner
+from memorag_pipeline.pipeline import Pipeline
+from tests.fixtures.airflow import WriteSpec
+from tests.fixtures.changing_corpus import ChangingCorpus, document
+from tests.integration.test_full_stack import load_script
+
+pytest.importorskip("airflow")
+pytestmark = pytest.mark.long
+
+PASSWORD = "a-password-of-a-test"
+SECONDS = 60.0
+
+
+@pytest.fixture
+def corpus(changing: ChangingCorpus, write_spec: WriteSpec, tmp_path: Path, run_reports: None) -> Pipeline:
+    """A corpus with two versions, a channel, a document in quarantine, and a job that ran."""
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text(json.dumps({"question": "Which rule has the lambda statement?"}) + "\n")
+    changing.write("a/broken.md", "\x00\x01\x02\x00")
+    pipeline = changing.pipeline(
+        generation={"max_new_tokens": 8, "evidence_tokens": 256},
+        jobs={
+            "faq": {
+                "questions": {"uri": str(questions)},
+                "warehouse": {"database": str(tmp_path / "warehouse.duckdb")},
+                "clue_tokens": 8,
+            }
+        },
+    )
+    runner.refresh(pipeline, "first night")
+    changing.write("a/00.md", document(0, 8))
+    changing.remove("b/01.md")
+    runner.refresh(pipeline, "second night")
+    pipeline.store.channels.promote("production", 1, by="ada", why="looked at")
+    runner.answer(pipeline, "faq")
+    write_spec(pipeline.spec, "changing")
+    return pipeline
+
+
+@pytest.fixture
+def stack(corpus: Pipeline, tmp_path: Path) -> Iterator[Any]:
+    """A running stack that knows one user, who may only look."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    passwords = tmp_path / "passwords.json"
+    passwords.write_text(json.dumps({"ada": PASSWORD}))
+    environment = {
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "ada:viewer",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True",
+    }
+    with load_script().LocalAirflow(tmp_path / "airflow", port, environment) as running:
+        yield running
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Any]:
+    """Chromium without a window, as large as a desktop."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("needs the programs chromium and chromedriver (Debian: chromium, chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in (
+        "headless",
+        "no-sandbox",
+        "disable-gpu",
+        "no-first-run",
+        "disable-background-networking",
+        "disable-component-update",
+        "disable-sync",
+        "hide-scrollbars",
+        "window-size=1280,1600",
+        f"user-data-dir={tmp_path / 'chromium'}",
+    ):
+        options.add_argument(f"--{argument}")
+    running = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    running.set_page_load_timeout(SECONDS)
+    yield running
+    running.quit()
+
+
+def test_a_user_who_logged_in_sees_the_corpus_and_nobody_else_does(stack: Any, browser: Any) -> None:
+    for path in ("/memorag/", "/memorag/changing/", "/memorag/changing/runs/refresh/x"):
+        assert status_of(f"{stack.url}{path}") == 401
+
+    browser.get(f"{stack.url}/plugin/corpora")
+    fill(browser, "username", "ada")
+    fill(browser, "password", PASSWORD)
+    element(browser, "button[type=submit]").click()
+    wait(browser, lambda: "/plugin/corpora" in browser.current_url)
+    assert "changing" in in_frame(browser)
+    element(browser, "a[href='changing/']").click()
+    wait(browser, lambda: "Channels" in text(browser))
+    page = text(browser)
+    for expected in ("production", "looked at", "Versions", "newest version", "Quarantine", "Which rule has the"):
+        assert expected in page
+    assert browser.find_elements("css selector", "figure svg")
+    browser.switch_to.default_content()
+    picture(browser, "airflow-corpus.png")
+
+    # The page is the app's own, so it can be looked at without the frame, too.
+    browser.get(f"{stack.url}/memorag/changing/")
+    picture(browser, "corpus.png", whole=True)
+    element(browser, "a[href^='runs/refresh/']").click()
+    wait(browser, lambda: "Stages" in text(browser))
+    assert "1 modified, 1 removed" in text(browser)
+    picture(browser, "report.png", whole=True)
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    )
+    for path, name in (("/memorag/changing/", "corpus-390.png"), (None, "report-390.png")):
+        if path is None:
+            element(browser, "a[href^='runs/refresh/']").click()
+            wait(browser, lambda: "Stages" in text(browser))
+        else:
+            browser.get(f"{stack.url}{path}")
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+        picture(browser, name, whole=True)
+
+
+def status_of(url: str) -> int:
+    """The status of the answer to somebody who did not log in."""
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=SECONDS) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def wait(browser: Any, condition: Callable[[], Any]) -> Any:
+    from selenium.common.exceptions import WebDriverException
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    return WebDriverWait(browser, SECONDS, ignored_exceptions=[WebDriverException]).until(lambda _: condition())
+
+
+def element(browser: Any, selector: str) -> Any:
+    return wait(browser, lambda: browser.find_element("css selector", selector))
+
+
+def text(browser: Any) -> str:
+    found: str = browser.find_element("css selector", "body").text
+    return found
+
+
+def fill(browser: Any, name: str, value: str) -> None:
+    element(browser, f"input[name={name}]").send_keys(value)
+
+
+def in_frame(browser: Any) -> str:
+    """Go into the frame of the external view; returns its text."""
+    browser.switch_to.frame(element(browser, "iframe"))
+    wait(browser, lambda: text(browser))
+    return text(browser)
+
+
+def picture(browser: Any, name: str, whole: bool = False) -> None:
+    """Leave a picture, if somebody wants it: of the window, or of the page as far as it goes."""
+    import base64
+
+    if not (folder := os.environ.get("MEMORAG_SCREENSHOTS")):
+        return
+    taken = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": whole})
+    if whole:
+        size = browser.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
+        clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
+        taken = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
+    Path(folder, name).write_bytes(base64.b64decode(taken["data"]))
