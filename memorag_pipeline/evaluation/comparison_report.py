@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from memorag_pipeline.evaluation.plots import estimates_plot
 from memorag_pipeline.evaluation.report import page_environment
+from memorag_pipeline.figures import Plot
 from memorag_pipeline.spec_values import Metric
 
 if TYPE_CHECKING:
