@@ -24,7 +24,7 @@ from memorag_pipeline.spec import CorpusSpec
 from memorag_pipeline.status import STAGES, StatusReader
 from tests.conftest import REPOSITORY
 
-POINTS = 9
+POINTS = 7
 Refresh = Callable[[CorpusSpec, str, int | None], dict[str, int]]
 
 
