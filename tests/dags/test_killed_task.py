@@ -22,7 +22,7 @@ from tests.fixtures.airflow import WriteSpec
 pytest.importorskip("airflow")
 
 KILLED_IN = [
-    pytest.param(("extract", "embed"), id="some"),
+    pytest.param(("embed",), id="one"),
     pytest.param(("extract", "memorize", "embed", "index"), id="all", marks=pytest.mark.long),
 ]
 
