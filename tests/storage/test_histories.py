@@ -336,8 +336,8 @@ def _run(machine: type[Histories], examples: int, steps: int) -> type[Any]:
     return case
 
 
-TestHistories = _run(Histories, 50, 30)
-TestHistoriesOnFiles = _run(HistoriesOnFiles, 15, 30)
+TestHistories = _run(Histories, 100, 30)
+TestHistoriesOnFiles = _run(HistoriesOnFiles, 30, 30)
 
 
 @pytest.mark.long
