@@ -40,12 +40,7 @@ def test_a_run_killed_in_stages_goes_on_by_unit_and_gives_the_same_version(
     for path in source.iterdir():
         if path.stem not in KEPT:
             path.unlink()
-    # A few tasks of every mapped stage.
-    sections = {
-        "source": {"uris": [str(source)], "documents_per_part": 2},
-        "sharding": {"max_tokens": 512, "min_tokens": 64},
-        "compute": {"units_per_task": 1},
-    }
+    sections = {"sharding": {"max_tokens": 512, "min_tokens": 64}, "compute": {"units_per_task": 1}}
     spec = make_tiny_spec(source, **sections)
     write_spec(spec)
     store = Pipeline(spec).store
