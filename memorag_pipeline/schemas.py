@@ -109,7 +109,6 @@ EVIDENCE = pa.struct(
         pa.field("text", _S, False),
     ]
 )
-CITED = pa.struct([pa.field("number", _I32, False), *EVIDENCE, pa.field("used", pa.bool_(), False)])
 CLUE = pa.struct([pa.field("shard_id", _S, False), pa.field("kind", _S, False), pa.field("text", _S, False)])
 
 ANSWERS = _schema(
@@ -154,7 +153,7 @@ SUMMARIES = _schema(
     summary=_S,
     error=_S,
     key_points=pa.list_(pa.field("item", _S, False)),
-    evidence=pa.list_(pa.field("item", CITED, False)),
+    evidence=pa.list_(pa.field("item", EVIDENCE, False)),
     documents=_I32,
     parts=_I32,
     source_characters=_I,
