@@ -42,7 +42,13 @@ def make_pipeline(folder: Path) -> Callable[..., Pipeline]:
             "source": {"uris": [str(folder / "source")]},
             "store": {"uri": str(folder / "store")},
             "sharding": {"max_tokens": 300, "min_tokens": 64},
-            "memory": {"kind": "full", "model": "package:smollm2-135m-instruct", "window": 64},
+            # In float32 a reply is the same in any batch; in bfloat16 a near tie can fall to either side.
+            "memory": {
+                "kind": "full",
+                "model": "package:smollm2-135m-instruct",
+                "window": 64,
+                "dtype": "float32",
+            },
             "embedding": {"model": "package:all-minilm-l6-v2", "pooling": "mean"},
             "generation": {"max_new_tokens": 8, "evidence_tokens": 400, "batch_size": 2, **(generation or {})},
             "compute": {"units_per_task": 1},
