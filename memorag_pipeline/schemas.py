@@ -107,6 +107,7 @@ EVIDENCE = pa.struct(
         pa.field("end", _I, False),
         pa.field("score", pa.float32(), False),
         pa.field("text", _S, False),
+        pa.field("also_in", pa.list_(pa.field("item", _S, False)), False),
     ]
 )
 CLUE = pa.struct([pa.field("shard_id", _S, False), pa.field("kind", _S, False), pa.field("text", _S, False)])
