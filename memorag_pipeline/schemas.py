@@ -118,9 +118,9 @@ EVIDENCE = pa.struct(
         pa.field("end", _I, False),
         pa.field("score", pa.float32(), False),
         pa.field("text", _S, False),
+        pa.field("also_in", pa.list_(pa.field("item", _S, False)), False),
     ]
 )
-CITED = pa.struct([pa.field("number", _I32, False), *EVIDENCE, pa.field("used", pa.bool_(), False)])
 CLUE = pa.struct([pa.field("shard_id", _S, False), pa.field("kind", _S, False), pa.field("text", _S, False)])
 
 ANSWERS = _schema(
@@ -165,7 +165,7 @@ SUMMARIES = _schema(
     summary=_S,
     error=_S,
     key_points=pa.list_(pa.field("item", _S, False)),
-    evidence=pa.list_(pa.field("item", CITED, False)),
+    evidence=pa.list_(pa.field("item", EVIDENCE, False)),
     documents=_I32,
     parts=_I32,
     source_characters=_I,

@@ -271,12 +271,6 @@ WRONG = {
         "",
         "set kind: summaries",
     ),
-    "another table for summaries": (
-        changed(jobs=job(kind="summaries", questions=None, warehouse={"database": "a.duckdb", "table": "reports"})),
-        "jobs.daily.warehouse.table",
-        "'reports'",
-        "leave it out",
-    ),
     "credentials for a query": (
         changed(jobs=job(questions={"sql": "SELECT 1", "connection_id": "aws"})),
         "jobs.daily.questions.sql",

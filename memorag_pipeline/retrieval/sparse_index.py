@@ -24,6 +24,7 @@ from safetensors.numpy import save_file
 
 from memorag_pipeline.errors import CorruptBlobError
 from memorag_pipeline.retrieval.terms import terms_of
+from memorag_pipeline.safetensors_header import sort_header
 
 _FORMAT = "memorag-sparse-1"
 
@@ -48,6 +49,7 @@ def build_sparse_index(texts: Iterable[str], path: Path) -> None:
         path,
         {"format": _FORMAT, "texts": str(len(ids))},
     )
+    sort_header(path)
 
 
 class SparseIndex:

@@ -7,7 +7,6 @@ Wrong: nothing is checked here; reading an adapter checks the base model and all
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from memorag_pipeline.memory.beacon.parameters import CHANGE, CHANGE_SCALE, BeaconParameters, adapter_config
 from memorag_pipeline.models import ResolvedModel
+from memorag_pipeline.safetensors_header import sort_header
 from memorag_pipeline.training.parameters import tensors_of
 from memorag_pipeline.training.spec import TrainingSpec
 
@@ -35,7 +35,7 @@ def write_adapter(path: Path, parameters: BeaconParameters, base: ResolvedModel,
         "beacon_input": "copy" if parameters.copies else "embedding",
     }
     save_file(tensors, path, metadata=metadata)
-    _sort_header(path)
+    sort_header(path)
 
 
 def write_half(source: Path, target: Path, base: ResolvedModel) -> None:
@@ -58,15 +58,4 @@ def write_half(source: Path, target: Path, base: ResolvedModel) -> None:
         tensors[f"{prefix}.{CHANGE}"] = (change / scale[:, None]).round().to(torch.int8)
         tensors[f"{prefix}.{CHANGE_SCALE}"] = scale
     save_file(tensors, target, metadata=adapter_config(source))
-    _sort_header(target)
-
-
-def _sort_header(path: Path) -> None:
-    """Put the header's keys in order, in place: safetensors writes metadata in a random one, and equal adapters are to
-    be equal files."""
-    with path.open("r+b") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-        data = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-        file.seek(8)
-        file.write(data.ljust(length))
+    sort_header(target)

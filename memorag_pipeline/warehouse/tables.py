@@ -40,7 +40,7 @@ EVIDENCE_ROWS = _schema(
         "end": _I,
         "score": pa.float32(),
     },
-    {"used": pa.bool_(), "text": _S},
+    {"used": pa.bool_(), "text": _S, "also_in": pa.list_(pa.field("item", _S, False))},
 )
 
 RUN_ROWS = _schema(

@@ -42,9 +42,15 @@ def make_pipeline(folder: Path) -> Callable[..., Pipeline]:
             "source": {"uris": [str(folder / "source")]},
             "store": {"uri": str(folder / "store")},
             "sharding": {"max_tokens": 300, "min_tokens": 64},
-            "memory": {"kind": "full", "model": "package:smollm2-135m-instruct", "window": 64},
+            "memory": {"kind": "full", "model": "package:smollm2-135m-instruct", "window": 64, "dtype": "float32"},
             "embedding": {"model": "package:all-minilm-l6-v2", "pooling": "mean"},
-            "generation": {"max_new_tokens": 8, "evidence_tokens": 400, "batch_size": 2, **(generation or {})},
+            "generation": {
+                "max_new_tokens": 8,
+                "evidence_tokens": 400,
+                "batch_size": 2,
+                "dtype": "float32",
+                **(generation or {}),
+            },
             "compute": {"units_per_task": 1},
             "jobs": {
                 "faq": {

@@ -153,5 +153,5 @@ def test_a_folder_without_prompts_is_refused(tmp_path: Path) -> None:
 def test_wrong_prompts_are_found_before_any_work(make_spec: Callable[..., CorpusSpec], tmp_path: Path) -> None:
     uri = own_prompts(tmp_path, en_answer={})
     problems = [problem for problem in check(make_spec(tmp_path, prompts=uri), "kb.yaml") if problem.key == "prompts"]
-    assert len(problems) == 3
+    assert len(problems) == 4
     assert all(problem.file == "kb.yaml" and f"{uri}/en/answer.yaml" in problem.problem for problem in problems)

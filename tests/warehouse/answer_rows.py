@@ -18,7 +18,7 @@ HARD_TEXT = "Zeile 1\r\nline\t2, \"quoted\" 'single' \\back\\slash \\N 中文 �
 def passage(text: str) -> dict[str, Any]:
     """A passage of a row."""
     place = {"chunk_id": "c1", "document_id": "d1", "uri": "s3://bucket/a 'b'.rst", "start": 3, "end": 2**40}
-    return {**place, "number": 1, "used": True, "score": 0.5, "text": text}
+    return {**place, "number": 1, "used": True, "score": 0.5, "text": text, "also_in": []}
 
 
 def answers(count: int = 3, **values: Any) -> pa.Table:

@@ -1,7 +1,7 @@
-"""Passages: what of a part the generator reads, and which of it a summary rests on.
+"""Passages: what of a part the generator reads.
 
-In:  the passages that each key point found; a summary.
-Out: passages in order of the text, within a budget of tokens; the numbers of those that were used.
+In:  the passages that each key point found; what a generator wrote.
+Out: passages in order of the text, within a budget of tokens; texts without the marks of passages.
 Wrong: nothing; without passages there is nothing to choose.
 """
 
@@ -16,10 +16,6 @@ from memorag_pipeline.retrieval.passage import Passage
 
 _MARK = re.compile(r"\s*\[\s*(\d{1,4}(?:\s*[,;\u3001\uff0c]\s*\d{1,4})*)\s*\]")
 _FENCE = re.compile(r"<\u200b?/?\s*passage\s*\d*\s*>\s*")
-_SENTENCE = re.compile(r"[^.!?\u3002\uff01\uff1f\n]+")
-_WORD = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]|[^\W_\u3400-\u4dbf\u4e00-\u9fff]{4,}")
-_SHARED = 0.5  # of the words of a sentence that stand in the passage it is taken from
-_LEAST_WORDS = 4
 
 
 def choose(
@@ -50,25 +46,6 @@ def spread(passages: Sequence[Passage], count: int) -> list[Passage]:
     return list(passages[::step])
 
 
-def used(summary: str, passages: Sequence[Passage]) -> tuple[int, ...]:
-    """Numbers, from 1, of the passages that a summary names in marks like [2].
-
-    Without marks: for each sentence the passage that has most of its words, if it has half of them.
-    """
-    marked = {int(number) for mark in _MARK.findall(summary) for number in re.findall(r"\d+", mark)}
-    if valid := marked & set(range(1, len(passages) + 1)):
-        return tuple(sorted(valid))
-    words = [_words(passage.text) for passage in passages]
-    found = set()
-    for sentence in map(_words, _SENTENCE.findall(summary)):
-        if len(sentence) < _LEAST_WORDS or not words:
-            continue
-        best = max(range(len(words)), key=lambda number: len(sentence & words[number]))
-        if len(sentence & words[best]) >= _SHARED * len(sentence):
-            found.add(best + 1)
-    return tuple(sorted(found))
-
-
 def without_fences(text: str) -> str:
     """What a generator wrote, without the marks around its passages, which small models repeat."""
     return _FENCE.sub("", text).strip()
@@ -85,7 +62,3 @@ def _beginning(passage: Passage, token_count: Callable[[str], int], budget: int)
     while (tokens := token_count(text)) > budget:
         text = text[: len(text) * budget // tokens]
     return replace(passage, text=text, end=passage.start + len(text))
-
-
-def _words(text: str) -> set[str]:
-    return set(_WORD.findall(text.casefold()))

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from memorag_pipeline.jobs.citations import used_passages
 from memorag_pipeline.jobs.generators import Reply
-from memorag_pipeline.jobs.summaries.passages import used, without_fences
+from memorag_pipeline.jobs.summaries.passages import without_fences
 from memorag_pipeline.jobs.summaries.settings import SummarySettings
 from memorag_pipeline.jobs.summaries.targets import Scope, Target
 from memorag_pipeline.retrieval.passage import Passage
-from memorag_pipeline.schemas import EVIDENCE
 from memorag_pipeline.version import Version
 
 
@@ -77,7 +77,8 @@ class PartSummary:
     @classmethod
     def of(cls, written: Written, key_points: Sequence[str], evidence: Sequence[Passage]) -> PartSummary:
         """With the passages that the text uses."""
-        return cls(written, tuple(key_points), tuple(evidence), used(written.text or "", evidence))
+        used, _ = used_passages(written.text or "", "", [passage.text for passage in evidence])
+        return cls(written, tuple(key_points), tuple(evidence), used)
 
     @classmethod
     def read(cls, value: Mapping[str, Any]) -> PartSummary:
@@ -172,9 +173,8 @@ def _explained(final: Written, merged: Written | None, written: Sequence[Written
 def row_of(summary: Summary, columns: Mapping[str, Any]) -> dict[str, Any]:
     """A row of `schemas.SUMMARIES`; `columns` are the values that all rows of a job share."""
     row = asdict(summary)
-    names = [field.name for field in EVIDENCE]
     row["evidence"] = [
-        {**{name: passage[name] for name in names}, "number": number, "used": number in summary.used}
+        {**passage, "number": number, "used": number in summary.used}
         for number, passage in enumerate(row["evidence"], 1)
     ]
     row |= {"source_characters": row.pop("characters"), "source_tokens": row.pop("tokens")}

@@ -71,7 +71,7 @@ def test_a_budget_that_runs_out_leaves_rows_that_the_next_run_asks(
 
 
 def test_the_same_work_list_goes_on_with_the_same_budget(job: Callable[..., Pipeline], server: ChatServer) -> None:
-    limited = job(budget_cost=0.025, prices=PRICES)
+    limited = job(budget_cost=0.035, prices=PRICES)
     (work,) = route(limited, "faq")["generate"]
     server.answer = lambda seen, attempt: well(seen, attempt) if len(server.seen) < 3 else error(401)
     with pytest.raises(EndpointRefusedError):
@@ -82,7 +82,7 @@ def test_the_same_work_list_goes_on_with_the_same_budget(job: Callable[..., Pipe
     answered = {seen.question for seen in server.seen}
     assert len(server.seen) == len(answered) + 1
     assert counts["answered"] == len(answered) < 7
-    assert counts["cost"] <= 0.025 and counts["reused"] == 0
+    assert counts["cost"] <= 0.035 and counts["reused"] == 0
     again = generate(limited, work)
     assert len(server.seen) == len(answered) + 1
     assert again["unfinished"] == counts["unfinished"]

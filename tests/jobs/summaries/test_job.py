@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
@@ -19,11 +20,13 @@ from memorag_pipeline.jobs.summaries.load import load_summaries
 from memorag_pipeline.jobs.summaries.parts import summarize_parts
 from memorag_pipeline.jobs.summaries.plan import plan_summaries
 from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.run_report import Run
 from memorag_pipeline.version import Version
 from tests.jobs.summaries.conftest import TOPICS, write_source
 
 MakePipeline = Callable[..., Pipeline]
 Rows = list[dict[str, Any]]
+RUN = Run("test", datetime(2026, 1, 1, tzinfo=UTC))
 
 
 def rows_of(pipeline: Pipeline, job: str, version: int = 1) -> Rows:
@@ -79,7 +82,7 @@ def test_a_short_document_is_read_whole_and_a_long_one_by_parts(rows: Rows) -> N
 def test_a_second_run_calls_no_model_and_gives_the_same_rows(rows: Rows, summary_pipeline: Pipeline) -> None:
     planned = plan_summaries(summary_pipeline, "each")
     assert (planned["recall"], planned["generate"], planned["merge"]) == ([], [], [])
-    assert load_summaries(summary_pipeline, planned["plan"])["rows"] == len(rows)
+    assert load_summaries(summary_pipeline, planned["plan"], RUN)["rows"] == len(rows)
     assert rows_of(summary_pipeline, "each") == rows
 
 
@@ -150,7 +153,7 @@ def test_generate_before_recall_and_load_before_merge_are_refused(
         for uri in planned["generate"]:
             summarize_parts(pipeline, uri)
     with pytest.raises(MemoragError, match="run generate first"):
-        load_summaries(pipeline, planned["plan"])
+        load_summaries(pipeline, planned["plan"], RUN)
 
 
 def test_a_service_gets_the_summary_of_a_job(summary_pipeline: Pipeline) -> None:

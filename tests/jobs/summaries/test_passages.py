@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memorag_pipeline.jobs.summaries.passages import choose, spread, used, without_fences, without_marks
+from memorag_pipeline.jobs.summaries.passages import choose, spread, without_fences, without_marks
 from memorag_pipeline.retrieval.passage import Passage
 
 
@@ -53,26 +53,8 @@ def test_a_spread_goes_from_the_beginning_in_equal_steps(length: int, count: int
     assert len({after - before for before, after in pairwise(found)}) <= 1
 
 
-def test_marks_tell_what_was_used() -> None:
-    passages = [passage(number) for number in range(4)]
-    assert used("It rained [2]. Then it snowed [3, 4].", passages) == (2, 3, 4)
+def test_marks_are_taken_away() -> None:
     assert without_marks("It rained [2]. Then it snowed [3, 4].") == "It rained. Then it snowed."
-
-
-def test_a_mark_of_a_passage_that_was_not_offered_is_none() -> None:
-    passages = [passage(1, "Revenue doubled within three quarters"), passage(2, "Costs fell")]
-    assert used("Revenue doubled within three quarters [7].", passages) == (1,)
-
-
-def test_without_marks_the_words_of_a_sentence_tell() -> None:
-    passages = [
-        passage(1, "The harbour was closed because of heavy storms during winter."),
-        passage(2, "The committee elected a president from Lisbon."),
-    ]
-    assert used("A president from Lisbon was elected by the committee.", passages) == (2,)
-    assert used("Nothing whatsoever resembles these sentences anywhere.", passages) == ()
-    passages = [passage(1, "由于冬季风暴港口已经关闭。"), passage(2, "委员会选出主席。")]
-    assert used("港口因冬季风暴关闭。", passages) == (1,)
 
 
 def test_marks_around_passages_that_a_model_repeats_are_no_part_of_a_summary() -> None:
