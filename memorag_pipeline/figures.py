@@ -10,12 +10,15 @@ matplotlib is imported with the first figure, by its object interface: nothing g
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
+
+from memorag_pipeline.storage.cache import cache_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,6 +57,8 @@ class Plot:
 
 def svg(name: str, draw: Callable[[Figure], None], rows: float = 1) -> Markup:
     """What `draw` puts into a figure of so many rows of panels. `name` keeps identifiers of a page's plots apart."""
+    # By itself matplotlib makes a folder for its configuration in the user's home.
+    os.environ.setdefault("MPLCONFIGDIR", str(cache_folder() / "matplotlib"))
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 

@@ -8,6 +8,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from hypothesis import settings
+
 REPOSITORY = Path(__file__).parents[1]
 
 
@@ -34,6 +36,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 os.environ.setdefault("MEMORAG_CACHE", str(REPOSITORY / ".memorag" / "cache"))
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+# Seconds are no property of the code here: tests run side by side.
+settings.register_profile("side by side", deadline=None)
+settings.load_profile("side by side")
 
 pytest_plugins = [
     "tests.fixtures.airflow",

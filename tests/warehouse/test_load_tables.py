@@ -14,7 +14,7 @@ from memorag_pipeline.warehouse import Warehouse, open_warehouse
 from memorag_pipeline.warehouse.evidence import evidence_rows
 from memorag_pipeline.warehouse.table_load import TableLoad
 from memorag_pipeline.warehouse.tables import evidence_load, quarantine_load, run_load
-from tests.warehouse.answer_rows import KEY, answers, answers_and_passages
+from tests.warehouse.answer_rows import KEY, answers, answers_and_passages, passage
 
 COUNTS = "SELECT (SELECT count(*) FROM kb.answers) AS answers, (SELECT count(*) FROM kb.evidence) AS passages"
 RUN = {
@@ -58,10 +58,10 @@ def test_a_load_that_fails_at_its_second_table_leaves_both_as_they_were(
     warehouse = open_warehouse(spec)
     assert warehouse.load_tables(answers_and_passages(answers(2))) == {"answers": 2, "evidence": 2}
     before = warehouse.query("SELECT * FROM kb.answers ORDER BY question_id").to_pylist()
-    by_hand("UPDATE kb.evidence SET used = TRUE")
     by_hand("ALTER TABLE kb.evidence ALTER COLUMN used SET NOT NULL")
+    unknown = [{**passage("told by nobody"), "used": None}]
     with pytest.raises(WarehouseError, match="used"):
-        warehouse.load_tables(answers_and_passages(answers(9, answer="new")))
+        warehouse.load_tables(answers_and_passages(answers(9, answer="new", evidence=unknown)))
     assert warehouse.query("SELECT * FROM kb.answers ORDER BY question_id").to_pylist() == before
     assert warehouse.query(COUNTS).to_pylist() == [{"answers": 2, "passages": 2}]
 
