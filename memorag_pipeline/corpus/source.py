@@ -12,7 +12,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -57,7 +57,13 @@ class SourceObject:
 
     def row(self) -> dict[str, Any]:
         """The object as a row of the inventory."""
-        return {"document_id": self.document_id, **asdict(self)}
+        return {
+            "document_id": self.document_id,
+            "uri": self.uri,
+            "size": self.size,
+            "etag": self.etag,
+            "modified": self.modified,
+        }
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> SourceObject:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,10 +45,12 @@ class Refreshed:
     def reused(self) -> int:
         return sum(counts["reused"] for counts in self.extracted)
 
-    def publish(self) -> int:
-        """Commit a version that holds what these stages made (the models' blobs are no matter here)."""
+    def publish(self, units: Sequence[dict[str, Any]] = ()) -> int:
+        """Commit a version that holds what these stages made, and units (the models' blobs are no matter)."""
         plan, spec = self.plan, self.pipeline.spec
         blobs = [_blob("inventory", "inventory.parquet", plan["inventory"])]
+        if units:
+            blobs.append(_blob("units", "units.json", self.pipeline.store.blobs.put_json(list(units)).model_dump()))
         for role in ("documents", "chunks", "quarantine"):
             blobs += [_blob(role, f"{role}/{i:05d}.parquet", ref) for i, ref in enumerate(plan[role])]
         manifest = Manifest(
