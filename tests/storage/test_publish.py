@@ -58,6 +58,7 @@ def plan_of(pipeline: Pipeline, **changes: Any) -> dict[str, Any]:
         "digests": ref("digests"),
         "index": ref("index"),
         "index_rows": ref("rows"),
+        "sparse_index": None,
         "counts": {**COUNTS, "memorize_units": 0},
     }
     return {**plan, **changes}
