@@ -68,7 +68,7 @@ def test_files_and_links_are_there() -> None:
             REPOSITORY / path for path in re.findall(r"(?<!/)\b(infra/[\w./-]+\w)", text) if path != "infra/compose.env"
         ]
         assert paths and [path for path in paths if not path.exists()] == [], page
-    files = re.findall(r"^\| `([a-z_]+/?[\w.*-]*)`", PAGES["deploy.md"].partition("## One machine")[0], re.MULTILINE)
+    files = re.findall(r"^\| `([\w/.*-]+)`", PAGES["deploy.md"].partition("## One machine")[0], re.MULTILINE)
     assert len(files) >= 6
     assert [name for name in files if not list((REPOSITORY / "infra").glob(name.rstrip("/")))] == []
 
