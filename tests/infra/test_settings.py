@@ -28,7 +28,9 @@ CONTAINER_TOOLKIT = {"NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"}  # 
 
 def settings() -> Iterator[tuple[str, str, str]]:
     """Where, section and key of each of Airflow's settings."""
-    for where, variables in environments():
+    page = (REPOSITORY / "docs" / "deploy.md").read_text(encoding="utf-8")
+    written = [("deploy.md", dict.fromkeys(re.findall(r"AIRFLOW__[A-Z_]+[A-Z]", page), "")), *environments()]
+    for where, variables in written:
         for name in variables:
             if found := re.fullmatch(r"AIRFLOW__([A-Z_]+?)__([A-Z_]+)", name):
                 yield where, found[1].lower(), found[2].lower()
