@@ -15,6 +15,7 @@ from tests.conftest import REPOSITORY
 
 cli_parser = pytest.importorskip("airflow.cli.cli_parser")
 
+PROGRAM = typer.main.get_command(app)
 PAGES = {name: (REPOSITORY / "docs" / name).read_text(encoding="utf-8") for name in ("deploy.md", "operate.md")}
 
 
@@ -30,7 +31,7 @@ def commands(program: str) -> list[str]:
 
 def check(line: str) -> None:
     """Let the command parse its arguments; it raises what tells a wrong name, option or number of arguments."""
-    command = typer.main.get_command(app)
+    command = PROGRAM
     name, words = "memorag", shlex.split(line)[1:]
     while hasattr(command, "commands"):
         name, *words = words
@@ -55,7 +56,7 @@ def test_airflow_takes_every_command(line: str) -> None:
 
 
 def test_names_of_commands_are_those_of_the_program() -> None:
-    known = set(typer.main.get_command(app).commands)
+    known = set(PROGRAM.commands)
     for page, text in PAGES.items():
         assert set(re.findall(r"`memorag ([a-z]+)", text)) <= known, page
 
