@@ -68,7 +68,18 @@ SHARDS = _schema(
 )
 
 # What the documents are now, and which shard's memory has read it.
-SECTIONS = _schema(document_id=_S, uri=_S, start=_I, end=_I, tokens=_I32, content=_S, key=_S, part=_I32, shard_id=_S)
+SECTIONS = _schema(
+    document_id=_S,
+    uri=_S,
+    start=_I,
+    end=_I,
+    tokens=_I32,
+    content=_S,
+    key=_S,
+    text=_S,
+    part=_I32,
+    shard_id=_S,
+)
 
 
 def embeddings(dimensions: int) -> pa.Schema:

@@ -23,8 +23,9 @@ from memorag_pipeline.run_report import read_reports
 from memorag_pipeline.spec import CorpusSpec
 from memorag_pipeline.status import STAGES, StatusReader
 from tests.conftest import REPOSITORY
+from tests.fixtures.corpus import SMALL_TOPICS, spec_of, write_topics
 
-POINTS = 9
+POINTS = 7
 Refresh = Callable[[CorpusSpec, str, int | None], dict[str, int]]
 
 
@@ -41,12 +42,20 @@ def server() -> Iterator[subprocess.Popen[str]]:
         yield process
 
 
-@pytest.fixture
-def refresh(server: subprocess.Popen[str], tmp_path: Path) -> Refresh:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a few documents below `source`, for the specs and their stores."""
+    folder = tmp_path_factory.mktemp("refreshes")
+    write_topics(folder / "source", SMALL_TOPICS[:8])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def refresh(server: subprocess.Popen[str], folder: Path) -> Refresh:
     """Refresh in a process of its own, which is killed after a number of writes, if it comes to so many."""
 
     def run(spec: CorpusSpec, run_id: str, last: int | None) -> dict[str, int]:
-        path = tmp_path / "topics.yaml"
+        path = folder / "topics.yaml"
         path.write_text(yaml.safe_dump(spec.model_dump(mode="json", exclude_unset=True)), encoding="utf-8")
         assert server.stdin and server.stdout
         server.stdin.write(json.dumps({"spec": str(path), "run_id": run_id, "last": last}) + "\n")
@@ -66,15 +75,14 @@ class Undisturbed:
     manifest: str
 
 
-@pytest.fixture
-def make(source: Path, tmp_path: Path, make_tiny_spec: Callable[..., CorpusSpec]) -> Callable[[str], CorpusSpec]:
+@pytest.fixture(scope="module")
+def make(folder: Path, tiny_models: dict[str, Any]) -> Callable[[str], CorpusSpec]:
     """The spec of the same corpus in a store of its own."""
-    return lambda name: make_tiny_spec(
-        source, store={"uri": str(tmp_path / name)}, sharding={"max_tokens": 512, "min_tokens": 64}
-    )
+    sharding = {"max_tokens": 512, "min_tokens": 64}
+    return lambda name: spec_of(folder / "source", store={"uri": str(folder / name)}, sharding=sharding, **tiny_models)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def undisturbed(make: Callable[[str], CorpusSpec], refresh: Refresh) -> Undisturbed:
     spec = make("undisturbed")
     writes = refresh(spec, "undisturbed", None)["writes"]
@@ -94,7 +102,7 @@ def test_a_refresh_killed_after_each_write_goes_on_from_its_units(
     undisturbed: Undisturbed, make: Callable[[str], CorpusSpec], refresh: Refresh
 ) -> None:
     points = range(1, undisturbed.writes + 1)
-    stages = {killed_and_resumed(make(f"killed-{point}"), point, refresh, undisturbed) for point in points}
+    stages = {killed_and_resumed(make(f"killed-after-{point}"), point, refresh, undisturbed) for point in points}
     assert stages == set(STAGES)
 
 

@@ -1,11 +1,12 @@
 """The plan of a delta refresh: what is new goes to delta shards, memories stay until too much of them is stale.
 
 In:  the shards of the parent version, as their memories were read; the sections of the documents as they are now.
-Out: the shards of the new version. Those that stay keep their sections as read, stale ones among them; every section of
-     now is in one shard that is not stale there.
+Out: the shards of the new version. Those that stay keep their sections as read, stale ones among them; the text of
+     every section of now is in one shard that is not stale there.
 Wrong: nothing; it is a pure function, so that a retry plans the same.
 
-A section is held by the shard whose memory was read from the same content, under whatever URI. Then:
+A section is held by the shard whose memory was read from the same content, under whatever URI. One whose text is held
+under another heading is not new. Then:
 
 1. A base shard is read again when more than `max_stale` of its tokens are stale: in no document any more. It gets what
    it holds, in its order, and behind that the sections that follow on its own in order of URI and are new or in a delta
@@ -27,7 +28,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from memorag_pipeline.corpus.shard_plan import Bounds, Shard, grouped, new_shard_id
-from memorag_pipeline.corpus.shard_sections import ShardSection
+from memorag_pipeline.corpus.shard_sections import ShardSection, each_text_once
 
 MOST_IDLE = Fraction(2, 3)
 
@@ -71,6 +72,8 @@ class _Plan:
         self._holder: dict[str, str] = {}
         for shard in self._parent:
             self._hold(shard)
+        once = each_text_once(list(self._current.values()), self._holder)
+        self._current = {section.content: section for section in once}
         self.bases: list[Shard] = []
         self.deltas: list[Shard] = []
 

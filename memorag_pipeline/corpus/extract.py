@@ -101,23 +101,18 @@ class _PartExtractor:
         return self._record(fingerprint, rows, len(reused), time.monotonic() - started)
 
     def _known_rows(self, objects: list[SourceObject]) -> tuple[_Rows, set[str]]:
-        """Rows that the parent version has for documents that did not change, and the ids of these documents."""
+        """Rows that the parent version has for objects that did not change, and the ids of these objects."""
         parent = self._parent
         if parent is None:
             return _Rows(), set()
-        same = [
-            item.document_id
-            for item in objects
-            # The parent knows rows by the id of their object, which records have not; these are read again.
-            if parent.objects.get(item.document_id) == item and not self._source.holds_records(item.uri)
-        ]
-        reused = {document_id for document_id in same if self._is_reusable(parent, parent.part_of(document_id))}
-        refused = [row for document_id, row in parent.quarantined.items() if document_id in reused]
-        reused -= {row["document_id"] for row in refused if unsettled([row])}
+        same = [item.document_id for item in objects if parent.objects.get(item.document_id) == item]
+        reused = {object_id for object_id in same if self._is_reusable(parent, parent.part_of(object_id))}
+        refused = parent.refused(reused)
+        reused -= {parent.object_of(row) for row in refused if unsettled([row])}
         rows = _Rows(
             documents=parent.rows("documents", reused),
             chunks=parent.rows("chunks", reused),
-            quarantine=[row for row in refused if row["document_id"] in reused],
+            quarantine=[row for row in refused if parent.object_of(row) in reused],
         )
         return rows, reused
 

@@ -1,7 +1,8 @@
 """What the newest version already knows about the documents, so that a refresh costs what the change costs.
 
 In:  the corpus's store.
-Out: the objects of that version's inventory, and the document, chunk and quarantine rows of single documents.
+Out: the objects of that version's inventory, and the document, chunk and quarantine rows of single objects: those of
+     its document, or those of its records.
 Wrong: a blob that is missing or altered: `CorruptBlobError` that names it.
 """
 
@@ -13,10 +14,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute as pc
+import pyarrow as pa
 
 from memorag_pipeline.corpus.grouping import group_by_priority
 from memorag_pipeline.corpus.source import SourceObject
+from memorag_pipeline.digests import text_digest
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.storage import BlobRef, Manifest, ManifestBlob, ModelRecord
 
@@ -91,28 +93,34 @@ class Parent:
             digests.get(model.role) == model.digest for model in models
         )
 
-    def source_digests(self, document_ids: Collection[str]) -> dict[str, str]:
-        """SHA-256 of the source bytes of those of the documents whose bytes were read."""
-        rows = [*self.rows("documents", document_ids, ["document_id", "source_digest"]), *self.quarantined.values()]
-        wanted = set(document_ids)
-        return {
-            row["document_id"]: row["source_digest"]
-            for row in rows
-            if row["source_digest"] is not None and row["document_id"] in wanted
-        }
+    def source_digests(self, object_ids: Collection[str]) -> dict[str, str]:
+        """SHA-256 of the bytes of those of the objects whose bytes were read."""
+        columns = ["document_id", "uri", "source_digest"]
+        rows = [*self.rows("documents", object_ids, columns), *self.refused(object_ids)]
+        return {self.object_of(row): row["source_digest"] for row in rows if row["source_digest"] is not None}
 
-    def rows(self, role: str, document_ids: Collection[str], columns: list[str] | None = None) -> list[Row]:
-        """Rows of "documents" or "chunks" that belong to the documents, in order."""
-        parts: defaultdict[int, list[str]] = defaultdict(list)
-        for document_id in document_ids:
-            if document_id in self._part_of:
-                parts[self._part_of[document_id]].append(document_id)
+    def rows(self, role: str, object_ids: Collection[str], columns: list[str] | None = None) -> list[Row]:
+        """Rows of "documents" or "chunks" that were read from the objects, in order."""
+        parts: defaultdict[int, set[str]] = defaultdict(set)
+        for object_id in object_ids:
+            if object_id in self._part_of:
+                parts[self._part_of[object_id]].add(object_id)
         blobs = self.manifest.of_role(role)
         return [row for part in sorted(parts) for row in self._rows(blobs[part], columns, parts[part])]
 
-    def part_of(self, document_id: str) -> int | None:
-        """Number of the part that holds the document."""
-        return self._part_of.get(document_id)
+    def refused(self, object_ids: Collection[str]) -> list[Row]:
+        """Quarantine rows of the objects and of their records."""
+        wanted = set(object_ids)
+        return [row for row in self.quarantined.values() if self.object_of(row) in wanted]
+
+    def object_of(self, row: Row) -> str:
+        """Id of the object that a row of a document, chunk or quarantine was read from: a record's is its file."""
+        document_id: str = row["document_id"]
+        return document_id if document_id in self.objects else text_digest(row["uri"].rpartition("#")[0])[:16]
+
+    def part_of(self, object_id: str) -> int | None:
+        """Number of the part that holds the object."""
+        return self._part_of.get(object_id)
 
     def part(self, number: int) -> tuple[list[SourceObject], BlobRef]:
         """The objects of a part, and its document table."""
@@ -135,11 +143,12 @@ class Parent:
         return [blob for blob in self.manifest.of_role(role) if blob.digest not in self.lost]
 
     def _rows(
-        self, blob: ManifestBlob, columns: list[str] | None = None, document_ids: list[str] | None = None
+        self, blob: ManifestBlob, columns: list[str] | None = None, object_ids: Collection[str] | None = None
     ) -> list[Row]:
         table = self._blobs.cached_table(blob.ref, columns, f"{blob.path} of version {self.number}")
-        if document_ids is not None:
-            table = table.filter(pc.field("document_id").isin(document_ids))
+        if object_ids is not None:
+            names = table.select(["document_id", "uri"]).to_pylist()
+            table = table.filter(pa.array([self.object_of(row) in object_ids for row in names], pa.bool_()))
         rows: list[Row] = table.to_pylist()
         return rows
 

@@ -13,7 +13,7 @@ from itertools import count
 from typing import Literal
 
 from memorag_pipeline.corpus.grouping import group_by_priority
-from memorag_pipeline.corpus.shard_sections import ShardSection
+from memorag_pipeline.corpus.shard_sections import ShardSection, each_text_once
 from memorag_pipeline.digests import value_digest
 
 Kind = Literal["base", "delta"]
@@ -52,10 +52,10 @@ class Shard:
 
 
 def plan_exact(sections: Sequence[ShardSection], bounds: Bounds) -> list[Shard]:
-    """All sections in order, in shards whose borders depend on the sections next to them."""
+    """All sections in order, of copies the first, in shards whose borders depend on the sections next to them."""
     shards: list[Shard] = []
     used: set[str] = set()
-    for group in grouped(sections, bounds):
+    for group in grouped(each_text_once(sections), bounds):
         shards.append(Shard(new_shard_id(group, used), "base", tuple(group)))
         used.add(shards[-1].shard_id)
     return shards

@@ -8,7 +8,7 @@ Wrong: a document table that was altered is a `CorruptBlobError` that names it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +29,8 @@ class ShardSection:
 
     `content` is the digest of what is memorized of it, so that equal sections are one wherever they stand. `key`
     decides where shards may end: it is made of the heading and the beginning of the text, which stay when a document is
-    moved, when it is edited further down, and when something is inserted before it.
+    moved, when it is edited further down, and when something is inserted before it. `text` is the digest of the text
+    without the heading: sections that share it are copies, of which one is memorized.
     """
 
     document_id: str
@@ -39,6 +40,7 @@ class ShardSection:
     tokens: int
     content: str
     key: str
+    text: str
     earlier_uris: tuple[str, ...] = ()
 
     @property
@@ -54,19 +56,30 @@ def read_sections(blobs: Blobs, parts: Sequence[BlobRef], parent: Parent | None)
         return list(pool.map(lambda part: known[part.digest] if part.digest in known else _read(blobs, part), parts))
 
 
+def each_text_once(sections: Sequence[ShardSection], held: Collection[str] = ()) -> list[ShardSection]:
+    """The sections without copies: of each text the one whose content is `held`, else the first."""
+    seen = {section.text for section in sections if section.content in held}
+    kept = []
+    for section in sections:
+        if section.content in held or section.text not in seen:
+            kept.append(section)
+        seen.add(section.text)
+    return kept
+
+
 def section_of(row: dict[str, Any]) -> ShardSection:
     """The section of a row of the table `sections`."""
-    names = ("document_id", "uri", "start", "end", "tokens", "content", "key")
+    names = ("document_id", "uri", "start", "end", "tokens", "content", "key", "text")
     return ShardSection(**{name: row[name] for name in names})
 
 
 def _known(parent: Parent) -> dict[str, list[ShardSection]]:
-    """Sections by the digest of the document table that holds them."""
+    """Sections by the digest of the document table that holds them; none of a version that tells no copies."""
+    if not parent.sections or "text" not in parent.sections[0]:
+        return {}
     by_part: defaultdict[int, list[ShardSection]] = defaultdict(list)
     for row in parent.sections:
         by_part[row["part"]].append(section_of(row))
-    if not by_part:
-        return {}
     return {blob.digest: by_part[number] for number, blob in enumerate(parent.manifest.of_role("documents"))}
 
 
@@ -80,12 +93,14 @@ def _read(blobs: Blobs, part: BlobRef) -> list[ShardSection]:
 
 def _section(row: dict[str, Any], start: int, end: int, tokens: int) -> ShardSection:
     heading, text = section_heading(row["uri"], row["title"]), row["text"][start:end]
+    digest = text_digest(text)
     return ShardSection(
         row["document_id"],
         row["uri"],
         start,
         end,
         tokens,
-        content=value_digest([heading, text_digest(text)])[:32],
+        content=value_digest([heading, digest])[:32],
         key=value_digest([heading, text_digest(text[:_KEY_CHARACTERS])])[:16],
+        text=digest[:32],
     )

@@ -39,16 +39,14 @@ def shard_table(shards: Sequence[Shard], current: Collection[str]) -> pa.Table:
 
 
 def section_table(by_part: Sequence[Sequence[ShardSection]], shards: Sequence[Shard]) -> pa.Table:
-    """Every section of the documents, with the shard whose memory holds it.
-
-    Equal sections of an exact plan are each in a shard of their own; else the first shard that read it holds it.
-    """
-    placed = {
-        (section.document_id, section.start, section.content): shard.shard_id
-        for shard in reversed(shards)
-        for section in shard.sections
-    }
+    """Every section of the documents, with the first shard whose memory holds it, or a copy of it."""
     holder = {content: shard.shard_id for shard in reversed(shards) for content in shard.contents}
+    copies = {
+        section.text: holder[section.content]
+        for sections in reversed(by_part)
+        for section in reversed(sections)
+        if section.content in holder
+    }
     rows = [
         {
             "document_id": section.document_id,
@@ -59,7 +57,8 @@ def section_table(by_part: Sequence[Sequence[ShardSection]], shards: Sequence[Sh
             "content": section.content,
             "key": section.key,
             "part": part,
-            "shard_id": placed.get((section.document_id, section.start, section.content), holder[section.content]),
+            "text": section.text,
+            "shard_id": holder.get(section.content) or copies[section.text],
         }
         for part, sections in enumerate(by_part)
         for section in sections
@@ -85,6 +84,7 @@ def _as_read(row: Row) -> ShardSection:
         row["end"],
         row["tokens"],
         row["content"],
-        key="",  # decides about sections of now only
+        key="",  # this and the next decide about sections of now only
+        text="",
         earlier_uris=tuple(row["earlier_uris"]),
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from typing import Any
 
 import pytest
@@ -19,22 +19,17 @@ SIZES = {"tokens": 128, "window": 64, "slots": 32, "prompts": 2, "new-tokens": 3
 ROWS = ["memorize", "together", "alone", "open", "extend", "peak"]
 
 
-@pytest.fixture(autouse=True)
-def same_threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    path = tmp_path / "results" / "figures.jsonl"
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    path = tmp_path_factory.mktemp("benchmark") / "results" / "figures.jsonl"
     sizes = [word for name, size in SIZES.items() for word in (f"--{name}", str(size))]
-    memory.main(["--model", "tiny-shape", "--dtype", "float32", "--only", *ROWS, "--append", str(path), *sizes])
+    threads = torch.get_num_threads()
+    with redirect_stdout(StringIO()) as lines, redirect_stderr(StringIO()) as table:
+        memory.main(["--model", "tiny-shape", "--dtype", "float32", "--only", *ROWS, "--append", str(path), *sizes])
+    torch.set_num_threads(threads)
     found = [json.loads(line) for line in path.read_text().splitlines()]
-    printed = capsys.readouterr()
-    assert [json.loads(line) for line in printed.out.splitlines()] == found
-    assert all(figure["what"] in printed.err for figure in found)
+    assert [json.loads(line) for line in lines.getvalue().splitlines()] == found
+    assert all(figure["what"] in table.getvalue() for figure in found)
     return found
 
 

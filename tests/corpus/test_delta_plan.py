@@ -23,7 +23,7 @@ Corpus = dict[str, tuple[str, int]]
 def sections_of(corpus: Corpus) -> list[ShardSection]:
     """One section for each document (URI -> text, tokens), in order of URI."""
     return [
-        ShardSection(text_digest(uri)[:16], uri, 0, 1, tokens, text_digest(text)[:32], key=text.split()[0])
+        ShardSection(text_digest(uri)[:16], uri, 0, 1, tokens, text_digest(text)[:32], key=text.split()[0], text=text)
         for uri, (text, tokens) in sorted(corpus.items())
     ]
 
@@ -214,3 +214,13 @@ def test_over_many_days_the_tokens_read_stay_within_the_bound(
     assert history.read < 2.5 * history.new
     assert sum(shard.kind == "delta" for shard in history.shards) <= 4
     assert len(history.shards) < 4 * sum(size for _, size in history.corpus.values()) / BOUNDS.max_tokens
+
+
+def test_a_copy_under_another_heading_is_not_read() -> None:
+    copy, original = (
+        ShardSection(uri, uri, 0, 1, 500, content=f"text under {uri}", key=uri, text="text") for uri in ("a", "b")
+    )
+    assert [shard.contents for shard in plan_exact([copy, original], BOUNDS)] == [["text under a"]]
+    parent = plan_exact([original], BOUNDS)
+    assert plan_delta(parent, [copy, original], BOUNDS, 0) == parent
+    assert [shard.contents for shard in plan_delta(parent, [copy], BOUNDS, 0)] == [["text under a"]]

@@ -257,15 +257,34 @@ def test_records_are_documents(make_pipeline: MakePipeline, source: Path, tmp_pa
     assert {row["uri"] for row in first.rows("shards")} >= {row["uri"] for row in pages}
     assert quarantined(first) == {"pages.jsonl#3": "bad_record", "scan.jsonl": "unreadable"}
     first.publish()
+    os.utime(source / "pages.jsonl", (1, 1))
     assert not take_inventory(pipeline)["changed"]
     (source / "pages.jsonl").write_text("\n".join(lines[1:]))
     second = refresh(pipeline)
-    assert second.reused() == 12
+    assert second.reused() == 13  # all but these pages
     rebuilt = make_pipeline(
         source={"include": ["**"], "records": records, **ONE_PART}, store={"uri": str(tmp_path / "rebuilt")}
     )
     assert blobs(second) == blobs(refresh(rebuilt))
     assert len(second.rows("documents")) == 14
+
+
+def test_records_of_a_file_that_did_not_change_are_kept(make_pipeline: MakePipeline, source: Path) -> None:
+    rows = "\n".join(["id,body", "1,One.", "2,Two.", "3,", "a b/#,Three."])
+    for name in ("one.csv", "two.csv", "one.csv#notes.csv"):
+        (source / name).write_text(rows)
+    records = {"include": ["*.csv"], "text": ["body"], "id": "id"}
+    pipeline = make_pipeline(source={"include": ["**"], "records": records, **ONE_PART})
+    first = refresh(pipeline)
+    assert quarantined(first) == {f"{name}#3": "bad_record" for name in ("one.csv", "two.csv", "one.csv#notes.csv")}
+    first.publish()
+    os.utime(source / "two.csv", (1, 1))
+    (source / "if.rst").write_text("Other words.")
+    second = refresh(pipeline)
+    assert second.reused() == 14
+    for role in ("documents", "chunks", "quarantine"):
+        kept = [[row for row in refreshed.rows(role) if "if.rst" not in row["uri"]] for refreshed in (first, second)]
+        assert kept[0] == kept[1]
 
 
 def test_a_document_that_is_too_large_is_not_read(

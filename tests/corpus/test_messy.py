@@ -45,11 +45,16 @@ def _ids(row: Row) -> str:
 
 @dataclass(frozen=True)
 class Extracted:
-    """What the stages inventory and extract made of all files, by path as the manifest writes it."""
+    """What the stages of the corpus made of all files, by path as the manifest writes it.
+
+    `shards` are those that a document is in; `memorized` has the path of each section that a memory is read from.
+    """
 
     documents: dict[str, Row]
     quarantine: dict[str, Row]
     chunks: dict[str, list[Row]]
+    shards: dict[str, set[str]]
+    memorized: list[str]
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +110,14 @@ def extracted(generated: Path, tmp_path_factory: pytest.TempPathFactory) -> Extr
     chunks: dict[str, list[Row]] = {}
     for row in refreshed.rows("chunks"):
         chunks.setdefault(path_of(row["uri"]), []).append(row)
+    shards: dict[str, set[str]] = {}
+    for row in refreshed.rows("sections"):
+        shards.setdefault(path_of(row["uri"]), set()).add(row["shard_id"])
     documents, quarantine = (
         {path_of(row["uri"]): row for row in refreshed.rows(role)} for role in ("documents", "quarantine")
     )
-    return Extracted(documents, quarantine, chunks)
+    memorized = [path_of(row["uri"]) for row in refreshed.rows("shards")]
+    return Extracted(documents, quarantine, chunks, shards, memorized)
 
 
 def _size(row: Row) -> int:
@@ -155,7 +164,7 @@ def _bytes_of(path: str, generated: Path) -> bytes:
 
 
 @needs_rows
-def test_copies_have_one_text_and_all_their_names(extracted: Extracted) -> None:
+def test_copies_have_one_text_one_memory_and_all_their_names(extracted: Extracted) -> None:
     for row in ROWS:
         original = row.get("duplicate_of")
         if original is None:
@@ -164,6 +173,8 @@ def test_copies_have_one_text_and_all_their_names(extracted: Extracted) -> None:
         assert one["text_digest"] == other["text_digest"] and one["document_id"] != other["document_id"]
         digests = [[chunk["digest"] for chunk in extracted.chunks[path]] for path in (original, row["path"])]
         assert digests[0] == digests[1]
+        assert extracted.shards[original] == extracted.shards[row["path"]]
+        assert (original in extracted.memorized) + (row["path"] in extracted.memorized) == 1
 
 
 @needs_rows

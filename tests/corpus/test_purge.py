@@ -11,7 +11,7 @@ PURGE = Purge(["**/secret.md", "s3://bucket/private/**"])
 
 
 def shard(shard_id: str, content: str, *uris: str) -> Shard:
-    return Shard(shard_id, "base", (ShardSection("d", uris[0], 0, 1, 1, content, "key", uris[1:]),))
+    return Shard(shard_id, "base", (ShardSection("d", uris[0], 0, 1, 1, content, "key", content, uris[1:]),))
 
 
 def test_globs_are_of_whole_uris() -> None:

@@ -21,8 +21,9 @@ from tests.fixtures.airflow import WriteSpec
 
 pytest.importorskip("airflow")
 
+KEPT = ("lambda", "pass", "await", "nonlocal", "assert", "del")
 KILLED_IN = [
-    pytest.param(("extract", "embed"), id="some"),
+    pytest.param(("embed",), id="one"),
     pytest.param(("extract", "memorize", "embed", "index"), id="all", marks=pytest.mark.long),
 ]
 
@@ -36,6 +37,9 @@ def test_a_run_killed_in_stages_goes_on_by_unit_and_gives_the_same_version(
     write_spec: WriteSpec,
     airflow_home: Path,
 ) -> None:
+    for path in source.iterdir():
+        if path.stem not in KEPT:
+            path.unlink()
     sections = {"sharding": {"max_tokens": 512, "min_tokens": 64}, "compute": {"units_per_task": 1}}
     spec = make_tiny_spec(source, **sections)
     write_spec(spec)

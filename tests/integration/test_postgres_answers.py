@@ -1,4 +1,7 @@
-"""Answers in a real PostgreSQL, the whole way: documents, memory, clues, evidence, rows."""
+"""Answers in a real PostgreSQL, the whole way: documents, memory, clues, evidence, rows.
+
+The clues and answers are those of a model of random numbers; the evidence is that of a real embedding model.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def pipeline(folder: Path, postgres_url: str, make_spec: Callable[..., CorpusSpec]) -> Pipeline:
+def pipeline(
+    folder: Path, postgres_url: str, make_spec: Callable[..., CorpusSpec], tiny_models: dict[str, Any]
+) -> Pipeline:
     warehouse = {"destination": "postgres", "database": postgres_url, "dataset": "kb"}
     jobs = {
         "faq": {"questions": {"uri": str(folder.parent / "questions.jsonl")}, "warehouse": warehouse},
@@ -45,7 +50,8 @@ def pipeline(folder: Path, postgres_url: str, make_spec: Callable[..., CorpusSpe
     }
     for job in jobs.values():
         job.update(clues=["surrogates"], clue_tokens=16, shards_per_question=1, evidence=2)
-    return Pipeline(make_spec(folder, jobs=jobs, generation={"max_new_tokens": 16, "evidence_tokens": 256}))
+    generation = {"max_new_tokens": 16, "evidence_tokens": 256}
+    return Pipeline(make_spec(folder, memory=tiny_models["memory"], jobs=jobs, generation=generation))
 
 
 def landed(pipeline: Pipeline, job: str) -> list[dict[str, Any]]:
