@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from memorag_pipeline.chunk_share import share_of_attempt
 from memorag_pipeline.errors import (
     EndpointRefusedError,
     MissingDependencyError,
@@ -78,8 +79,12 @@ class StageOperator(BaseOperator):
         return result[self.work_list] if self.work_list else result
 
     def _call(self, opened: Any, context: Context) -> dict[str, Any]:
+        def work() -> dict[str, Any]:
+            with share_of_attempt(context["ti"].try_number):
+                return self.call_stage(opened, context)
+
         if self.stage is None:
-            return self.call_stage(opened, context)
+            return work()
         from memorag_pipeline.reports.leave import run_reported
         from memorag_pipeline.run_report import Run, Task
 
@@ -93,7 +98,7 @@ class StageOperator(BaseOperator):
             instance.try_number,
             getattr(self, "batch", None),
         )
-        return run_reported(opened.store, corpus, task, lambda: self.call_stage(opened, context))
+        return run_reported(opened.store, corpus, task, work)
 
     def conclude(self, result: dict[str, Any], context: Context) -> None:
         """What follows from the stage's result besides XComs: a skip, an asset event."""

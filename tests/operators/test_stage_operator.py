@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from memorag_pipeline.chunk_share import shared
 from memorag_pipeline.errors import (
+    ChunkTooLargeError,
     EmptyCorpusError,
     EndpointError,
     EndpointRefusedError,
@@ -17,7 +20,7 @@ from memorag_pipeline.errors import (
     SpecProblem,
     StorageError,
 )
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.spec import ComputeSpec, CorpusSpec
 from tests.fixtures.airflow import WriteSpec
 
 airflow_exceptions = pytest.importorskip("airflow.sdk.exceptions")
@@ -27,6 +30,7 @@ stage_operator = pytest.importorskip("memorag_operators.stage_operator")
 class XComs(dict[str, Any]):
     """The part of a task instance that operators use: a place for XComs."""
 
+    try_number = 1
     xcom_push = dict.__setitem__
 
 
@@ -86,3 +90,27 @@ def test_a_spec_that_was_broken_since_parsing_fails_with_file_and_key(write_spec
         airflow_exceptions.AirflowFailException, match=r"broken\.yaml.*: memori: .*did you mean memory\?"
     ):
         operator.execute({"ti": XComs()})
+
+
+def test_after_running_out_of_memory_the_next_attempt_works_on_half_as_much(spec_file: str) -> None:
+    placement = pytest.importorskip("memorag_operators.placement")
+    policy = placement.retry_arguments(ComputeSpec())["retry_policy"]
+    xcoms = XComs()
+    shares = []
+
+    class ReadOperator(SayOperator):
+        def call_stage(self, pipeline: Any, context: Any) -> dict[str, Any]:
+            shares.append(shared(1000))
+            return super().call_stage(pipeline, context)
+
+    no_room = RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: 8 bytes")
+    for xcoms.try_number in (1, 2, 3):
+        with pytest.raises(ChunkTooLargeError, match="half as much") as caught:
+            ReadOperator(task_id="read", spec_file=spec_file, outcome=no_room).execute({"ti": xcoms})
+    assert shares == [1000, 500, 250]
+    decision = policy.evaluate(caught.value, 1, 2)
+    assert (decision.action.value, decision.retry_delay) == ("retry", timedelta(seconds=5))
+    assert policy.evaluate(StorageError("connection lost"), 1, 2).action.value == "default"
+    assert type(policy).deserialize(policy.serialize()).evaluate(caught.value, 1, 2) == decision
+    with pytest.raises(RuntimeError, match="shapes"):
+        ReadOperator(task_id="read", spec_file=spec_file, outcome=RuntimeError("shapes")).execute({"ti": XComs()})
