@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from memorag_pipeline import (
     cli_channels,
     cli_eval,
+    cli_forecast,
     cli_memory,
     cli_quarantine,
     cli_report,
@@ -103,6 +104,7 @@ for command in (
     app.command()(command)
 app.command("import")(cli_transfer.import_)
 app.command("eval")(cli_eval.evaluate)
+app.command("dry-run")(cli_forecast.dry_run)
 app.add_typer(cli_memory.memory, name="memory")
 
 

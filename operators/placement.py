@@ -16,7 +16,6 @@ from memorag_operators.gpu_pod import pod_override
 from memorag_pipeline.errors import ChunkTooLargeError
 from memorag_pipeline.spec import ComputeSpec
 
-
 _AT_ONCE = timedelta(seconds=5)
 
 
