@@ -46,7 +46,7 @@ def dry_run(
         ["added, modified, removed", f"{found.added:,}, {found.modified:,}, {found.removed:,}"],
         ["to read", bytes_text(found.source_bytes)],
         ["tokens in these", f"about {found.tokens:,}"],
-        ["shards to memorize", f"about {found.shards:,}, at most {found.memorize_tokens:,} tokens"],
+        ["shards to memorize", f"about {found.shards:,}, with {found.memorize_tokens:,} tokens"],
         ["their memories", unknown if found.memory_bytes is None else f"about {bytes_text(found.memory_bytes)}"],
         ["seconds of GPU tasks", unknown if found.gpu_seconds is None else f"about {found.gpu_seconds:,.1f}"],
         ["cost", unknown if found.cost is None else f"about {found.cost:,.4f}"],

@@ -664,13 +664,22 @@ class WatchSpec(Section):
     )
 
 
+class MaintenanceSpec(Section):
+    """A DAG of its own that retires versions by `store.retention`, sweeps the store, and reads some blobs again."""
+
+    schedule: Cron = Field(default="@weekly", description="Cron expression.")
+    verify_share: float = Field(
+        default=0.1, ge=0, le=1, description="Share of the blobs of all versions that each run reads and compares."
+    )
+
+
 class CorpusSpec(Section):
     """Everything about one corpus. See docs/corpus-spec.schema.json for editors."""
 
     rules = (
         Rule(("chunking.max_tokens", "embedding.max_tokens"), spec_rules.chunk_fits_embedding, "make it smaller"),
         Rule(("chunking.max_tokens", "sharding.max_tokens"), spec_rules.chunk_fits_shard, "make it smaller"),
-        Rule(("jobs",), spec_rules.refresh_is_no_job, "use another name"),
+        Rule(("jobs",), spec_rules.jobs_have_own_names, "use another name"),
     )
 
     corpus: Name = Field(description="Name of the corpus, of its folder in the store and of its DAGs.")
@@ -692,6 +701,9 @@ class CorpusSpec(Section):
     )
     watch: WatchSpec | None = Field(
         default=None, description="Refresh when the source changes, besides the schedule; {} takes the defaults."
+    )
+    maintenance: MaintenanceSpec | None = Field(
+        default=None, description="Without one, `memorag gc` and `memorag verify` are left to a person."
     )
     compute: ComputeSpec = ComputeSpec()
     warehouse: WarehouseSpec | None = Field(

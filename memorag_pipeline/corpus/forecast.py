@@ -123,7 +123,7 @@ def _tokens_per_byte(parent: Parent | None) -> tuple[float, list[str]]:
 
 
 def _shards(compared: Comparison, todo: list[SourceObject], tokens: int) -> tuple[int, int]:
-    """How many shards would be memorized, and how many tokens that is at most."""
+    """About how many shards would be memorized, and their tokens: borders that move to other shards are left out."""
     spec, parent = compared.pipeline.spec, compared.parent
     if parent is None or not parent.sections:
         return _filled(tokens, spec.sharding.max_tokens, spec.sharding.min_tokens), tokens
