@@ -32,6 +32,7 @@ from memorag_operators import (
     WorkListOperator,
     version_asset,
 )
+from memorag_operators.alerts import alert_arguments
 from memorag_operators.placement import gpu_placement, retry_arguments
 from memorag_operators.spec_folder import read_spec_folder, refresh_dag_id, spec_folder
 from memorag_operators.watcher import schedule_of, source_asset
@@ -69,6 +70,7 @@ def build_refresh_dag(spec_file: Path, spec: CorpusSpec) -> DAG:
         default_args=retry_arguments(spec.compute),
         params=PARAMS,
         tags=["memorag", "refresh", spec.corpus],
+        **alert_arguments(str(spec_file), spec),
         doc_md=_doc(spec_file, spec),
     ) as dag:
         inventory = InventoryOperator(

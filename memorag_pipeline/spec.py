@@ -673,6 +673,22 @@ class MaintenanceSpec(Section):
     )
 
 
+class AlertsSpec(Section):
+    """Whom Airflow tells of the runs of the corpus's DAGs, with documents, tokens, GPU seconds and costs."""
+
+    connection_id: str | None = Field(
+        default=None,
+        description='HTTP connection of Airflow, such as a webhook of Slack, to which {"text": …} is posted. Default:'
+        " the text is only logged.",
+    )
+    on: Annotated[list[Literal["failure", "success"]], Distinct] = Field(
+        default=["failure"], description="Which ends are told."
+    )
+    deadline_minutes: float | None = Field(
+        default=None, gt=0, description="Tell, too, when a run is not done so long after it was queued."
+    )
+
+
 class CorpusSpec(Section):
     """Everything about one corpus. See docs/corpus-spec.schema.json for editors."""
 
@@ -705,6 +721,7 @@ class CorpusSpec(Section):
     maintenance: MaintenanceSpec | None = Field(
         default=None, description="Without one, `memorag gc` and `memorag verify` are left to a person."
     )
+    alerts: AlertsSpec | None = Field(default=None, description="Without one, nobody is told.")
     compute: ComputeSpec = ComputeSpec()
     warehouse: WarehouseSpec | None = Field(
         default=None, description="Where refreshes note their runs and what is in quarantine; without one, nowhere."
