@@ -7,7 +7,7 @@ Wrong: see `StageOperator`. Damaged blobs fail the task at once, and are named.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk.exceptions import AirflowFailException
 
@@ -32,6 +32,8 @@ class RetireOperator(StageOperator):
 class SweepOperator(StageOperator):
     """Delete what nothing has referred to for a grace period."""
 
+    measured: ClassVar[str | None] = "sweep"
+
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Sweep."""
         from memorag_pipeline.storage.maintenance import sweep_store
@@ -44,6 +46,8 @@ class VerifySampleOperator(StageOperator):
 
     :param share: share of the blobs, from 0 to 1.
     """
+
+    measured: ClassVar[str | None] = "verify"
 
     def __init__(self, *, share: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -1,7 +1,7 @@
 """A run in a few lines, for whoever is told of it: the numbers that matter, and what went wrong.
 
 In:  a corpus store, the id of a run and its job; what an hour of a GPU task costs.
-Out: plain text. Names of documents are not in it, nor anything that a document says.
+Out: plain text. Nothing that a document says is in it, and no list of documents; the error of a task may name one.
 Wrong: a run that left no report is told as such.
 """
 

@@ -48,6 +48,8 @@ def posted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 def test_a_run_is_told_with_its_numbers_and_nothing_that_documents_say(
     source: Path, make_spec: Callable[..., CorpusSpec], write_spec: WriteSpec, posted: list[Any]
 ) -> None:
+    from airflow.sdk import DAG
+
     spec = make_spec(
         source,
         compute={"gpu_hour_price": 3.6},
@@ -72,7 +74,7 @@ def test_a_run_is_told_with_its_numbers_and_nothing_that_documents_say(
 
     arguments = alerts.alert_arguments(path, spec)
     (failed,) = arguments["on_failure_callback"]
-    failed({"dag": SimpleNamespace(dag_id="topics_refresh"), "run_id": "night"})
+    failed({"dag": DAG("topics_refresh"), "run_id": "night"})
     deadline = arguments["deadline"]
     assert deadline.interval == timedelta(minutes=90)
     late = {"dag_run": {"dag_id": "topics_refresh", "dag_run_id": "unknown"}}
