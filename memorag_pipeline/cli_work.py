@@ -81,13 +81,24 @@ def schema(
         print_json(json_schema())
 
 
-def refresh(spec: SpecArgument, json_output: Json = False, verbose: Verbose = False) -> None:
+def refresh(
+    spec: SpecArgument,
+    documents: Annotated[
+        str | None,
+        typer.Option("--documents", metavar="GLOB", help="Look at the URIs that match alone; others stay as they are."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Read all of the newest version and make anew what is damaged.")
+    ] = False,
+    json_output: Json = False,
+    verbose: Verbose = False,
+) -> None:
     """Bring a corpus up to date and publish a version, if anything changed."""
     with working(verbose):
         from memorag_pipeline import runner
 
         pipeline = pipeline_of(spec)
-        result = runner.refresh(pipeline, f"cli-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}")
+        result = runner.refresh(pipeline, f"cli-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}", documents, force)
     if json_output:
         print_json(result)
         return

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from airflow.providers.openlineage.extractors import OperatorLineage
 from openlineage.client.event_v2 import Dataset
-from openlineage.client.facet_v2.dataset_version import DatasetVersionDatasetFacet
+from openlineage.client.facet_v2 import dataset_version_dataset
 
 if TYPE_CHECKING:
     from memorag_operators.stage_operator import StageOperator
@@ -49,7 +49,11 @@ def _sources(spec: CorpusSpec) -> Iterator[Dataset]:
 
 def _version(spec: CorpusSpec, number: Any) -> Dataset:
     place = _place(f"{spec.store.uri.rstrip('/')}/{spec.corpus}")
-    facets = {} if number is None else {"version": DatasetVersionDatasetFacet(datasetVersion=str(number))}
+    facets = (
+        {}
+        if number is None
+        else {"version": dataset_version_dataset.DatasetVersionDatasetFacet(datasetVersion=str(number))}
+    )
     return Dataset(namespace=place.namespace, name=place.name, facets=facets)
 
 

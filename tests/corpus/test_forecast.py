@@ -14,6 +14,7 @@ from memorag_pipeline.corpus.listing import listed_digest, published_digest
 from memorag_pipeline.errors import NotFoundError
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.storage.verify import verify
 from tests.memory.conftest import MakeFolder, tiny_folder  # noqa: F401
 
 
@@ -78,8 +79,10 @@ def test_some_documents_are_refreshed_alone_and_damage_is_made_good_by_force(pip
     assert taken["counts"] == {"documents": 12, "added": 0, "changed": 1, "removed": 0, "unchanged": 11}
 
     manifest = pipeline.store.versions.manifest(1)
-    memory = manifest.of_role("memory")[0].ref
+    memory = manifest.of_role("memory")[-1].ref
     pipeline.store.objects.put(memory.key, bytes(memory.size))
     assert pipeline.read_work(take_inventory(pipeline)["plan"])["lost"] == []
-    forced = take_inventory(pipeline, force=True)
-    assert forced["changed"] and pipeline.read_work(forced["plan"])["lost"] == [memory.digest]
+    assert [problem.digest for problem in verify(pipeline.store, 1)] == [memory.digest]
+    made = runner.refresh(pipeline, "two", "**/pass.rst", force=True)
+    assert made.version == 2 and made.counts["inventory"]["changed"] == 1
+    assert verify(pipeline.store, 2) == []

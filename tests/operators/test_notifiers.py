@@ -40,7 +40,8 @@ def posted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("AIRFLOW_CONN_TEAM", f"http://127.0.0.1:{server.server_port}/hook")
+    connection = {"conn_type": "http", "host": f"http://127.0.0.1:{server.server_port}/hook"}
+    monkeypatch.setenv("AIRFLOW_CONN_TEAM", json.dumps(connection))
     yield found
     server.shutdown()
 

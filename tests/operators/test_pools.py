@@ -28,7 +28,7 @@ def test_pools_of_the_specs_are_created_once_and_kept(
     write_spec(make_spec(source, compute={"pool": "gpu_a", "pool_slots": 2}))
     write_spec(make_spec(source, corpus="other"), "other")
     refused = CliRunner().invoke(app, ["airflow", "setup", str(spec_folder)])
-    assert refused.exit_code == 3 and "more than the 1 slots of the pool gpu_a" in " ".join(refused.output.split())
+    assert refused.exit_code == 3 and "more than the 1 slots of pool gpu_a" in " ".join(refused.output.split())
     assert setup(spec_folder, "--slots", "4") == [("default_pool", 128, False), ("gpu_a", 4, True)]
     assert setup(spec_folder, "--slots", "9") == [("default_pool", 128, False), ("gpu_a", 4, False)]
     write_spec("corpus: [", "broken")
