@@ -15,6 +15,7 @@ from typing import Any
 from airflow.sdk import DAG
 
 from memorag_operators import RetireOperator, SweepOperator, VerifySampleOperator
+from memorag_operators.alerts import alert_arguments
 from memorag_operators.placement import retry_arguments
 from memorag_operators.spec_folder import maintenance_dag_id, read_spec_folder, spec_folder
 from memorag_pipeline.spec import CorpusSpec, MaintenanceSpec
@@ -32,6 +33,7 @@ def build_maintenance_dag(spec_file: Path, spec: CorpusSpec, maintenance: Mainte
         max_active_runs=1,
         default_args=retry_arguments(spec.compute),
         tags=["memorag", "maintenance", spec.corpus],
+        **alert_arguments(str(spec_file), spec, "maintenance"),
         doc_md=_doc(spec_file, spec, maintenance),
     ) as dag:
         retire = RetireOperator(task_id="retire", **stage)

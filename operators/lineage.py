@@ -49,11 +49,9 @@ def _sources(spec: CorpusSpec) -> Iterator[Dataset]:
 
 def _version(spec: CorpusSpec, number: Any) -> Dataset:
     place = _place(f"{spec.store.uri.rstrip('/')}/{spec.corpus}")
-    facets = (
-        {}
-        if number is None
-        else {"version": dataset_version_dataset.DatasetVersionDatasetFacet(datasetVersion=str(number))}
-    )
+    facets = {}
+    if number is not None:
+        facets["version"] = dataset_version_dataset.DatasetVersionDatasetFacet(datasetVersion=str(number))
     return Dataset(namespace=place.namespace, name=place.name, facets=facets)
 
 

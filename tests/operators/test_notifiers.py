@@ -21,7 +21,7 @@ from memorag_pipeline.run_report import Run
 from memorag_pipeline.spec import CorpusSpec
 from tests.fixtures.airflow import WriteSpec
 
-notifiers = pytest.importorskip("memorag_operators.notifiers")
+pytest.importorskip("airflow")
 alerts = pytest.importorskip("memorag_operators.alerts")
 
 
@@ -50,6 +50,7 @@ def test_a_run_is_told_with_its_numbers_and_nothing_that_documents_say(
     source: Path, make_spec: Callable[..., CorpusSpec], write_spec: WriteSpec, posted: list[Any]
 ) -> None:
     from airflow.sdk import DAG
+    from airflow.triggers.callback import CallbackTrigger
 
     spec = make_spec(
         source,
@@ -80,10 +81,11 @@ def test_a_run_is_told_with_its_numbers_and_nothing_that_documents_say(
     assert deadline.interval == timedelta(minutes=90)
     late = {"dag_run": {"dag_id": "topics_refresh", "dag_run_id": "unknown"}}
 
-    async def tell() -> None:
-        await notifiers.RunNotifier(**deadline.callback.kwargs, context=late)
+    async def tell() -> list[str]:
+        trigger = CallbackTrigger(deadline.callback.path, {**deadline.callback.kwargs, "context": late})
+        return [event.payload["state"] async for event in trigger.run()]
 
-    asyncio.run(tell())
+    assert asyncio.run(tell()) == ["running", "success"]
     assert posted[0]["text"].splitlines() == [
         "topics_refresh failed (run night)",
         "failed, version 7",
