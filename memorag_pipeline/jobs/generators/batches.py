@@ -12,8 +12,8 @@ def batches(lengths: Sequence[int], most_rows: int, most_tokens: int) -> Iterato
     """How many rows to decode at a time, and the numbers of those that are decoded so; the longest come first.
 
     `lengths` are in tokens, with what a row may still get. Rows are powers of two below `most_rows`, so that there are
-    few groups; as many of the longest row of a group as are decoded together have at most `most_tokens`. A retry takes its
-    share of both.
+    few groups; as many of the longest row of a group as are decoded together have at most `most_tokens`. A retry takes
+    its share of both.
     """
     most_rows, most_tokens = shared(most_rows), shared(most_tokens)
 
