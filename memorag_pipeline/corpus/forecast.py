@@ -4,8 +4,8 @@ In:  a `Pipeline`; what an hour of a GPU costs, if that is known.
 Out: a `Forecast`. Nothing is written to the store.
 Wrong: as the stage inventory.
 
-Documents are counted as the refresh counts them. The rest is estimated: no document is read, so tokens follow from
-bytes, and seconds from what units of the newest version took for a token, on the device that did them.
+Documents are counted as the refresh counts them. The rest is estimated: no document is extracted, so tokens follow
+from bytes, and seconds from what units of the newest version took for a token, on the device that did them.
 """
 
 from __future__ import annotations
