@@ -29,8 +29,10 @@ from memorag_operators import (
     WorkListOperator,
     version_asset,
 )
+from memorag_operators.alerts import alert_arguments
 from memorag_operators.placement import gpu_placement, retry_arguments
 from memorag_operators.spec_folder import job_dag_id, read_spec_folder, spec_folder
+from memorag_operators.watcher import schedule_of
 from memorag_pipeline.spec import CorpusSpec
 
 # A mapped task over an empty list is skipped: all of its units are cached. What follows must run all the same.
@@ -39,7 +41,8 @@ RESUME: dict[str, Any] = {"trigger_rule": TriggerRule.NONE_FAILED}
 
 def build_job_dag(spec_file: Path, spec: CorpusSpec, job: str) -> DAG:
     """One job of one corpus."""
-    kind = spec.jobs[job].kind
+    settings = spec.jobs[job]
+    kind, each = settings.kind, settings.schedule is None or settings.each_version
     description, doc, tasks = {
         "answers": ("Answer the questions of", _answers_doc, _answers_tasks),
         "summaries": ("Write the summaries of", _summaries_doc, _summaries_tasks),
@@ -47,7 +50,7 @@ def build_job_dag(spec_file: Path, spec: CorpusSpec, job: str) -> DAG:
     with DAG(
         job_dag_id(spec, job),
         description=f"{description} {job} from {spec.corpus} and load them into the warehouse.",
-        schedule=spec.jobs[job].schedule or [version_asset(spec.corpus)],
+        schedule=schedule_of(settings.schedule, version_asset(spec.corpus) if each else None),
         start_date=datetime(2026, 1, 1, tzinfo=UTC),
         catchup=False,
         max_active_runs=1,
@@ -61,6 +64,7 @@ def build_job_dag(spec_file: Path, spec: CorpusSpec, job: str) -> DAG:
             )
         },
         tags=["memorag", kind, spec.corpus],
+        **alert_arguments(str(spec_file), spec, job),
         doc_md=doc(spec_file, spec, job),
     ) as dag:
         tasks(job, {"spec_file": str(spec_file)}, gpu_placement(spec.compute))

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, BaseOperator, TriggerRule
+from airflow.sdk import DAG, BaseOperator, Param, TriggerRule
 
 from memorag_operators import (
     EmbedOperator,
@@ -32,9 +32,25 @@ from memorag_operators import (
     WorkListOperator,
     version_asset,
 )
+from memorag_operators.alerts import alert_arguments
 from memorag_operators.placement import gpu_placement, retry_arguments
 from memorag_operators.spec_folder import read_spec_folder, refresh_dag_id, spec_folder
+from memorag_operators.watcher import schedule_of, source_asset
 from memorag_pipeline.spec import CorpusSpec
+
+PARAMS = {
+    "documents": Param(
+        None,
+        type=["null", "string"],
+        description="Glob of URIs: look at these documents alone, and leave the others as they are; empty: at all.",
+    ),
+    "force": Param(
+        False,
+        type="boolean",
+        description="Read all of the newest version, make anew what is damaged, and go on even if nothing changed.",
+    ),
+    "dry_run": Param(False, type="boolean", description="Only say what the refresh would do, in the first task's log."),
+}
 
 
 def build_refresh_dag(spec_file: Path, spec: CorpusSpec) -> DAG:
@@ -47,15 +63,23 @@ def build_refresh_dag(spec_file: Path, spec: CorpusSpec) -> DAG:
     with DAG(
         refresh_dag_id(spec),
         description=spec.description or f"Publish a new version of {spec.corpus} when its source changed.",
-        schedule=spec.schedule,
+        schedule=schedule_of(spec.schedule, source_asset(str(spec_file), spec)),
         start_date=datetime(2026, 1, 1, tzinfo=UTC),
         catchup=False,
         max_active_runs=1,
         default_args=retry_arguments(spec.compute),
+        params=PARAMS,
         tags=["memorag", "refresh", spec.corpus],
+        **alert_arguments(str(spec_file), spec),
         doc_md=_doc(spec_file, spec),
     ) as dag:
-        inventory = InventoryOperator(task_id="inventory", **stage)
+        inventory = InventoryOperator(
+            task_id="inventory",
+            documents="{{ params.documents or '' }}",
+            force="{{ params.force }}",
+            dry_run="{{ params.dry_run }}",
+            **stage,
+        )
         extract = ExtractOperator.partial(task_id="extract", **stage).expand(batch=inventory.output)
         shard = ShardOperator(task_id="shard", plan=inventory.output["plan"], **stage, **resume)
         memorize = MemorizeOperator.partial(task_id="memorize", **stage, **gpu).expand(batch=shard.output)

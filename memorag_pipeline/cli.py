@@ -16,8 +16,10 @@ import typer
 from typer.core import TyperGroup
 
 from memorag_pipeline import (
+    cli_airflow,
     cli_channels,
     cli_eval,
+    cli_forecast,
     cli_memory,
     cli_quarantine,
     cli_report,
@@ -103,7 +105,9 @@ for command in (
     app.command()(command)
 app.command("import")(cli_transfer.import_)
 app.command("eval")(cli_eval.evaluate)
+app.command("dry-run")(cli_forecast.dry_run)
 app.add_typer(cli_memory.memory, name="memory")
+app.add_typer(cli_airflow.airflow, name="airflow")
 
 
 def main() -> None:

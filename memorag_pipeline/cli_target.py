@@ -112,3 +112,14 @@ def version_of(store: CorpusStore, version: str | None) -> int:
             " and `memorag refresh SPEC` publishes its first version"
         )
     return newest
+
+
+def versions_of(store: CorpusStore, versions: str) -> list[int]:
+    """The numbers in FROM-TO that are not retired; NotFoundError when there is none."""
+    first, dash, last = versions.partition("-")
+    if not (dash and first.isdecimal() and last.isdecimal()):
+        raise typer.BadParameter(f"{versions!r} is no range of versions, such as 3-7")
+    found = [number for number in store.versions.retained() if int(first) <= number <= int(last)]
+    if not found:
+        raise NotFoundError(f"{store.uri} holds no version from {first} to {last} that is not retired")
+    return found

@@ -26,6 +26,7 @@ from memorag_pipeline.cli_target import (
     opened_version,
     pipeline_of,
     version_of,
+    versions_of,
 )
 from memorag_pipeline.errors import QuestionError, SpecError
 from memorag_pipeline.spec_values import AnswerMode, ClueKind
@@ -80,13 +81,24 @@ def schema(
         print_json(json_schema())
 
 
-def refresh(spec: SpecArgument, json_output: Json = False, verbose: Verbose = False) -> None:
+def refresh(
+    spec: SpecArgument,
+    documents: Annotated[
+        str | None,
+        typer.Option("--documents", metavar="GLOB", help="Look at the URIs that match alone; others stay as they are."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Read all of the newest version and make anew what is damaged.")
+    ] = False,
+    json_output: Json = False,
+    verbose: Verbose = False,
+) -> None:
     """Bring a corpus up to date and publish a version, if anything changed."""
     with working(verbose):
         from memorag_pipeline import runner
 
         pipeline = pipeline_of(spec)
-        result = runner.refresh(pipeline, f"cli-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}")
+        result = runner.refresh(pipeline, f"cli-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}", documents, force)
     if json_output:
         print_json(result)
         return
@@ -103,21 +115,30 @@ def answer(
     spec: SpecArgument,
     job: Annotated[str, typer.Argument(metavar="JOB", help="Name of a job in the spec.")],
     version: VersionOption = None,
+    versions: Annotated[
+        str | None,
+        typer.Option("--versions", metavar="FROM-TO", help="Back-fill: all versions of a range that are not retired."),
+    ] = None,
     json_output: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Run a job's questions over a version and load the answers into its warehouse."""
+    """Run a job's questions over a version, or a range of them, and load the answers into its warehouse."""
     with working(verbose):
         from memorag_pipeline import runner
 
         pipeline = pipeline_of(spec)
-        number = None if version is None else version_of(pipeline.store, version)
-        result = runner.answer(pipeline, job, number)
+        if version is not None and versions is not None:
+            raise typer.BadParameter("give --version or --versions, not both")
+        numbers: list[int | None] = [None if version is None else version_of(pipeline.store, version)]
+        if versions is not None:
+            numbers = [*versions_of(pipeline.store, versions)]
+        results = [runner.answer(pipeline, job, number) for number in numbers]
     if json_output:
-        print_json(result)
+        print_json(results if versions is not None else results[0])
         return
-    print_stages(f"Job {job} of {pipeline.spec.corpus}", result)
-    say(f"[bold green]{result.rows} rows[/] over version {result.version} are in {result.warehouse}")
+    for result in results:
+        print_stages(f"Job {job} of {pipeline.spec.corpus}", result)
+        say(f"[bold green]{result.rows} rows[/] over version {result.version} are in {result.warehouse}")
 
 
 def ask(

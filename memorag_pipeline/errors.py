@@ -100,6 +100,10 @@ class ContextLengthError(MemoragError):
     """A token stream is longer than the model can attend to."""
 
 
+class ChunkTooLargeError(MemoragError):
+    """The device, or the machine, has too little memory for what was worked on at once; a retry takes half of it."""
+
+
 class QuestionError(MemoragError):
     """The question file or query cannot be read at all (a single bad question is an error row instead)."""
 

@@ -90,9 +90,9 @@ class AnswerResult:
     seconds: dict[str, float]
 
 
-def refresh(pipeline: Pipeline, run_id: str) -> RefreshResult:
+def refresh(pipeline: Pipeline, run_id: str, documents: str | None = None, force: bool = False) -> RefreshResult:
     """Bring the corpus up to date: inventory, extract, shard, memorize, embed, index, publish, and where there is a
-    gate evaluate, promote.
+    gate evaluate, promote. `documents` and `force` are those of `take_inventory`.
 
     Ends after the inventory when nothing changed. With a `warehouse` in the spec the run is recorded there, however it
     ends. Raises EmptyCorpusError, StorageError, NotFoundError (model), WarehouseError (what is published stays).
@@ -100,11 +100,11 @@ def refresh(pipeline: Pipeline, run_id: str) -> RefreshResult:
     run = Run(run_id, datetime.now(UTC))
     stages = _Stages(pipeline, run)
     if pipeline.spec.warehouse is None:
-        return _refresh(pipeline, run_id, stages)
+        return _refresh(pipeline, run_id, stages, documents, force)
     from memorag_pipeline.warehouse.record import record_refresh
 
     try:
-        result = _refresh(pipeline, run_id, stages)
+        result = _refresh(pipeline, run_id, stages, documents, force)
     except Exception as error:
         _record_failure(pipeline, run, error)
         raise
@@ -112,11 +112,11 @@ def refresh(pipeline: Pipeline, run_id: str) -> RefreshResult:
     return result
 
 
-def _refresh(pipeline: Pipeline, run_id: str, stages: _Stages) -> RefreshResult:
+def _refresh(pipeline: Pipeline, run_id: str, stages: _Stages, documents: str | None, force: bool) -> RefreshResult:
     from memorag_pipeline.corpus.inventory import take_inventory
 
     pipeline = _in_one_task(pipeline)
-    inventory = stages.run("inventory", lambda: take_inventory(pipeline))
+    inventory = stages.run("inventory", lambda: take_inventory(pipeline, documents, force))
     if not inventory["changed"]:
         notes = tuple(inventory["notes"].splitlines())
         return RefreshResult(

@@ -493,6 +493,9 @@ class ComputeSpec(Section):
     kubernetes: KubernetesSpec | None = Field(default=None, description="Pod of GPU tasks for KubernetesExecutor.")
     units_per_task: int = Field(default=8, ge=1, description="Units one task takes, so that the model loads once.")
     retries: int = Field(default=2, ge=0, description="Retries of each task; finished units are not done again.")
+    gpu_hour_price: float | None = Field(
+        default=None, ge=0, description="What an hour of a GPU task costs, in any currency; for forecasts and alerts."
+    )
 
 
 class QuestionsSpec(Location):
@@ -595,6 +598,9 @@ class JobSpec(Section):
     summaries: SummariesSpec = Field(default=SummariesSpec(), description="Kind summaries: what is summarized.")
     warehouse: JobWarehouseSpec
     schedule: Cron | None = Field(default=None, description="Cron expression; without one, each new version triggers.")
+    each_version: bool = Field(
+        default=False, description="With a schedule: run for each new version, too; without one that is so anyway."
+    )
     channel: Name | None = Field(default=None, description="Answer from this channel's version instead of the newest.")
     mode: AnswerMode = Field(
         default="memorag",
@@ -649,13 +655,47 @@ class EvaluationSpec(Section):
     channel: Name = Field(default="production", description="Channel that is pointed to versions that pass.")
 
 
+class WatchSpec(Section):
+    """Airflow's triggerer lists the source again and again, and starts a refresh when it changed."""
+
+    every_seconds: float = Field(default=300, ge=5, description="Pause between two listings.")
+    quiet_seconds: float = Field(
+        default=60, ge=1, description="A refresh starts when the listing has stayed the same for so long."
+    )
+
+
+class MaintenanceSpec(Section):
+    """A DAG of its own that retires versions by `store.retention`, sweeps the store, and reads some blobs again."""
+
+    schedule: Cron = Field(default="@weekly", description="Cron expression.")
+    verify_share: float = Field(
+        default=0.1, ge=0, le=1, description="Share of the blobs of all versions that each run reads and compares."
+    )
+
+
+class AlertsSpec(Section):
+    """Whom Airflow tells of the runs of the corpus's DAGs, with documents, tokens, GPU seconds and costs."""
+
+    connection_id: str | None = Field(
+        default=None,
+        description='HTTP connection of Airflow, such as a webhook of Slack, to which {"text": …} is posted. Default:'
+        " the text is only logged.",
+    )
+    on: Annotated[list[Literal["failure", "success"]], Distinct] = Field(
+        default=["failure"], description="Which ends are told."
+    )
+    deadline_minutes: float | None = Field(
+        default=None, gt=0, description="Tell, too, when a run is not done so long after it was queued."
+    )
+
+
 class CorpusSpec(Section):
     """Everything about one corpus. See docs/corpus-spec.schema.json for editors."""
 
     rules = (
         Rule(("chunking.max_tokens", "embedding.max_tokens"), spec_rules.chunk_fits_embedding, "make it smaller"),
         Rule(("chunking.max_tokens", "sharding.max_tokens"), spec_rules.chunk_fits_shard, "make it smaller"),
-        Rule(("jobs",), spec_rules.refresh_is_no_job, "use another name"),
+        Rule(("jobs",), spec_rules.jobs_have_own_names, "use another name"),
     )
 
     corpus: Name = Field(description="Name of the corpus, of its folder in the store and of its DAGs.")
@@ -672,7 +712,16 @@ class CorpusSpec(Section):
     retrieval: RetrievalSpec = RetrievalSpec()
     prompts: PromptsSpec | None = Field(default=None, description="Without it, the prompts of this package.")
     generation: GenerationSpec = GenerationSpec()
-    schedule: Cron | None = Field(default=None, description="Cron expression of the refresh; none: by hand.")
+    schedule: Cron | None = Field(
+        default=None, description="Cron expression of the refresh; none: by hand, or as watch says."
+    )
+    watch: WatchSpec | None = Field(
+        default=None, description="Refresh when the source changes, besides the schedule; {} takes the defaults."
+    )
+    maintenance: MaintenanceSpec | None = Field(
+        default=None, description="Without one, `memorag gc` and `memorag verify` are left to a person."
+    )
+    alerts: AlertsSpec | None = Field(default=None, description="Without one, nobody is told.")
     compute: ComputeSpec = ComputeSpec()
     warehouse: WarehouseSpec | None = Field(
         default=None, description="Where refreshes note their runs and what is in quarantine; without one, nowhere."

@@ -254,10 +254,9 @@ def gate_has_bounds(minimum: dict[str, float], max_drop: dict[str, float]) -> st
     return None if minimum or max_drop else "is missing, and so is max_drop: every version would be promoted"
 
 
-def refresh_is_no_job(jobs: dict[str, Any]) -> str | None:
-    if "refresh" in jobs:
-        return "a job cannot be called refresh; its DAG would have the name of the corpus's refresh"
-    return None
+def jobs_have_own_names(jobs: dict[str, Any]) -> str | None:
+    taken = next((name for name in ("refresh", "maintenance") if name in jobs), None)
+    return f"a job cannot be called {taken}; its DAG would have the name of the corpus's {taken}" if taken else None
 
 
 def some_texts(text: list[str], corpus: str | None) -> str | None:

@@ -10,8 +10,13 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
+
 from memorag_operators.gpu_pod import pod_override
+from memorag_pipeline.errors import ChunkTooLargeError
 from memorag_pipeline.spec import ComputeSpec
+
+_AT_ONCE = timedelta(seconds=5)
 
 
 def gpu_placement(compute: ComputeSpec) -> dict[str, Any]:
@@ -32,8 +37,20 @@ def gpu_placement(compute: ComputeSpec) -> dict[str, Any]:
 
 
 def retry_arguments(compute: ComputeSpec) -> dict[str, Any]:
-    """Retries of every task, after about 30 s, 1 min, 2 min, … A retry does only the units that are missing."""
+    """Retries of every task. A retry does only the units that are missing, on chunks of half the size.
+
+    After an error of storage, an endpoint or a warehouse they come after about 30 s, 1 min, 2 min, …; after one that
+    waiting does not mend, such as too large a chunk, at once. Errors that a person must mend are not retried at all:
+    see `StageOperator`.
+    """
     return {
+        "retry_policy": ExceptionRetryPolicy(
+            [
+                RetryRule(
+                    ChunkTooLargeError, RetryAction.RETRY, _AT_ONCE, "out of memory: again with chunks of half the size"
+                )
+            ]
+        ),
         "retries": compute.retries,
         "retry_delay": timedelta(seconds=30),
         "retry_exponential_backoff": 2,

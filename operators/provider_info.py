@@ -20,6 +20,7 @@ def get_provider_info() -> dict[str, Any]:
                     "memorag_operators.answers",
                     "memorag_operators.summaries",
                     "memorag_operators.training",
+                    "memorag_operators.maintenance",
                 ],
             }
         ],

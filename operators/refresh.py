@@ -7,6 +7,8 @@ Wrong: see `StageOperator`. Every stage resumes by unit, so a retry does only wh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import Asset, TriggerRule
@@ -26,23 +28,48 @@ def version_asset(corpus: str) -> Asset:
 
 
 class InventoryOperator(StageOperator):
-    """List the source and compare it with the newest version; when nothing changed, skip the rest of the run."""
+    """List the source and compare it with the newest version; when nothing changed, skip the rest of the run.
+
+    :param documents: glob of URIs; only what it matches is looked at, all else stays as it is (templated).
+    :param force: "True": read all blobs of the newest version, make damaged ones anew, and skip nothing (templated).
+    :param dry_run: "True": only say what the refresh would do, and skip the rest; nothing is written (templated).
+    """
 
     stage: ClassVar[str | None] = "inventory"
     work_list: ClassVar[str | None] = "extract"
+    template_fields: Sequence[str] = ("spec_file", "documents", "force", "dry_run")
+
+    def __init__(self, *, documents: str = "", force: str = "", dry_run: str = "", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.documents, self.force, self.dry_run = documents, force, dry_run
 
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Take the inventory."""
         from memorag_pipeline.corpus.inventory import take_inventory
 
-        return take_inventory(pipeline)
+        return take_inventory(pipeline, self.documents or None, self.force == "True")
+
+    def _call(self, opened: Pipeline, context: Context) -> dict[str, Any]:
+        """A dry run does not even report its task, which would be written to the store."""
+        if self.dry_run != "True":
+            return super()._call(opened, context)
+        from memorag_pipeline.corpus.forecast import forecast
+
+        found = asdict(forecast(opened, documents=self.documents or None))
+        return {**found, "rests_on": "; ".join(found["rests_on"]), "extract": []}
 
     def conclude(self, result: dict[str, Any], context: Context) -> None:
-        """Unchanged, this task succeeds and all tasks after it are skipped, but for those that run however it ends."""
-        if not result["changed"]:
+        """Unchanged, this task succeeds and all tasks after it are skipped, but for those that run however it ends.
+
+        After a dry run these are skipped, too.
+        """
+        after = self.get_flat_relatives()
+        if self.dry_run != "True":
+            if result["changed"]:
+                return
             self.log.info("Nothing changed since version %s: no work, no new version.", result["parent"])
-            after = [task.task_id for task in self.get_flat_relatives() if task.trigger_rule != TriggerRule.ALL_DONE]
-            raise DownstreamTasksSkipped(tasks=sorted(after))
+            after = {task for task in after if task.trigger_rule != TriggerRule.ALL_DONE}
+        raise DownstreamTasksSkipped(tasks=sorted(task.task_id for task in after))
 
 
 class ExtractOperator(BatchOperator):

@@ -48,6 +48,11 @@ def refresh_dag_id(spec: CorpusSpec) -> str:
     return f"{spec.corpus}_refresh"
 
 
+def maintenance_dag_id(spec: CorpusSpec) -> str:
+    """Id of the DAG that looks after the corpus's store."""
+    return f"{spec.corpus}_maintenance"
+
+
 def train_dag_id(spec: TrainingSpec) -> str:
     """Id of the DAG that trains an adapter."""
     return f"{spec.adapter}_train"
@@ -79,7 +84,8 @@ def _dag_ids(spec: CorpusSpec | TrainingSpec) -> dict[str, str]:
     """Ids of all DAGs of a spec, by the key that names them."""
     if isinstance(spec, TrainingSpec):
         return {"adapter": train_dag_id(spec)}
-    return {"corpus": refresh_dag_id(spec), **{f"jobs.{job}": job_dag_id(spec, job) for job in spec.jobs}}
+    found = {"corpus": refresh_dag_id(spec), **{f"jobs.{job}": job_dag_id(spec, job) for job in spec.jobs}}
+    return found if spec.maintenance is None else {**found, "maintenance": maintenance_dag_id(spec)}
 
 
 def _compute_problems(path: Path, compute: ComputeSpec) -> Iterator[SpecProblem]:

@@ -7,6 +7,7 @@ Wrong: what a retry cannot mend fails at once (`AirflowFailException`); everythi
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,6 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from memorag_operators import metrics
+from memorag_operators.links import CorpusLink, ReportLink, StoreLink, links_of
+from memorag_pipeline.chunk_share import share_of_attempt
 from memorag_pipeline.errors import (
     EndpointRefusedError,
     MissingDependencyError,
@@ -38,7 +42,8 @@ class StageOperator(BaseOperator):
     Each item of the stage's result becomes an XCom under its own name, to be had as `task.output["plan"]`. Airflow maps
     tasks over return values only, so the return value is the list named by `work_list`, or the whole result without.
     An operator that names its `stage` reports how far it is, and the run leaves its report in the corpus's store;
-    `of_job` tells a stage of a job from one of a refresh.
+    `of_job` tells a stage of a job from one of a refresh. Its numbers become metrics, as those of one that is only
+    `measured` under a name.
 
     :param spec_file: path of the spec on the worker (templated).
     """
@@ -46,12 +51,16 @@ class StageOperator(BaseOperator):
     work_list: ClassVar[str | None] = None
     stage: ClassVar[str | None] = None
     of_job: ClassVar[bool] = False
+    measured: ClassVar[str | None] = None
+    operator_extra_links = (CorpusLink(), ReportLink(), StoreLink())
 
     template_fields: Sequence[str] = ("spec_file",)
 
     def __init__(self, *, spec_file: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.spec_file = spec_file
+        self.links: dict[str, str] = {}
+        self.done: tuple[Any, dict[str, Any]] | None = None  # the spec and the result, for lineage
 
     @abstractmethod
     def call_stage(self, pipeline: Any, context: Context) -> dict[str, Any]:
@@ -66,10 +75,15 @@ class StageOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any] | list[str]:
         """Run the stage; see the class for what is returned."""
+        started = time.monotonic()
         try:
-            result = self._call(self.opened(), context)
+            opened = self.opened()
+            result = self._call(opened, context)
         except _FINAL as error:
             raise AirflowFailException(str(error)) from error
+        self.done = opened.spec, result
+        if stage := self.stage or self.measured:
+            metrics.send(opened.spec.corpus, stage, result, time.monotonic() - started)
         for name, value in result.items():
             self.log.info("%s: %s", name, f"{len(value)} work lists" if isinstance(value, list) else value)
             if name != self.work_list:
@@ -78,8 +92,12 @@ class StageOperator(BaseOperator):
         return result[self.work_list] if self.work_list else result
 
     def _call(self, opened: Any, context: Context) -> dict[str, Any]:
+        def work() -> dict[str, Any]:
+            with share_of_attempt(context["ti"].try_number):
+                return self.call_stage(opened, context)
+
         if self.stage is None:
-            return self.call_stage(opened, context)
+            return work()
         from memorag_pipeline.reports.leave import run_reported
         from memorag_pipeline.run_report import Run, Task
 
@@ -93,7 +111,14 @@ class StageOperator(BaseOperator):
             instance.try_number,
             getattr(self, "batch", None),
         )
-        return run_reported(opened.store, corpus, task, lambda: self.call_stage(opened, context))
+        self.links = links_of(opened.spec, opened.store.uri, task.run)
+        return run_reported(opened.store, corpus, task, work)
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """What was read and written, for Airflow's OpenLineage provider, which calls this where it is installed."""
+        from memorag_operators.lineage import lineage
+
+        return lineage(self)
 
     def conclude(self, result: dict[str, Any], context: Context) -> None:
         """What follows from the stage's result besides XComs: a skip, an asset event."""

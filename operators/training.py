@@ -26,7 +26,9 @@ def adapter_asset(adapter: str) -> Asset:
 
 
 class TrainingOperator(StageOperator):
-    """A stage of a training, whose spec is a training spec."""
+    """A stage of a training, whose spec is a training spec; its adapters have no page in Airflow's UI."""
+
+    operator_extra_links = ()
 
     def opened(self) -> Training:
         """The training."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
 
-_PREFIX = "memorag"
+PREFIX = "memorag"
 
 
 class LazyApp:
@@ -38,7 +38,7 @@ class MemoragPlugin(AirflowPlugin):
     """Corpora in Airflow's UI."""
 
     name = "memorag"
-    fastapi_apps = [{"app": LazyApp(), "url_prefix": f"/{_PREFIX}", "name": "MemoRAG corpora"}]  # noqa: RUF012
+    fastapi_apps = [{"app": LazyApp(), "url_prefix": f"/{PREFIX}", "name": "MemoRAG corpora"}]  # noqa: RUF012
     external_views = [  # noqa: RUF012
-        {"name": "Corpora", "href": f"{_PREFIX}/", "destination": "nav", "url_route": "corpora", "category": "browse"}
+        {"name": "Corpora", "href": f"{PREFIX}/", "destination": "nav", "url_route": "corpora", "category": "browse"}
     ]

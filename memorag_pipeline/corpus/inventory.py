@@ -10,53 +10,40 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
 
 from memorag_pipeline import schemas
-from memorag_pipeline.corpus.extraction import STAGE, Extraction
+from memorag_pipeline.corpus.comparison import compare
+from memorag_pipeline.corpus.extraction import STAGE
 from memorag_pipeline.corpus.known_units import KnownUnits
-from memorag_pipeline.corpus.parent import Parent, group_documents
-from memorag_pipeline.corpus.purge import Purge, retire_purged
-from memorag_pipeline.corpus.refusal import UNSETTLED, Refused
-from memorag_pipeline.corpus.source import Source, SourceObject
-from memorag_pipeline.digests import bytes_digest
-from memorag_pipeline.errors import EmptyCorpusError, SpecError
+from memorag_pipeline.corpus.parent import group_documents
+from memorag_pipeline.corpus.purge import retire_purged
+from memorag_pipeline.corpus.source import SourceObject
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.preflight import check_models
-from memorag_pipeline.progress import track
-from memorag_pipeline.spec import SourceSpec
+from memorag_pipeline.storage.verify import damaged
 
 logger = logging.getLogger(__name__)
 
-_READERS = 8
 
+def take_inventory(pipeline: Pipeline, documents: str | None = None, force: bool = False) -> dict[str, Any]:
+    """List the source and plan the refresh; with `documents`, a glob, of the documents alone whose URI it matches.
 
-def take_inventory(pipeline: Pipeline) -> dict[str, Any]:
-    """List the source and plan the refresh.
+    With `force` every blob of the newest version is read, what is damaged is made anew, and the stages after run even
+    when nothing changed; units that are done stay done.
 
     Returns {"plan": uri, "extract": [uri of a work list], "changed": bool, "parent": version or None, "counts":
     {"documents", "added", "changed", "removed", "unchanged"}, "notes": what a person has to do about purged
     documents, by line}. `changed` is False when a refresh would publish nothing.
     """
     spec = pipeline.spec
-    if problems := check_models(spec, f"corpus {spec.corpus}"):
-        raise SpecError(problems)
-    source = Source(spec.source)
-    listed = Purge(spec.refresh.purge).admitted(source.list())
-    if not listed:
-        raise EmptyCorpusError(_nothing_found(spec.source))
-    parent = Parent.newest(pipeline)
-    known = parent.objects if parent else {}
-    objects = _keep_untouched(listed, parent, source, spec.source) if parent else listed
-    counts = _difference(objects, known)
-
-    extraction = Extraction.of(pipeline)
+    if force:
+        _discard_damaged(pipeline)
+    compared = compare(pipeline, documents)
+    parent, objects, extraction, lost = compared.parent, compared.objects, compared.extraction, compared.lost
     parts = [objects[part.start : part.stop] for part in _parts(objects, spec.source.documents_per_part)]
     fingerprints = [extraction.fingerprint(part) for part in parts]
-    lost = [] if parent is None else _lost(pipeline, parent)
     number = parent.number if parent else None
     found = KnownUnits.of_plan(pipeline, {"parent": number, "lost": lost}).find_all(STAGE, fingerprints)
     missing = [
@@ -64,7 +51,7 @@ def take_inventory(pipeline: Pipeline) -> dict[str, Any]:
         for fingerprint, part, outcome in zip(fingerprints, parts, found, strict=True)
         if outcome is None or outcome.counts["unsettled"]
     ]
-    changed = parent is None or bool(lost) or _is_outdated(parent, counts, extraction, spec.fingerprint())
+    changed = force or compared.changed
     table = pa.Table.from_pylist([item.row() for item in objects], schema=schemas.INVENTORY)
     plan = {
         "parent": number,
@@ -82,90 +69,18 @@ def take_inventory(pipeline: Pipeline) -> dict[str, Any]:
         "changed": changed,
         "notes": "" if changed or number is None else retire_purged(pipeline, number),
         "parent": number,
-        "counts": counts,
+        "counts": compared.counts,
     }
-
-
-def _nothing_found(source: SourceSpec) -> str:
-    globs = f"include {', '.join(source.include)}"
-    if source.exclude:
-        globs += f", exclude {', '.join(source.exclude)}"
-    return f"no document in {', '.join(source.uris)} matches ({globs}); correct source.uris or the globs"
-
-
-def _keep_untouched(
-    listed: Sequence[SourceObject], parent: Parent, source: Source, spec: SourceSpec
-) -> list[SourceObject]:
-    """The listing, with the parent's entry for every object whose content is the same.
-
-    An object with another etag or time but the same size is read and compared, so that a touched or re-uploaded file
-    changes nothing. Too large objects are never read; their size says all that is used of them.
-    """
-    limit = int(spec.max_document_mb * (1 << 20))
-
-    def was(item: SourceObject) -> SourceObject | None:
-        return parent.objects.get(item.document_id)
-
-    suspects = [
-        item for item in listed if (old := was(item)) and old.identity != item.identity and old.size == item.size
-    ]
-    readable = [item for item in suspects if item.size <= limit]
-    digests = parent.source_digests([item.document_id for item in readable])
-
-    def is_same(item: SourceObject) -> bool:
-        if item.document_id not in digests:
-            return False
-        try:
-            data, _ = source.read(item.uri, limit)
-        except Refused:
-            return False
-        return bytes_digest(data) == digests[item.document_id]
-
-    with track("documents compared", len(readable), "documents") as bar, ThreadPoolExecutor(_READERS) as pool:
-        same = {item.document_id for item in suspects if item.size > limit}
-        for item, equal in zip(readable, pool.map(is_same, readable), strict=True):
-            bar.advance()
-            if equal:
-                same.add(item.document_id)
-    return [
-        old if (old := was(item)) and (old.identity == item.identity or item.document_id in same) else item
-        for item in listed
-    ]
-
-
-def _difference(objects: Sequence[SourceObject], known: dict[str, SourceObject]) -> dict[str, int]:
-    added = sum(item.document_id not in known for item in objects)
-    unchanged = sum(known.get(item.document_id) == item for item in objects)
-    return {
-        "documents": len(objects),
-        "added": added,
-        "changed": len(objects) - added - unchanged,
-        "removed": len(known) + added - len(objects),
-        "unchanged": unchanged,
-    }
-
-
-def _is_outdated(parent: Parent, counts: dict[str, int], extraction: Extraction, spec_fingerprint: str) -> bool:
-    if counts["added"] or counts["changed"] or counts["removed"]:
-        return True
-    if not parent.made_with(spec_fingerprint, extraction.models):
-        return True
-    unsettled = sum(row["reason"] in UNSETTLED for row in parent.quarantined.values())
-    if unsettled:
-        logger.info("%d documents that could not be read for version %d are tried again", unsettled, parent.number)
-    return unsettled > 0
-
-
-def _lost(pipeline: Pipeline, parent: Parent) -> list[str]:
-    """Digests of the parent's blobs that are gone or cut short; a refresh makes them anew, for the same version."""
-    # One listing, a request for each thousand objects, in place of a request for each blob. Whether their bytes are
-    # right is for `memorag verify` to say.
-    sizes = {stored.key: stored.size for stored in pipeline.store.objects.listing("blobs")}
-    lost = [blob for blob in parent.manifest.blobs if sizes.get(blob.ref.key) != blob.size]
-    for blob in lost:
-        logger.warning("%s of version %d is missing or truncated, and is made anew", blob.path, parent.number)
-    return sorted({blob.digest for blob in lost})
 
 
 def _parts(objects: Sequence[SourceObject], documents_per_part: int) -> list[range]:
     return group_documents([item.document_id for item in objects], documents_per_part)
+
+
+def _discard_damaged(pipeline: Pipeline) -> None:
+    """Delete what has not the bytes that its digest says, so that it counts as lost and can be written again."""
+    number = pipeline.store.versions.newest()
+    blobs = [] if number is None else [blob.ref for blob in pipeline.store.versions.manifest(number).blobs]
+    for ref, problem in damaged(pipeline.store, blobs, again=True):
+        logger.warning("%s of version %s %s; it is made anew", ref.key, number, problem)
+        pipeline.store.objects.delete(ref.key)

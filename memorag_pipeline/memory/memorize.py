@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from memorag_pipeline.chunk_share import shared
 from memorag_pipeline.errors import CorruptBlobError, MemoryMismatchError
 from memorag_pipeline.memory.format import MemoryHeader, read_header
 from memorag_pipeline.memory.interface import Advance, Memory, MemoryModel, window_digests
@@ -90,7 +91,7 @@ def _groups(readings: Sequence[_Reading]) -> Iterator[list[_Reading]]:
     group: list[_Reading] = []
     for reading in readings:
         tokens = reading.tokens + sum(waiting.tokens for waiting in group)
-        if group and (tokens > _TOKENS_TOGETHER or len(group) == _SHARDS_TOGETHER):
+        if group and (tokens > shared(_TOKENS_TOGETHER) or len(group) >= shared(_SHARDS_TOGETHER)):
             yield group
             group = []
         group.append(reading)

@@ -109,6 +109,16 @@ def test_a_refresh_costs_what_changed(corpus: Pipeline, source: Path, run_dag: R
     assert recorded[edited.run_id] == ["published", 2, 1, None]
 
 
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(corpus: Pipeline, run_dag: RunDag) -> None:
+    run = run_dag("topics_refresh", dry_run=True)
+    assert states(run) == {"inventory": {"success"}, **{task: {"skipped"} for task in (*AFTER_INVENTORY, "record")}}
+    told = run.get_task_instance("inventory")
+    assert told.xcom_pull(task_ids="inventory", key="added") == len(KEPT)
+    assert told.xcom_pull(task_ids="inventory", key="tokens") > 0
+    store = Path(corpus.store.uri.removeprefix("file://"))
+    assert [path for path in store.rglob("*") if path.is_file()] == []
+
+
 def test_an_empty_corpus_fails_at_once_and_says_where_it_looked(
     corpus: Pipeline, source: Path, run_dag: RunDag, capfd: pytest.CaptureFixture[str]
 ) -> None:

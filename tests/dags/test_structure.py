@@ -83,6 +83,32 @@ def test_a_new_version_starts_the_jobs_that_have_no_schedule_of_their_own(
         assert (dag.catchup, dag.max_active_runs) == (False, 1)
 
 
+def test_a_refresh_follows_its_source_the_clock_or_both(
+    source: Path, make_spec: MakeSpec, write_spec: WriteSpec, load_dags: LoadDags
+) -> None:
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    job = {**JOB, "schedule": "30 2 * * *", "each_version": True}
+    alerts = {"deadline_minutes": 90, "on": ["failure", "success"]}
+    write_spec(make_spec(source, watch={"quiet_seconds": 5}, schedule="0 3 * * *", jobs={"faq": job}, alerts=alerts))
+    path = write_spec(make_spec(source, corpus="other", watch={}), "other")
+    dags = {name: DagSerialization.from_dict(DagSerialization.to_dict(dag)) for name, dag in load_dags().dags.items()}
+    for name, asset, cron in (
+        ("topics_refresh", "memorag-source://topics", "0 3 * * *"),
+        ("topics_faq", "memorag://topics", "30 2 * * *"),
+        ("other_refresh", "memorag-source://other", None),
+    ):
+        timetable = dags[name].timetable
+        assert [each.uri.rstrip("/") for _, each in timetable.asset_condition.iter_assets()] == [asset]
+        assert getattr(getattr(timetable, "timetable", None), "_expression", None) == cron or cron is None
+    told = dags["topics_refresh"]
+    assert told.has_on_failure_callback and told.has_on_success_callback and told.deadline
+    assert not dags["other_refresh"].has_on_failure_callback and not dags["other_refresh"].deadline
+    (watched,) = [each for _, each in dags["other_refresh"].timetable.asset_condition.iter_assets()]
+    (trigger,) = watched.watchers
+    assert trigger.trigger["kwargs"] == {"spec_file": str(path), "every_seconds": 300, "quiet_seconds": 60}
+
+
 def test_tasks_that_load_a_model_go_where_the_spec_says(
     source: Path, make_spec: MakeSpec, write_spec: WriteSpec, load_dags: LoadDags
 ) -> None:

@@ -12,9 +12,11 @@ import pytest
 import torch
 
 from memorag_pipeline import progress
+from memorag_pipeline.chunk_share import share_of_attempt
 from memorag_pipeline.digests import value_digest
 from memorag_pipeline.errors import ContextLengthError
 from memorag_pipeline.memory.beacon.model import BeaconMemoryModel
+from memorag_pipeline.memory.beacon.reader import read
 from memorag_pipeline.memory.format import read_header
 from memorag_pipeline.memory.kinds import load_memory_model
 from memorag_pipeline.memory.memorize import STAGE, memorize
@@ -171,6 +173,28 @@ def test_shards_are_read_together_within_bounds_and_recorded_one_by_one(
     read.clear()
     memorize(pipeline, work_list(pipeline, [["a"], ["b"], ["c"]], TEXTS, None))
     assert read == [1, 1, 1]
+
+
+def test_a_second_attempt_reads_half_as_much_together_and_makes_the_same(
+    make_pipeline: MakePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budgets: list[int] = []
+
+    def spy(network: Any, readings: Sequence[Any], budget: int, advance: Any) -> None:
+        budgets.append(budget)
+        read(network, readings, budget, advance)
+
+    monkeypatch.setattr("memorag_pipeline.memory.beacon.model.read", spy)
+    monkeypatch.setattr("memorag_pipeline.memory.memorize._SHARDS_TOGETHER", 2)
+    pipeline = make_pipeline(budget_mib=64)
+    made = []
+    for attempt in (1, 2):
+        batch = work_list(pipeline, [["a"], ["b"]], {name: f"{attempt}{text}" for name, text in TEXTS.items()}, None)
+        with share_of_attempt(attempt):
+            memorize(pipeline, batch)
+        made.append(outcomes(pipeline, batch))
+    assert budgets == [64 * 2**20, 32 * 2**20, 32 * 2**20]
+    assert [outcome.counts for outcome in made[0].values()] == [outcome.counts for outcome in made[1].values()]
 
 
 def test_finished_shards_are_not_read_again(pipeline: Pipeline) -> None:

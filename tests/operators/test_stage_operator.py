@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from memorag_pipeline.chunk_share import shared
 from memorag_pipeline.errors import (
+    ChunkTooLargeError,
     EmptyCorpusError,
     EndpointError,
     EndpointRefusedError,
@@ -17,7 +21,8 @@ from memorag_pipeline.errors import (
     SpecProblem,
     StorageError,
 )
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.run_report import Run
+from memorag_pipeline.spec import ComputeSpec, CorpusSpec
 from tests.fixtures.airflow import WriteSpec
 
 airflow_exceptions = pytest.importorskip("airflow.sdk.exceptions")
@@ -27,6 +32,7 @@ stage_operator = pytest.importorskip("memorag_operators.stage_operator")
 class XComs(dict[str, Any]):
     """The part of a task instance that operators use: a place for XComs."""
 
+    try_number = 1
     xcom_push = dict.__setitem__
 
 
@@ -86,3 +92,77 @@ def test_a_spec_that_was_broken_since_parsing_fails_with_file_and_key(write_spec
         airflow_exceptions.AirflowFailException, match=r"broken\.yaml.*: memori: .*did you mean memory\?"
     ):
         operator.execute({"ti": XComs()})
+
+
+def test_after_running_out_of_memory_the_next_attempt_works_on_half_as_much(spec_file: str) -> None:
+    placement = pytest.importorskip("memorag_operators.placement")
+    policy = placement.retry_arguments(ComputeSpec())["retry_policy"]
+    xcoms = XComs()
+    shares = []
+
+    class ReadOperator(SayOperator):
+        def call_stage(self, pipeline: Any, context: Any) -> dict[str, Any]:
+            shares.append(shared(1000))
+            return super().call_stage(pipeline, context)
+
+    no_room = RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: 8 bytes")
+    for xcoms.try_number in (1, 2, 3):
+        with pytest.raises(ChunkTooLargeError, match="half as much") as caught:
+            ReadOperator(task_id="read", spec_file=spec_file, outcome=no_room).execute({"ti": xcoms})
+    assert shares == [1000, 500, 250]
+    decision = policy.evaluate(caught.value, 1, 2)
+    assert (decision.action.value, decision.retry_delay) == ("retry", timedelta(seconds=5))
+    assert policy.evaluate(StorageError("connection lost"), 1, 2).action.value == "default"
+    assert type(policy).deserialize(policy.serialize()).evaluate(caught.value, 1, 2) == decision
+    with pytest.raises(RuntimeError, match="shapes"):
+        ReadOperator(task_id="read", spec_file=spec_file, outcome=RuntimeError("shapes")).execute({"ti": XComs()})
+
+
+def test_numbers_of_a_stage_become_metrics(spec_file: str) -> None:
+    stats = pytest.importorskip("airflow.sdk.observability.stats")
+    no_stats = import_module("airflow.sdk._shared.observability.metrics.base_stats_logger").NoStatsLogger
+    sent: list[tuple[Any, ...]] = []
+
+    class Backend:
+        def incr(self, stat: str, count: int = 1, tags: Any = None) -> None:
+            sent.append((stat, count, tags["stage"]))
+
+        def gauge(self, stat: str, value: float, tags: Any = None) -> None:
+            assert tags["corpus"] == "topics"
+            sent.append((stat, value, tags["stage"]))
+
+    class ReadOperator(SayOperator):
+        measured = "memorize"
+
+    outcome = {"shards": 3, "memorized_tokens": 600, "reused_tokens": 40, "seconds": 1.5, "batches": []}
+    stats.initialize(factory=Backend, export_legacy_names=False)
+    try:
+        ReadOperator(task_id="read", spec_file=spec_file, outcome=outcome).execute({"ti": XComs()})
+    finally:
+        stats.initialize(factory=no_stats, export_legacy_names=False)
+    numbers = {name: value for name, value, stage in sent if stage == "memorize"}
+    assert numbers.pop("memorag.stage_seconds") >= 0
+    assert numbers == {
+        "memorag.seconds": 0,
+        "memorag.units_done": 3,
+        "memorag.tokens": 600,
+        "memorag.tokens_reused": 40,
+        "memorag.tokens_per_second": 400,
+    }
+
+
+def test_links_lead_to_the_corpus_its_report_and_its_blobs(
+    source: Path, make_spec: Callable[..., CorpusSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    links = pytest.importorskip("memorag_operators.links")
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example/a/")
+    run = Run("night", datetime(2026, 1, 2, tzinfo=UTC), "faq")
+    operator = SayOperator(task_id="say", spec_file="a.yaml", outcome={})
+    operator.links = links.links_of(make_spec(source), "s3://bucket/kb/topics", run)
+    assert [link.get_link(operator, ti_key=None) for link in operator.operator_extra_links] == [
+        "https://airflow.example/a/memorag/topics/",
+        f"https://airflow.example/a/memorag/topics/runs/faq/{run.name}",
+        "https://console.aws.amazon.com/s3/buckets/bucket?prefix=kb/topics/blobs/",
+    ]
+    own = make_spec(source, store={"uri": "s3://bucket/kb", "storage_options": {"endpoint_url": "http://s3.example"}})
+    assert "blobs" not in links.links_of(own, "s3://bucket/kb/topics", run)

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
+from memorag_pipeline.chunk_share import shared
+
 
 def batches(lengths: Sequence[int], most_rows: int, most_tokens: int) -> Iterator[tuple[int, list[int]]]:
     """How many rows to decode at a time, and the numbers of those that are decoded so; the longest come first.
 
     `lengths` are in tokens, with what a row may still get. Rows are powers of two below `most_rows`, so that there are
-    few groups; as many of the longest row of a group as are decoded together have at most `most_tokens`.
+    few groups; as many of the longest row of a group as are decoded together have at most `most_tokens`. A retry takes
+    its share of both.
     """
+    most_rows, most_tokens = shared(most_rows), shared(most_tokens)
 
     def rows_beside(number: int) -> int:
         room = most_tokens // lengths[number]

@@ -18,6 +18,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from memorag_pipeline.chunk_share import shared
 from memorag_pipeline.errors import ContextLengthError, MemoragError, MemoryConfigError
 from memorag_pipeline.memory.beacon.ratios import RatioOf
 from memorag_pipeline.memory.beacon.reader import Reading, bytes_per_slot, read
@@ -199,7 +200,7 @@ class BeaconMemoryModel(MemoryModel[BeaconMemory]):
     def _budget(self, readings: Sequence[Reading], times_read: int = 1) -> int:
         """Bytes for the activations of a pass in which a window is read so often."""
         if self.budget is None:
-            return activation_budget(self.network.device) // times_read
+            return shared(activation_budget(self.network.device)) // times_read
         largest = max((window.slots for reading in readings for window in reading.windows), default=0)
         need = largest * bytes_per_slot(self.network) * times_read
         if need > self.budget:
@@ -207,7 +208,7 @@ class BeaconMemoryModel(MemoryModel[BeaconMemory]):
                 f"memory.budget_mib {self.budget >> 20} is not enough to read a window of {self.window} tokens with"
                 f" {self.origin.model}: {(need + 2**20 - 1) >> 20} would do; or make memory.window smaller"
             )
-        return self.budget // times_read
+        return max(need, shared(self.budget)) // times_read
 
     def _buffers(self, slots: int) -> list[Tensor]:
         """Room for the keys, the rotated keys and the values of all layers."""

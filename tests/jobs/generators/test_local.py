@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from memorag_pipeline.chunk_share import share_of_attempt
 from memorag_pipeline.jobs.generators import open_generator
 from memorag_pipeline.jobs.generators.batches import batches
 from memorag_pipeline.jobs.generators.local import LocalGenerator
@@ -45,6 +46,8 @@ def test_batches_keep_the_budget_and_leave_no_row_out(lengths: list[int], most_r
 def test_short_rows_share_a_batch_that_long_ones_do_not_fit_in() -> None:
     lengths = [100, 1000, 90, 2100, 80, 95]
     assert list(batches(lengths, 4, 2000)) == [(1, [3]), (2, [1]), (4, [0, 5, 2, 4])]
+    with share_of_attempt(2):
+        assert list(batches(lengths, 4, 2000)) == [(1, [3, 1]), (2, [0, 5, 2, 4])]
 
 
 def test_replies_stay_in_order_and_the_same_whatever_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:

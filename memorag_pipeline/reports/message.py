@@ -1,0 +1,55 @@
+"""A run in a few lines, for whoever is told of it: the numbers that matter, and what went wrong.
+
+In:  a corpus store, the id of a run and its job; what an hour of a GPU task costs.
+Out: plain text. Nothing that a document says is in it, and no list of documents; the error of a task may name one.
+Wrong: a run that left no report is told as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from memorag_pipeline.reports import kept
+from memorag_pipeline.reports.facts import STATES, RunReport
+from memorag_pipeline.run_report import run_digest
+from memorag_pipeline.storage import CorpusStore
+
+_PROBLEMS = 5
+_TOKENS = (("memorize", "memorized_tokens"), ("generate", "input_tokens"), ("generate", "output_tokens"))
+
+
+def run_message(store: CorpusStore, run_id: str, job: str | None, gpu_hour_price: float | None) -> str:
+    """What is known of the run now, a line for each kind of thing."""
+    ending = f"-{run_digest(run_id)}.json"
+    keys = [stored.key for stored in kept.listing(store.objects, job) if stored.key.endswith(ending)]
+    report = kept.read(store.objects, keys[-1].removesuffix(".json")) if keys else None
+    if report is None:
+        return "the run has left no report; the log of its tasks says more"
+    return "\n".join([*_lines(report, gpu_hour_price), f"report: {store.objects.uri_of(keys[-1][:-5])}.html"])
+
+
+def _lines(report: RunReport, price: float | None) -> Iterator[str]:
+    over = "" if report.version is None else f", version {report.version}"
+    yield f"{report.state}{over}"
+    if report.formats:
+        yield "documents: " + ", ".join(f"{report.total(state):,} {state}" for state in STATES)
+    if report.statuses:
+        yield "questions: " + ", ".join(f"{count:,} {status}" for status, count in report.statuses.items())
+    stages = {stage.stage: stage.counts for stage in report.stages}
+    counted = [(name, stages[stage][name]) for stage, name in _TOKENS if name in stages.get(stage, ())]
+    if counted:
+        yield "tokens: " + ", ".join(f"{count:,} {name.removesuffix('_tokens')}" for name, count in counted)
+    yield f"GPU seconds: {report.device_seconds:,.1f}"
+    if report.cost is not None:
+        yield f"cost of the endpoint: {report.cost:,.4f}"
+    if price is not None:
+        yield f"cost of GPU tasks: {report.device_seconds / 3600 * price:,.4f}"
+    if report.quarantine:
+        reasons = ", ".join(f"{facts.documents:,} {facts.reason}" for facts in report.quarantine)
+        yield f"in quarantine: {reasons}"
+    if report.gate:
+        yield f"gate: {report.gate}"
+    for problem in report.problems[:_PROBLEMS]:
+        yield f"failed: {problem.stage} {problem.task}, attempt {problem.attempt}: {problem.error}"
+    if len(report.problems) > _PROBLEMS:
+        yield f"and {len(report.problems) - _PROBLEMS:,} more tasks failed"

@@ -1,0 +1,75 @@
+"""What a task read and wrote, as OpenLineage datasets: the source, the version of the corpus, tables of the warehouse.
+
+In:  an operator whose stage has ended.
+Out: an `OperatorLineage`, named as OpenLineage names datasets of object stores and databases.
+Wrong: nothing is raised for what is not known; it is left out. Secrets are in no name.
+
+Stages in the middle of a refresh read the source, and those of a job a version: what passes between them are blobs of
+the store, which nobody else reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from airflow.providers.openlineage.extractors import OperatorLineage
+from openlineage.client.event_v2 import Dataset
+from openlineage.client.facet_v2 import dataset_version_dataset
+
+if TYPE_CHECKING:
+    from memorag_operators.stage_operator import StageOperator
+    from memorag_pipeline.spec import CorpusSpec, WarehouseSpec
+
+
+def lineage(operator: StageOperator) -> OperatorLineage:
+    """Inputs and outputs of the operator's task."""
+    if operator.done is None or not hasattr(operator.done[0], "corpus"):
+        return OperatorLineage()
+    spec, result = operator.done
+    inputs, outputs = [], []
+    if operator.stage in ("evaluate", "promote") or operator.of_job:
+        inputs.append(_version(spec, result.get("version")))
+    elif operator.stage is not None:
+        inputs += _sources(spec)
+    if operator.stage == "publish":
+        outputs.append(_version(spec, result.get("version")))
+    if operator.stage == "load":
+        job = spec.jobs.get(getattr(operator, "dag_id", "").removeprefix(f"{spec.corpus}_"))
+        outputs += [] if job is None else _tables(job.warehouse, job.table, "evidence", "runs")
+    if operator.stage is None and spec.warehouse is not None and "status" in result:
+        outputs += _tables(spec.warehouse, "runs", "quarantine")
+    return OperatorLineage(inputs=inputs, outputs=outputs)
+
+
+def _sources(spec: CorpusSpec) -> Iterator[Dataset]:
+    return (_place(uri) for uri in spec.source.uris)
+
+
+def _version(spec: CorpusSpec, number: Any) -> Dataset:
+    place = _place(f"{spec.store.uri.rstrip('/')}/{spec.corpus}")
+    facets = {}
+    if number is not None:
+        facets["version"] = dataset_version_dataset.DatasetVersionDatasetFacet(datasetVersion=str(number))
+    return Dataset(namespace=place.namespace, name=place.name, facets=facets)
+
+
+def _place(uri: str) -> Dataset:
+    """A folder of an object store, or of this machine."""
+    scheme, separator, path = uri.partition("://")
+    if not separator or scheme == "file":
+        return Dataset(namespace="file", name=path or uri)
+    bucket, _, prefix = path.partition("/")
+    return Dataset(namespace=f"{scheme}://{bucket}", name=prefix or "/")
+
+
+def _tables(warehouse: WarehouseSpec, *tables: str) -> Iterator[Dataset]:
+    if warehouse.destination == "duckdb":
+        namespace, database = "duckdb", f"{warehouse.database}."
+    elif warehouse.database:
+        url = urlsplit(warehouse.database)
+        namespace, database = f"postgres://{url.hostname}:{url.port or 5432}", f"{url.path.lstrip('/')}."
+    else:
+        namespace, database = f"airflow-connection://{warehouse.connection_id}", ""
+    return (Dataset(namespace=namespace, name=f"{database}{warehouse.dataset}.{table}") for table in tables)
