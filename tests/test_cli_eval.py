@@ -26,7 +26,9 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, questions: Path) -> 
     assert gone.exit_code == 6 and "no such file of questions" in " ".join(gone.stderr.split())
     assert memorag("eval", questions).exit_code == 6
     wrong = memorag("eval", questions, "--memory", "magic")
-    assert wrong.exit_code == 2 and "beacon, selected, full, gist" in " ".join(wrong.stderr.split())
+    assert wrong.exit_code == 2 and "beacon, selected, full, gist" in " ".join(
+        wrong.stderr.replace("\u2502", " ").split()
+    )
 
 
 def test_sets_are_compared_with_the_models_of_a_spec(

@@ -23,7 +23,7 @@ def test_the_spec_is_accepted(tmp_path: Path) -> None:
     (text,) = blocks("yaml")
     path = tmp_path / "handbook.yaml"
     path.write_text(text, encoding="utf-8")
-    assert list(read_spec(path).jobs) == ["faq"]
+    assert list(read_spec(path).jobs) == ["faq", "digests"]
 
 
 def test_the_service_uses_names_that_exist() -> None:

@@ -10,6 +10,7 @@ are: ids that are given come before those that are made, and the last row may gi
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import re
@@ -113,7 +114,8 @@ def _rows_of_file(source: QuestionsSpec) -> Iterator[_Row]:
         with fsspec.open(uri, "rb", **options_for(source)) as file:
             is_parquet = file.read(4) == b"PAR1"
             file.seek(0)
-            yield from _rows_of_parquet(uri, file) if is_parquet else _rows_of_lines(uri, file)
+            # The files of some filesystems read no line up to a length.
+            yield from _rows_of_parquet(uri, file) if is_parquet else _rows_of_lines(uri, io.BufferedReader(file))
     except FileNotFoundError:
         raise QuestionError(f"{uri}: no such question file; correct questions.uri") from None
     except PermissionError:

@@ -71,7 +71,7 @@ def index_plan(pipeline: Pipeline, units: Sequence[dict[str, Any]], sections: Se
     nothing = pipeline.store.blobs.put_table(schemas.CHUNKS.empty_table()).model_dump()
     rows = [
         {**section, "document_id": document_id(section["uri"]), "part": 1, "end": 10**6, "tokens": 1}
-        | {"content": f"content {number}", "key": f"key {number}"}
+        | {"content": f"content {number}", "key": f"key {number}", "text": f"text {number}"}
         for number, section in enumerate(sections)
     ]
     table = pipeline.store.blobs.put_table(pa.Table.from_pylist(rows, schema=schemas.SECTIONS))
