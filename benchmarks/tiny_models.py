@@ -49,31 +49,26 @@ def tiny_memory_model(folder: Path, context: int = 131_072) -> Path:
 
 def tiny_embedding_model(folder: Path) -> Path:
     """A BERT of one layer with 16 dimensions, under the tokenizer of all-MiniLM-L6-v2."""
-    config = BertConfig(
-        vocab_size=30_522,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        max_position_embeddings=512,
-    )
     torch.manual_seed(_SEED)
-    return _save(AutoModel.from_config(config), EMBEDDING_MODEL, folder)
+    return _save(AutoModel.from_config(_bert()), EMBEDDING_MODEL, folder)
 
 
 def tiny_reranker(folder: Path) -> Path:
     """A cross-encoder of one layer with one score, under the tokenizer of all-MiniLM-L6-v2."""
-    config = BertConfig(
+    torch.manual_seed(_SEED)
+    return _save(AutoModelForSequenceClassification.from_config(_bert(num_labels=1)), EMBEDDING_MODEL, folder)
+
+
+def _bert(**more: int) -> BertConfig:
+    return BertConfig(
         vocab_size=30_522,
         hidden_size=16,
         intermediate_size=16,
         num_hidden_layers=1,
         num_attention_heads=1,
         max_position_embeddings=512,
-        num_labels=1,
+        **more,
     )
-    torch.manual_seed(_SEED)
-    return _save(AutoModelForSequenceClassification.from_config(config), EMBEDDING_MODEL, folder)
 
 
 def _save(model: PreTrainedModel, tokenizer: str, folder: Path) -> Path:

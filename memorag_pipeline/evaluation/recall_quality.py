@@ -17,7 +17,6 @@ passage stays first, so clues cannot change recall@1.)
 from __future__ import annotations
 
 import json
-import re
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from memorag_pipeline.corpus.chunk import Chunker
 from memorag_pipeline.corpus.tokens import token_counter
 from memorag_pipeline.errors import NotFoundError
 from memorag_pipeline.evaluation.evidence import evidence_recall, find_places
+from memorag_pipeline.jobs.clues import words_of
 from memorag_pipeline.jobs.recall import recall_clues
 from memorag_pipeline.jobs.retrieve import retrieve_evidence
 from memorag_pipeline.jobs.settings import AnswerSettings
@@ -47,7 +47,6 @@ EMBEDDING = EmbeddingSpec(model="package:all-minilm-l6-v2", pooling="mean")
 _RUN = 5
 _CONTEXT = ""  # id of the one document
 _NO_LIMIT = 1 << 30
-_WORD = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]|[^\W_\u3400-\u4dbf\u4e00-\u9fff]+")
 
 
 @dataclass(frozen=True)
@@ -158,8 +157,8 @@ def recall_quality(
 
 def hits_evidence(clue: str, evidence: Sequence[str], question: str) -> bool:
     """Whether a clue has a run of words with the evidence in common that the question does not have."""
-    said, known = _words(clue), _words(question)
-    for span in map(_words, evidence):
+    said, known = words_of(clue), words_of(question)
+    for span in map(words_of, evidence):
         size = min(_RUN, len(span))
         if size and (set(_runs(span, size)) & set(_runs(said, size))) - set(_runs(known, size)):
             return True
@@ -236,10 +235,6 @@ def _context(path: Path) -> str:
         raise NotFoundError(f"{path}: a question is on this text, but it is not there; put it there")
     with path.open(encoding="utf-8", newline="") as file:
         return file.read()
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())
 
 
 def _runs(words: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from memorag_pipeline.evaluation.plots import (
     CurvePoint,
@@ -22,6 +22,7 @@ from memorag_pipeline.evaluation.plots import (
     positions_plot,
     ratios_plot,
 )
+from memorag_pipeline.pages import templates_of
 
 if TYPE_CHECKING:
     from memorag_pipeline.evaluation.evaluate import Evaluation
@@ -53,13 +54,7 @@ def write_report(
 @functools.cache
 def page_environment() -> Environment:
     """Templates of pages; what they are given is escaped."""
-    environment = Environment(
-        loader=PackageLoader("memorag_pipeline.evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates_of("memorag_pipeline.evaluation")
     environment.filters |= {"share": _share, "memory": memory_name}
     return environment
 

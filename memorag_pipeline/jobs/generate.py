@@ -186,16 +186,14 @@ def _spent(counts: Sequence[Mapping[str, int]]) -> Spending:
 
 
 def _shared_columns(version: Version, job: str, settings: AnswerSettings) -> dict[str, Any]:
-    models = {model.role: f"{model.name}@sha256:{model.digest}" for model in version.manifest.models}
-    memory_model = " with ".join(models[role] for role in ("memory", "adapter") if role in models)
+    models = version.manifest.model_columns()
     return {
         "corpus": version.manifest.corpus,
         "job": job,
         "corpus_version": version.number,
         "answered_version": version.number,
         "mode": settings.mode,
-        "memory_model": memory_model,
-        "embedding_model": models["embedding"],
-        "generation_model": memory_model if settings.from_memory else settings.generation_name,
+        **models,
+        "generation_model": models["memory_model"] if settings.from_memory else settings.generation_name,
         "prompt_version": settings.prompt_version,
     }

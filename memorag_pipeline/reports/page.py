@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from memorag_pipeline.amounts import bytes_text, duration_text
+from memorag_pipeline.pages import templates_of
 from memorag_pipeline.reports.facts import STATES, RunReport
 from memorag_pipeline.reports.plots import formats_plot, stages_plot
 from memorag_pipeline.reports.texts import clean
@@ -52,14 +53,7 @@ def run_page(report: RunReport, back: str | None = None) -> str:
 @functools.cache
 def environment() -> Environment:
     """The templates of all pages."""
-    found = Environment(
-        loader=PackageLoader("memorag_pipeline.reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_finalized,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    found = templates_of("memorag_pipeline.reports", _finalized)
     found.filters |= {
         "bytes": bytes_text,
         "counts": _counts,

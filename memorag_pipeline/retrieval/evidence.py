@@ -60,7 +60,7 @@ def choose(
             continue
         tokens = token_count(passage.text)
         if tokens > left and not chosen:
-            passage = _beginning(passage, token_count, left)
+            passage = beginning(passage, token_count, left)
             tokens = token_count(passage.text)
         if passage.text and tokens <= left:
             chosen.append(passage)
@@ -93,7 +93,7 @@ def _says_the_same(passage: Passage, other: Passage) -> bool:
     return passage.document_id == other.document_id and shared * 2 > shorter
 
 
-def _beginning(passage: Passage, token_count: Callable[[str], int], budget: int) -> Passage:
+def beginning(passage: Passage, token_count: Callable[[str], int], budget: int) -> Passage:
     """The longest beginning of the passage that has at most `budget` tokens, found by bisection."""
     fits, too_long = 0, len(passage.text)
     while too_long - fits > 1:

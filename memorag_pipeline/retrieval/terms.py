@@ -14,8 +14,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_HAN = "\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff"
-_RUN = re.compile(f"([{_HAN}]+)|[^\\W_{_HAN}]+")
+HAN = "\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff"
+_RUN = re.compile(f"([{HAN}]+)|[^\\W_{HAN}]+")
 
 
 def terms_of(text: str) -> list[str]:

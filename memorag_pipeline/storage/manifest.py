@@ -77,6 +77,12 @@ class Manifest(_Record):
         """The blobs of one role, in order of path."""
         return [blob for blob in self.blobs if blob.role == role]
 
+    def model_columns(self) -> dict[str, str]:
+        """Name and digest of the memory model, with its adapter, and of the embedding model, as tables name them."""
+        models = {model.role: f"{model.name}@sha256:{model.digest}" for model in self.models}
+        memory = " with ".join(models[role] for role in ("memory", "adapter") if role in models)
+        return {"memory_model": memory, "embedding_model": models["embedding"]}
+
     def content_digest(self) -> str:
         """Digest of all but the parent: equal for versions that hold the same."""
         return value_digest(self.model_dump(mode="json", exclude={"parent"}))

@@ -1,4 +1,4 @@
-"""Load: the answers of a job into its warehouse, in one transaction.
+"""Load: the rows of a job into its warehouse, in one transaction; here those of answers.
 
 In:  the plan of a job whose generate batches are all done, and the run that loads them.
 Out: rows in the warehouse: one for each question, one for each of its passages, one for the run; loading the same plan
@@ -10,7 +10,7 @@ Wrong: a batch that is not there, or questions without exactly one answer: `Memo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,8 +29,6 @@ from memorag_pipeline.warehouse.record import run_columns
 from memorag_pipeline.warehouse.table_load import TableLoad
 from memorag_pipeline.warehouse.tables import EVIDENCE, RUNS, evidence_load, run_load
 
-KEY = ("corpus", "job", "corpus_version", "question_id")
-LATEST = ("corpus", "job", "question_id")
 _MODELS = ("memory_model", "embedding_model", "generation_model")
 _SHOWN = 5
 
@@ -38,11 +36,44 @@ _SHOWN = 5
 def load(pipeline: Pipeline, plan_uri: str, run: Run) -> dict[str, Any]:
     """Load the answers of the plan at `plan_uri` into the tables that the job's spec names."""
     plan = pipeline.read_work(plan_uri)
-    spec = pipeline.spec.job(plan["job"])
-    warehouse = open_warehouse(spec.warehouse)
     questions = pipeline.store.blobs.get_table(BlobRef(**plan["questions"]), ["question_id"], "questions of the job")
     asked = questions["question_id"].to_pylist()
     outcomes = _outcomes(pipeline, plan)
+    rows = JobRows(
+        schema=ANSWERS,
+        id_column="question_id",
+        done="answered",
+        count=len(asked),
+        read=lambda: _answers(pipeline, plan["job"], outcomes),
+        outcomes=lambda: outcomes,
+        check=lambda answers: _complete(answers, asked, plan["job"]),
+    )
+    loaded, _ = load_rows(pipeline, plan, run, rows)
+    return loaded
+
+
+@dataclass(frozen=True)
+class JobRows:
+    """The rows of a job and what they are.
+
+    `read` gives them, some at a time, and is called twice: for the rows and for their passages. `done` is the status of
+    a row that is well, `count` how many rows there are. `outcomes` are those of the units that made the rows. `check`
+    passes rows on, and raises at their end what is wrong with them.
+    """
+
+    schema: pa.Schema
+    id_column: str
+    done: str
+    count: int
+    read: Callable[[], Iterator[pa.RecordBatch]]
+    outcomes: Callable[[], Sequence[Outcome]]
+    check: Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]] = iter
+
+
+def load_rows(pipeline: Pipeline, plan: dict[str, Any], run: Run, rows: JobRows) -> tuple[dict[str, Any], Counter[str]]:
+    """Load the rows of a job's plan, their passages and the run; returns what was loaded, and rows by status."""
+    spec = pipeline.spec.job(plan["job"])
+    warehouse = open_warehouse(spec.warehouse)
     passed = _Passed()
 
     def run_row() -> Iterator[dict[str, Any]]:
@@ -50,25 +81,25 @@ def load(pipeline: Pipeline, plan_uri: str, run: Run) -> dict[str, Any]:
             **run_columns(pipeline, run, spec.kind, plan["job"]),
             "status": "done",
             "corpus_version": plan["version"],
-            **passed.columns(),
-            **spent(pipeline, outcomes, set(plan["todo"])),
+            **passed.columns(rows.done),
+            **_spent(pipeline, rows.outcomes(), set(plan["todo"])),
         }
 
-    with track("rows loaded", len(asked), "rows") as bar:
-        answers = _complete(_answers(pipeline, plan["job"], outcomes), asked, plan["job"], bar)
-        passages = evidence_rows(_answers(pipeline, plan["job"], outcomes), "question_id")
-        rows = warehouse.load_tables(
+    with track("rows loaded", rows.count, "rows") as bar:
+        loaded = warehouse.load_tables(
             {
-                spec.table: TableLoad(ANSWERS, passed.watch(answers), KEY, latest=LATEST),
-                EVIDENCE: evidence_load(passages, spec.table, "question_id"),
+                spec.table: TableLoad(
+                    rows.schema,
+                    passed.watch(rows.check(rows.read()), bar),
+                    key=("corpus", "job", "corpus_version", rows.id_column),
+                    latest=("corpus", "job", rows.id_column),
+                ),
+                EVIDENCE: evidence_load(evidence_rows(rows.read(), rows.id_column), spec.table, rows.id_column),
                 RUNS: run_load(run_row()),
             }
         )
-    return {
-        "rows": rows[spec.table],
-        "warehouse": f"{warehouse.describe()}, table {spec.table}",
-        "version": plan["version"],
-    }
+    where = f"{warehouse.describe()}, table {spec.table}"
+    return {"rows": loaded[spec.table], "warehouse": where, "version": plan["version"]}, passed.status
 
 
 def _outcomes(pipeline: Pipeline, plan: dict[str, Any]) -> list[Outcome]:
@@ -89,13 +120,12 @@ def _answers(pipeline: Pipeline, job: str, outcomes: Iterable[Outcome]) -> Itera
         yield from part.cast(ANSWERS).to_batches()
 
 
-def _complete(answers: Iterable[pa.RecordBatch], asked: Sequence[str], job: str, bar: Bar) -> Iterator[pa.RecordBatch]:
+def _complete(answers: Iterable[pa.RecordBatch], asked: Sequence[str], job: str) -> Iterator[pa.RecordBatch]:
     """`answers`; at their end, an error unless there is one for each question."""
     answered: Counter[str] = Counter()
     for batch in answers:
         answered.update(batch.column("question_id").to_pylist())
         yield batch
-        bar.advance(batch.num_rows)
     questions = Counter(asked)
     for problem, difference in (
         ("without an answer", questions - answered),
@@ -114,7 +144,7 @@ class _Passed:
     status: Counter[str] = field(default_factory=Counter)
     models: dict[str, str] = field(default_factory=dict)
 
-    def watch(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def watch(self, batches: Iterable[pa.RecordBatch], bar: Bar) -> Iterator[pa.RecordBatch]:
         """`batches`, looked at."""
         for batch in batches:
             self.questions += batch.num_rows
@@ -122,18 +152,19 @@ class _Passed:
             if batch.num_rows:
                 self.models = batch.select(list(_MODELS)).slice(0, 1).to_pylist()[0]
             yield batch
+            bar.advance(batch.num_rows)
 
-    def columns(self) -> dict[str, Any]:
+    def columns(self, done: str) -> dict[str, Any]:
         """Columns of `runs`."""
         return {
             "questions": self.questions,
-            "answered": self.status["answered"],
+            "answered": self.status[done],
             "errors": self.status["error"],
             **self.models,
         }
 
 
-def spent(pipeline: Pipeline, outcomes: Sequence[Outcome], todo: Set[str]) -> dict[str, Any]:
+def _spent(pipeline: Pipeline, outcomes: Sequence[Outcome], todo: Set[str]) -> dict[str, Any]:
     """What a run itself had to do and spend, as columns of `runs`; `todo` are the fingerprints of those units."""
     new: Counter[str] = Counter()
     for outcome in outcomes:

@@ -16,7 +16,6 @@ from memorag_pipeline.corpus.refusal import advice
 from memorag_pipeline.errors import CorruptBlobError, MemoragError
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.run_report import Run
-from memorag_pipeline.storage import Manifest
 from memorag_pipeline.warehouse import open_warehouse
 from memorag_pipeline.warehouse.table_load import TableLoad
 from memorag_pipeline.warehouse.tables import QUARANTINE, RUNS, quarantine_load, run_load
@@ -75,7 +74,7 @@ def _version_columns(pipeline: Pipeline, number: int, is_new: bool) -> dict[str,
     columns: dict[str, Any] = {
         "corpus_version": number,
         **version.manifest.counts,
-        **_model_columns(version.manifest),
+        **version.manifest.model_columns(),
     }
     if not is_new:
         return {**columns, "added": 0, "changed": 0, "removed": 0, "units_done": 0, "units_reused": len(units)}
@@ -94,12 +93,6 @@ def _version_columns(pipeline: Pipeline, number: int, is_new: bool) -> dict[str,
         "units_done": len(units - known),
         "units_reused": len(units & known),
     }
-
-
-def _model_columns(manifest: Manifest) -> dict[str, str]:
-    models = {model.role: f"{model.name}@sha256:{model.digest}" for model in manifest.models}
-    memory = " with ".join(models[role] for role in ("memory", "adapter") if role in models)
-    return {"memory_model": memory, "embedding_model": models["embedding"]}
 
 
 def _quarantined(pipeline: Pipeline, number: int) -> Iterator[dict[str, Any]]:

@@ -8,10 +8,11 @@ import pyarrow as pa
 
 from memorag_pipeline.schemas import ANSWERS
 from memorag_pipeline.warehouse.evidence import evidence_rows
-from memorag_pipeline.warehouse.load import KEY, LATEST
 from memorag_pipeline.warehouse.table_load import TableLoad
 from memorag_pipeline.warehouse.tables import evidence_load
 
+KEY = ("corpus", "job", "corpus_version", "question_id")
+LATEST = ("corpus", "job", "question_id")
 HARD_TEXT = "Zeile 1\r\nline\t2, \"quoted\" 'single' \\back\\slash \\N 中文 🐍 é; DROP TABLE answers; -- %s ${X}"
 
 

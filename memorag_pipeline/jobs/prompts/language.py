@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 
-HAN = "\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff"
+from memorag_pipeline.retrieval.terms import HAN
+
 _HAN = re.compile(f"[{HAN}]")
 _OTHER_WORD = re.compile(f"[^\\W\\d_{HAN}]+")
 _MOST = 2 / 3

@@ -8,7 +8,6 @@ Wrong: a part that is not there: `MemoragError`; the warehouse refuses: `Warehou
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,71 +18,37 @@ from memorag_pipeline.jobs.summaries import merge, parts
 from memorag_pipeline.jobs.summaries.summary import Summary, Written, row_of
 from memorag_pipeline.jobs.summaries.targets import Target
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.progress import track
 from memorag_pipeline.run_report import Run
 from memorag_pipeline.schemas import SUMMARIES
-from memorag_pipeline.warehouse import open_warehouse
-from memorag_pipeline.warehouse.evidence import evidence_rows
-from memorag_pipeline.warehouse.load import spent
-from memorag_pipeline.warehouse.record import run_columns
-from memorag_pipeline.warehouse.table_load import TableLoad
-from memorag_pipeline.warehouse.tables import EVIDENCE, RUNS, evidence_load, run_load
+from memorag_pipeline.storage import Outcome
+from memorag_pipeline.warehouse.load import JobRows, load_rows
 
-KEY = ("corpus", "job", "corpus_version", "summary_id")
-LATEST = ("corpus", "job", "summary_id")
-_MODELS = ("memory_model", "embedding_model", "generation_model")
 _TARGETS_TOGETHER = 256
 
 
 def load_summaries(pipeline: Pipeline, plan_uri: str, run: Run) -> dict[str, Any]:
     """Load the summaries of the plan at `plan_uri` into the tables that the job's spec names."""
     plan = pipeline.read_work(plan_uri)
-    spec = pipeline.spec.job(plan["job"])
-    warehouse = open_warehouse(spec.warehouse)
-    status: Counter[str] = Counter()
+    rows = JobRows(
+        schema=SUMMARIES,
+        id_column="summary_id",
+        done="summarized",
+        count=len(plan["targets"]),
+        read=lambda: _rows(pipeline, plan),
+        outcomes=lambda: _outcomes(pipeline, plan),
+    )
+    loaded, status = load_rows(pipeline, plan, run, rows)
+    return {**loaded, "errors": status["error"]}
 
-    def run_row() -> Iterator[dict[str, Any]]:
-        outcomes = [
-            outcome
-            for stage, units in (
-                (parts.STAGE, [unit for target in plan["targets"] for unit in target["units"]]),
-                (merge.STAGE, [target["merge"] for target in plan["targets"] if target["merge"] is not None]),
-            )
-            for outcome in pipeline.store.units.find_all(stage, units)
-            if outcome is not None
-        ]
-        yield {
-            **run_columns(pipeline, run, spec.kind, plan["job"]),
-            "status": "done",
-            "corpus_version": plan["version"],
-            "questions": status.total(),
-            "answered": status["summarized"],
-            "errors": status["error"],
-            **{name: plan["columns"][name] for name in _MODELS},
-            **spent(pipeline, outcomes, set(plan["todo"])),
-        }
 
-    with track("rows loaded", len(plan["targets"]), "rows") as bar:
-
-        def watched() -> Iterator[pa.RecordBatch]:
-            for batch in _rows(pipeline, plan):
-                status.update(batch.column("status").to_pylist())
-                yield batch
-                bar.advance(batch.num_rows)
-
-        rows = warehouse.load_tables(
-            {
-                spec.table: TableLoad(SUMMARIES, watched(), KEY, latest=LATEST),
-                EVIDENCE: evidence_load(evidence_rows(_rows(pipeline, plan), "summary_id"), spec.table, "summary_id"),
-                RUNS: run_load(run_row()),
-            }
-        )
-    return {
-        "rows": rows[spec.table],
-        "errors": status["error"],
-        "warehouse": f"{warehouse.describe()}, table {spec.table}",
-        "version": plan["version"],
+def _outcomes(pipeline: Pipeline, plan: dict[str, Any]) -> list[Outcome]:
+    """Those of the parts, and of the merges that were done."""
+    units = {
+        parts.STAGE: [unit for target in plan["targets"] for unit in target["units"]],
+        merge.STAGE: [target["merge"] for target in plan["targets"] if target["merge"] is not None],
     }
+    found = (outcome for stage, names in units.items() for outcome in pipeline.store.units.find_all(stage, names))
+    return [outcome for outcome in found if outcome is not None]
 
 
 def _rows(pipeline: Pipeline, plan: dict[str, Any]) -> Iterator[pa.RecordBatch]:

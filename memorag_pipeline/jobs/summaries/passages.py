@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import chain, zip_longest
 
+from memorag_pipeline.retrieval.evidence import beginning
 from memorag_pipeline.retrieval.passage import Passage
 
 _MARK = re.compile(r"\s*\[\s*(\d{1,4}(?:\s*[,;\u3001\uff0c]\s*\d{1,4})*)\s*\]")
@@ -36,7 +36,7 @@ def choose(
             chosen[passage.text] = passage
             left -= tokens
     if not chosen:
-        return [_beginning(passage, token_count, budget) for passage in turns[:1]]
+        return [beginning(passage, token_count, budget) for passage in turns[:1]]
     return sorted(chosen.values(), key=lambda passage: (passage.uri, passage.start))
 
 
@@ -54,11 +54,3 @@ def without_fences(text: str) -> str:
 def without_marks(summary: str) -> str:
     """A summary whose passages are not shown beside it."""
     return _MARK.sub("", summary)
-
-
-def _beginning(passage: Passage, token_count: Callable[[str], int], budget: int) -> Passage:
-    """A beginning of the passage that has at most `budget` tokens."""
-    text = passage.text
-    while (tokens := token_count(text)) > budget:
-        text = text[: len(text) * budget // tokens]
-    return replace(passage, text=text, end=passage.start + len(text))

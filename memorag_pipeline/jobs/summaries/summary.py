@@ -183,13 +183,11 @@ def row_of(summary: Summary, columns: Mapping[str, Any]) -> dict[str, Any]:
 
 def shared_columns(version: Version, job: str, settings: SummarySettings) -> dict[str, Any]:
     """Values that all rows of a job have: corpus, job, version, models, prompts."""
-    models = {model.role: f"{model.name}@sha256:{model.digest}" for model in version.manifest.models}
     return {
         "corpus": version.manifest.corpus,
         "job": job,
         "corpus_version": version.number,
-        "memory_model": " with ".join(models[role] for role in ("memory", "adapter") if role in models),
-        "embedding_model": models["embedding"],
+        **version.manifest.model_columns(),
         "generation_model": settings.models.generation_name,
         "prompt_version": settings.prompts.version,
     }

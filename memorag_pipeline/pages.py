@@ -1,0 +1,25 @@
+"""Templates of HTML pages: what they are given is escaped, and a name that is missing is an error.
+
+In:  a package with a folder `templates`.
+Out: a jinja environment.
+Wrong: nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+
+def templates_of(package: str, finalize: Callable[[Any], Any] | None = None) -> Environment:
+    """The templates of a package; `finalize` says what is printed for a value."""
+    return Environment(
+        loader=PackageLoader(package),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
