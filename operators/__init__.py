@@ -26,6 +26,7 @@ _MODULES = {
     "SummarizeOperator": "summaries",
     "MergeSummariesOperator": "summaries",
     "LoadSummariesOperator": "summaries",
+    "VersionRangeOperator": "backfill",
     "RetireOperator": "maintenance",
     "SweepOperator": "maintenance",
     "VerifySampleOperator": "maintenance",

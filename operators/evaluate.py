@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk.exceptions import AirflowSkipException
 
-from memorag_operators.stage_operator import StageOperator
+from memorag_operators.stage_operator import StageOperator, fill_events
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -42,7 +42,9 @@ class EvaluateVersionOperator(StageOperator):
 
 
 class PromoteVersionOperator(StageOperator):
-    """Point the channel to a version that passed; else the task is skipped and says why.
+    """Point the channel to a version that passed; every asset in `outlets` gets an event with its number.
+
+    One that did not pass skips the task, which says why, and no event is sent.
 
     :param evaluation: URI of the version's evaluation (templated).
     """
@@ -59,9 +61,11 @@ class PromoteVersionOperator(StageOperator):
         """Promote."""
         from memorag_pipeline.evaluation.gate import promote
 
-        return promote(pipeline, self.evaluation, f"DAG {context['dag'].dag_id}, run {context['run_id']}")
+        promoted = promote(pipeline, self.evaluation, f"DAG {context['dag'].dag_id}, run {context['run_id']}")
+        return {**promoted, "uri": pipeline.store.uri}
 
     def conclude(self, result: dict[str, Any], context: Context) -> None:
-        """Skip the task of a version that was not promoted."""
+        """Skip the task of a version that was not promoted, without events."""
         if not result["promoted"]:
             raise AirflowSkipException(result["why"])
+        fill_events(self, result, context)

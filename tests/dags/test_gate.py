@@ -11,6 +11,7 @@ import pytest
 
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.spec import CorpusSpec
+from tests.dags.test_runs import events
 from tests.dags.test_structure import edges
 from tests.fixtures.airflow import WriteSpec, states
 
@@ -48,7 +49,9 @@ def test_a_version_that_fails_is_published_and_not_promoted(
     dag = load_dags().dags["topics_refresh"]
     assert edges(dag)["publish"] == {"evaluate"} and edges(dag)["evaluate"] == {"promote"}
     assert dag.get_task("evaluate").pool == "gpu"
-    assert set.union(*states(run_dag("topics_refresh")).values()) == {"success"}
+    passed = run_dag("topics_refresh")
+    assert set.union(*states(passed).values()) == {"success"}
+    assert events(passed) == [{"version": 1, "uri": pipeline.store.uri}]
     (record,) = pipeline.store.channels.history("live")
     assert record.version == 1 and record.by.startswith("DAG topics_refresh, run ")
 
@@ -56,7 +59,7 @@ def test_a_version_that_fails_is_published_and_not_promoted(
         document.write("\nIt is often seen in the body of an empty class.\n")
     gated(token_f1=1)
     failed = run_dag("topics_refresh")
-    assert failed.state == "success"
+    assert failed.state == "success" and events(failed) == []
     ended = states(failed)
     assert (ended["publish"], ended["evaluate"], ended["promote"]) == ({"success"}, {"success"}, {"skipped"})
     assert (

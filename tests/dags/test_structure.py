@@ -29,7 +29,7 @@ def test_a_spec_becomes_a_refresh_dag_and_a_dag_for_each_job(
     write_spec(make_spec(source, schedule="@daily", jobs={"faq": JOB, "nightly": {**JOB, "schedule": "30 2 * * *"}}))
     bag = load_dags()
     assert bag.import_errors == {}
-    assert sorted(bag.dags) == ["topics_faq", "topics_nightly", "topics_refresh"]
+    assert sorted(bag.dags) == ["topics_backfill", "topics_faq", "topics_nightly", "topics_refresh"]
     assert edges(bag.dags["topics_refresh"]) == {
         "inventory": {"extract", "shard"},
         "extract": {"shard"},
@@ -164,7 +164,7 @@ def test_two_specs_that_give_the_same_dag_id_do_not_hide_each_other(
     write_spec(make_spec(source, jobs={"an_other": JOB}), "first")
     write_spec(make_spec(source, corpus="topics_an", jobs={"other": JOB}), "second")
     bag = load_dags()
-    assert sorted(bag.dags) == ["topics_an_other", "topics_refresh"]
+    assert sorted(bag.dags) == ["topics_an_other", "topics_backfill", "topics_refresh"]
     (error,) = bag.import_errors.values()
     assert re.search(r"second\.yaml: jobs\.other: gives the DAG id topics_an_other, .*first\.yaml", error)
 
