@@ -193,16 +193,16 @@ def _check_embedding(spec: CorpusSpec, file: str, config: dict[str, Any]) -> Ite
 
 
 def _check_sparse_layer(spec: CorpusSpec, file: str, config: dict[str, Any]) -> Iterator[SpecProblem]:
-    model = spec.embedding.model
+    model, dimensions = spec.embedding.model, config.get("hidden_size")
     try:
         header = read_safetensors_header(place_of(model, SPARSE_LAYER, spec.embedding.revision))
     except (NotFoundError, CorruptBlobError):
         problem = f"{model} has no {SPARSE_LAYER} that can be read"
     else:
         shapes = {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}
-        if shapes == {"weight": [1, config["hidden_size"]], "bias": [1]}:
+        if shapes == {"weight": [1, dimensions], "bias": [1]}:
             return
-        problem = f"{SPARSE_LAYER} of {model} is not that of a model with {config['hidden_size']} dimensions"
+        problem = f"{SPARSE_LAYER} of {model} is not that of a model with {dimensions} dimensions"
     fix = "use bm25; or, if the model has a sparse_linear.pt, convert it as docs/retrieval.md says"
     yield SpecProblem(file, "retrieval.sparse", "'model'", problem, fix)
 
