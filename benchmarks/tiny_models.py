@@ -1,16 +1,18 @@
 """Models of random numbers with the tokenizers of real ones, as folders that a spec can name.
 
 In:  a folder that may be made.
-Out: a decoder of one layer and an encoder of one layer; their texts have the lengths, chunks and windows of the real
+Out: a decoder of one layer and encoders of one layer; their texts have the lengths, chunks and windows of the real
      models', and reading them costs next to nothing.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
@@ -18,9 +20,10 @@ from transformers import (
     BertConfig,
     LlamaConfig,
     PreTrainedModel,
+    XLMRobertaConfig,
 )
 
-from memorag_pipeline.models import resolve
+from memorag_pipeline.models import SPARSE_LAYER, resolve
 
 MEMORY_MODEL = "package:smollm2-135m-instruct"
 EMBEDDING_MODEL = "package:all-minilm-l6-v2"
@@ -51,6 +54,29 @@ def tiny_embedding_model(folder: Path) -> Path:
     """A BERT of one layer with 16 dimensions, under the tokenizer of all-MiniLM-L6-v2."""
     torch.manual_seed(_SEED)
     return _save(AutoModel.from_config(_bert()), EMBEDDING_MODEL, folder)
+
+
+def tiny_sparse_model(folder: Path) -> Path:
+    """An XLM-RoBERTa of one layer with 16 dimensions and a sparse layer, as BGE-M3 is made.
+
+    Its tokenizer is that of all-MiniLM-L6-v2, told that [SEP] ends a text, as XLM-RoBERTa's does with its own mark.
+    """
+    torch.manual_seed(_SEED)
+    config = XLMRobertaConfig(
+        vocab_size=30_522,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        max_position_embeddings=514,
+        type_vocab_size=1,
+        pad_token_id=0,
+    )
+    _save(AutoModel.from_config(config), EMBEDDING_MODEL, folder)
+    save_file({"weight": torch.randn(1, 16), "bias": torch.full((1,), 4.0)}, folder / SPARSE_LAYER)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "eos_token": "[SEP]"}), encoding="utf-8")
+    return folder
 
 
 def tiny_reranker(folder: Path) -> Path:

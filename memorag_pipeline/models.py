@@ -28,6 +28,8 @@ from memorag_pipeline.errors import CorruptBlobError, MissingDependencyError, No
 from memorag_pipeline.spec_rules import is_hub_id
 from memorag_pipeline.storage.cache import cache_folder
 
+# A layer of some embedding models that gives the tokens of a text weights to be found by.
+SPARSE_LAYER = "sparse_linear.safetensors"
 # What is fetched of a model; never pickled weights, never code.
 _FETCHED = ("*.safetensors", "*.json", "*.jinja", "*.txt")
 _CONFIGURATION = {"config.json", "generation_config.json", "modules.json", "sentence_bert_config.json"}
@@ -79,7 +81,7 @@ def resolve(model: str, revision: str | None = None, storage_options: dict[str, 
     `storage_options` are fsspec's, for an object-store URI. Raises NotFoundError, MissingDependencyError.
     """
     folder, commit = _locate(model, revision, storage_options)
-    if not any(folder.glob("*.safetensors")):
+    if not any(path.name != SPARSE_LAYER for path in folder.glob("*.safetensors")):
         raise NotFoundError(
             f"model {model}: no *.safetensors in {folder}; only safetensors weights are read,"
             " so save the model once with save_pretrained"
@@ -104,22 +106,33 @@ def read_config(
         path = _package_path(model)
         if path.suffix == ".gguf" and not (_converted(model) / "config.json").exists():
             return _gguf_config(path)
-        folder = str(_converted(model) if path.suffix == ".gguf" else path)
-    elif is_hub_id(model):
-        folder = str(_hub_snapshot(model, revision, ["config.json"]))
-    else:
-        folder = str(Path(model).expanduser()) if "://" not in model else model.rstrip("/")
     import fsspec
 
+    place = place_of(model, "config.json", revision)
     try:
-        with fsspec.open(f"{folder}/config.json", "rb", **(storage_options or {})) as file:
+        with fsspec.open(place, "rb", **(storage_options or {})) as file:
             config: dict[str, Any] = json.load(file)
     except Exception as error:  # every filesystem has its own kinds
         raise NotFoundError(
-            f"model {model}: {folder}/config.json cannot be read ({type(error).__name__});"
+            f"model {model}: {place} cannot be read ({type(error).__name__});"
             " give the folder of a model, and check that it may be read"
         ) from error
     return config
+
+
+def place_of(model: str, name: str, revision: str | None = None) -> str:
+    """Path or URI at which a model has a file called `name`, if it has one; of a hub model it is fetched.
+
+    Raises NotFoundError, MissingDependencyError.
+    """
+    if model.startswith(_PACKAGE):
+        path = _package_path(model)
+        folder = str(_converted(model) if path.suffix == ".gguf" else path)
+    elif is_hub_id(model):
+        folder = str(_hub_snapshot(model, revision, [name]))
+    else:
+        folder = str(Path(model).expanduser()) if "://" not in model else model.rstrip("/")
+    return f"{folder}/{name}"
 
 
 def resolve_file(uri: str, storage_options: dict[str, Any] | None = None) -> Path:

@@ -23,7 +23,14 @@ from memorag_pipeline.errors import (
 from memorag_pipeline.jobs.prompts.texts import read_own
 from memorag_pipeline.memory.beacon.config import BeaconConfig
 from memorag_pipeline.memory.stream import gist_tokens
-from memorag_pipeline.models import MODEL_TYPES, context_length, read_config, read_safetensors_header
+from memorag_pipeline.models import (
+    MODEL_TYPES,
+    SPARSE_LAYER,
+    context_length,
+    place_of,
+    read_config,
+    read_safetensors_header,
+)
 from memorag_pipeline.spec import CorpusSpec, JobSpec, MemorySpec, RerankerSpec
 from memorag_pipeline.storage.credentials import options_for
 
@@ -181,6 +188,23 @@ def _check_embedding(spec: CorpusSpec, file: str, config: dict[str, Any]) -> Ite
             f"{spec.embedding.model} has only {positions} positions",
             f"use at most {positions}",
         )
+    if spec.retrieval.sparse == "model":
+        yield from _check_sparse_layer(spec, file, config)
+
+
+def _check_sparse_layer(spec: CorpusSpec, file: str, config: dict[str, Any]) -> Iterator[SpecProblem]:
+    model, dimensions = spec.embedding.model, config.get("hidden_size")
+    try:
+        header = read_safetensors_header(place_of(model, SPARSE_LAYER, spec.embedding.revision))
+    except (NotFoundError, CorruptBlobError):
+        problem = f"{model} has no {SPARSE_LAYER} that can be read"
+    else:
+        shapes = {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}
+        if shapes == {"weight": [1, dimensions], "bias": [1]}:
+            return
+        problem = f"{SPARSE_LAYER} of {model} is not that of a model with {dimensions} dimensions"
+    fix = "use bm25; or, if the model has a sparse_linear.pt, convert it as docs/retrieval.md says"
+    yield SpecProblem(file, "retrieval.sparse", "'model'", problem, fix)
 
 
 def _check_index(spec: CorpusSpec, file: str) -> Iterator[SpecProblem]:

@@ -82,9 +82,18 @@ SECTIONS = _schema(
 )
 
 
-def embeddings(dimensions: int) -> pa.Schema:
-    """Schema of an embedding part: one normalized vector for each distinct chunk digest."""
-    return _schema(digest=_S, vector=pa.list_(pa.float32(), dimensions))
+def embeddings(dimensions: int, weighed: bool = False) -> pa.Schema:
+    """Schema of an embedding part: one normalized vector for each distinct chunk digest.
+
+    If `weighed`, also the text's tokens and their weights, two lists of one length.
+    """
+    columns = {"digest": _S, "vector": pa.list_(pa.float32(), dimensions)}
+    if weighed:
+        columns |= {
+            "terms": pa.list_(pa.field("item", _I32, False)),
+            "weights": pa.list_(pa.field("item", pa.float32(), False)),
+        }
+    return _schema(**columns)
 
 
 # Which embedding table has the vector of a chunk's text: the first bytes of the digest, and the table's number.

@@ -312,9 +312,10 @@ class RerankerSpec(Section):
 class RetrievalSpec(Section):
     """How passages are found, and how evidence is made of them. Only `sparse` is part of a version."""
 
-    sparse: Literal["bm25"] | None = Field(
+    sparse: Literal["bm25", "model"] | None = Field(
         default=None,
-        description="bm25: each version gets a BM25 index, too, and what it finds is fused with what vectors find.",
+        description="Each version gets a sparse index, too, and what it finds is fused with what vectors find. bm25: of"
+        " words. model: of tokens, weighed by an embedding model that has a sparse layer, such as BGE-M3.",
     )
     fusion: Literal["rrf", "union"] = Field(
         default="rrf",

@@ -29,7 +29,7 @@ def documented(table: str) -> list[tuple[str, str]]:
         ("quarantine", schemas.QUARANTINE),
         ("shards", schemas.SHARDS),
         ("sections", schemas.SECTIONS),
-        ("embeddings", schemas.embeddings(384)),
+        ("embeddings", schemas.embeddings(384, weighed=True)),
         ("digests", schemas.DIGESTS),
         ("index_rows", schemas.INDEX_ROWS),
         ("questions", schemas.QUESTIONS),

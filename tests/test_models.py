@@ -17,7 +17,14 @@ from safetensors.torch import save_file
 
 from memorag_pipeline import models
 from memorag_pipeline.errors import CorruptBlobError, MissingDependencyError, NotFoundError
-from memorag_pipeline.models import context_length, read_config, read_safetensors_header, resolve, resolve_file
+from memorag_pipeline.models import (
+    SPARSE_LAYER,
+    context_length,
+    read_config,
+    read_safetensors_header,
+    resolve,
+    resolve_file,
+)
 
 SMOLLM2, MINILM = "package:smollm2-135m-instruct", "package:all-minilm-l6-v2"
 
@@ -151,6 +158,7 @@ def test_an_unknown_model_says_what_to_do(model: str, message: str) -> None:
 
 def test_a_model_with_pickled_weights_only_is_refused(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    save_file({"weight": torch.ones(1, 4), "bias": torch.ones(1)}, folder / SPARSE_LAYER)  # a layer is no model
     with pytest.raises(NotFoundError, match="only safetensors weights are read"):
         resolve(str(folder))
 

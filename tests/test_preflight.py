@@ -161,6 +161,21 @@ def test_summaries_and_what_is_merged_into_them_must_fit_the_generator(make_spec
     assert f"{2 * (most + 1)} for what is summarized" in found(most + 1)["jobs.reports.summaries.summary_tokens"]
 
 
+def test_weights_of_a_model_need_its_sparse_layer(make_spec: MakeSpec, tmp_path: Path) -> None:
+    found = problems(make_spec, retrieval={"sparse": "model"})
+    assert set(found) == {"retrieval.sparse"}
+    assert f"{MINILM} has no sparse_linear.safetensors that can be read" in found["retrieval.sparse"]
+    assert "use bm25; or, if the model has a sparse_linear.pt, convert it" in found["retrieval.sparse"]
+    config = {"model_type": "xlm-roberta", "max_position_embeddings": 514, "pad_token_id": 1, "hidden_size": 4}
+    model = model_folder(tmp_path / "m3", **config)
+    sections = {"retrieval": {"sparse": "model"}, "embedding": {"model": model}}
+    for width, message in ((3, "is not that of a model with 4 dimensions"), (4, "")):
+        layer = {"weight": np.zeros((1, width), np.float32), "bias": np.zeros(1, np.float32)}
+        save_file(layer, tmp_path / "m3" / "sparse_linear.safetensors")
+        assert message in problems(make_spec, **sections).get("retrieval.sparse", "")
+    assert problems(make_spec, **sections) == {}
+
+
 def test_embedding_tokens_must_fit_the_model(make_spec: MakeSpec, tmp_path: Path) -> None:
     assert problems(make_spec, embedding={"model": MINILM, "max_tokens": 512}) == {}
     found = problems(make_spec, embedding={"model": MINILM, "max_tokens": 513})

@@ -81,6 +81,8 @@ def _embedding_fingerprint(extraction: Extraction, digests: list[str]) -> str:
         model=extraction.embedding.digest,
         pooling=spec.pooling,
         max_tokens=spec.max_tokens,
+        # Only where it is asked for, so that other units keep their fingerprints.
+        **({"weighed": True} if extraction.pipeline.spec.retrieval.sparse == "model" else {}),
     )
 
 

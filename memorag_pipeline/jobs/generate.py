@@ -32,7 +32,7 @@ from memorag_pipeline.storage import BlobRef, Outcome
 from memorag_pipeline.version import Version
 
 STAGE = "generate"
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 _COUNTS = (
     "answered",
     "no_evidence",

@@ -33,8 +33,7 @@ def retrieve_evidence(
     """
     from memorag_pipeline.retrieval.evidence import choose, fuse, unite
 
-    # What two shards recall alike is one clue: it is not more likely to be right for being said twice.
-    queries = [list(dict.fromkeys([question, *recalled])) for question, recalled in zip(questions, clues, strict=True)]
+    queries = [_queries(*each, settings) for each in zip(questions, clues, strict=True)]
     distinct = list(dict.fromkeys(query for group in queries for query in group))
     found = searcher.search(distinct, settings.evidence * _HITS_PER_PASSAGE) if distinct else []
     hits = dict(zip(distinct, found, strict=True))
@@ -46,6 +45,18 @@ def retrieve_evidence(
     if settings.retrieval.reranker is not None:
         ranked = _reranked(settings.retrieval.reranker, questions, ranked)
     return [choose(passages, limit, count_tokens, budget) for passages in ranked]
+
+
+def _queries(question: str, clues: Sequence[str], settings: AnswerSettings) -> list[str]:
+    """What is searched for a question: itself, and it with each of its clues; for a union the clues alone.
+
+    A clue alone drifts: a memory that is wrong about the question still writes about something, and that is found. What
+    two shards recall alike is one clue: it is not more likely to be right for being said twice.
+    """
+    distinct = (clue for clue in dict.fromkeys(clues) if clue != question)
+    if settings.retrieval.fusion == "union":
+        return [question, *distinct]
+    return [question, *(f"{question} {clue}" for clue in distinct)]
 
 
 def reading_order(passages: Sequence[Passage], settings: AnswerSettings) -> list[Passage]:

@@ -1,15 +1,16 @@
 """Stage embed: chunk texts that have no vector yet become vectors.
 
 In:  a work list of units, each the chunk table of one part; the parent version.
-Out: for each unit an embedding table: the part's distinct chunk digests, sorted, with their vectors.
+Out: for each unit an embedding table: the part's distinct chunk digests, sorted, with their vectors; with
+     `retrieval.sparse: model` also the weights of their tokens.
 Wrong: a chunk table or a parent's embedding table that was altered is a CorruptBlobError that names it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +24,23 @@ from memorag_pipeline.progress import Bar, track
 from memorag_pipeline.run_report import at_work
 from memorag_pipeline.storage import BlobRef, Manifest, Outcome
 
+if TYPE_CHECKING:
+    from memorag_pipeline.retrieval.embedder import Embedder
+
 STAGE = "embed"
 
-Vectors = dict[str, npt.NDArray[np.float32]]
+_NO_TERMS, _NO_WEIGHTS = np.empty(0, np.int32), np.empty(0, np.float32)
+
+
+class _Embedded(NamedTuple):
+    """What the model made of a text."""
+
+    vector: npt.NDArray[np.float32]
+    terms: npt.NDArray[np.int32] = _NO_TERMS
+    weights: npt.NDArray[np.float32] = _NO_WEIGHTS
+
+
+_Known = dict[str, _Embedded]  # by digest of the text
 
 
 def embed(pipeline: Pipeline, batch_uri: str) -> dict[str, int]:
@@ -41,7 +56,7 @@ def embed(pipeline: Pipeline, batch_uri: str) -> dict[str, int]:
             counts["chunks"] += done.counts["chunks"]
             counts["reused"] += done.counts["chunks"]
     wanted = {digest for texts in parts.values() for digest in texts}
-    known = _parent_vectors(pipeline, batch["parent"], batch["lost"], wanted)
+    known = _of_parent(pipeline, batch["parent"], batch["lost"], wanted)
     with track("chunks embedded", len(wanted - known.keys()), "chunks") as bar:
         for fingerprint, texts in parts.items():
             with at_work([fingerprint]):
@@ -58,7 +73,7 @@ def vectors_of(table: pa.Table) -> npt.NDArray[np.float32]:
     return vectors.reshape(len(table), column.type.list_size)
 
 
-def _embed_unit(pipeline: Pipeline, fingerprint: str, texts: Mapping[str, str], known: Vectors, bar: Bar) -> Outcome:
+def _embed_unit(pipeline: Pipeline, fingerprint: str, texts: Mapping[str, str], known: _Known, bar: Bar) -> Outcome:
     """Embed what `known` does not hold, add it there, and record the unit."""
     started = time.perf_counter()
     missing = [digest for digest in texts if digest not in known]
@@ -67,16 +82,13 @@ def _embed_unit(pipeline: Pipeline, fingerprint: str, texts: Mapping[str, str], 
         from memorag_pipeline.retrieval.embedder import load_embedder
 
         embedder = load_embedder(pipeline.spec.embedding)
-        vectors = embedder.embed_passages([texts[digest] for digest in missing], bar.advance)
-        known.update(zip(missing, vectors, strict=True))
+        known.update(
+            zip(missing, _run(pipeline, embedder, [texts[digest] for digest in missing], bar.advance), strict=True)
+        )
         dimensions = embedder.dimensions
     else:
-        dimensions = len(known[next(iter(texts))])
-    matrix = np.array([known[digest] for digest in texts], np.float32).reshape(len(texts), dimensions)
-    table = pa.table(
-        [pa.array(list(texts), pa.string()), pa.FixedSizeListArray.from_arrays(matrix.ravel(), dimensions)],
-        schema=schemas.embeddings(dimensions),
-    )
+        dimensions = len(known[next(iter(texts))].vector)
+    table = _table(list(texts), [known[digest] for digest in texts], dimensions, _weighed(pipeline))
     return pipeline.store.units.record(
         Outcome(
             stage=STAGE,
@@ -88,6 +100,39 @@ def _embed_unit(pipeline: Pipeline, fingerprint: str, texts: Mapping[str, str], 
     )
 
 
+def _weighed(pipeline: Pipeline) -> bool:
+    return pipeline.spec.retrieval.sparse == "model"
+
+
+def _run(
+    pipeline: Pipeline, embedder: Embedder, texts: Sequence[str], advance: Callable[[float], None]
+) -> list[_Embedded]:
+    if not _weighed(pipeline):
+        return [_Embedded(vector) for vector in embedder.embed_passages(texts, advance)]
+    vectors, weights = embedder.weigh_passages(texts, advance)
+    return [_Embedded(vector, *text) for vector, text in zip(vectors, weights, strict=True)]
+
+
+def _table(digests: list[str], embedded: Sequence[_Embedded], dimensions: int, weighed: bool) -> pa.Table:
+    matrix = np.array([text.vector for text in embedded], np.float32).reshape(len(digests), dimensions)
+    schema = schemas.embeddings(dimensions, weighed)
+    columns = [pa.array(digests, pa.string()), pa.FixedSizeListArray.from_arrays(matrix.ravel(), dimensions)]
+    if weighed:
+        starts = np.cumsum([0, *(len(text.terms) for text in embedded)], dtype=np.int32)
+        for name, empty in (("terms", _NO_TERMS), ("weights", _NO_WEIGHTS)):
+            values = np.concatenate([empty, *(getattr(text, name) for text in embedded)])
+            columns.append(pa.ListArray.from_arrays(starts, values, schema.field(name).type))
+    return pa.table(columns, schema=schema)
+
+
+def _embedded_in(table: pa.Table) -> list[_Embedded]:
+    """The rows of an embedding table; the weights of tokens if those are among its columns."""
+    if "terms" not in table.column_names:
+        return [_Embedded(vector) for vector in vectors_of(table)]
+    lists = (table.column(name).to_numpy() for name in ("terms", "weights"))
+    return [_Embedded(*row) for row in zip(vectors_of(table), *lists, strict=True)]
+
+
 def _texts(pipeline: Pipeline, chunks: BlobRef) -> dict[str, str]:
     """The distinct texts of a chunk table by digest, in order of digest."""
     table = pipeline.store.blobs.cached_table(chunks, ["digest", "text"], "chunks")
@@ -95,28 +140,29 @@ def _texts(pipeline: Pipeline, chunks: BlobRef) -> dict[str, str]:
     return dict(sorted(texts.items()))
 
 
-def _parent_vectors(pipeline: Pipeline, parent: int | None, lost: Collection[str], wanted: set[str]) -> Vectors:
-    """Vectors of the `wanted` digests that the parent version holds, if they were made in the same way.
+def _of_parent(pipeline: Pipeline, parent: int | None, lost: Collection[str], wanted: set[str]) -> _Known:
+    """What the parent version holds of the `wanted` digests, if it was made in the same way.
 
     Text that moved or was copied to another document is found as well, and only tables that hold some are read.
     """
     if parent is None or not wanted:
         return {}
     manifest = pipeline.store.versions.pinned(parent)
-    if not _made_alike(pipeline, manifest.spec["embedding"], {model.role: model.digest for model in manifest.models}):
+    if not _made_alike(pipeline, manifest):
         return {}
+    columns = ["digest", "vector", *(("terms", "weights") if _weighed(pipeline) else ())]
     tables, places = manifest.of_role("embeddings"), _places(pipeline, manifest, lost, wanted)
-    known: Vectors = {}
+    known: _Known = {}
     left = set(wanted)
     while places and left:
         number = max(places, key=lambda number: len(places[number] & left))
         if places.pop(number).isdisjoint(left):
             break
         table = pipeline.store.blobs.cached_table(
-            tables[number].ref, None, f"{tables[number].path} of version {parent}"
+            tables[number].ref, columns, f"{tables[number].path} of version {parent}"
         )
         table = table.filter(pc.is_in(table.column("digest"), pa.array(left, pa.string())))
-        known.update(zip(table.column("digest").to_pylist(), vectors_of(table), strict=True))
+        known.update(zip(table.column("digest").to_pylist(), _embedded_in(table), strict=True))
         left -= known.keys()
     return known
 
@@ -142,8 +188,11 @@ def _places(pipeline: Pipeline, manifest: Manifest, lost: Collection[str], wante
     return places
 
 
-def _made_alike(pipeline: Pipeline, embedding: Mapping[str, Any], digests: Mapping[str, str]) -> bool:
-    spec = pipeline.spec.embedding
+def _made_alike(pipeline: Pipeline, parent: Manifest) -> bool:
+    if _weighed(pipeline) and parent.spec.get("retrieval", {}).get("sparse") != "model":
+        return False
+    spec, embedding = pipeline.spec.embedding, parent.spec["embedding"]
+    digests = {model.role: model.digest for model in parent.models}
     return (embedding["pooling"], embedding["max_tokens"], digests.get("embedding")) == (
         spec.pooling,
         spec.max_tokens,

@@ -1,7 +1,8 @@
 """Texts to vectors with an embedding model of FlagEmbedding's kinds, on the GPU when there is one.
 
 In:  passages or questions.
-Out: normalized float32 vectors [texts, dimensions]; a text's vector does not depend on the texts beside it.
+Out: normalized float32 vectors [texts, dimensions]; a text's vector does not depend on the texts beside it. Of a model
+     with a sparse layer also the weights of a text's tokens, from the same pass.
 Wrong: an unknown model is a NotFoundError (from `models.resolve`); a text over `max_tokens` is cut there.
 
 FlagEmbedding loads the model, the tokenizer and the pooling; its `encode` is not used, because that runs the first
@@ -28,7 +29,10 @@ from FlagEmbedding import FlagLLMModel, FlagModel
 from FlagEmbedding.inference.embedder.decoder_only.base import last_token_pool
 from transformers.utils import logging
 
-from memorag_pipeline.models import resolve
+from memorag_pipeline.errors import NotFoundError
+from memorag_pipeline.models import SPARSE_LAYER, resolve
+from memorag_pipeline.retrieval.sparse_layer import SparseLayer
+from memorag_pipeline.retrieval.terms import TokenWeights
 from memorag_pipeline.spec import EmbeddingSpec
 
 Vectors = npt.NDArray[np.float32]
@@ -40,8 +44,9 @@ def load_embedder(spec: EmbeddingSpec) -> Embedder:
     """The embedder that `spec` names; its weights are read once per process."""
     resolved = resolve(spec.model, spec.revision)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = _load(resolved.folder, resolved.digest, spec.pooling, device)
-    return Embedder(model, resolved.digest, spec, device, length_step=1 if device == "cpu" else _GPU_LENGTH_STEP)
+    model, sparse_layer = _load(resolved.folder, resolved.digest, spec.pooling, device)
+    length_step = 1 if device == "cpu" else _GPU_LENGTH_STEP
+    return Embedder(model, resolved.digest, spec, device, length_step, sparse_layer)
 
 
 class Embedder:
@@ -53,24 +58,55 @@ class Embedder:
     multiples and fills each batch up to the same number of rows.
     """
 
-    def __init__(self, model: Any, model_digest: str, spec: EmbeddingSpec, device: str, length_step: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        model_digest: str,
+        spec: EmbeddingSpec,
+        device: str,
+        length_step: int,
+        sparse_layer: SparseLayer | None = None,
+    ) -> None:
         self.model_digest = model_digest
         self.dimensions = int(model.model.config.hidden_size)
         self._model, self._spec = model, spec
-        self._device, self._length_step = device, length_step
+        self._device, self._length_step, self._sparse_layer = device, length_step, sparse_layer
 
     def embed_passages(self, texts: Sequence[str], advance: Callable[[float], None] | None = None) -> Vectors:
         """Vectors of passages; `advance` is told how many more are done."""
-        return self._embed(texts, advance)
+        return self._embed(texts, None, advance)[0]
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
         """Vectors of questions, each behind the spec's `query_instruction`."""
-        return self._embed([self._spec.query_instruction + text for text in texts], None)
+        return self._embed(self._instructed(texts), None, None)[0]
 
-    def _embed(self, texts: Sequence[str], advance: Callable[[float], None] | None) -> Vectors:
-        vectors = np.empty((len(texts), self.dimensions), np.float32)
+    def weigh_passages(
+        self, texts: Sequence[str], advance: Callable[[float], None] | None = None
+    ) -> tuple[Vectors, list[TokenWeights]]:
+        """Vectors of passages, and the weights of their tokens. NotFoundError when the model has no sparse layer."""
+        return self._embed(texts, self._layer(), advance)
+
+    def weigh_queries(self, texts: Sequence[str]) -> tuple[Vectors, list[TokenWeights]]:
+        """As `weigh_passages`, of questions, each behind the spec's `query_instruction`."""
+        return self._embed(self._instructed(texts), self._layer(), None)
+
+    def _instructed(self, texts: Sequence[str]) -> list[str]:
+        return [self._spec.query_instruction + text for text in texts]
+
+    def _layer(self) -> SparseLayer:
+        if self._sparse_layer is None:
+            raise NotFoundError(
+                f"embedding model {self._spec.model} has no {SPARSE_LAYER}; give one that has, or use sparse: bm25"
+            )
+        return self._sparse_layer
+
+    def _embed(
+        self, texts: Sequence[str], layer: SparseLayer | None, advance: Callable[[float], None] | None
+    ) -> tuple[Vectors, list[TokenWeights]]:
+        """Vectors of texts; with a `layer` the weights of their tokens, too."""
+        vectors, weights = np.empty((len(texts), self.dimensions), np.float32), dict[int, TokenWeights]()
         if not texts:
-            return vectors
+            return vectors, []
         encoded = self._model.tokenizer(list(texts), truncation=True, max_length=self._spec.max_tokens)
         lengths = [len(ids) for ids in encoded["input_ids"]]
         for length, rows in self._batches(lengths):
@@ -78,10 +114,12 @@ class Embedder:
             if self._length_step > 1:
                 filled = rows + rows[:1] * (self._spec.batch_size - len(rows))
             inputs = {name: [values[row] for row in filled] for name, values in encoded.items()}
-            vectors[rows] = self._forward(inputs, length)[: len(rows)]
+            pooled, weighed = self._forward(inputs, length, layer)
+            vectors[rows] = pooled[: len(rows)]
+            weights.update(zip(rows, weighed, strict=False))  # rows that fill up a batch come last
             if advance:
                 advance(len(rows))
-        return vectors
+        return vectors, [weights[row] for row in range(len(weights))]
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
         """Padded length and rows of each batch, longest first, so that one too large for the memory fails at once."""
@@ -95,19 +133,24 @@ class Embedder:
             yield from ((length, rows[start : start + size]) for start in range(0, len(rows), size))
 
     @torch.inference_mode()
-    def _forward(self, inputs: dict[str, list[list[int]]], length: int) -> Vectors:
+    def _forward(
+        self, inputs: dict[str, list[list[int]]], length: int, layer: SparseLayer | None
+    ) -> tuple[Vectors, list[TokenWeights]]:
         padded = self._model.tokenizer.pad(inputs, padding="max_length", max_length=length, return_tensors="pt")
         padded = padded.to(self._device)
         hidden = self._model.model(**padded, return_dict=True).last_hidden_state.float()
         pool = last_token_pool if self._spec.pooling == "last_token" else self._model.pooling
         pooled = pool(hidden, padded["attention_mask"])
         normalized: Vectors = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
-        return normalized
+        return normalized, [] if layer is None else layer(hidden, padded["input_ids"])
 
 
 @functools.lru_cache(maxsize=2)
-def _load(folder: Path, digest: str, pooling: str, device: str) -> Any:
-    """FlagEmbedding's model on `device`. `digest` is there so that a folder that was changed is read again."""
+def _load(folder: Path, digest: str, pooling: str, device: str) -> tuple[Any, SparseLayer | None]:
+    """FlagEmbedding's model on `device`, and its sparse layer if it has one.
+
+    `digest` is there so that a folder that was changed is read again.
+    """
     kind = FlagLLMModel if pooling == "last_token" else FlagModel
     with quiet():
         loaded = kind(
@@ -119,7 +162,9 @@ def _load(folder: Path, digest: str, pooling: str, device: str) -> Any:
             trust_remote_code=False,
         )
     loaded.model.to(device).eval().requires_grad_(False)
-    return loaded
+    path, size = folder / SPARSE_LAYER, loaded.model.config.hidden_size
+    layer = SparseLayer(path, size, loaded.tokenizer.all_special_ids, device) if path.exists() else None
+    return loaded, layer
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 In:  the plan, and the outcomes of its memorize and embed units.
 Out: the plan with the blobs of its units, the index, the row table and the table of digests; with `retrieval.sparse`
-     an index by words, too.
+     a sparse index, too.
 Wrong: a unit that was not run, an index that cannot be trained on so few vectors, no GPU where one is asked for.
 """
 
@@ -26,6 +26,7 @@ from memorag_pipeline.corpus.known_units import KnownUnits, unit_rows
 from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.retrieval.embed import vectors_of
+from memorag_pipeline.retrieval.terms import TokenWeights
 from memorag_pipeline.storage import BlobRef, Blobs, Outcome, fingerprint
 from memorag_pipeline.storage.publish import manifest_blobs
 
@@ -134,9 +135,12 @@ def _build(pipeline: Pipeline, unit: str, parts: Sequence[_Part], sections: Blob
         faiss_index.write_index(index, path)
         stored["index"] = blobs.put_file(path)
         if pipeline.spec.retrieval.sparse is not None:
-            from memorag_pipeline.retrieval.sparse_index import build_sparse_index
+            from memorag_pipeline.retrieval.sparse_index import build_sparse_index, build_token_index
 
-            build_sparse_index(_texts(blobs, parts, numbers), path)
+            if pipeline.spec.retrieval.sparse == "model":
+                build_token_index(_weights(blobs, parts, numbers), path)
+            else:
+                build_sparse_index(_texts(blobs, parts, numbers), path)
             stored["sparse"] = blobs.put_file(path)
     return Outcome(
         stage=STAGE,
@@ -166,14 +170,28 @@ def _first(numbers: _Numbers, part: int) -> npt.NDArray[np.int64]:
 
 def _vectors(blobs: Blobs, parts: Sequence[_Part], numbers: _Numbers) -> Iterator[npt.NDArray[np.float32]]:
     """For each part the vectors of the texts that no part before it has, [texts, dimensions]."""
+    for table, places in _embeddings(blobs, parts, numbers, ["vector"]):
+        yield vectors_of(table)[places]
+
+
+def _weights(blobs: Blobs, parts: Sequence[_Part], numbers: _Numbers) -> Iterator[TokenWeights]:
+    """The weights of the texts' tokens, in order of the texts' numbers."""
+    for table, places in _embeddings(blobs, parts, numbers, ["terms", "weights"]):
+        columns = (table.column(name).to_numpy()[places] for name in ("terms", "weights"))
+        yield from map(TokenWeights, *columns)
+
+
+def _embeddings(
+    blobs: Blobs, parts: Sequence[_Part], numbers: _Numbers, columns: list[str]
+) -> Iterator[tuple[pa.Table, npt.NDArray[np.int32]]]:
+    """For each part that has texts which none before it has: its embedding table, and where in it they are."""
     for at, part in enumerate(parts):
         first = _first(numbers, at)
         if not len(first):
             continue
         chunks = blobs.cached_table(part.chunks, ["digest"], f"chunks of part {part.number}").take(first)
-        table = blobs.cached_table(part.embeddings, None, f"embeddings of part {part.number}")
-        places = pc.index_in(chunks.column("digest"), table.column("digest").combine_chunks())
-        yield vectors_of(table)[places.to_numpy()]
+        table = blobs.cached_table(part.embeddings, ["digest", *columns], f"embeddings of part {part.number}")
+        yield table, pc.index_in(chunks.column("digest"), table.column("digest").combine_chunks()).to_numpy()
 
 
 def _digests(blobs: Blobs, parts: Sequence[_Part]) -> pa.Table:

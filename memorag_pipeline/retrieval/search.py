@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +24,13 @@ from memorag_pipeline.retrieval.passage import Passage
 from memorag_pipeline.retrieval.sparse_index import SparseIndex
 from memorag_pipeline.spec import EmbeddingSpec
 
+if TYPE_CHECKING:
+    from memorag_pipeline.retrieval.embedder import Embedder
+
 __all__ = ["Passage", "Searcher", "open_searcher"]
 
 _PARTS_KEPT = 64
-_FUSED_PER_HIT = 2  # hits looked at by vectors and by words for each one wanted
+_FUSED_PER_HIT = 2  # hits looked at by vectors and by the sparse index for each one wanted
 
 _Hits = list[tuple[int, float]]  # row of the index, cosine
 
@@ -77,17 +80,24 @@ class Searcher:
 
         Raises MemoragError when the model is not the index's.
         """
-        vectors = self.embed(queries)
         if self._sparse is None:
-            return self.search_vectors(vectors, k)
-        dense = self._nearest(vectors, k * _FUSED_PER_HIT)
+            return self.search_vectors(self.embed(queries), k)
+        wanted = k * _FUSED_PER_HIT
+        if self._sparse.of_tokens:
+            vectors, weights = self._embedder().weigh_queries(queries)
+            sparse = [self._sparse.search_tokens(query, wanted) for query in weights]
+        else:
+            vectors, sparse = self.embed(queries), [self._sparse.search(query, wanted) for query in queries]
         return [
-            self._passages(self._fused(hits, self._sparse.search(query, k * _FUSED_PER_HIT), vector)[:k])
-            for query, vector, hits in zip(queries, vectors, dense, strict=True)
+            self._passages(self._fused(hits, others, vector)[:k])
+            for hits, others, vector in zip(self._nearest(vectors, wanted), sparse, vectors, strict=True)
         ]
 
     def embed(self, queries: Sequence[str]) -> npt.NDArray[np.float32]:
         """Vectors of questions, [queries, dimensions]. Raises MemoragError when the model is not the index's."""
+        return self._embedder().embed_queries(queries)
+
+    def _embedder(self) -> Embedder:
         from memorag_pipeline.retrieval.embedder import load_embedder
 
         embedder = load_embedder(self._embedding)
@@ -96,7 +106,7 @@ class Searcher:
                 f"embedding model {self._embedding.model} has weights sha256:{embedder.model_digest}, but the index was"
                 f" made with sha256:{self._model_digest}; get that model, or refresh with this one"
             )
-        return embedder.embed_queries(queries)
+        return embedder
 
     def search_vectors(self, vectors: npt.NDArray[np.float32], k: int) -> list[list[Passage]]:
         """The `k` passages nearest to each vector of [queries, dimensions] float32, by inner product."""

@@ -1,17 +1,18 @@
 """The sparse index: for each term the texts that have it, with its weight there, searched from a memory-mapped file.
 
-In:  the texts, in the order of the vectors of the dense index; later the index's file.
+In:  the texts, or the weights of their tokens, in the order of the vectors of the dense index; later the index's file.
 Out: a safetensors file of columns by term; of each query the texts with the highest sums of weights.
 Wrong: a file that is no such index, or whose columns do not fit together: `CorruptBlobError`.
 
-The weights are those of BM25 (Lucene's variant, k1 = 1.5, b = 0.75) as `bm25s` computes them ahead of all queries.
+Of texts the terms are words, and the weights those of BM25 (Lucene's variant, k1 = 1.5, b = 0.75) as `bm25s` computes
+them ahead of all queries. An index of tokens has the ids of tokens as terms, and the weights that a model gave them.
 """
 
 from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from memorag_pipeline.errors import CorruptBlobError
-from memorag_pipeline.retrieval.terms import terms_of
+from memorag_pipeline.retrieval.terms import TokenWeights, terms_of
 from memorag_pipeline.safetensors_header import sort_header
 
-_FORMAT = "memorag-sparse-1"
+_WORDS, _TOKENS = "memorag-sparse-1", "memorag-sparse-tokens-1"  # formats, by what the terms are
 
 
 def build_sparse_index(texts: Iterable[str], path: Path) -> None:
@@ -39,21 +40,40 @@ def build_sparse_index(texts: Iterable[str], path: Path) -> None:
         scorer = bm25s.BM25(method="lucene")
         scorer.index(Tokenized(ids=ids, vocab=numbers), create_empty_token=False, show_progress=False)
         columns = scorer.scores
+    _save(path, _WORDS, len(ids), numbers, columns["indptr"], columns["indices"], columns["data"])
+
+
+def build_token_index(texts: Iterable[TokenWeights], path: Path) -> None:
+    """Write the index of texts whose tokens are weighed. Equal texts give an equal file."""
+    weighed = list(texts)
+    tokens = np.concatenate([np.empty(0, np.int32), *(text.terms for text in weighed)])
+    weights = np.concatenate([np.empty(0, np.float32), *(text.weights for text in weighed)])
+    rows = np.repeat(np.arange(len(weighed), dtype=np.int32), [len(text.terms) for text in weighed])
+    order = np.argsort(tokens, kind="stable")  # rows stay in order within a term
+    terms, counts = np.unique(tokens, return_counts=True)
+    starts = np.cumsum([0, *counts])
+    _save(path, _TOKENS, len(weighed), map(str, terms), starts, rows[order], weights[order])
+
+
+def _save(path: Path, kind: str, texts: int, terms: Iterable[str], starts: Any, rows: Any, weights: Any) -> None:
     save_file(
         {
-            "starts": np.asarray(columns["indptr"], np.int64),
-            "rows": np.asarray(columns["indices"], np.int32),
-            "weights": np.asarray(columns["data"], np.float32),
-            "terms": np.frombuffer("\n".join(numbers).encode(), np.uint8),
+            "starts": np.asarray(starts, np.int64),
+            "rows": np.asarray(rows, np.int32),
+            "weights": np.asarray(weights, np.float32),
+            "terms": np.frombuffer("\n".join(terms).encode(), np.uint8),
         },
         path,
-        {"format": _FORMAT, "texts": str(len(ids))},
+        {"format": kind, "texts": str(texts)},
     )
     sort_header(path)
 
 
 class SparseIndex:
-    """A sparse index in a file. `texts` is how many texts it has; terms are read when a query has them."""
+    """A sparse index in a file. `texts` is how many texts it has; terms are read when a query has them.
+
+    `of_tokens` tells whether its terms are ids of tokens, and not words.
+    """
 
     def __init__(self, path: Path) -> None:
         try:
@@ -65,20 +85,27 @@ class SparseIndex:
         except (SafetensorError, OSError, IndexError) as error:
             raise CorruptBlobError(f"{path}: not a sparse index ({error}); refresh again to make it anew") from error
         names = bytes(terms).decode().split("\n") if len(terms) else []
-        if metadata.get("format") != _FORMAT or not fits or len(starts) != len(names) + 1:
+        if metadata.get("format") not in (_WORDS, _TOKENS) or not fits or len(starts) != len(names) + 1:
             raise CorruptBlobError(f"{path}: not a sparse index that this version reads; refresh again to make it anew")
         self._path = path
-        self.texts = int(metadata["texts"])
+        self.texts, self.of_tokens = int(metadata["texts"]), metadata["format"] == _TOKENS
         self._starts = starts
         self._numbers = {name: number for number, name in enumerate(names)}
 
     def search(self, query: str, k: int) -> list[tuple[int, float]]:
-        """At most `k` (row, score) of the texts with any of the query's terms, best first, then by row."""
+        """At most `k` (row, score) of the texts with any of the query's words, best first, then by row."""
+        return self._search(Counter(terms_of(query)), k)
+
+    def search_tokens(self, query: TokenWeights, k: int) -> list[tuple[int, float]]:
+        """As `search`, by weighed tokens: a text scores the sum of products over the tokens that it shares."""
+        return self._search(dict(zip(map(str, query.terms), query.weights.tolist(), strict=True)), k)
+
+    def _search(self, query: Mapping[str, float], k: int) -> list[tuple[int, float]]:
         scores = np.zeros(self.texts, np.float32)
-        for term, count in Counter(terms_of(query)).items():
+        for term, factor in query.items():
             if term in self._numbers:
                 rows, weights = self._column(self._numbers[term])
-                scores[rows] += count * weights
+                scores[rows] += factor * weights
         found = np.flatnonzero(scores)
         if len(found) > k:
             least = np.partition(scores[found], -k)[-k]

@@ -1,4 +1,4 @@
-"""The terms of a text for a search by words (BM25).
+"""The terms of a text for a search by words (BM25), and those of one whose tokens a model has weighed.
 
 In:  a text in any language.
 Out: its terms in order: casefolded words as they are written, without stemming or stop words; of a run of Chinese
@@ -13,9 +13,20 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff"
 _RUN = re.compile(f"([{HAN}]+)|[^\\W_{HAN}]+")
+
+
+class TokenWeights(NamedTuple):
+    """The tokens of a text: `terms` are token ids, int32 and ascending, `weights` float32, each above 0."""
+
+    terms: npt.NDArray[np.int32]
+    weights: npt.NDArray[np.float32]
 
 
 def terms_of(text: str) -> list[str]:

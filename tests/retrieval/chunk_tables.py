@@ -57,7 +57,8 @@ def embed_batch(pipeline: Pipeline, parent: int | None, parts: Sequence[Document
         table = chunk_table(documents)
         digests = sorted(set(table.column("digest").to_pylist()))
         spec = pipeline.spec.embedding
-        unit = fingerprint("embed", 1, digests=digests, pooling=spec.pooling, max_tokens=spec.max_tokens)
+        settings = {"pooling": spec.pooling, "max_tokens": spec.max_tokens, "sparse": pipeline.spec.retrieval.sparse}
+        unit = fingerprint("embed", 1, digests=digests, **settings)
         chunks = pipeline.store.blobs.put_table(table).model_dump()
         units.append({"fingerprint": unit, "configuration": "", "chunks": chunks})
     return pipeline.write_work({"parent": parent, "lost": [], "units": units}), units

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.tiny_models import tiny_sparse_model
 from memorag_pipeline import progress, schemas
 from memorag_pipeline.digests import text_digest
 from memorag_pipeline.errors import CorruptBlobError
@@ -136,3 +137,36 @@ def test_progress_counts_the_chunks_that_are_embedded(pipeline: Pipeline, monkey
     embed(pipeline, batch)
     assert started == [("chunks embedded", 4, "chunks")]
     assert bars[0].done == 4
+
+
+def test_weights_of_tokens_are_kept_beside_the_vectors_and_reused(
+    make_spec: Callable[..., Any], tmp_path: Path
+) -> None:
+    embedding = {"model": str(tiny_sparse_model(tmp_path / "model"))}
+    dense, weighed = (
+        Pipeline(make_spec(tmp_path, embedding=embedding, retrieval={"sparse": sparse})) for sparse in (None, "model")
+    )
+    batch, units = embed_batch(dense, None, FIRST)
+    embed(dense, batch)
+    without = publish_embeddings(dense, units)
+    batch, units = embed_batch(weighed, without, FIRST)
+    assert embed(weighed, batch)["embedded"] == 4  # vectors alone are not enough
+    table = weighed.store.blobs.get_table(embeddings_of(weighed, units[1]))
+    assert table.schema == schemas.embeddings(16, weighed=True)
+    texts = {text_digest(text): text for text in (*A, *C)}
+    _, expected = load_embedder(weighed.spec.embedding).weigh_passages([texts[digest] for digest in sorted(texts)])
+    for row, text in zip(table.to_pylist(), expected, strict=True):
+        assert row["terms"] == text.terms.tolist()
+        assert row["weights"] == text.weights.tolist()
+        assert row["weights"]
+
+    parent = publish_embeddings(weighed, units)
+    batch, units = embed_batch(weighed, parent, [{"c": [*C, *A]}])
+    assert embed(weighed, batch) == {"chunks": 2, "embedded": 0, "reused": 2}
+    batch, units = embed_batch(weighed, parent, [{"c": [*C, "A new paragraph.", *A]}])
+    assert embed(weighed, batch) == {"chunks": 3, "embedded": 1, "reused": 2}
+    rows = weighed.store.blobs.get_table(embeddings_of(weighed, units[0])).to_pylist()
+    assert [row for row in rows if row["digest"] in texts] == table.to_pylist()
+    batch, units = embed_batch(dense, parent, [{"d": [*C, *A, *C]}])
+    assert embed(dense, batch)["embedded"] == 0
+    assert dense.store.blobs.get_table(embeddings_of(dense, units[0])).schema == schemas.embeddings(16)

@@ -40,13 +40,14 @@ def read_own(uri: str, storage_options: Mapping[str, Any] | None = None) -> Text
     problems: list[SpecProblem] = []
     try:
         filesystem, root = fsspec.core.url_to_fs(uri, **(storage_options or {}))
+        filesystem.invalidate_cache()  # a listing that this process has made before can miss files
         there = {str(path).removeprefix(str(root)).lstrip("/"): path for path in filesystem.find(root)}
         for name in sorted(there):
             language, _, file = name.partition("/")
             purpose = file.removesuffix(".yaml")
             if purpose == file or purpose not in _package_texts().get(language, {}):
                 continue
-            where, data = f"{uri.rstrip('/')}/{name}", filesystem.cat_file(there[name], start=0, end=_LARGEST)
+            where, data = f"{uri.rstrip('/')}/{name}", filesystem.cat_file(there[name], start=0, end=_LARGEST + 1)
             values = _mapping(where, data, problems)
             if values is not None:
                 problems += _check(where, values, _package_texts()[language][purpose])
@@ -64,6 +65,9 @@ _FIX = "give a folder with files such as en/answer.yaml and zh/recall.yaml"
 
 
 def _mapping(where: str, data: bytes, problems: list[SpecProblem]) -> dict[str, str] | None:
+    if len(data) > _LARGEST:
+        problems.append(SpecProblem(where, "", "", f"has more than {_LARGEST} bytes", "make it smaller"))
+        return None
     try:
         values = yaml.safe_load(data.decode("utf-8"))
     except (yaml.YAMLError, ValueError) as error:

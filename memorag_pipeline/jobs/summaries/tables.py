@@ -97,7 +97,7 @@ class VersionTables:
         """The vectors of a chunk table, and the place of each digest."""
         from memorag_pipeline.retrieval.embed import vectors_of
 
-        table = self._read("embeddings", self._with_chunks[number], None)
+        table = self._read("embeddings", self._with_chunks[number], ["digest", "vector"])
         places = {digest: place for place, digest in enumerate(table.column("digest").to_pylist())}
         return vectors_of(table), places
 
