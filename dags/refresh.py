@@ -3,7 +3,8 @@
     inventory → extract (mapped) → shard → memorize (mapped) ─────────────┬→ index → publish → asset memorag://<corpus>
                                          └→ embed_work → embed (mapped) ──┘
 
-With a section `evaluation` in the spec, publish → evaluate → promote: the channel follows a version that passes.
+With a section `evaluation` in the spec, publish → evaluate → promote: the channel follows a version that passes, and
+it is promote that sends the asset's event, so that no job starts for a version that does not pass.
 A spec with a `warehouse` gives it a last task, `record`, that notes the run there, however it ended.
 
 The specs are the `*.yaml` files of `corpora/` beside this file, or of the folder MEMORAG_SPECS. A spec that is refused
@@ -86,18 +87,20 @@ def build_refresh_dag(spec_file: Path, spec: CorpusSpec) -> DAG:
         embed_work = WorkListOperator(task_id="embed_work", batches=shard.output["embed"])
         embed = EmbedOperator.partial(task_id="embed", **stage, **gpu).expand(batch=embed_work.output)
         index = IndexOperator(task_id="index", plan=shard.output["plan"], **stage, **resume)
-        publish = PublishOperator(
-            task_id="publish", plan=index.output["plan"], outlets=[version_asset(spec.corpus)], **stage
-        )
+        usable = {"outlets": [version_asset(spec.corpus)]}  # jobs may start
+        gated = spec.evaluation is not None
+        publish = PublishOperator(task_id="publish", plan=index.output["plan"], **stage, **({} if gated else usable))
         extract >> shard
         [memorize, embed] >> index >> publish
         last: BaseOperator = publish
-        if spec.evaluation is not None:
+        if gated:
             # Publish is skipped where another run published the same, and perhaps died before it evaluated it.
             evaluate = EvaluateVersionOperator(
                 task_id="evaluate", version=publish.output["version"], **stage, **gpu, **resume
             )
-            last = PromoteVersionOperator(task_id="promote", evaluation=evaluate.output["evaluation"], **stage)
+            last = PromoteVersionOperator(
+                task_id="promote", evaluation=evaluate.output["evaluation"], **stage, **usable
+            )
         if spec.warehouse is not None:
             last >> RecordOperator(task_id="record", trigger_rule=TriggerRule.ALL_DONE, **stage)
     return dag
@@ -114,15 +117,15 @@ Source:
 Store: `{spec.store.uri}` · memory: {spec.memory.kind}, `{spec.memory.model}` · embedding: `{spec.embedding.model}`
 
 Costs what the change costs: units whose inputs did not change are not done again, in this run or in a retry. When
-nothing changed, everything after `inventory` is skipped. Each new version sends an event of the asset
-`memorag://{spec.corpus}`. {_gate(spec)}Spec: `{spec_file.name}`
+nothing changed, everything after `inventory` is skipped. {_gate(spec)} sends an event of the asset
+`memorag://{spec.corpus}`, which starts jobs. Spec: `{spec_file.name}`
 """
 
 
 def _gate(spec: CorpusSpec) -> str:
     if spec.evaluation is None:
-        return ""
-    return f"The channel `{spec.evaluation.channel}` is pointed to it if it passes the gate. "
+        return "Each new version"
+    return f"A new version that passes the gate gets the channel `{spec.evaluation.channel}` and"
 
 
 for _spec_file, _spec in read_spec_folder(spec_folder(Path(__file__).parent / "corpora")).specs.items():

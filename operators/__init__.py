@@ -21,6 +21,8 @@ _MODULES = {
     "RecallOperator": "answers",
     "GenerateOperator": "answers",
     "LoadOperator": "answers",
+    "VersionsOperator": "backfill",
+    "BackfillOperator": "backfill",
     "PlanSummariesOperator": "summaries",
     "RecallKeyPointsOperator": "summaries",
     "SummarizeOperator": "summaries",

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 
 def version_asset(corpus: str) -> Asset:
-    """The asset whose events are the new versions of `corpus`; each event's extra holds the version's number."""
+    """The asset whose events are the new versions of `corpus` for jobs: all, or with a gate those that passed it.
+
+    Each event's extra holds the version's number.
+    """
     return Asset(name=f"memorag_{corpus}", uri=f"memorag://{corpus}", group="memorag")
 
 

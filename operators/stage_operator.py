@@ -136,8 +136,13 @@ def tell_version(operator: BaseOperator, result: dict[str, Any], context: Contex
     """Fill the asset events of a task that published a version; skip it, without events, if it was there already."""
     if not result["created"]:
         raise AirflowSkipException(f"version {result['version']} holds the same already")
+    send_events(operator, {name: result[name] for name in ("version", "created", "uri")}, context)
+
+
+def send_events(operator: BaseOperator, extra: dict[str, Any], context: Context) -> None:
+    """Fill the events that the task sends when it succeeds, one for each of its assets."""
     for outlet in operator.outlets:
-        context["outlet_events"][outlet].extra = {name: result[name] for name in ("version", "created", "uri")}
+        context["outlet_events"][outlet].extra = extra
 
 
 class PlanOperator(StageOperator):

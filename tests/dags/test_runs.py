@@ -78,7 +78,7 @@ def test_refresh_publishes_a_version_and_answers_land_in_the_warehouse(
     # A retry after a commit whose answer was lost has the id of the run that published.
     assert publish_again(refresh, load_dags(), refresh.run_id) == events(refresh)[0]
 
-    assert set.union(*states(run_dag("topics_faq")).values()) == {"success"}
+    assert {task for task, state in states(run_dag("topics_faq")).items() if state != {"success"}} == {"backfill"}
     expected = [("q1", 1, "answered"), ("q2", 1, "answered"), ("q3", 1, "error")]
     assert rows(corpus) == expected
     # Again for a version by number: all units are cached, and the rows are replaced, not doubled.

@@ -48,6 +48,8 @@ def test_a_spec_becomes_a_refresh_dag_and_a_dag_for_each_job(
         "generate_work": {"generate"},
         "generate": {"load"},
         "load": set(),
+        "versions": {"backfill"},
+        "backfill": set(),
     }
 
 
@@ -65,8 +67,10 @@ def test_a_job_of_kind_summaries_becomes_a_dag_of_its_own_kind(
         "merge_work": {"merge"},
         "merge": {"load"},
         "load": set(),
+        "versions": {"backfill"},
+        "backfill": set(),
     }
-    assert {task.task_id for task in dag.tasks if task.pool == "gpu"} == {"recall", "generate", "merge"}
+    assert {task.task_id for task in dag.tasks if task.pool == "gpu"} == {"recall", "generate", "merge", "backfill"}
 
 
 def test_a_new_version_starts_the_jobs_that_have_no_schedule_of_their_own(
@@ -118,7 +122,7 @@ def test_tasks_that_load_a_model_go_where_the_spec_says(
     assert {task.retries for task in tasks.values()} == {5}
     for name, task in tasks.items():
         placed = (task.pool, task.pool_slots, task.queue, task.executor, task.executor_config)
-        if name in {"memorize", "embed", "recall", "generate"}:
+        if name in {"memorize", "embed", "recall", "generate", "backfill"}:
             assert placed == ("gpu", 2, "gpu", "LocalExecutor", {"pod_template_file": "/gpu.yaml"})
         else:
             assert placed == ("default_pool", 1, "default", None, {})
