@@ -143,7 +143,7 @@ def wait(stack: Any, what: str, condition: Callable[[], Any], seconds: float = 2
     return value
 
 
-def wait_for_run(stack: Any, dag_id: str) -> Any:
+def wait_for_run(stack: Any, dag_id: str, seconds: float = 240) -> Any:
     """The only run of a DAG, once it has ended."""
 
     def ended() -> Any:
@@ -151,7 +151,7 @@ def wait_for_run(stack: Any, dag_id: str) -> Any:
         assert len(runs) <= 1
         return next((run for run in runs if run["state"] in {"success", "failed"}), None)
 
-    return wait(stack, f"the end of {dag_id}", ended)
+    return wait(stack, f"the end of {dag_id}", ended, seconds)
 
 
 def tasks_of(stack: Any, run: dict[str, Any]) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -119,22 +118,14 @@ def test_after_running_out_of_memory_the_next_attempt_works_on_half_as_much(spec
         ReadOperator(task_id="read", spec_file=spec_file, outcome=RuntimeError("shapes")).execute({"ti": XComs()})
 
 
-def test_numbers_of_a_stage_become_metrics(spec_file: str, statsd: StatsD, monkeypatch: pytest.MonkeyPatch) -> None:
-    stats = pytest.importorskip("airflow.sdk.observability.stats")
-    factory = import_module("airflow.sdk.observability.metrics.stats_utils").get_stats_factory
-
+def test_numbers_of_a_stage_become_metrics(spec_file: str, metrics: StatsD) -> None:
     class ReadOperator(SayOperator):
         measured = "memorize"
 
     outcome = {"shards": 3, "memorized_tokens": 600, "reused_tokens": 40, "seconds": 1.5, "batches": []}
-    with monkeypatch.context() as patched:
-        for name, value in statsd.settings.items():
-            patched.setenv(name, value)
-        stats.initialize(factory=factory(), export_legacy_names=False)
-        ReadOperator(task_id="read", spec_file=spec_file, outcome=outcome).execute({"ti": XComs()})
-    stats.initialize(factory=factory(), export_legacy_names=False)
-    numbers = statsd.ours(6)
-    assert {tuple(tags.items()) for _, tags, *_ in statsd.received} == {(("corpus", "topics"), ("stage", "memorize"))}
+    ReadOperator(task_id="read", spec_file=spec_file, outcome=outcome).execute({"ti": XComs()})
+    numbers = metrics.ours(6)
+    assert {tuple(tags.items()) for _, tags, *_ in metrics.received} == {(("corpus", "topics"), ("stage", "memorize"))}
     assert numbers.pop(("memorag.stage_seconds", "memorize", "g")) >= 0
     assert numbers == {
         ("memorag.seconds", "memorize", "c"): 0,
