@@ -164,8 +164,7 @@ def test_a_training_explains_itself(training_stack: Any, browser: Any) -> None:
     browser.get(page)
     wait(browser, lambda: "promote" in text(browser))
     picture(browser, "training-grid.png")
-    browser.execute_script("localStorage.setItem('dag_view', 'graph')")
-    browser.get(f"{page}/tasks")
+    element(browser, "body").send_keys("g")
     wait(browser, lambda: browser.find_elements("css selector", ".react-flow__node"))
     picture(browser, "training-graph.png")
     for name, expected in (("Dag Docs", "Trains the adapter tiny-adapter"), ("Trigger", "Trigger")):
