@@ -8,9 +8,12 @@ Wrong: no range: `ValueError`; a range without versions: `NotFoundError`.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from memorag_pipeline.errors import NotFoundError
-from memorag_pipeline.storage import CorpusStore
+
+if TYPE_CHECKING:
+    from memorag_pipeline.storage import CorpusStore
 
 RANGE = r"^[0-9]+-[0-9]+$"
 
