@@ -39,8 +39,9 @@ def corpus(
 ) -> Pipeline:
     """A corpus of one document; the triggerer and the tasks reach its source through an Airflow connection."""
     put(bucket, "first", "The first document is there before anybody watches.")
-    source = {"uris": [f"s3://{bucket.bucket}/documents"], "include": ["**/*.rst"], "connection_id": "documents"}
-    write_spec(spec := make_tiny_spec("", source=source, watch=WATCH))
+    spec = make_tiny_spec(f"s3://{bucket.bucket}/documents", watch=WATCH)
+    reached = spec.source.model_copy(update={"connection_id": "documents"})
+    write_spec(spec.model_copy(update={"source": reached}))
     return Pipeline(spec)
 
 
