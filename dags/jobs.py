@@ -3,11 +3,9 @@
     answers:    route → recall (mapped by shard) → generate (mapped by batch) → load
     summaries:  plan → recall (mapped by shard) → generate (mapped by batch) → merge (mapped) → load
 
-    back-fill:  versions → backfill (mapped by version)
-
 The work lists of the later mapped tasks come from the first task, too, by way of `generate_work` and `merge_work`. Each
 new version of the corpus starts a run, or the job's own schedule. A run can be started by hand with the number of an
-older version, to work on that one, or with a range of versions: then all tasks but those of the back-fill are skipped.
+older version, to work on that one.
 """
 
 from __future__ import annotations
@@ -19,7 +17,6 @@ from typing import Any
 from airflow.sdk import DAG, Param, TriggerRule
 
 from memorag_operators import (
-    BackfillOperator,
     GenerateOperator,
     LoadOperator,
     LoadSummariesOperator,
@@ -29,7 +26,6 @@ from memorag_operators import (
     RecallOperator,
     RouteOperator,
     SummarizeOperator,
-    VersionsOperator,
     WorkListOperator,
     version_asset,
 )
@@ -38,28 +34,9 @@ from memorag_operators.placement import gpu_placement, retry_arguments
 from memorag_operators.spec_folder import job_dag_id, read_spec_folder, spec_folder
 from memorag_operators.watcher import schedule_of
 from memorag_pipeline.spec import CorpusSpec
-from memorag_pipeline.version_range import RANGE
 
 # A mapped task over an empty list is skipped: all of its units are cached. What follows must run all the same.
 RESUME: dict[str, Any] = {"trigger_rule": TriggerRule.NONE_FAILED}
-
-PARAMS = {
-    "version": Param(
-        None,
-        type=["null", "integer"],
-        minimum=1,
-        title="Version",
-        description="Work on this version; empty: the version that started the run, else the newest.",
-    ),
-    "versions": Param(
-        None,
-        type=["null", "string"],
-        pattern=RANGE,
-        title="Range of versions",
-        description="Back-fill all versions of a range that are not retired, such as 3-7; then leave Version empty.",
-    ),
-}
-CHOSEN = {"version": "{{ params.version or '' }}", "versions": "{{ params.versions or '' }}"}
 
 
 def build_job_dag(spec_file: Path, spec: CorpusSpec, job: str) -> DAG:
@@ -78,24 +55,25 @@ def build_job_dag(spec_file: Path, spec: CorpusSpec, job: str) -> DAG:
         catchup=False,
         max_active_runs=1,
         default_args=retry_arguments(spec.compute),
-        params=PARAMS,
+        params={
+            "version": Param(
+                None,
+                type=["null", "integer"],
+                minimum=1,
+                title="Version",
+                description="Work on this version; empty: the version that started the run, else the newest.",
+            )
+        },
         tags=["memorag", kind, spec.corpus],
         **alert_arguments(str(spec_file), spec, job),
         doc_md=doc(spec_file, spec, job),
     ) as dag:
-        stage, gpu = {"spec_file": str(spec_file)}, gpu_placement(spec.compute)
-        tasks(job, stage, gpu)
-        versions = VersionsOperator(task_id="versions", **CHOSEN, **stage)
-        # Answers are carried over from the version before, which has to be done by then.
-        in_order = {"max_active_tis_per_dagrun": 1} if settings.only_changed else {}
-        BackfillOperator.partial(task_id="backfill", job=job, **in_order, **stage, **gpu).expand(
-            version=versions.output
-        )
+        tasks(job, {"spec_file": str(spec_file)}, gpu_placement(spec.compute))
     return dag
 
 
 def _answers_tasks(job: str, stage: dict[str, Any], gpu: dict[str, Any]) -> None:
-    route = RouteOperator(task_id="route", job=job, **CHOSEN, **stage)
+    route = RouteOperator(task_id="route", job=job, version="{{ params.version or '' }}", **stage)
     recall = RecallOperator.partial(task_id="recall", **stage, **gpu).expand(batch=route.output)
     generate_work = WorkListOperator(task_id="generate_work", batches=route.output["generate"])
     generate = GenerateOperator.partial(task_id="generate", **stage, **gpu, **RESUME).expand(batch=generate_work.output)
@@ -104,7 +82,7 @@ def _answers_tasks(job: str, stage: dict[str, Any], gpu: dict[str, Any]) -> None
 
 
 def _summaries_tasks(job: str, stage: dict[str, Any], gpu: dict[str, Any]) -> None:
-    plan = PlanSummariesOperator(task_id="plan", job=job, **CHOSEN, **stage)
+    plan = PlanSummariesOperator(task_id="plan", job=job, version="{{ params.version or '' }}", **stage)
     recall = RecallKeyPointsOperator.partial(task_id="recall", **stage, **gpu).expand(batch=plan.output)
     generate_work = WorkListOperator(task_id="generate_work", batches=plan.output["generate"])
     generate = SummarizeOperator.partial(task_id="generate", **stage, **gpu, **RESUME).expand(

@@ -4,7 +4,7 @@
                                          └→ embed_work → embed (mapped) ──┘
 
 With a section `evaluation` in the spec, publish → evaluate → promote: the channel follows a version that passes, and
-it is promote that sends the asset's event, so that no job starts for a version that does not pass.
+only then the asset has an event.
 A spec with a `warehouse` gives it a last task, `record`, that notes the run there, however it ended.
 
 The specs are the `*.yaml` files of `corpora/` beside this file, or of the folder MEMORAG_SPECS. A spec that is refused
@@ -94,9 +94,11 @@ def build_refresh_dag(spec_file: Path, spec: CorpusSpec) -> DAG:
         embed_work = WorkListOperator(task_id="embed_work", batches=shard.output["embed"])
         embed = EmbedOperator.partial(task_id="embed", **stage, **gpu).expand(batch=embed_work.output)
         index = IndexOperator(task_id="index", plan=shard.output["plan"], **stage, **resume)
-        usable = {"outlets": [version_asset(spec.corpus)]}  # jobs may start
+        new_versions = [version_asset(spec.corpus)]
         gated = spec.evaluation is not None
-        publish = PublishOperator(task_id="publish", plan=index.output["plan"], **stage, **({} if gated else usable))
+        publish = PublishOperator(
+            task_id="publish", plan=index.output["plan"], outlets=[] if gated else new_versions, **stage
+        )
         extract >> shard
         [memorize, embed] >> index >> publish
         last: BaseOperator = publish
@@ -106,7 +108,7 @@ def build_refresh_dag(spec_file: Path, spec: CorpusSpec) -> DAG:
                 task_id="evaluate", version=publish.output["version"], **stage, **gpu, **resume
             )
             last = PromoteVersionOperator(
-                task_id="promote", evaluation=evaluate.output["evaluation"], **stage, **usable
+                task_id="promote", evaluation=evaluate.output["evaluation"], outlets=new_versions, **stage
             )
         if spec.warehouse is not None:
             last >> RecordOperator(task_id="record", trigger_rule=TriggerRule.ALL_DONE, **stage)
@@ -124,15 +126,15 @@ Source:
 Store: `{spec.store.uri}` · memory: {spec.memory.kind}, `{spec.memory.model}` · embedding: `{spec.embedding.model}`
 
 Costs what the change costs: units whose inputs did not change are not done again, in this run or in a retry. When
-nothing changed, everything after `inventory` is skipped. {_gate(spec)} sends an event of the asset
+nothing changed, everything after `inventory` is skipped. {_which(spec)} sends an event of the asset
 `memorag://{spec.corpus}`, which starts jobs. Spec: `{spec_file.name}`
 """
 
 
-def _gate(spec: CorpusSpec) -> str:
+def _which(spec: CorpusSpec) -> str:
     if spec.evaluation is None:
         return "Each new version"
-    return f"A new version that passes the gate gets the channel `{spec.evaluation.channel}` and"
+    return f"A new version that passes the gate becomes that of the channel `{spec.evaluation.channel}`, and"
 
 
 for _spec_file, _spec in read_spec_folder(spec_folder(Path(__file__).parent / "corpora")).specs.items():

@@ -116,9 +116,10 @@ def version_of(store: CorpusStore, version: str | None) -> int:
 
 def versions_of(store: CorpusStore, versions: str) -> list[int]:
     """The numbers in FROM-TO that are not retired; NotFoundError when there is none."""
-    from memorag_pipeline.version_range import versions_in
-
-    try:
-        return versions_in(store, versions)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+    first, dash, last = versions.partition("-")
+    if not (dash and first.isdecimal() and last.isdecimal()):
+        raise typer.BadParameter(f"{versions!r} is no range of versions, such as 3-7")
+    found = [number for number in store.versions.retained() if int(first) <= number <= int(last)]
+    if not found:
+        raise NotFoundError(f"{store.uri} holds no version from {first} to {last} that is not retired")
+    return found

@@ -170,11 +170,10 @@ def _record_failure(pipeline: Pipeline, run: Run, error: Exception) -> None:
         logger.warning("the failed run is not in the warehouse: %s", unrecorded)
 
 
-def answer(pipeline: Pipeline, job: str, version: int | None = None, run: Run | None = None) -> AnswerResult:
+def answer(pipeline: Pipeline, job: str, version: int | None = None) -> AnswerResult:
     """Run a job over `version` (without one: the job's channel, or the newest): route, recall, generate, load.
 
-    `run` names the run; without it, it is one that begins now. Raises NotFoundError (job, version), QuestionError,
-    StorageError, WarehouseError. A failed question is a row.
+    Raises NotFoundError (job, version), QuestionError, StorageError, WarehouseError. A failed question is a row.
     """
     from memorag_pipeline.jobs.generate import generate
     from memorag_pipeline.jobs.recall import recall
@@ -182,7 +181,7 @@ def answer(pipeline: Pipeline, job: str, version: int | None = None, run: Run | 
     from memorag_pipeline.warehouse.load import load
 
     pipeline = _in_one_task(pipeline)
-    run = run or _now(job)
+    run = _now(job)
     stages = _Stages(pipeline, run)
     routed = stages.run("route", lambda: route(pipeline, job, version))
     stages.run_batches("recall", lambda uri: recall(pipeline, uri), routed["recall"])
@@ -191,7 +190,7 @@ def answer(pipeline: Pipeline, job: str, version: int | None = None, run: Run | 
     return AnswerResult(loaded["version"], loaded["rows"], loaded["warehouse"], stages.counts, stages.seconds)
 
 
-def summarize(pipeline: Pipeline, job: str, version: int | None = None, run: Run | None = None) -> AnswerResult:
+def summarize(pipeline: Pipeline, job: str, version: int | None = None) -> AnswerResult:
     """Run a job of kind summaries over `version`, as `answer`: plan, recall, generate, merge, load.
 
     Raises NotFoundError (job, version, no document), StorageError, WarehouseError. A failed summary is a row.
@@ -203,7 +202,7 @@ def summarize(pipeline: Pipeline, job: str, version: int | None = None, run: Run
     from memorag_pipeline.jobs.summaries.plan import plan_summaries
 
     pipeline = _in_one_task(pipeline)
-    run = run or _now(job)
+    run = _now(job)
     stages = _Stages(pipeline, run)
     planned = stages.run("plan", lambda: plan_summaries(pipeline, job, version))
     stages.run_batches("recall", lambda uri: recall_key_points(pipeline, uri), planned["recall"])

@@ -255,7 +255,7 @@ def gate_has_bounds(minimum: dict[str, float], max_drop: dict[str, float]) -> st
 
 
 def jobs_have_own_names(jobs: dict[str, Any]) -> str | None:
-    taken = next((name for name in ("refresh", "maintenance") if name in jobs), None)
+    taken = next((name for name in ("refresh", "maintenance", "backfill") if name in jobs), None)
     return f"a job cannot be called {taken}; its DAG would have the name of the corpus's {taken}" if taken else None
 
 

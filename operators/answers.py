@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.sdk.exceptions import DownstreamTasksSkipped
-
 from memorag_operators.stage_operator import BatchOperator, PlanOperator, StageOperator, run_of
 
 if TYPE_CHECKING:
@@ -26,27 +24,18 @@ class RouteOperator(StageOperator):
     :param job: name of the job in the spec (templated).
     :param version: number of the version to answer from (templated). Empty: the version whose asset event started this
         run (the newest, when several did); for a job with a channel, or a run without such an event, the stage chooses.
-    :param versions: when not empty, this run back-fills a range of versions in other tasks: those after this one are
-        skipped (templated).
     """
 
     stage: ClassVar[str | None] = "route"
     of_job: ClassVar[bool] = True
     work_list: ClassVar[str | None] = "recall"
 
-    template_fields: Sequence[str] = ("spec_file", "job", "version", "versions")
+    template_fields: Sequence[str] = ("spec_file", "job", "version")
 
-    def __init__(self, *, job: str, version: str | int = "", versions: str = "", **kwargs: Any) -> None:
+    def __init__(self, *, job: str, version: str | int = "", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.job = job
         self.version = version
-        self.versions = versions
-
-    def execute(self, context: Context) -> dict[str, Any] | list[str]:
-        """Run the stage, or leave the run to the back-fill."""
-        if self.versions:
-            raise DownstreamTasksSkipped(tasks=sorted(self.get_flat_relative_ids()))
-        return super().execute(context)
 
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Pin the version, and plan."""

@@ -1,10 +1,8 @@
-"""The back-fill of a job for a range of versions: versions, and backfill, mapped over them.
+"""Answers over older versions: which runs of a job's DAG a range of versions needs.
 
-In:  the spec, the job's name, a range such as `3-7`.
-Out: the numbers of the versions; for each of them all stages of the job, and its rows in the warehouse.
-Wrong: see `StageOperator`. A version that is gone fails its own task and no other.
-
-A task does all stages of one version, as `memorag answer` does; its units are those of any other run.
+In:  the spec, the name of a job, the first and the last version.
+Out: for each version that is not retired the arguments of a `TriggerDagRunOperator`; versions that are, by number.
+Wrong: see `StageOperator`; a range that holds no version fails at once and says which versions there are.
 """
 
 from __future__ import annotations
@@ -12,10 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.sdk.exceptions import AirflowFailException
-
-from memorag_operators import metrics
-from memorag_operators.links import links_of
 from memorag_operators.stage_operator import StageOperator
 
 if TYPE_CHECKING:
@@ -24,56 +18,40 @@ if TYPE_CHECKING:
     from memorag_pipeline.pipeline import Pipeline
 
 
-class VersionsOperator(StageOperator):
-    """List the versions of a range that are not retired; without a range none, so that what is mapped is skipped.
-
-    :param versions: the range, FROM-TO (templated).
-    :param version: must be empty when there is a range (templated).
-    """
-
-    work_list: ClassVar[str | None] = "versions"
-
-    template_fields: Sequence[str] = ("spec_file", "versions", "version")
-
-    def __init__(self, *, versions: str, version: str = "", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.versions, self.version = versions, version
-
-    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
-        """List them."""
-        from memorag_pipeline.version_range import versions_in
-
-        if self.versions and self.version:
-            raise AirflowFailException(f"give version ({self.version}) or versions ({self.versions}), not both")
-        return {"versions": versions_in(pipeline.store, self.versions) if self.versions else []}
-
-
-class BackfillOperator(StageOperator):
-    """Run a job over one version and load its rows; meant to be mapped over the versions of a range.
+class VersionRangeOperator(StageOperator):
+    """List the runs of a job over a range of versions, the oldest first.
 
     :param job: name of the job in the spec (templated).
-    :param version: number of the version.
+    :param first: number of the first version (templated).
+    :param last: number of the last version (templated).
     """
 
-    of_job: ClassVar[bool] = True
+    work_list: ClassVar[str | None] = "runs"
+    template_fields: Sequence[str] = ("spec_file", "job", "first", "last")
 
-    template_fields: Sequence[str] = ("spec_file", "job", "version")
-
-    def __init__(self, *, job: str, version: int, **kwargs: Any) -> None:
+    def __init__(self, *, job: str, first: str | int, last: str | int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.job = job
-        self.version = version
+        self.job, self.first, self.last = job, first, last
 
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
-        """Run the job's stages, which report and leave the report of a run of their own."""
-        from memorag_pipeline import runner
-        from memorag_pipeline.run_report import Run
+        """List the runs."""
+        from memorag_operators.spec_folder import job_dag_id
+        from memorag_pipeline.errors import NotFoundError
 
-        dag_run = context["dag_run"]
-        run = Run(f"{dag_run.run_id}, version {self.version}", dag_run.run_after, self.job)
-        self.links = links_of(pipeline.spec, pipeline.store.uri, run)
-        work = {"answers": runner.answer, "summaries": runner.summarize}[pipeline.spec.job(self.job).kind]
-        done = work(pipeline, self.job, int(self.version), run)
-        for stage, counts in done.counts.items():
-            metrics.send(pipeline.spec.corpus, stage, counts, done.seconds[stage])
-        return {"version": done.version, "rows": done.rows, "warehouse": done.warehouse}
+        pipeline.spec.job(self.job)
+        first, last = int(self.first), int(self.last)
+        there = pipeline.store.versions.retained()
+        wanted = [number for number in there if first <= number <= last]
+        if not wanted:
+            have = f"from {there[0]} to {there[-1]}" if there else "none at all"
+            raise NotFoundError(
+                f"{pipeline.store.uri} holds no version from {first} to {last} that is not retired; it has {have}"
+            )
+        dag_id, run_id = job_dag_id(pipeline.spec, self.job), context["run_id"]
+        return {
+            "runs": [
+                {"trigger_dag_id": dag_id, "trigger_run_id": f"{run_id}__{number}", "conf": {"version": number}}
+                for number in wanted
+            ],
+            "retired": [number for number in range(first, min(last, there[-1]) + 1) if number not in wanted],
+        }

@@ -1,7 +1,7 @@
 """The gate of a refresh as operators: evaluate a new version, and promote it if its scores are good enough.
 
 In:  the spec, whose section `evaluation` is the gate; the number of a version; the URI of its evaluation.
-Out: URIs, mean scores, and why a channel was moved or not; promote sends an asset event for each version that passed.
+Out: URIs, mean scores, and why a channel was moved or not.
 Wrong: see `StageOperator`. A version that does not pass skips the task promote, with the reason; the run succeeds.
 """
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk.exceptions import AirflowSkipException
 
-from memorag_operators.stage_operator import StageOperator, send_events
+from memorag_operators.stage_operator import StageOperator, fill_events
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -44,7 +44,7 @@ class EvaluateVersionOperator(StageOperator):
 class PromoteVersionOperator(StageOperator):
     """Point the channel to a version that passed; every asset in `outlets` gets an event with its number.
 
-    When the version did not pass, or the channel had it before, the task is skipped, says why, and sends no event.
+    One that did not pass skips the task, which says why, and no event is sent.
 
     :param evaluation: URI of the version's evaluation (templated).
     """
@@ -61,11 +61,11 @@ class PromoteVersionOperator(StageOperator):
         """Promote."""
         from memorag_pipeline.evaluation.gate import promote
 
-        done = promote(pipeline, self.evaluation, f"DAG {context['dag'].dag_id}, run {context['run_id']}")
-        return {**done, "uri": pipeline.store.uri}
+        promoted = promote(pipeline, self.evaluation, f"DAG {context['dag'].dag_id}, run {context['run_id']}")
+        return {**promoted, "uri": pipeline.store.uri}
 
     def conclude(self, result: dict[str, Any], context: Context) -> None:
-        """Fill the asset event, or skip it with the task."""
+        """Skip the task of a version that was not promoted, without events."""
         if not result["promoted"]:
             raise AirflowSkipException(result["why"])
-        send_events(self, {name: result[name] for name in ("version", "channel", "uri")}, context)
+        fill_events(self, result, context)

@@ -35,7 +35,7 @@ def lineage(operator: StageOperator) -> OperatorLineage:
         inputs += _sources(spec)
     if operator.stage == "publish":
         outputs.append(_version(spec, result.get("version")))
-    if operator.of_job and operator.stage in ("load", None):  # a back-fill does all stages of a job
+    if operator.stage == "load":
         job = spec.jobs.get(getattr(operator, "dag_id", "").removeprefix(f"{spec.corpus}_"))
         outputs += [] if job is None else _tables(job.warehouse, job.table, "evidence", "runs")
     if operator.stage is None and spec.warehouse is not None and "status" in result:

@@ -1,7 +1,7 @@
 """The stages of a refresh as operators: inventory, extract, shard, memorize, embed, index, publish, record.
 
 In:  the spec, and URIs of plans and work lists.
-Out: URIs and counts; publish sends an asset event for each version that it creates.
+Out: URIs and counts; publish fills an event for each version that it creates, if it has an asset for outlet.
 Wrong: see `StageOperator`. Every stage resumes by unit, so a retry does only what is missing.
 """
 
@@ -23,10 +23,7 @@ if TYPE_CHECKING:
 
 
 def version_asset(corpus: str) -> Asset:
-    """The asset whose events are the new versions of `corpus` for jobs: all, or with a gate those that passed it.
-
-    Each event's extra holds the version's number.
-    """
+    """The asset whose events are the new versions of `corpus`; each event's extra holds the version's number."""
     return Asset(name=f"memorag_{corpus}", uri=f"memorag://{corpus}", group="memorag")
 
 

@@ -53,6 +53,11 @@ def maintenance_dag_id(spec: CorpusSpec) -> str:
     return f"{spec.corpus}_maintenance"
 
 
+def backfill_dag_id(spec: CorpusSpec) -> str:
+    """Id of the DAG that runs the corpus's jobs over older versions."""
+    return f"{spec.corpus}_backfill"
+
+
 def train_dag_id(spec: TrainingSpec) -> str:
     """Id of the DAG that trains an adapter."""
     return f"{spec.adapter}_train"
@@ -85,6 +90,8 @@ def _dag_ids(spec: CorpusSpec | TrainingSpec) -> dict[str, str]:
     if isinstance(spec, TrainingSpec):
         return {"adapter": train_dag_id(spec)}
     found = {"corpus": refresh_dag_id(spec), **{f"jobs.{job}": job_dag_id(spec, job) for job in spec.jobs}}
+    if spec.jobs:
+        found["jobs"] = backfill_dag_id(spec)
     return found if spec.maintenance is None else {**found, "maintenance": maintenance_dag_id(spec)}
 
 

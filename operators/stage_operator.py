@@ -87,7 +87,7 @@ class StageOperator(BaseOperator):
         if stage := self.stage or self.measured:
             metrics.send(opened.spec.corpus, stage, result, time.monotonic() - started)
         for name, value in result.items():
-            self.log.info("%s: %s", name, f"{len(value)} work lists" if isinstance(value, list) else value)
+            self.log.info("%s: %s", name, f"{len(value)} of them" if isinstance(value, list) else value)
             if name != self.work_list:
                 context["ti"].xcom_push(name, value)
         self.conclude(result, context)
@@ -138,13 +138,13 @@ def tell_version(operator: BaseOperator, result: dict[str, Any], context: Contex
     """Fill the asset events of a task that published a version; skip it, without events, if it was there already."""
     if not result["created"]:
         raise AirflowSkipException(f"version {result['version']} holds the same already")
-    send_events(operator, {name: result[name] for name in ("version", "created", "uri")}, context)
+    fill_events(operator, result, context)
 
 
-def send_events(operator: BaseOperator, extra: dict[str, Any], context: Context) -> None:
-    """Fill the events that the task sends when it succeeds, one for each of its assets."""
+def fill_events(operator: BaseOperator, result: dict[str, Any], context: Context) -> None:
+    """Say in the event of each of a task's assets which version it is about."""
     for outlet in operator.outlets:
-        context["outlet_events"][outlet].extra = extra
+        context["outlet_events"][outlet].extra = {name: result[name] for name in ("version", "uri")}
 
 
 class PlanOperator(StageOperator):

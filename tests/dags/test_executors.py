@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 pytest.importorskip("airflow.providers.cncf.kubernetes")
 
-GPU_TASKS = {"memorize", "embed", "recall", "generate", "backfill"}
+GPU_TASKS = {"memorize", "embed", "recall", "generate"}
 JOB = {"questions": {"uri": "/questions.jsonl"}, "warehouse": {"database": "/warehouse.duckdb"}}
 
 

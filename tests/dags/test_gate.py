@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 pytest.importorskip("airflow")
 
 
-def test_a_version_that_fails_is_published_not_promoted_and_starts_no_job(
+def test_a_version_that_fails_is_published_and_not_promoted(
     source: Path,
     tmp_path: Path,
     make_tiny_spec: Callable[..., CorpusSpec],
@@ -48,13 +48,10 @@ def test_a_version_that_fails_is_published_not_promoted_and_starts_no_job(
     pipeline = gated(token_f1=0)
     dag = load_dags().dags["topics_refresh"]
     assert edges(dag)["publish"] == {"evaluate"} and edges(dag)["evaluate"] == {"promote"}
-    # Jobs start by the asset, so the task that promotes is the one that tells it.
-    telling = {task.task_id: [outlet.name for outlet in task.outlets] for task in dag.tasks if task.outlets}
-    assert telling == {"promote": ["memorag_topics"]}
     assert dag.get_task("evaluate").pool == "gpu"
     passed = run_dag("topics_refresh")
     assert set.union(*states(passed).values()) == {"success"}
-    assert events(passed) == [{"version": 1, "channel": "live", "uri": pipeline.store.uri}]
+    assert events(passed) == [{"version": 1, "uri": pipeline.store.uri}]
     (record,) = pipeline.store.channels.history("live")
     assert record.version == 1 and record.by.startswith("DAG topics_refresh, run ")
 
@@ -62,8 +59,7 @@ def test_a_version_that_fails_is_published_not_promoted_and_starts_no_job(
         document.write("\nIt is often seen in the body of an empty class.\n")
     gated(token_f1=1)
     failed = run_dag("topics_refresh")
-    assert failed.state == "success"
-    assert events(failed) == []
+    assert failed.state == "success" and events(failed) == []
     ended = states(failed)
     assert (ended["publish"], ended["evaluate"], ended["promote"]) == ({"success"}, {"success"}, {"skipped"})
     assert (

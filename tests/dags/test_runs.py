@@ -15,7 +15,8 @@ import pytest
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.spec import CorpusSpec
 from memorag_pipeline.status import StatusReader
-from tests.fixtures.airflow import WriteSpec, states
+from tests.fixtures.airflow import DAG_FOLDER, WriteSpec, states
+from tests.storage.conftest import manifest_of
 
 if TYPE_CHECKING:
     from airflow.dag_processing.dagbag import DagBag
@@ -68,7 +69,7 @@ def test_refresh_publishes_a_version_and_answers_land_in_the_warehouse(
     refresh = run_dag("topics_refresh")
     assert set.union(*states(refresh).values()) == {"success"}
     assert corpus.store.versions.record(1).run_id == refresh.run_id
-    assert events(refresh) == [{"version": 1, "created": True, "uri": corpus.store.uri}]
+    assert events(refresh) == [{"version": 1, "uri": corpus.store.uri}]
     status = StatusReader(corpus.store).read()
     assert (status.run_id, status.state, status.version) == (refresh.run_id, "published", 1)
     assert all(stage.done == stage.units for stage in status.stages)
@@ -78,13 +79,53 @@ def test_refresh_publishes_a_version_and_answers_land_in_the_warehouse(
     # A retry after a commit whose answer was lost has the id of the run that published.
     assert publish_again(refresh, load_dags(), refresh.run_id) == events(refresh)[0]
 
-    assert {task for task, state in states(run_dag("topics_faq")).items() if state != {"success"}} == {"backfill"}
+    assert set.union(*states(run_dag("topics_faq")).values()) == {"success"}
     expected = [("q1", 1, "answered"), ("q2", 1, "answered"), ("q3", 1, "error")]
     assert rows(corpus) == expected
     # Again for a version by number: all units are cached, and the rows are replaced, not doubled.
     again = states(run_dag("topics_faq", version=1))
     assert (again["recall"], again["generate"], again["load"]) == ({"skipped"}, {"skipped"}, {"success"})
     assert rows(corpus) == expected
+
+
+def test_a_backfill_starts_a_run_of_the_job_for_each_version(
+    source: Path,
+    tmp_path: Path,
+    make_tiny_spec: Callable[..., CorpusSpec],
+    write_spec: WriteSpec,
+    run_dag: RunDag,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    from airflow.models.dag import DagModel
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from sqlalchemy import select, update
+
+    spec = make_tiny_spec(
+        source,
+        corpus="older",
+        compute={"retries": 0},
+        jobs={"faq": {"questions": {"uri": "/q.jsonl"}, "warehouse": {"database": str(tmp_path / "faq.duckdb")}}},
+    )
+    write_spec(spec, "older")
+    # What is started has to be known.
+    monkeypatch.setattr("airflow.settings.DAGS_FOLDER", str(DAG_FOLDER))
+    store = Pipeline(spec).store
+    for number in range(1, 5):
+        store.versions.publish(manifest_of(store, documents=b"%d" % number), f"run-{number}")
+    store.versions.retire(3, "test", "to see it left out")
+    refused = run_dag("older_backfill", job="faq", first=2, last=9)
+    assert states(refused) == {"versions": {"success"}, "run": {"failed"}}
+    assert "Dag older_faq is paused" in capfd.readouterr().out
+    with create_session() as session:
+        session.execute(update(DagModel).where(DagModel.dag_id == "older_faq").values(is_paused=False))
+    backfill = run_dag("older_backfill", job="faq", first=2, last=9)
+    assert set.union(*states(backfill).values()) == {"success"}
+    assert backfill.get_task_instance("versions").xcom_pull(task_ids="versions", key="retired") == [3]
+    with create_session() as session:
+        runs = session.scalars(select(DagRun).where(DagRun.dag_id == "older_faq")).all()
+        assert {run.run_id: run.conf["version"] for run in runs} == {f"{backfill.run_id}__{n}": n for n in (2, 4)}
 
 
 def test_a_refresh_costs_what_changed(corpus: Pipeline, source: Path, run_dag: RunDag) -> None:
@@ -99,7 +140,7 @@ def test_a_refresh_costs_what_changed(corpus: Pipeline, source: Path, run_dag: R
     with (source / "pass.rst").open("a") as document:
         document.write("\nIt is often seen in the body of an empty class.\n")
     edited = run_dag("topics_refresh")
-    assert events(edited) == [{"version": 2, "created": True, "uri": corpus.store.uri}]
+    assert events(edited) == [{"version": 2, "uri": corpus.store.uri}]
     manifests = [corpus.store.versions.manifest(number) for number in (1, 2)]
     first, second = ({blob.path: blob.digest for blob in manifest.of_role("memory")} for manifest in manifests)
     assert len(second) > 1

@@ -29,7 +29,7 @@ def test_a_spec_becomes_a_refresh_dag_and_a_dag_for_each_job(
     write_spec(make_spec(source, schedule="@daily", jobs={"faq": JOB, "nightly": {**JOB, "schedule": "30 2 * * *"}}))
     bag = load_dags()
     assert bag.import_errors == {}
-    assert sorted(bag.dags) == ["topics_faq", "topics_nightly", "topics_refresh"]
+    assert sorted(bag.dags) == ["topics_backfill", "topics_faq", "topics_nightly", "topics_refresh"]
     assert edges(bag.dags["topics_refresh"]) == {
         "inventory": {"extract", "shard"},
         "extract": {"shard"},
@@ -48,8 +48,6 @@ def test_a_spec_becomes_a_refresh_dag_and_a_dag_for_each_job(
         "generate_work": {"generate"},
         "generate": {"load"},
         "load": set(),
-        "versions": {"backfill"},
-        "backfill": set(),
     }
 
 
@@ -67,10 +65,8 @@ def test_a_job_of_kind_summaries_becomes_a_dag_of_its_own_kind(
         "merge_work": {"merge"},
         "merge": {"load"},
         "load": set(),
-        "versions": {"backfill"},
-        "backfill": set(),
     }
-    assert {task.task_id for task in dag.tasks if task.pool == "gpu"} == {"recall", "generate", "merge", "backfill"}
+    assert {task.task_id for task in dag.tasks if task.pool == "gpu"} == {"recall", "generate", "merge"}
 
 
 def test_a_new_version_starts_the_jobs_that_have_no_schedule_of_their_own(
@@ -122,7 +118,7 @@ def test_tasks_that_load_a_model_go_where_the_spec_says(
     assert {task.retries for task in tasks.values()} == {5}
     for name, task in tasks.items():
         placed = (task.pool, task.pool_slots, task.queue, task.executor, task.executor_config)
-        if name in {"memorize", "embed", "recall", "generate", "backfill"}:
+        if name in {"memorize", "embed", "recall", "generate"}:
             assert placed == ("gpu", 2, "gpu", "LocalExecutor", {"pod_template_file": "/gpu.yaml"})
         else:
             assert placed == ("default_pool", 1, "default", None, {})
@@ -168,7 +164,7 @@ def test_two_specs_that_give_the_same_dag_id_do_not_hide_each_other(
     write_spec(make_spec(source, jobs={"an_other": JOB}), "first")
     write_spec(make_spec(source, corpus="topics_an", jobs={"other": JOB}), "second")
     bag = load_dags()
-    assert sorted(bag.dags) == ["topics_an_other", "topics_refresh"]
+    assert sorted(bag.dags) == ["topics_an_other", "topics_backfill", "topics_refresh"]
     (error,) = bag.import_errors.values()
     assert re.search(r"second\.yaml: jobs\.other: gives the DAG id topics_an_other, .*first\.yaml", error)
 

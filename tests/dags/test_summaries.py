@@ -44,14 +44,13 @@ def test_summaries_land_in_the_warehouse_and_cost_nothing_when_run_again(
     runner.refresh(Pipeline(spec), "tests")
 
     done = states(run_dag("topics_reports"))
-    assert done.pop("backfill") == {"skipped"}  # no range of versions
     assert done == {task: {"success"} for task in (*done,)} and {"recall", "generate", "merge"} <= done.keys()
     rows = rows_of(database)
     assert [(name, status) for name, status, *_ in rows] == [("pass.rst", "summarized"), ("while.rst", "summarized")]
 
     again = states(run_dag("topics_reports", version=1))
     skipped = {task for task, state in again.items() if state == {"skipped"}}
-    assert (skipped, again["load"]) == ({"recall", "generate", "merge", "backfill"}, {"success"})
+    assert (skipped, again["load"]) == ({"recall", "generate", "merge"}, {"success"})
     assert rows_of(database) == rows
 
 

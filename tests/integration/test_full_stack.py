@@ -83,7 +83,8 @@ def stack(corpus: Pipeline, tmp_path: Path) -> Iterator[Any]:
 
 
 def test_a_refresh_by_the_rest_api_triggers_the_answers(corpus: Pipeline, stack: Any) -> None:
-    wait(stack, "the DAGs", lambda: stack.call("GET", "/api/v2/dags")["total_entries"] == 2)
+    # Of the corpus: refresh, job, back-fill.
+    wait(stack, "the DAGs", lambda: stack.call("GET", "/api/v2/dags")["total_entries"] == 3)
     (error,) = wait(stack, "the import error", lambda: stack.call("GET", "/api/v2/importErrors")["import_errors"])
     assert error["filename"] == "refused_specs.py"
     assert "broken.yaml: memory: is missing" in error["stack_trace"]

@@ -41,14 +41,12 @@ def test_source_version_and_tables_are_named_without_secrets(make_spec: Callable
         memorize = found(operators.MemorizeOperator(task_id="memorize", batch="", **stage))
         published = found(operators.PublishOperator(task_id="publish", plan="", **stage), version=7)
         loaded = found(operators.LoadOperator(task_id="load", plan="", **stage), version=7)
-        filled = found(operators.BackfillOperator(task_id="backfill", job="faq", version=7, **stage), version=7)
         recorded = found(operators.RecordOperator(task_id="record", **stage), status="published")
     assert (names(memorize.inputs), names(memorize.outputs)) == (source, [])
     assert (names(published.inputs), names(published.outputs)) == (source, version)
     assert published.outputs[0].facets["version"].datasetVersion == "7"
     tables = [("postgres://db.example:5432", f"wh.memorag.{table}") for table in ("answers", "evidence", "runs")]
-    for task in (loaded, filled):
-        assert (names(task.inputs), names(task.outputs)) == (version, tables)
+    assert (names(loaded.inputs), names(loaded.outputs)) == (version, tables)
     assert names(recorded.outputs) == [(tables[0][0], f"wh.memorag.{table}") for table in ("runs", "quarantine")]
 
 
