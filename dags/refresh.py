@@ -43,14 +43,21 @@ PARAMS = {
     "documents": Param(
         None,
         type=["null", "string"],
+        title="Documents",
         description="Glob of URIs: look at these documents alone, and leave the others as they are; empty: at all.",
     ),
     "force": Param(
         False,
         type="boolean",
+        title="Force",
         description="Read all of the newest version, make anew what is damaged, and go on even if nothing changed.",
     ),
-    "dry_run": Param(False, type="boolean", description="Only say what the refresh would do, in the first task's log."),
+    "dry_run": Param(
+        False,
+        type="boolean",
+        title="Dry run",
+        description="Only say what the refresh would do, in the first task's log.",
+    ),
 }
 
 

@@ -66,11 +66,13 @@ def _doc(spec_file: Path, spec: TrainingSpec) -> str:
     return f"""
 Trains the adapter **{spec.adapter}** for `{spec.model}`. {spec.description}
 
-{schedule.tokens:,} tokens of text, {schedule.instruction_tokens:,} of instructions · window {spec.window}, ratios
-{", ".join(map(str, spec.ratios))}, sink {spec.sink} · store: `{spec.store.uri}`
+* Training: {schedule.tokens:,} tokens of text, {schedule.instruction_tokens:,} of instructions
+* Memory: window {spec.window}, ratios {", ".join(map(str, spec.ratios))}, sink {spec.sink}
+* Store: `{spec.store.uri}`
+* Spec: `{spec_file.name}`
 
-A retry goes on from the newest checkpoint. The same spec, data and model are not trained again.
-Spec: `{spec_file.name}`
+A retry goes on from the newest checkpoint. The same spec, data and model are not trained again: `register` is then
+skipped. `promote` points the channel to the new version if it closes more of the gap than the one before.
 """
 
 

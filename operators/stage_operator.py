@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
+from inspect import getdoc
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
@@ -43,7 +44,7 @@ class StageOperator(BaseOperator):
     tasks over return values only, so the return value is the list named by `work_list`, or the whole result without.
     An operator that names its `stage` reports how far it is, and the run leaves its report in the corpus's store;
     `of_job` tells a stage of a job from one of a refresh. Its numbers become metrics, as those of one that is only
-    `measured` under a name.
+    `measured` under a name. Airflow's UI shows the first paragraph of its docstring as the task's documentation.
 
     :param spec_file: path of the spec on the worker (templated).
     """
@@ -57,6 +58,7 @@ class StageOperator(BaseOperator):
     template_fields: Sequence[str] = ("spec_file",)
 
     def __init__(self, *, spec_file: str, **kwargs: Any) -> None:
+        kwargs.setdefault("doc_md", (getdoc(type(self)) or "").partition("\n\n")[0])
         super().__init__(**kwargs)
         self.spec_file = spec_file
         self.links: dict[str, str] = {}

@@ -49,5 +49,6 @@ pytest_plugins = [
     "tests.fixtures.redis",
     "tests.fixtures.reports",
     "tests.fixtures.s3",
+    "tests.fixtures.statsd",
     "tests.fixtures.tiny_models",
 ]

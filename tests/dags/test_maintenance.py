@@ -12,6 +12,7 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.spec import CorpusSpec
 from memorag_pipeline.storage import Manifest, ManifestBlob
 from tests.fixtures.airflow import WriteSpec, states
+from tests.fixtures.statsd import StatsD, listed_metrics
 
 if TYPE_CHECKING:
     from airflow.models.dagrun import DagRun
@@ -24,6 +25,7 @@ def test_versions_are_retired_the_store_is_swept_and_damage_is_found(
     make_spec: Callable[..., CorpusSpec],
     write_spec: WriteSpec,
     run_dag: Callable[..., DagRun],
+    metrics: StatsD,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     store = {"uri": str(source.parent / "store"), "retention": {"last": 1}}
@@ -42,6 +44,10 @@ def test_versions_are_retired_the_store_is_swept_and_damage_is_found(
     verified = run.get_task_instance("verify").xcom_pull(task_ids="verify", key="verified")
     assert verified == 1
     assert run.get_task_instance("sweep").xcom_pull(task_ids="sweep", key="condemned") == 0  # all of it is young
+    sent = metrics.ours()
+    stages = {stage for _, stage, _ in sent}
+    assert stages >= {"sweep", "verify"} and sent.keys() == set(listed_metrics(stages))
+    assert sent["memorag.bytes_verified", "verify", "c"] == len("second")
 
     corpus.objects.put(ref.key, b"SECOND")
     run = run_dag("topics_maintenance")

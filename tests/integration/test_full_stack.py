@@ -83,7 +83,8 @@ def stack(corpus: Pipeline, tmp_path: Path) -> Iterator[Any]:
 
 
 def test_a_refresh_by_the_rest_api_triggers_the_answers(corpus: Pipeline, stack: Any) -> None:
-    wait(stack, "the DAGs", lambda: stack.call("GET", "/api/v2/dags")["total_entries"] == 2)
+    # Of the corpus: refresh, job, back-fill.
+    wait(stack, "the DAGs", lambda: stack.call("GET", "/api/v2/dags")["total_entries"] == 3)
     (error,) = wait(stack, "the import error", lambda: stack.call("GET", "/api/v2/importErrors")["import_errors"])
     assert error["filename"] == "refused_specs.py"
     assert "broken.yaml: memory: is missing" in error["stack_trace"]
@@ -143,7 +144,7 @@ def wait(stack: Any, what: str, condition: Callable[[], Any], seconds: float = 2
     return value
 
 
-def wait_for_run(stack: Any, dag_id: str) -> Any:
+def wait_for_run(stack: Any, dag_id: str, seconds: float = 240) -> Any:
     """The only run of a DAG, once it has ended."""
 
     def ended() -> Any:
@@ -151,7 +152,7 @@ def wait_for_run(stack: Any, dag_id: str) -> Any:
         assert len(runs) <= 1
         return next((run for run in runs if run["state"] in {"success", "failed"}), None)
 
-    return wait(stack, f"the end of {dag_id}", ended)
+    return wait(stack, f"the end of {dag_id}", ended, seconds)
 
 
 def tasks_of(stack: Any, run: dict[str, Any]) -> Any:

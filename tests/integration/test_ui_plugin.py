@@ -1,4 +1,4 @@
-"""The pages of corpora in Airflow's UI: a real stack, a real login, headless Chromium.
+"""The pages of corpora in Airflow's UI, and what it shows of a DAG: a real stack, a real login, headless Chromium.
 
 With MEMORAG_SCREENSHOTS, a folder, pictures of the pages are left there for people to look at.
 """
@@ -16,14 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from memorag_pipeline import runner
 from memorag_pipeline.pipeline import Pipeline
 from tests.fixtures.airflow import WriteSpec
 from tests.fixtures.changing_corpus import ChangingCorpus, document
 from tests.integration.test_full_stack import load_script
+from tests.integration.test_full_stack import wait as wait_for
+from tests.training.conftest import one_thread, tiny, tiny_folder, training_texts, training_values
 
 pytest.importorskip("airflow")
+__all__ = ["one_thread", "tiny", "tiny_folder", "training_texts", "training_values"]
 pytestmark = pytest.mark.long
 
 PASSWORD = "a-password-of-a-test"
@@ -71,6 +75,19 @@ def stack(corpus: Pipeline, tmp_path: Path) -> Iterator[Any]:
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True",
     }
     with load_script().LocalAirflow(tmp_path / "airflow", port, environment) as running:
+        yield running
+
+
+@pytest.fixture
+def training_stack(training_values: dict[str, Any], spec_folder: Path, tmp_path: Path) -> Iterator[Any]:
+    """A running stack with the DAG of a training of some seconds, where everybody is admin."""
+    (spec_folder / "training").mkdir()
+    values = training_values | {"description": "A small adapter for a test."}
+    (spec_folder / "training" / "tiny.yaml").write_text(yaml.safe_dump(values))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with load_script().LocalAirflow(tmp_path / "airflow", port) as running:
         yield running
 
 
@@ -139,6 +156,36 @@ def test_a_user_who_logged_in_sees_the_corpus_and_nobody_else_does(stack: Any, b
             browser.get(f"{stack.url}{path}")
         assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
         picture(browser, name, whole=True)
+
+
+def test_a_training_explains_itself(training_stack: Any, browser: Any) -> None:
+    wait_for(training_stack, "the DAG", lambda: training_stack.call("GET", "/api/v2/dags")["total_entries"] == 1)
+    page = f"{training_stack.url}/dags/tiny-adapter_train"
+    browser.get(page)
+    wait(browser, lambda: "promote" in text(browser))
+    picture(browser, "training-grid.png")
+    element(browser, "body").send_keys("g")
+    wait(browser, lambda: browser.find_elements("css selector", ".react-flow__node"))
+    picture(browser, "training-graph.png")
+    for name, expected in (
+        ("Dag Docs", "Trains the adapter tiny-adapter"),
+        ("Trigger", "Trigger Dag - tiny-adapter_train"),
+    ):
+        browser.get(page)
+        wait(browser, lambda name=name: button(browser, name).is_enabled())
+        button(browser, name).click()
+        wait(browser, lambda expected=expected: expected in dialogs(browser))
+        picture(browser, f"training-{name.split()[-1].lower()}.png")
+
+
+def button(browser: Any, name: str) -> Any:
+    """The button with a text or label."""
+    return browser.find_element("xpath", f"//button[normalize-space(.)='{name}' or @aria-label='{name}']")
+
+
+def dialogs(browser: Any) -> str:
+    """The texts of the dialogs; those that wait to be opened have none."""
+    return "\n".join(dialog.text for dialog in browser.find_elements("css selector", "[role=dialog]"))
 
 
 def status_of(url: str) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from memorag_pipeline.errors import (
 from memorag_pipeline.run_report import Run
 from memorag_pipeline.spec import ComputeSpec, CorpusSpec
 from tests.fixtures.airflow import WriteSpec
+from tests.fixtures.statsd import StatsD
 
 airflow_exceptions = pytest.importorskip("airflow.sdk.exceptions")
 stage_operator = pytest.importorskip("memorag_operators.stage_operator")
@@ -118,36 +118,21 @@ def test_after_running_out_of_memory_the_next_attempt_works_on_half_as_much(spec
         ReadOperator(task_id="read", spec_file=spec_file, outcome=RuntimeError("shapes")).execute({"ti": XComs()})
 
 
-def test_numbers_of_a_stage_become_metrics(spec_file: str) -> None:
-    stats = pytest.importorskip("airflow.sdk.observability.stats")
-    no_stats = import_module("airflow.sdk._shared.observability.metrics.base_stats_logger").NoStatsLogger
-    sent: list[tuple[Any, ...]] = []
-
-    class Backend:
-        def incr(self, stat: str, count: int = 1, tags: Any = None) -> None:
-            sent.append((stat, count, tags["stage"]))
-
-        def gauge(self, stat: str, value: float, tags: Any = None) -> None:
-            assert tags["corpus"] == "topics"
-            sent.append((stat, value, tags["stage"]))
-
+def test_numbers_of_a_stage_become_metrics(spec_file: str, metrics: StatsD) -> None:
     class ReadOperator(SayOperator):
         measured = "memorize"
 
     outcome = {"shards": 3, "memorized_tokens": 600, "reused_tokens": 40, "seconds": 1.5, "batches": []}
-    stats.initialize(factory=Backend, export_legacy_names=False)
-    try:
-        ReadOperator(task_id="read", spec_file=spec_file, outcome=outcome).execute({"ti": XComs()})
-    finally:
-        stats.initialize(factory=no_stats, export_legacy_names=False)
-    numbers = {name: value for name, value, stage in sent if stage == "memorize"}
-    assert numbers.pop("memorag.stage_seconds") >= 0
+    ReadOperator(task_id="read", spec_file=spec_file, outcome=outcome).execute({"ti": XComs()})
+    numbers = metrics.ours()
+    assert {tags["corpus"] for name, tags, *_ in metrics.received if name.startswith("airflow.memorag.")} == {"topics"}
+    assert numbers.pop(("memorag.stage_seconds", "memorize", "g")) >= 0
     assert numbers == {
-        "memorag.seconds": 0,
-        "memorag.units_done": 3,
-        "memorag.tokens": 600,
-        "memorag.tokens_reused": 40,
-        "memorag.tokens_per_second": 400,
+        ("memorag.seconds", "memorize", "c"): 0,
+        ("memorag.units_done", "memorize", "c"): 3,
+        ("memorag.tokens", "memorize", "c"): 600,
+        ("memorag.tokens_reused", "memorize", "c"): 40,
+        ("memorag.tokens_per_second", "memorize", "g"): 400,
     }
 
 
