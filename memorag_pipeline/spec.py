@@ -582,12 +582,25 @@ class SummariesSpec(Section):
     )
 
 
+def _of_answers(key: str) -> Rule:
+    """That a key of a job is left as it is unless the job answers questions."""
+    return Rule(
+        (key, "kind"),
+        lambda value, kind: spec_rules.has_use_for_answers(value, JobSpec.model_fields[key].default, kind),
+        "leave it out, or use kind answers",
+    )
+
+
 class JobSpec(Section):
     """Questions answered or documents summarized over each new version, or on a schedule of its own."""
 
     rules = (
         Rule(("questions", "kind"), spec_rules.only_answers_have_questions, "give questions for answers alone"),
         Rule(("summaries", "kind"), spec_rules.summaries_have_use, "set kind: summaries, or leave it out"),
+        *map(
+            _of_answers,
+            ("mode", "clues", "offer_draft", "only_changed", "clue_tokens", "shards_per_question", "evidence"),
+        ),
         Rule(("clues", "mode"), spec_rules.clues_have_use, "leave it out, or use mode memorag"),
         Rule(("offer_draft", "clues", "mode"), spec_rules.draft_is_recalled, "add draft to clues in mode memorag"),
     )

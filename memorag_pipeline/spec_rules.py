@@ -205,6 +205,10 @@ def only_answers_have_questions(questions: Any, kind: str) -> str | None:
     return f"has no use for kind {kind}" if questions is not None else None
 
 
+def has_use_for_answers(value: Any, default: Any, kind: str) -> str | None:
+    return f"has no use for kind {kind}" if kind != "answers" and value != default else None
+
+
 def summaries_have_use(summaries: Any, kind: str) -> str | None:
     return f"has no use for kind {kind}" if kind != "summaries" and summaries != type(summaries)() else None
 

@@ -577,6 +577,26 @@ def test_the_mode_of_a_job_and_its_clues_fit(write: Write) -> None:
         assert problem in str(wrong)
 
 
+@pytest.mark.parametrize(
+    "key",
+    (
+        "mode: memory_only",
+        "clues: [spans]",
+        "clues: []",
+        "only_changed: true",
+        "clue_tokens: 32",
+        "shards_per_question: 1",
+        "evidence: 8",
+    ),
+)
+def test_what_only_answers_have_is_refused_in_a_job_of_summaries(write: Write, key: str) -> None:
+    job = "jobs:\n  nightly:\n    kind: summaries\n    warehouse: {database: a.duckdb}\n"
+    assert read_spec(write(MINIMAL + job)).job("nightly").kind == "summaries"
+    (wrong,) = problems_of(write(f"{MINIMAL}{job}    {key}\n"))
+    assert f"{key.split(':')[0]}: has no use for kind summaries" in str(wrong)
+    assert "use kind answers" in str(wrong)
+
+
 def test_an_unknown_job_is_answered_with_the_known_ones(write: Write) -> None:
     with pytest.raises(NotFoundError, match="no job 'weekly'; its jobs: daily"):
         read_spec(write(MINIMAL + JOB)).job("weekly")

@@ -18,10 +18,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from memorag_pipeline.words import words_of
+
 if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer
 
-_WORD = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]|[^\W\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")
 # Dropped, not taken as borders of words, as SQuAD's script does: "U.S." is the word "us", "don't" is "dont".
 _JOINED = re.compile(r"[^\w\s]|_")
 _ARTICLES = frozenset(("a", "an", "the"))
@@ -29,8 +30,8 @@ _ARTICLES = frozenset(("a", "an", "the"))
 
 def words(text: str) -> list[str]:
     """The words that texts are compared by."""
-    plain = _JOINED.sub("", unicodedata.normalize("NFKC", text).casefold())
-    return [word for word in _WORD.findall(plain) if word not in _ARTICLES]
+    plain = _JOINED.sub("", unicodedata.normalize("NFKC", text))
+    return [word for word in words_of(plain) if word not in _ARTICLES]
 
 
 def exact_match(reply: str, answers: Sequence[str]) -> float:
@@ -69,7 +70,7 @@ class _Words:
     """The tokenizer that `rouge-score` is given; its own knows only English letters."""
 
     def tokenize(self, text: str) -> list[str]:
-        return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+        return words_of(unicodedata.normalize("NFKC", text))
 
 
 @functools.cache

@@ -22,6 +22,7 @@ import fsspec
 
 from memorag_pipeline.digests import canonical_json, text_digest, value_digest
 from memorag_pipeline.errors import QuestionError
+from memorag_pipeline.retrieval.terms import HAN
 from memorag_pipeline.spec_values import Language
 
 _ID = ("question_id", "id", "_id")
@@ -30,7 +31,7 @@ _ANSWERS = ("answers", "answer", "label")
 _CONTEXTS_OF_A_CHOICE = 3  # rows are chosen on so many contexts at least: a corpus of one text is no search
 _CONTEXTS = "contexts"  # folder of the texts beside a file, and in the URIs of questions on them
 _SAFE = re.compile(r"\w[\w.-]{0,99}")
-_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
+_HAN = re.compile(f"[{HAN}]")
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,6 @@ from memorag_pipeline.corpus.chunk import Chunker
 from memorag_pipeline.corpus.tokens import token_counter
 from memorag_pipeline.errors import NotFoundError
 from memorag_pipeline.evaluation.evidence import evidence_recall, find_places
-from memorag_pipeline.jobs.clues import words_of
 from memorag_pipeline.jobs.recall import recall_clues
 from memorag_pipeline.jobs.retrieve import retrieve_evidence
 from memorag_pipeline.jobs.settings import AnswerSettings
@@ -41,6 +40,7 @@ from memorag_pipeline.retrieval.passage import Passage
 from memorag_pipeline.retrieval.search import Searcher
 from memorag_pipeline.spec import ChunkingSpec, EmbeddingSpec, GenerationSpec, IndexSpec, MemorySpec, ShardingSpec
 from memorag_pipeline.spec_values import ClueKind, Language
+from memorag_pipeline.words import words_of
 
 AT = (1, 3, 5)
 EMBEDDING = EmbeddingSpec(model="package:all-minilm-l6-v2", pooling="mean")

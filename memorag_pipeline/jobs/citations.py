@@ -17,13 +17,13 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from memorag_pipeline.jobs.clues import COMMON_WORDS, words_of
+from memorag_pipeline.jobs.clues import COMMON_WORDS
+from memorag_pipeline.words import sentences_of, words_of
 
 CitedBy = Literal["markers", "overlap"]
 
 LEAST_SHARE = 0.6
-_MARKER = re.compile(r"[\[【]\s*(\d{1,3}(?:\s*[,;\uff0c、]\s*\d{1,3})*)\s*[\]】]")
-_SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。\uff01\uff1f])|\n+")
+_MARKER = re.compile(r"\s*[\[【]\s*(\d{1,3}(?:\s*[,;\uff0c、]\s*\d{1,3})*)\s*[\]】]")
 
 
 def used_passages(answer: str, question: str, passages: Sequence[str]) -> tuple[tuple[int, ...], CitedBy | None]:
@@ -34,8 +34,13 @@ def used_passages(answer: str, question: str, passages: Sequence[str]) -> tuple[
         return tuple(sorted(marked)), "markers"
     silent = COMMON_WORDS.union(words_of(question))
     held = [set(words_of(passage)) for passage in passages]
-    found = {number for sentence in _SENTENCE.split(answer) if (number := _source(sentence, held, silent))}
+    found = {number for sentence in sentences_of(answer) if (number := _source(sentence, held, silent))}
     return tuple(sorted(found)), "overlap" if found else None
+
+
+def without_markers(text: str) -> str:
+    """A text whose passages are not shown beside it."""
+    return _MARKER.sub("", text)
 
 
 def _source(sentence: str, held: Sequence[set[str]], silent: frozenset[str]) -> int | None:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from memorag_pipeline.retrieval.terms import HAN
+from memorag_pipeline.words import words_of
+
 MAX_CLUES = 8
 _MAX_CHARACTERS = 600  # longer than a passage: the model copied instead of choosing
 _MIN_WORDS, _MIN_HAN = 3, 4
@@ -30,8 +33,7 @@ _LABEL = re.compile(
 )
 _EMPHASIS = re.compile(r"\*\*(?=\S)(.+?)(?<=\S)\*\*")
 _QUOTES = "\"'`\u2018\u2019\u201c\u201d\u300c\u300d\u300e\u300f"
-_WORD = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]|[^\W_\u3400-\u4dbf\u4e00-\u9fff]+")  # a Chinese character is a word
-_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
+_HAN = re.compile(f"[{HAN}]")
 # Words that say nothing about a subject; a clue of these and of words that were said already finds nothing new.
 COMMON_WORDS = frozenset(
     re.findall(
@@ -75,11 +77,6 @@ def _unwrap(line: str) -> str:
     while len(clue) > 1 and clue[0] in _QUOTES and clue[-1] in _QUOTES:
         clue = clue[1:-1].strip()
     return clue
-
-
-def words_of(text: str) -> list[str]:
-    """The words of a text in lower case; a Chinese character is one."""
-    return _WORD.findall(text.casefold())
 
 
 def _long_enough(words: Sequence[str]) -> bool:

@@ -32,6 +32,7 @@ from memorag_pipeline.training.loss import IGNORED
 from memorag_pipeline.training.packing import TOO_SHORT, Sequence, sequence_of
 from memorag_pipeline.training.readers import HELD_OUT, Record, UnusableError, context_id, is_held_out, text_of
 from memorag_pipeline.training.spec import TrainingSpec
+from memorag_pipeline.words import words_of
 
 # The kinds that jobs ask for as clues; `summarize` is asked by none of them, and has its prompt here.
 _CLUES = {"recall": "spans", "rewrite": "surrogates", "answer": "draft"}
@@ -44,7 +45,6 @@ _ROLES = ("system", "user", "assistant")
 _BYTES = 6  # of a context, for each token that there is room for: more than a token has in running text
 _MARGIN = 2  # tokens around a place in a text that can be others when the text is tokenized up to there only
 _PLACES, _AROUND = 50, 200  # how many places of an output are compared, and by how many characters around them
-_WORD = re.compile(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+")  # a Chinese character is a word
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def _place(context: str, item: str, question: str) -> tuple[int, int] | None:
 
 
 def _words(text: str) -> set[str]:
-    return set(_WORD.findall(text.casefold()))
+    return set(words_of(text))
 
 
 def _as_shown(text: str, tokenizer: ChatTokenizer) -> str:

@@ -12,7 +12,6 @@ names, on the corpus itself.)
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random
@@ -23,13 +22,12 @@ from memorag_pipeline.jobs.generators import Generator, Reply
 from memorag_pipeline.jobs.prompts import Message, load_prompts
 from memorag_pipeline.progress import track
 from memorag_pipeline.spec_values import Language
+from memorag_pipeline.words import sentences_of, words_of
 
 _ASK = {
     "en": "{passages}\n\nWrite one short question that this passage answers. Write nothing but the question.",
     "zh": "{passages}\n\n请写出一个能用这段文字回答的简短问题，只写问题本身。",  # noqa: RUF001
 }
-_SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")  # noqa: RUF001
-_WORD = re.compile(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+")  # a Chinese character is a word
 _LEAST_WORDS = 4
 _AT_ONCE = 32
 
@@ -103,11 +101,11 @@ def _question(reply: Reply) -> tuple[str, str]:
 def _said(passage: str, wanted: str) -> list[str]:
     """The sentence of a passage that has most words of its question and answer."""
     words = _words(wanted)
-    sentences = [sentence.strip() for sentence in _SENTENCE.split(passage)]
+    sentences = [sentence.strip() for sentence in sentences_of(passage)]
     sentences = [sentence for sentence in sentences if len(_words(sentence)) >= _LEAST_WORDS]
     best = max(sentences, key=lambda sentence: len(_words(sentence) & words), default="")
     return [best] if _words(best) & words else []
 
 
 def _words(text: str) -> set[str]:
-    return set(_WORD.findall(text.casefold()))
+    return set(words_of(text))

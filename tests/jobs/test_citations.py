@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memorag_pipeline.jobs.citations import used_passages
+from memorag_pipeline.jobs.citations import used_passages, without_markers
 
 PASSAGES = [
     "The Matterhorn rises to 4,478 metres on the border of Switzerland and Italy.",
@@ -44,3 +44,9 @@ def test_any_text_cites_passages_that_there_are(answer: str, question: str, pass
     used, cited_by = used_passages(answer, question, passages)
     assert set(used) <= set(range(1, len(passages) + 1))
     assert (cited_by is None) == (not used)
+
+
+def test_markers_are_taken_away_and_other_brackets_stay() -> None:
+    assert without_markers("It rained [2]. Then it snowed [3, 4].") == "It rained. Then it snowed."
+    assert without_markers("下雨了【2】。下雪了[3、4]。") == "下雨了。下雪了。"
+    assert without_markers("In [2019] a list [x].") == "In [2019] a list [x]."

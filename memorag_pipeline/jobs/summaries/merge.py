@@ -18,9 +18,9 @@ from itertools import pairwise
 from typing import Any
 
 from memorag_pipeline.errors import MemoragError
+from memorag_pipeline.jobs.citations import without_markers
 from memorag_pipeline.jobs.generators import Generator
 from memorag_pipeline.jobs.summaries import parts as part_stage
-from memorag_pipeline.jobs.summaries.passages import without_marks
 from memorag_pipeline.jobs.summaries.settings import SummarySettings
 from memorag_pipeline.jobs.summaries.spending import counted, open_paid_generator
 from memorag_pipeline.jobs.summaries.summary import PartSummary, Written
@@ -88,7 +88,7 @@ def merge_texts(
 
     `advance` is called when a group is done.
     """
-    merging = [_Merging([without_marks(text) for text in texts]) for texts in groups]
+    merging = [_Merging([without_markers(text) for text in texts]) for texts in groups]
     most = max(2, settings.budget // settings.models.generation.max_new_tokens)
     while waiting := [each for each in merging if not each.done]:
         started = time.perf_counter()

@@ -1,7 +1,7 @@
 """Passages: what of a part the generator reads.
 
 In:  the passages that each key point found; what a generator wrote.
-Out: passages in order of the text, within a budget of tokens; texts without the marks of passages.
+Out: passages in order of the text, within a budget of tokens; texts without the marks around passages.
 Wrong: nothing; without passages there is nothing to choose.
 """
 
@@ -14,7 +14,6 @@ from itertools import chain, zip_longest
 from memorag_pipeline.retrieval.evidence import beginning
 from memorag_pipeline.retrieval.passage import Passage
 
-_MARK = re.compile(r"\s*\[\s*(\d{1,4}(?:\s*[,;\u3001\uff0c]\s*\d{1,4})*)\s*\]")
 _FENCE = re.compile(r"<\u200b?/?\s*passage\s*\d*\s*>\s*")
 
 
@@ -49,8 +48,3 @@ def spread(passages: Sequence[Passage], count: int) -> list[Passage]:
 def without_fences(text: str) -> str:
     """What a generator wrote, without the marks around its passages, which small models repeat."""
     return _FENCE.sub("", text).strip()
-
-
-def without_marks(summary: str) -> str:
-    """A summary whose passages are not shown beside it."""
-    return _MARK.sub("", summary)

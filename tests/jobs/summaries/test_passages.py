@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memorag_pipeline.jobs.summaries.passages import choose, spread, without_fences, without_marks
+from memorag_pipeline.jobs.summaries.passages import choose, spread, without_fences
 from memorag_pipeline.retrieval.passage import Passage
 
 
@@ -51,10 +51,6 @@ def test_a_spread_goes_from_the_beginning_in_equal_steps(length: int, count: int
     found = [each.start // 10 for each in spread([passage(number) for number in range(length)], count)]
     assert found[0] == 0 and len(found) <= count
     assert len({after - before for before, after in pairwise(found)}) <= 1
-
-
-def test_marks_are_taken_away() -> None:
-    assert without_marks("It rained [2]. Then it snowed [3, 4].") == "It rained. Then it snowed."
 
 
 def test_marks_around_passages_that_a_model_repeats_are_no_part_of_a_summary() -> None:
