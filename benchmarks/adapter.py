@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Report("adapter", common, given.append).write({"benchmark": "adapter", "seconds": seconds, **asdict(evaluation)})
     if given.out is not None:
         given.out.mkdir(parents=True, exist_ok=True)
-        write_report(given.out / "report.html", evaluation, (), {"adapter": given.adapter}, given.adapter)
+        write_report(given.out / "report.html", evaluation, (), {}, given.adapter)
 
 
 def _questions(sets: Sequence[str], count: int) -> list[ContextQuestion]:

@@ -43,7 +43,7 @@ def recall_key_points(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
     total = Counter(parts=len(todo), key_points=0, memorized_tokens=0)
     if todo:
         parts = [Part.model_validate(unit["part"]) for unit in todo]
-        version = Version(pipeline.store, batch["version"], trust_models=True)
+        version = Version(pipeline.store, batch["version"], trust_models=True, pinned=True)
         with track("parts recalled", len(parts), "parts") as bar:
             recalled = key_points_of(version, parts, settings, lambda: bar.advance(1))
             for unit, part, (points, seconds) in zip(todo, parts, recalled, strict=True):

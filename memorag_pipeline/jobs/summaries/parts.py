@@ -50,7 +50,7 @@ def summarize_parts(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
     ]
     total = Counter(parts=len(todo))
     if todo:
-        version = Version(pipeline.store, batch["version"], trust_models=True)
+        version = Version(pipeline.store, batch["version"], trust_models=True, pinned=True)
         tables = VersionTables(version)
         generator = open_paid_generator(pipeline, settings, batch["run"], done)
         with track("parts summarized", len(todo), "parts") as bar:

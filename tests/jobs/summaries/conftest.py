@@ -26,10 +26,13 @@ def summary_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_pipeline(summary_folder: Path, tiny_models: dict[str, Any]) -> Callable[..., Pipeline]:
     """A pipeline over the corpus; keyword arguments are its jobs' sections `summaries`, by name."""
 
-    def make(folder: Path = summary_folder, generation: dict[str, Any] | None = None, **jobs: Any) -> Pipeline:
+    def make(
+        folder: Path = summary_folder, generation: dict[str, Any] | None = None, language: str = "en", **jobs: Any
+    ) -> Pipeline:
         values = {
             **tiny_models,
             "corpus": "topics",
+            "language": language,
             "source": {"uris": [str(folder / "source")], "documents_per_part": 4},
             "store": {"uri": str(folder / "store")},
             "sharding": {"max_tokens": 600, "min_tokens": 64},
