@@ -119,7 +119,4 @@ def versions_of(store: CorpusStore, versions: str) -> list[int]:
     first, dash, last = versions.partition("-")
     if not (dash and first.isdecimal() and last.isdecimal()):
         raise typer.BadParameter(f"{versions!r} is no range of versions, such as 3-7")
-    found = [number for number in store.versions.retained() if int(first) <= number <= int(last)]
-    if not found:
-        raise NotFoundError(f"{store.uri} holds no version from {first} to {last} that is not retired")
-    return found
+    return store.versions.retained_between(int(first), int(last))

@@ -36,22 +36,15 @@ class VersionRangeOperator(StageOperator):
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """List the runs."""
         from memorag_operators.spec_folder import job_dag_id
-        from memorag_pipeline.errors import NotFoundError
 
         pipeline.spec.job(self.job)
         first, last = int(self.first), int(self.last)
-        there = pipeline.store.versions.retained()
-        wanted = [number for number in there if first <= number <= last]
-        if not wanted:
-            have = f"from {there[0]} to {there[-1]}" if there else "none at all"
-            raise NotFoundError(
-                f"{pipeline.store.uri} holds no version from {first} to {last} that is not retired; it has {have}"
-            )
+        wanted = pipeline.store.versions.retained_between(first, last)
         dag_id, run_id = job_dag_id(pipeline.spec, self.job), context["run_id"]
         return {
             "runs": [
                 {"trigger_dag_id": dag_id, "trigger_run_id": f"{run_id}__{number}", "conf": {"version": number}}
                 for number in wanted
             ],
-            "retired": [number for number in range(first, min(last, there[-1]) + 1) if number not in wanted],
+            "retired": [number for number in pipeline.store.versions.retired() if first <= number <= last],
         }

@@ -83,6 +83,17 @@ class Versions:
         retired = self._retired_numbers()
         return [number for number in self.numbers() if number not in retired]
 
+    def retained_between(self, first: int, last: int) -> list[int]:
+        """Those of `retained` from `first` to `last`. NotFoundError when there is none."""
+        there = self.retained()
+        found = [number for number in there if first <= number <= last]
+        if not found:
+            have = f"{there[0]} to {there[-1]}" if there else "none"
+            raise NotFoundError(
+                f"{self._objects.uri} holds no version from {first} to {last} that is not retired; it has {have}"
+            )
+        return found
+
     def newest(self) -> int | None:
         """The highest number of a version that can be opened, None when there is none."""
         return max(self.retained(), default=None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from memorag_pipeline.status import StatusReader
 from memorag_pipeline.storage import ObjectStore
 from tests.dags.test_killed_task import states_of
 from tests.fixtures.airflow import WriteSpec
-from tests.integration.test_full_stack import load_script, tasks_of, wait, wait_for_run
+from tests.integration.test_full_stack import local_airflow, tasks_of, wait, wait_for_run
 
 pytest.importorskip("airflow")
 pytestmark = pytest.mark.long
@@ -33,10 +32,7 @@ def test_the_scheduler_retries_a_killed_task_which_goes_on_by_unit(
     store = Pipeline(spec).store
     units = tmp_path / "store" / "topics" / "units" / "memorize"
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with load_script().LocalAirflow(tmp_path / "airflow", port) as stack:
+    with local_airflow(tmp_path / "airflow") as stack:
         wait(stack, "the DAG", lambda: stack.call("GET", "/api/v2/dags")["total_entries"])
         stack.call("POST", "/api/v2/dags/topics_refresh/dagRuns", {"logical_date": None})
         while not any(units.rglob("*.json")):

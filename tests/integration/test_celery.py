@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +23,7 @@ from memorag_pipeline.spec import CorpusSpec
 from tests.dags.test_killed_task import states_of
 from tests.fixtures.airflow import WriteSpec
 from tests.fixtures.statsd import StatsD, listed_metrics
-from tests.integration.test_full_stack import load_script, tasks_of, wait, wait_for_run
+from tests.integration.test_full_stack import local_airflow, tasks_of, wait, wait_for_run
 
 pytest.importorskip("airflow.providers.celery")
 pytestmark = pytest.mark.long
@@ -63,9 +62,6 @@ def stack(
     Each worker takes one task of the queue with its name at a time.
     """
     executors, workers = request.param
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     settings = {
         **statsd.settings,
         "AIRFLOW__CORE__EXECUTOR": executors,
@@ -74,7 +70,7 @@ def stack(
         # A lost worker is noticed by this many seconds without a heartbeat of its task (300 by default).
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
     }
-    with load_script().LocalAirflow(tmp_path / "airflow", port, settings) as running:
+    with local_airflow(tmp_path / "airflow", settings) as running:
         for queue in workers:
             start_worker(running, queue, queue)
         yield running

@@ -7,11 +7,10 @@ store is a bucket of a real S3 server, reached through an Airflow connection.
 from __future__ import annotations
 
 import json
-import socket
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import pytest
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.spec import CorpusSpec
 from tests.fixtures.airflow import WriteSpec
+from tests.fixtures.ports import free_port
 
 pytest.importorskip("airflow")
 pytestmark = pytest.mark.slow
@@ -65,19 +65,8 @@ def corpus(
 @pytest.fixture
 def stack(corpus: Pipeline, tmp_path: Path) -> Iterator[Any]:
     """A running stack with the connection and the pool; all of its processes end with the test."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = corpus.spec.store.storage_options
-    connection = {
-        "connection_id": "artifacts",
-        "conn_type": "aws",
-        "login": options["key"],
-        "password": options["secret"],
-        "extra": json.dumps({"endpoint_url": options["endpoint_url"]}),
-    }
-    with load_script().LocalAirflow(tmp_path / "airflow", port) as running:
-        running.call("POST", "/api/v2/connections", connection)
+    with local_airflow(tmp_path / "airflow") as running:
+        connect(running, "artifacts", corpus.spec.store.storage_options)
         running.call("POST", "/api/v2/pools", {"name": "gpu", "slots": 1})
         yield running
 
@@ -124,14 +113,26 @@ def page_of(stack: Any, path: str) -> str:
     return page
 
 
-def load_script() -> Any:
-    """`infra/airflow_local.py` as a module; `infra` is no package."""
+def local_airflow(home: Path, environment: Mapping[str, str] | None = None) -> Any:
+    """A stack of `infra/airflow_local.py` on a free port, which runs within a `with`; `infra` is no package."""
     spec = spec_from_file_location("airflow_local", SCRIPT)
     assert spec and spec.loader
     module = module_from_spec(spec)
     sys.modules["airflow_local"] = module
     spec.loader.exec_module(module)
-    return module
+    return module.LocalAirflow(home, free_port(), environment)
+
+
+def connect(stack: Any, name: str, options: Mapping[str, Any]) -> None:
+    """Give a stack an Airflow connection to the S3 server of these fsspec options."""
+    connection = {
+        "connection_id": name,
+        "conn_type": "aws",
+        "login": options["key"],
+        "password": options["secret"],
+        "extra": json.dumps({"endpoint_url": options["endpoint_url"]}),
+    }
+    stack.call("POST", "/api/v2/connections", connection)
 
 
 def wait(stack: Any, what: str, condition: Callable[[], Any], seconds: float = 240) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from memorag_pipeline import runner
 from memorag_pipeline.pipeline import Pipeline
 from tests.fixtures.airflow import WriteSpec
 from tests.fixtures.changing_corpus import ChangingCorpus, document
-from tests.integration.test_full_stack import load_script
+from tests.integration.test_full_stack import local_airflow
 from tests.integration.test_full_stack import wait as wait_for
 from tests.training.conftest import one_thread, tiny, tiny_folder, training_texts, training_values
 
@@ -63,9 +62,6 @@ def corpus(changing: ChangingCorpus, write_spec: WriteSpec, tmp_path: Path, run_
 @pytest.fixture
 def stack(corpus: Pipeline, tmp_path: Path) -> Iterator[Any]:
     """A running stack that knows one user, who may only look."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     passwords = tmp_path / "passwords.json"
     passwords.write_text(json.dumps({"ada": PASSWORD}))
     environment = {
@@ -74,7 +70,7 @@ def stack(corpus: Pipeline, tmp_path: Path) -> Iterator[Any]:
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True",
     }
-    with load_script().LocalAirflow(tmp_path / "airflow", port, environment) as running:
+    with local_airflow(tmp_path / "airflow", environment) as running:
         yield running
 
 
@@ -84,10 +80,7 @@ def training_stack(training_values: dict[str, Any], spec_folder: Path, tmp_path:
     (spec_folder / "training").mkdir()
     values = training_values | {"description": "A small adapter for a test."}
     (spec_folder / "training" / "tiny.yaml").write_text(yaml.safe_dump(values))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with load_script().LocalAirflow(tmp_path / "airflow", port) as running:
+    with local_airflow(tmp_path / "airflow") as running:
         yield running
 
 

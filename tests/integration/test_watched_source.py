@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +14,7 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.spec import CorpusSpec
 from tests.fixtures.airflow import WriteSpec
 from tests.fixtures.s3 import S3Server
-from tests.integration.test_full_stack import load_script, wait
+from tests.integration.test_full_stack import connect, local_airflow, wait
 
 pytest.importorskip("airflow")
 pytestmark = pytest.mark.long
@@ -48,19 +46,8 @@ def corpus(
 @pytest.fixture
 def stack(corpus: Pipeline, s3_server: S3Server, tmp_path: Path) -> Iterator[Any]:
     """A running stack with the connection."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = s3_server.options()
-    connection = {
-        "connection_id": "documents",
-        "conn_type": "aws",
-        "login": options["key"],
-        "password": options["secret"],
-        "extra": json.dumps({"endpoint_url": options["endpoint_url"]}),
-    }
-    with load_script().LocalAirflow(tmp_path / "airflow", port) as running:
-        running.call("POST", "/api/v2/connections", connection)
+    with local_airflow(tmp_path / "airflow") as running:
+        connect(running, "documents", s3_server.options())
         yield running
 
 

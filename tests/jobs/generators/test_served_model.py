@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from memorag_pipeline.memory.chat import ChatTokenizer
 from memorag_pipeline.models import resolve
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.warehouse import open_warehouse
+from tests.fixtures.ports import free_port
 from tests.jobs.conftest import QUESTIONS
 from tests.jobs.generators.conftest import ask, spec_of
 
@@ -31,9 +31,7 @@ MODEL = "package:smollm2-135m-instruct"
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """URL and model name of `transformers serve`."""
     folder = str(resolve(MODEL).folder)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     script = str(Path(sys.executable).with_name("transformers"))
     log = tmp_path_factory.mktemp("serve") / "log"
     command = [sys.executable, script, "serve", folder, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
