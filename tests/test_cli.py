@@ -25,6 +25,8 @@ from memorag_pipeline.cli_screen import EXIT_CODES
 from memorag_pipeline.spec import CorpusSpec, json_schema
 from memorag_pipeline.storage import CorpusStore, Manifest, ManifestBlob
 from tests.fixtures.s3 import S3Server
+from tests.jobs.generators.chat_server import ChatServer, Response, completion, error
+from tests.jobs.generators.conftest import server  # noqa: F401 - a fixture
 
 REPOSITORY = Path(__file__).parents[1]
 MEMORAG = [sys.executable, "-c", "from memorag_pipeline.cli import main; main()"]
@@ -286,6 +288,30 @@ def test_a_question_is_answered_from_a_spec_and_from_a_uri(corpus: Path) -> None
     assert asked["answer"].split()[0] in result.stdout
     assert "del.rst" in result.stdout
     assert memorag("ask", corpus / "topics.yaml", " ").exit_code == 6
+
+
+def test_a_question_is_answered_by_the_endpoint_that_a_spec_names(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: ChatServer  # noqa: F811
+) -> None:
+    question = "What does the del statement delete?"
+    spec = yaml.safe_load((corpus / "topics.yaml").read_text(encoding="utf-8"))
+    endpoint = {"base_url": server.url, "key_variable": "KEY_OF_ASK", "retries": 0}
+    places = {"source": {"uris": [str(corpus / "source")]}, "store": {"uri": str(corpus / "store")}, "jobs": {}}
+    spec |= places | {"generation": {"model": "m", "endpoint": endpoint}}
+    (tmp_path / "topics.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
+    monkeypatch.setenv("KEY_OF_ASK", "very-secret")
+    server.answer = lambda seen, attempt: Response(completion("It deletes names [1]."))
+
+    asked = json_of("ask", tmp_path / "topics.yaml", question)
+    assert (asked["answer"], asked["status"]) == ("It deletes names [1].", "answered")
+    assert asked["used"] == [1] and question in server.seen[0].question
+    assert server.seen[0].headers["authorization"] == "Bearer very-secret"
+
+    server.answer = lambda seen, attempt: error(401, "no such key")
+    refused = memorag("ask", tmp_path / "topics.yaml", question)
+    assert refused.exit_code == 9
+    told = " ".join(refused.stderr.split())
+    assert "does not accept the key (401)" in told and "KEY_OF_ASK" in told and "very-secret" not in refused.output
 
 
 def test_a_question_is_answered_from_memory_alone(corpus: Path) -> None:

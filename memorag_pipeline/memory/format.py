@@ -230,20 +230,20 @@ def _keywords(path: Path, record: type[MemoryOrigin | MemoryHeader], values: dic
 
 def _require_origin(path: Path, found: MemoryOrigin, wanted: MemoryOrigin) -> None:
     differences = [
-        f"{field.name} {_shown(getattr(found, field.name))}, not {_shown(getattr(wanted, field.name))}"
+        f"{field.name} {_shown(getattr(found, field.name))} instead of {_shown(getattr(wanted, field.name))}"
         for field in fields(MemoryOrigin)
         # Two names may stand for the same weights; the digest decides.
         if field.name != "model" and getattr(found, field.name) != getattr(wanted, field.name)
     ]
     if differences:
         raise MemoryMismatchError(
-            f"{path}: the memory was made by model {found.model} with {'; '.join(differences)}"
+            f"{path}: the memory was made by model {found.model} with {'; '.join(differences)},"
             f" as model {wanted.model} needs here; open it with what it was made with, or memorize again"
         )
 
 
 def _shown(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return (" ".join(map(str, value)) if isinstance(value, tuple) else str(value)) or "none"
 
 
 def _name(layer: int, role: Role, part: str) -> str:

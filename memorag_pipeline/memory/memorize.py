@@ -145,15 +145,21 @@ def _readings(
 ) -> list[_Reading]:
     documents = _documents(pipeline, units)
     memories = _parent_memories(pipeline, parent)
-    readings = []
+    readings, unlike = [], list[MemoryMismatchError]()
     for unit in units:
         base = memories.get(unit["base"])
         token_ids = _stream(pipeline, model, unit["base"], base) if unit["continues"] else list(model.stream.opening)
         for section in unit["sections"]:
             uri, title, text = documents[section["document_id"]]
             token_ids += model.stream.section(uri, title, text[section["start"] : section["end"]])
-        known = _known_windows(pipeline, model, base)
+        try:
+            known = _known_windows(pipeline, model, base)
+        except MemoryMismatchError as error:
+            unlike.append(error)
+            known = None
         readings.append(_reading(unit["fingerprint"], token_ids, model.window, known))
+    if unlike:
+        logger.warning("shards memorized from their beginning: %s, for %s", f"{len(unlike):,}", unlike[0])
     return readings
 
 
@@ -202,7 +208,8 @@ def _known_windows(
 ) -> tuple[Path, MemoryHeader] | None:
     """The file of the parent's memory and its header, when it can be gone on with.
 
-    What was stored in fewer bits cannot where the result has to be that of a full rebuild.
+    What was stored in fewer bits cannot where the result has to be that of a full rebuild. A memory of other settings
+    raises MemoryMismatchError.
     """
     spec = pipeline.spec
     if ref is None or (spec.refresh.mode == "exact" and spec.memory.codec not in (None, "float32", spec.memory.dtype)):
@@ -210,8 +217,8 @@ def _known_windows(
     try:
         path = pipeline.store.blobs.open_file(ref, "memory of the parent version")
         return path, read_header(path, model.origin)
-    except (CorruptBlobError, MemoryMismatchError) as error:
-        logger.warning("the shard is memorized from its beginning: %s", error)
+    except CorruptBlobError as error:
+        logger.warning("a shard is memorized from its beginning: %s", error)
         return None
 
 

@@ -226,13 +226,13 @@ def test_a_stream_of_more_beacons_than_the_context_holds_is_refused(make_model: 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"ratio": 8}, "ratios 4, not 8"),
-        ({"ratio": (4, 8)}, "ratios 4, not 4 8; ratio_mix , not sequence"),
-        ({"sink": 1}, "sink 0, not 1"),
-        ({"window": 64}, "window 32, not 64"),
-        ({"dtype": "bfloat16"}, "dtype float32, not bfloat16"),
-        ({"model_type": "qwen3"}, "model_digest [0-9a-f]{64}, not [0-9a-f]{64}"),
-        ({"kind": "full"}, "kind beacon, not full"),
+        ({"ratio": 8}, "ratios 4 instead of 8"),
+        ({"ratio": (4, 8)}, "ratios 4 instead of 4 8; ratio_mix none instead of sequence"),
+        ({"sink": 1}, "sink 0 instead of 1"),
+        ({"window": 64}, "window 32 instead of 64"),
+        ({"dtype": "bfloat16"}, "dtype float32 instead of bfloat16"),
+        ({"model_type": "qwen3"}, "model_digest [0-9a-f]{64} instead of [0-9a-f]{64}"),
+        ({"kind": "full"}, "kind beacon instead of full"),
     ],
     ids=str,
 )
@@ -251,7 +251,7 @@ def test_a_memory_of_other_beacons_or_another_tokenizer_is_refused(make_model: M
     for name in ("tokenizer_digest", "beacon_digest"):
         other = bare(random_model("llama"))
         other.origin = MemoryOrigin(**vars(model.origin) | {name: "another"})
-        with pytest.raises(MemoryMismatchError, match=f"with {name} [^;]*, not another as"):
+        with pytest.raises(MemoryMismatchError, match=f"with {name} [^;]* instead of another, as"):
             other.open(tmp_path / "memory")
 
 

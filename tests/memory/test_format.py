@@ -152,7 +152,7 @@ OTHERS = {"window": 64, "ratios": (4,), "sink": 0}
 def test_a_memory_of_another_origin_is_refused(field: str, tmp_path: Path) -> None:
     write(tmp_path / "memory")
     other = replace(ORIGIN, model="renamed", **{field: OTHERS.get(field, "other")})
-    with pytest.raises(MemoryMismatchError, match=f"{field} .*, not .* as model renamed"):
+    with pytest.raises(MemoryMismatchError, match=f"{field} .* instead of .*, as model renamed"):
         open_memory(tmp_path / "memory", other, CPU, torch.bfloat16)
     with pytest.raises(MemoryMismatchError):
         read_header(tmp_path / "memory", other)

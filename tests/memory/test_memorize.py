@@ -255,14 +255,16 @@ def test_a_parent_of_another_window_or_with_a_damaged_memory_is_not_used(
 
     memory = pipeline.spec.memory.model_dump() | {"window": WINDOW * 2}
     other = Pipeline(make_spec(tmp_path, memory=memory))
-    assert memorize(other, work_list(other, [["a", "b"]], longer, parent))["reused_tokens"] == 0
-    assert "window 32, not 64" in caplog.text
+    assert memorize(other, work_list(other, [["a", "b"], ["c"]], longer, parent))["reused_tokens"] == 0
+    [warning] = [record.getMessage() for record in caplog.records if "from their beginning" in record.getMessage()]
+    assert "beginning: 2, for" in warning and "window 32 instead of 64" in warning
 
     blob = pipeline.store.blobs.open_file(outcomes(pipeline, old)["c"].blobs["memory"])
     time.sleep(0.01)  # another modification time
     blob.chmod(0o644)
     blob.write_bytes(bytes(blob.stat().st_size))
-    assert memorize(pipeline, work_list(pipeline, [["c"]], longer, parent))["reused_tokens"] == 0
+    longest = longer | {"c": longer["c"] + "More."}
+    assert memorize(pipeline, work_list(pipeline, [["c"]], longest, parent))["reused_tokens"] == 0
     assert "memory of the parent version" in caplog.text
     assert "was altered" in caplog.text
 
