@@ -291,7 +291,10 @@ def test_a_question_is_answered_from_a_spec_and_from_a_uri(corpus: Path) -> None
 
 
 def test_a_question_is_answered_by_the_endpoint_that_a_spec_names(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: ChatServer  # noqa: F811
+    corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    server: ChatServer,  # noqa: F811
 ) -> None:
     question = "What does the del statement delete?"
     spec = yaml.safe_load((corpus / "topics.yaml").read_text(encoding="utf-8"))
