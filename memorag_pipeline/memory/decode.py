@@ -4,7 +4,8 @@ In:  a language model, a prefix, prompts as token ids.
 Out: a `Generation` for each prompt, in order; `on_finished` hears of each as soon as it is done.
 Wrong: a prompt that is empty or does not fit gets a `Generation` that says so; the others are not touched.
 
-A finished row leaves at once and the next prompt takes its place.
+A finished row leaves at once. Short prompts take the places of several rows together: a pass over one of them costs
+nearly as much as over all.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from memorag_pipeline.memory.sampling import RowSampler, choose
 _PROMPT_TOKENS = 2048
 # A common beginning of fewer tokens is not worth a pass of its own.
 _LEAST_STEM = 8
+# Prompts are worth a pass of their own when they are an eighth of the rows, or have so many tokens.
+_SHARE_OF_ROWS, _TOKENS_OF_PASS = 8, 128
 
 
 @torch.inference_mode()
@@ -85,8 +88,9 @@ def _with_stem(network: Network, prefix: SharedPrefix, replies: Sequence[_Reply]
 def _run(rows: Rows, waiting: deque[_Reply], batch_size: int, decoding: Decoding, finish: OnFinished) -> None:
     active: list[_Reply] = []
     while waiting or active:
-        if waiting and len(active) < batch_size:
-            chosen = _next(waiting, batch_size - len(active))
+        free = batch_size - len(active)
+        if free and _worth_a_pass(waiting, free, batch_size):
+            chosen = _next(waiting, free)
             logits = rows.add([reply.rest for reply in chosen])
             active.extend(chosen)
         else:
@@ -101,6 +105,16 @@ def _run(rows: Rows, waiting: deque[_Reply], batch_size: int, decoding: Decoding
                 rows.remove(number)
                 active[number] = active[-1]
                 active.pop()
+
+
+def _worth_a_pass(waiting: Sequence[_Reply], free: int, batch_size: int) -> bool:
+    """Whether prompts go into the free rows now, or when more rows are free."""
+    count = min(free, len(waiting))
+    return count > 0 and (
+        count == len(waiting)
+        or count >= batch_size // _SHARE_OF_ROWS
+        or count * len(waiting[0].rest) >= _TOKENS_OF_PASS
+    )
 
 
 def _next(waiting: deque[_Reply], rows: int) -> list[_Reply]:

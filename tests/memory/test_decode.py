@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.memory.decode import decode
@@ -107,6 +108,28 @@ def test_finished_rows_are_reported_at_once_and_replies_keep_their_order(
     assert [heard[index] for index in range(len(prompts))] == replies
     assert [reply.input_tokens for reply in replies] == [600, 0, *LENGTHS]
     assert next(iter(heard)) == 0
+
+
+@pytest.mark.parametrize(("length", "least"), [(8, 2), (200, 1)])
+def test_short_prompts_take_places_together(
+    tiny: LanguageModel, prefix_of: PrefixOf, monkeypatch: pytest.MonkeyPatch, length: int, least: int
+) -> None:
+    sizes = list[int]()
+    add = Rows.add
+
+    def counted(rows: Rows, prompts: Sequence[Sequence[int]]) -> Tensor:
+        sizes.append(len(prompts))
+        return add(rows, prompts)
+
+    monkeypatch.setattr(Rows, "add", counted)
+    often_ended = replace(tiny, end_ids=frozenset(range(0, tiny.model.config.vocab_size, 5)))
+    prompts = [[10 + number, *stream_of(length)[1:]] for number in range(48)]
+    decoding, prefix = Decoding(12, temperature=1.0), prefix_of(stream_of(40))
+    together = decode(often_ended, prompts, decoding, 16, prefix=prefix)
+    _, *later, _ = sizes
+    assert len({reply.output_tokens for reply in together}) > 2
+    assert len(later) > 4 and min(later) == least
+    assert together == [decode(often_ended, [prompt], decoding, prefix=prefix)[0] for prompt in prompts]
 
 
 def test_a_prompt_that_does_not_fit_is_a_row_with_its_error(tiny: LanguageModel, prefix_of: PrefixOf) -> None:
