@@ -13,7 +13,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import fsspec
@@ -136,10 +136,15 @@ def context_id(fields: Mapping[str, Any]) -> str:
 
 
 def skip(skipped: Skipped, reason: str, place: str) -> None:
-    """Count a record that is left out; the first of each reason is logged."""
+    """Count a record that is left out; the first of each reason is logged, once however often a file is read."""
     if not skipped[reason]:
-        logger.warning("%s: left out: %s (others like it are only counted)", place, reason)
+        _tell(place, reason)
     skipped[reason] += 1
+
+
+@lru_cache
+def _tell(place: str, reason: str) -> None:
+    logger.warning("%s: left out: %s (others like it are only counted)", place, reason)
 
 
 def _texts_of_file(uri: str, data: TrainingDataSpec, skipped: Skipped) -> Iterator[Text]:

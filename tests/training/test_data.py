@@ -185,6 +185,7 @@ class TestTexts:
         assert rest.pop(HELD_OUT) == 2
         rest.pop(TOO_SHORT, None)
         assert rest == {reason: len(found) for reason, found in bad.items()}
+        texts_of(spec_of(tmp_path, text=[path]), tokenizer, skipped=Counter())  # as in a second epoch
         assert [message for message in caplog.messages if "no text" in message] == [
             f"{path}:12: left out: no text (others like it are only counted)"
         ]
