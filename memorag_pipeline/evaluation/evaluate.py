@@ -7,8 +7,9 @@ Wrong: no text that is long enough is a `ValueError`; an adapter of another mode
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -41,9 +42,12 @@ from memorag_pipeline.progress import track
 from memorag_pipeline.spec import EmbeddingSpec
 from memorag_pipeline.spec_values import Language
 
+logger = logging.getLogger(__name__)
+
 RATIOS = (2, 4, 8, 16)
 NEEDLES = NeedleTask()
 ALL = "all"
+_QUESTION_TOKENS = 64  # room for the question after a needle and for its answer
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,8 @@ def evaluate_adapter(
     """Evaluate an adapter on held-out texts (tokens of each), of which those of `tokens` tokens or more are taken.
 
     Needles, which lie in the same texts, and `questions` are asked of memories at `closer_ratios` only, for they take
-    long: each needle costs the reading of a stream, each context of a question that and its clues.
+    long: each needle costs the reading of a stream, each context of a question that and its clues. No needle is put
+    into a stream that is longer than all texts together, or than the model's context.
     """
     taken = first_tokens(texts, tokens)
     if not taken:
@@ -146,6 +151,7 @@ def evaluate_adapter(
             rows.append(MemoryRow(subject.memory, subject.ratio, _mean(held), gap(nothing, held, full)))
             bar.advance()
     whole = full_model(language_model, window, language)
+    task = None if needles is None else _possible(needles, sum(map(len, texts)), language_model.context)
     return Evaluation(
         model=language_model.resolved.name,
         adapter=adapter.name,
@@ -160,8 +166,8 @@ def evaluate_adapter(
         nothing=_mean(nothing),
         all=_mean(full),
         memories=tuple(rows),
-        candidates=needles.candidates if needles is not None else 0,
-        needles=_needles(whole, closer, texts, needles) if needles is not None else (),
+        candidates=task.candidates if task is not None else 0,
+        needles=_needles(whole, closer, texts, task) if task is not None else (),
         recall=_recall(closer, questions, embedding),
     )
 
@@ -169,6 +175,19 @@ def evaluate_adapter(
 def _at(models: Mapping[str, BeaconMemoryModel], ratios: Sequence[int]) -> list[_Subject]:
     """Each memory at each ratio."""
     return [_Subject(name, ratio, at_ratio(model, ratio)) for name, model in models.items() for ratio in ratios]
+
+
+def _possible(task: NeedleTask, tokens: int, context: int) -> NeedleTask | None:
+    """The task in streams that texts of `tokens` tokens fill and a context holds; None when none is short enough."""
+    room = min(tokens, context - _QUESTION_TOKENS)
+    for length in task.lengths:
+        if length > room:
+            logger.warning(
+                "no needles in streams of %s tokens: the held-out texts have %s in all, the model's context %s",
+                *(f"{number:,}" for number in (length, tokens, context)),
+            )
+    lengths = tuple(length for length in task.lengths if length <= room)
+    return replace(task, lengths=lengths) if lengths else None
 
 
 def _needles(

@@ -11,6 +11,7 @@ whose outcome are instructions, `train`, whose outcome is the adapter file, and 
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 import time
 from collections import Counter
@@ -29,6 +30,8 @@ from memorag_pipeline.storage.credentials import options_for
 from memorag_pipeline.storage.manifest import Manifest, ManifestBlob, ModelRecord
 from memorag_pipeline.storage.units import Outcome, fingerprint
 from memorag_pipeline.training.spec import TrainingSpec
+
+logger = logging.getLogger(__name__)
 
 # To be raised when the same spec would train another adapter, or be measured in another way.
 STUDY_VERSION = 1
@@ -128,9 +131,18 @@ def evaluate(training: Training, trained_uri: str) -> dict[str, Any]:
         started = time.perf_counter()
         history = store.blobs.get_json(outcome.blobs["history"], "history of the training")
         model = load_language_model(spec.model, spec.revision, spec.dtype)
+        texts = _held_out(spec, model, spec.evaluation.texts)
+        if len(texts) < spec.evaluation.texts:
+            logger.warning(
+                "%s: measured on %d held-out texts, not on %d as evaluation.texts says: there are no more; add texts,"
+                " or raise data.held_out_percent",
+                spec.adapter,
+                len(texts),
+                spec.evaluation.texts,
+            )
         evaluation = evaluate_adapter(
             model,
-            _held_out(spec, model, spec.evaluation.texts),
+            texts,
             store.blobs.open_file(adapter, "adapter"),
             window=spec.window,
             sink=spec.sink,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -88,6 +88,27 @@ def test_it_is_written_as_json(evaluation: Evaluation) -> None:
     written = json.loads(json.dumps(asdict(evaluation), allow_nan=False))
     assert written["memories"][0]["gap"]["by_position"] == list(evaluation.memories[0].gap.by_position)
     assert written["needles"][0]["cells"][0]["tokens"] == 128
+
+
+def test_needles_need_no_more_text_than_there_is(
+    tiny: LanguageModel, adapter: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    some = replace(NEEDLES, lengths=(128, 512))
+    none = replace(NEEDLES, lengths=(512,))
+    found = [
+        evaluate_adapter(
+            *(tiny, TEXTS[:1], adapter, WINDOW, 1, (4,)), tokens=TOKENS, asked=ASKED, needles=task, policies=("recent",)
+        )
+        for task in (some, none)
+    ]
+    assert {cell.tokens for row in found[0].needles for cell in row.cells} == {128}
+    assert (found[1].needles, found[1].candidates) == ((), 0)
+    assert (
+        caplog.messages.count(
+            "no needles in streams of 512 tokens: the held-out texts have 200 in all, the model's context 640"
+        )
+        == 2
+    )
 
 
 def test_it_is_the_same_each_time_and_needs_neither_needles_nor_questions(

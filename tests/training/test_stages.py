@@ -78,6 +78,16 @@ def test_the_same_again_is_neither_trained_nor_published(make: MakeTraining, mon
     assert again.why == "production points to it already"
 
 
+def test_fewer_texts_than_wanted_are_told_and_needles_have_room(
+    make: MakeTraining, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = train(make(evaluation={"texts": 50, "ratios": [4]}), "run 1", "somebody")
+    assert result.version == 1
+    told = [message for message in caplog.messages if "held-out texts" in message]
+    assert "tiny-adapter: measured on 2 held-out texts, not on 50" in told[0]
+    assert "no needles in streams of 1,024 tokens" in told[1] and "the model's context 640" in told[1]
+
+
 def test_an_adapter_that_is_no_better_is_published_but_not_promoted(make: MakeTraining) -> None:
     first = train(make(), "run 1", "somebody")
     evaluation = {"texts": 2, "ratios": [4, 8], "needles": False, "gate": 1e9}
