@@ -78,7 +78,8 @@ def _changed(spec: TrainingSpec, tokens: int | None, texts: int | None) -> Train
 
 
 def _print(spec: TrainingSpec, result: TrainResult) -> None:
-    say(f"[bold]Share of the gap between no context and full context that {spec.adapter} closes[/]")
+    texts = "1 held-out text" if result.texts == 1 else f"{result.texts} held-out texts"
+    say(f"[bold]Share of the gap between no context and full context that {spec.adapter} closes, on {texts}[/]")
     print_table(
         "",
         ["memory", *(f"ratio {ratio}" for ratio in spec.evaluation.ratios)],
@@ -87,6 +88,8 @@ def _print(spec: TrainingSpec, result: TrainResult) -> None:
             for name, by_ratio in result.gaps.items()
         ],
     )
+    if result.texts < spec.evaluation.texts:
+        say(f"there are no {spec.evaluation.texts} held-out texts: add some, or raise data.held_out_percent")
     state = "is published" if result.created else "holds the same already"
     say(f"[bold green]version {result.version} {state}[/] at {result.uri}")
     say(f"{'promoted' if result.promoted else 'not promoted'}: {result.why}")

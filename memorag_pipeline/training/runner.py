@@ -16,7 +16,7 @@ from memorag_pipeline.training import stages
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The version that holds the adapter; `gaps` by memory and ratio, `report` the URI of an HTML file."""
+    """The version that holds the adapter; `gaps` by memory and ratio on so many `texts`, `report` the URI of HTML."""
 
     version: int
     created: bool
@@ -25,6 +25,7 @@ class TrainResult:
     uri: str
     report: str
     gaps: dict[str, dict[int, float]]
+    texts: int
 
 
 def train(training: stages.Training, run_id: str, by: str) -> TrainResult | None:
@@ -47,7 +48,8 @@ def train(training: stages.Training, run_id: str, by: str) -> TrainResult | None
     manifest = training.store.versions.manifest(registered["version"])
     (evaluation,), (report,) = manifest.of_role("evaluation"), manifest.of_role("report")
     gaps: dict[str, dict[int, float]] = {}
-    for row in training.store.blobs.get_json(evaluation.ref, "evaluation")["memories"]:
+    measured = training.store.blobs.get_json(evaluation.ref, "evaluation")
+    for row in measured["memories"]:
         gaps.setdefault(row["memory"], {})[row["ratio"]] = row["gap"]["closed"]
     return TrainResult(
         version=registered["version"],
@@ -57,4 +59,5 @@ def train(training: stages.Training, run_id: str, by: str) -> TrainResult | None
         uri=registered["uri"],
         report=training.store.blobs.uri(report.ref),
         gaps=gaps,
+        texts=measured["texts"],
     )

@@ -149,9 +149,12 @@ def test_the_command_trains(training_values: dict[str, Any], tmp_path: Path) -> 
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "version 1 is published" in result.stdout and "promoted" in result.stdout
+    assert "closes, on 1 held-out text" in " ".join(result.stdout.split()) and "there are no" not in result.stdout
     assert out.stat().st_size > 0 and "<svg" in report.read_text(encoding="utf-8")
     again = CliRunner().invoke(app, [*arguments, "--json"])
     assert json.loads(again.stdout)["created"] is False
+    few = CliRunner().invoke(app, [*arguments[:4], "--texts", "9"])
+    assert "there are no 9 held-out texts: add some, or raise data.held_out_percent" in " ".join(few.stdout.split())
     nowhere = CliRunner().invoke(app, ["train", str(spec), "--out", str(tmp_path / "no" / "adapter")])
     assert nowhere.exit_code == 4
 
