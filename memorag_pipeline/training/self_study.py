@@ -2,7 +2,8 @@
 
 In:  documents and passages of a version, a generator.
 Out: records {context, kind, question, output, language}: `recall`, the sentence of the passage that says the answer,
-     and `answer`, what the generator answers from the passage alone.
+     and `answer`, what the generator answers from the passage alone. The context is the passage's document, with its
+     neighbours where it is short: in a shard, too, it does not stand alone.
 Wrong: a passage about which no usable question comes back is left out and counted under the reason.
 
 (MemoRAG, arXiv 2409.05591, trains its memory on data that a larger model wrote; here it is whatever generator the spec
@@ -54,9 +55,14 @@ def study(
     generator: Generator,
     language: Language,
     skipped: Counter[str],
+    least_characters: int = 0,
 ) -> Iterator[dict[str, Any]]:
-    """Records about `passages` (rows of chunks); `documents` are the texts that they are from, by document_id."""
+    """Records about `passages` (rows of chunks); `documents` are the texts that they are from, by document_id.
+
+    A context has at least `least_characters`, if all documents together have.
+    """
     prompts = load_prompts(language)
+    texts, places = list(documents.values()), {name: place for place, name in enumerate(documents)}
     with track("passages studied", len(passages), "passages") as bar:
         for start in range(0, len(passages), _AT_ONCE):
             some = passages[start : start + _AT_ONCE]
@@ -73,7 +79,8 @@ def study(
                 if answer.error or not answer.text or not said:
                     skipped["self-study: no answer"] += 1
                     continue
-                common = {"context": documents[passage["document_id"]], "question": question, "language": language}
+                context = _context(texts, places[passage["document_id"]], least_characters)
+                common = {"context": context, "question": question, "language": language}
                 yield {**common, "kind": "recall", "output": said}
                 yield {**common, "kind": "answer", "output": answer.text}
             bar.advance(len(some))
@@ -82,6 +89,16 @@ def study(
 def lines(records: Iterator[dict[str, Any]]) -> bytes:
     """Records as JSONL."""
     return b"".join(json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in records)
+
+
+def _context(documents: Sequence[str], place: int, least_characters: int) -> str:
+    """The document at `place` with those after and before it, in turn, until they are long enough; in their order."""
+    first, end, length = place, place + 1, len(documents[place])
+    while length < least_characters and (first > 0 or end < len(documents)):
+        behind = end < len(documents) and (first == 0 or end - place <= place - first + 1)
+        length += len(documents[end if behind else first - 1])
+        first, end = (first, end + 1) if behind else (first - 1, end)
+    return "\n\n".join(documents[first:end])
 
 
 def _ask(passage: Mapping[str, Any], language: Language) -> list[Message]:

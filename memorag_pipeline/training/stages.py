@@ -34,10 +34,11 @@ from memorag_pipeline.training.spec import TrainingSpec
 logger = logging.getLogger(__name__)
 
 # To be raised when the same spec would train another adapter, or be measured in another way.
-STUDY_VERSION = 1
+STUDY_VERSION = 2
 TRAIN_VERSION = 1
 EVALUATE_VERSION = 1
 CHANNEL = "production"
+_CHARACTERS = 4  # of a token of English; one of Chinese has fewer
 ADAPTER_FILE = "adapter.safetensors"
 # Held-out texts that tell how a training goes; all of them are read when it is over.
 _MEASURED = 8
@@ -246,7 +247,9 @@ def _studied(training: Training, identity: str, model: str) -> Outcome:
     chunks = [row for row in version.chunks() if row["document_id"] in documents]
     passages = self_study.choose_passages(chunks, spec.data.self_study, spec.schedule.seed)
     generator = open_generator(spec.generation.model_copy(update={"model": model}))
-    data = self_study.lines(self_study.study(passages, documents, generator, spec.language, skipped))
+    least = _CHARACTERS * spec.schedule.sequence_tokens
+    records = self_study.study(passages, documents, generator, spec.language, skipped, least)
+    data = self_study.lines(records)
     counts = {"passages": len(passages), "instructions": data.count(b"\n"), "skipped": sum(skipped.values())}
     blobs = {"instructions": training.store.blobs.put_bytes(data)}
     seconds = time.perf_counter() - started

@@ -60,6 +60,25 @@ def test_a_passage_gives_a_sentence_to_recall_and_an_answer() -> None:
     assert [json.loads(line) for line in lines(iter(records)).splitlines()] == records
 
 
+@pytest.mark.parametrize(
+    ("document", "least", "names"),
+    [
+        ("c", 0, "c"),
+        ("c", 200, "cd"),
+        ("c", 201, "bcd"),
+        ("c", 400, "bcde"),
+        ("a", 300, "abc"),
+        ("e", 300, "cde"),
+        ("b", 9999, "abcde"),
+    ],
+)
+def test_a_short_document_stands_among_its_neighbours(document: str, least: int, names: str) -> None:
+    documents = {name: f"{PASSAGE} {name}".ljust(100, name) for name in "abcde"}
+    replies = Scripted("What does a lambda yield?", "It yields a function object.")
+    records = list(study([chunk(document)], documents, replies, "en", Counter(), least))
+    assert {record["context"] for record in records} == {"\n\n".join(documents[name] for name in names)}
+
+
 def test_chinese_sentences() -> None:
     (recall, _), _ = studied("灯塔有多高？", "三十米。", text=CHINESE, language="zh")  # noqa: RUF001
     assert recall["output"] == ["塔高三十米。"]
