@@ -180,13 +180,12 @@ def _at(models: Mapping[str, BeaconMemoryModel], ratios: Sequence[int]) -> list[
 def _possible(task: NeedleTask, tokens: int, context: int) -> NeedleTask | None:
     """The task in streams that texts of `tokens` tokens fill and a context holds; None when none is short enough."""
     room = min(tokens, context - _QUESTION_TOKENS)
-    for length in task.lengths:
-        if length > room:
-            logger.warning(
-                "no needles in streams of %s tokens: the held-out texts have %s in all, the model's context %s",
-                *(f"{number:,}" for number in (length, tokens, context)),
-            )
     lengths = tuple(length for length in task.lengths if length <= room)
+    for length in sorted(set(task.lengths) - set(lengths)):
+        logger.warning(
+            "no needles in streams of %s tokens: the held-out texts have %s in all, the model's context %s",
+            *(f"{number:,}" for number in (length, tokens, context)),
+        )
     return replace(task, lengths=lengths) if lengths else None
 
 

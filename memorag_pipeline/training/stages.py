@@ -38,7 +38,7 @@ STUDY_VERSION = 2
 TRAIN_VERSION = 1
 EVALUATE_VERSION = 1
 CHANNEL = "production"
-_CHARACTERS = 4  # of a token of English; one of Chinese has fewer
+_CHARACTERS = 4  # of a token
 ADAPTER_FILE = "adapter.safetensors"
 # Held-out texts that tell how a training goes; all of them are read when it is over.
 _MEASURED = 8
@@ -89,6 +89,7 @@ def study(training: Training, plan_uri: str) -> dict[str, Any]:
     model = spec.generation.model or spec.model
     asked = {
         "count": spec.data.self_study,
+        "least_characters": _least_characters(spec),
         "held_out": spec.data.held_out_percent,
         "seed": spec.schedule.seed,
         "language": spec.language,
@@ -100,7 +101,9 @@ def study(training: Training, plan_uri: str) -> dict[str, Any]:
     )
     found = store.units.find("study", identity) or _studied(training, identity, model)
     if found.counts["instructions"]:
-        plan |= {"studied": found.blobs["instructions"].model_dump()}
+        studied = found.blobs["instructions"]
+        identity = fingerprint("train", TRAIN_VERSION, plan=plan["fingerprint"], studied=studied.digest)
+        plan |= {"studied": studied.model_dump(), "fingerprint": identity}
     return {"plan": training.write_work(plan), "counts": dict(found.counts)}
 
 
@@ -227,6 +230,11 @@ def gap_closed(evaluation: dict[str, Any], ratio: int) -> float:
     )
 
 
+def _least_characters(spec: TrainingSpec) -> int:
+    """As many as a sequence of English has, so that contexts of a self-study fill it; Chinese needs fewer."""
+    return _CHARACTERS * spec.schedule.sequence_tokens
+
+
 def _studied(training: Training, identity: str, model: str) -> Outcome:
     from memorag_pipeline.jobs.generators import open_generator
     from memorag_pipeline.pipeline import Pipeline
@@ -247,8 +255,7 @@ def _studied(training: Training, identity: str, model: str) -> Outcome:
     chunks = [row for row in version.chunks() if row["document_id"] in documents]
     passages = self_study.choose_passages(chunks, spec.data.self_study, spec.schedule.seed)
     generator = open_generator(spec.generation.model_copy(update={"model": model}))
-    least = _CHARACTERS * spec.schedule.sequence_tokens
-    records = self_study.study(passages, documents, generator, spec.language, skipped, least)
+    records = self_study.study(passages, documents, generator, spec.language, skipped, _least_characters(spec))
     data = self_study.lines(records)
     counts = {"passages": len(passages), "instructions": data.count(b"\n"), "skipped": sum(skipped.values())}
     blobs = {"instructions": training.store.blobs.put_bytes(data)}

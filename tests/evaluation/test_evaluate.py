@@ -103,12 +103,8 @@ def test_needles_need_no_more_text_than_there_is(
     ]
     assert {cell.tokens for row in found[0].needles for cell in row.cells} == {128}
     assert (found[1].needles, found[1].candidates) == ((), 0)
-    assert (
-        caplog.messages.count(
-            "no needles in streams of 512 tokens: the held-out texts have 200 in all, the model's context 640"
-        )
-        == 2
-    )
+    told = "no needles in streams of 512 tokens: the held-out texts have 200 in all, the model's context 640"
+    assert caplog.messages.count(told) == 2
 
 
 def test_it_is_the_same_each_time_and_needs_neither_needles_nor_questions(

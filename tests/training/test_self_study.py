@@ -5,12 +5,22 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from memorag_pipeline import runner
 from memorag_pipeline.jobs.generators import Reply
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.storage.blobs import BlobRef
+from memorag_pipeline.training import stages
+from memorag_pipeline.training.readers import is_held_out
 from memorag_pipeline.training.self_study import choose_passages, lines, study
+from memorag_pipeline.training.spec import TrainingSpec
+from tests.memory.conftest import SMOLLM2
 
 PASSAGE = "A lambda is an anonymous function. It yields a function object. It cannot contain statements!"
 CHINESE = "灯塔建于一八九二年。塔高三十米。"
@@ -116,3 +126,61 @@ def test_passages_are_of_many_documents_and_the_same_for_a_seed() -> None:
     assert first == choose_passages(chunks, 5, seed=1) != choose_passages(chunks, 5, seed=2)
     assert len(choose_passages(chunks, 100, seed=1)) == 12
     assert choose_passages([], 3, seed=1) == []
+
+
+class TestOfARealCorpus:
+    HELD_OUT = 30
+
+    @pytest.fixture
+    def texts(self, source: Path, make_spec: Callable[..., CorpusSpec], tmp_path: Path) -> dict[bool, list[str]]:
+        """The documents of version 1 of `topics.yaml`, by whether they are held out."""
+        spec = make_spec(source)
+        values = spec.model_dump(mode="json", exclude_unset=True)
+        (tmp_path / "topics.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+        runner.refresh(Pipeline(spec), "tests")
+        found: dict[bool, list[str]] = {True: [], False: []}
+        for path in sorted(source.iterdir()):
+            text = path.read_text(encoding="utf-8")
+            found[is_held_out(text, self.HELD_OUT)].append(text)
+        return found
+
+    def training(self, folder: Path, sequence_tokens: int = 256) -> stages.Training:
+        values = {
+            "adapter": "studied",
+            "store": {"uri": str(folder / "adapters")},
+            "model": SMOLLM2,
+            "data": {"corpus": str(folder / "topics.yaml"), "self_study": 4, "held_out_percent": self.HELD_OUT},
+            "window": 64,
+            "schedule": {"tokens": 1024, "instruction_tokens": 1024, "sequence_tokens": sequence_tokens},
+            "generation": {"max_new_tokens": 32},
+        }
+        return stages.Training(TrainingSpec.model_validate(values))
+
+    def studied(self, training: stages.Training) -> tuple[str, list[dict[str, Any]]]:
+        """What identifies the training, and the instructions."""
+        plan = training.read_work(stages.study(training, stages.prepare(training)["plan"])["plan"])
+        data = training.store.blobs.get_bytes(BlobRef(**plan["studied"]))
+        return plan["fingerprint"], [json.loads(line) for line in data.splitlines()]
+
+    def test_it_is_asked_about_once_for_each_length_of_sequences(
+        self, texts: dict[bool, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert len(texts[True]) > 1
+        training = self.training(tmp_path)
+        before = training.read_work(stages.prepare(training)["plan"])["fingerprint"]
+        identity, records = self.studied(training)
+        assert identity != before
+        assert len(records) >= 4
+        longer_identity, longer = self.studied(self.training(tmp_path, 512))
+        assert longer_identity != identity
+        assert len(longer) == len(records)
+        for of_length, found in ((256, records), (512, longer)):
+            for record in found:
+                assert len(record["context"]) >= 4 * of_length
+                assert any(text in record["context"] for text in texts[False])
+                assert not any(text in record["context"] for text in texts[True])
+                if record["kind"] == "recall":
+                    assert all(sentence in record["context"] for sentence in record["output"])
+
+        monkeypatch.setattr("memorag_pipeline.jobs.generators.open_generator", None)
+        assert self.studied(self.training(tmp_path)) == (identity, records)
