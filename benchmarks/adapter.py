@@ -84,7 +84,8 @@ def _print(evaluation: Evaluation) -> None:
     for row in evaluation.memories:
         error = "" if row.gap.standard_error is None else f" ± {row.gap.standard_error:.1%}"
         by_position = " ".join(f"{share:.0%}" for share in row.gap.by_position)
-        _line(row.memory, row.ratio, f"gap closed {row.gap.closed:.1%}{error}, by position {by_position}")
+        other = "" if row.of_other is None else f", by another text's memory {row.of_other:.1%}"
+        _line(row.memory, row.ratio, f"gap closed {row.gap.closed:.1%}{error}, by position {by_position}{other}")
     for needles in evaluation.needles:
         for cell in needles.cells:
             closed = "" if cell.gap_closed is None else f", gap closed {cell.gap_closed:.0%}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from memorag_pipeline.memory.beacon.windows import windows
+from memorag_pipeline.memory.selected import selected_windows
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,18 @@ class Costs:
             # Gradients of the beacons' own q, k and v.
             total += self.layers * (self.query_output / 2 + self.key_value) * each.beacons
         return 2 * total
+
+    def train_attended(self, tokens: int, window: int, ratio: int, sink: int) -> float:
+        """The same for attended beacons: windows but the last are read twice, the second time without gradients."""
+        once, again = 2.0 * self.head * tokens, 0.0
+        for each in selected_windows(window, sink, lambda _: ratio, tokens):
+            pairs = each.tokens * (each.tokens + 1) / 2 + each.tokens * each.position
+            once += self.layers * (2 * self.layer * each.tokens + 4 * self.query * pairs)
+            if each.index < (tokens - 1) // window:
+                # Keys and values of every token as a beacon's, and the gradients of their weights.
+                once += self.layers * 3 * self.key_value * each.tokens
+                again += self.layers * (2 * self.layer * each.tokens + 4 * self.query * (pairs + each.tokens**2))
+        return 2 * once + again
 
     def token(self, slots: int, rows: int) -> float:
         """FLOPs of one new token in each of `rows` rows over a memory of so many slots."""

@@ -7,8 +7,9 @@
 | train | the same                                     | the same with gradients of all weights             |
 | peak  | growth of memory in a step                   | the first of these                                 |
 
-A step reads 1 + 1/ratio slots for a token, and what a sequence's windows see of each other is compressed; the bound is
-that of FLOPs. Run on an idle machine: python -m benchmarks.training
+With interleaved beacons a step reads 1 + 1/ratio slots for a token, with attended ones two, of which one has no
+gradients, but for the last window; what a sequence's windows see of each other is compressed. The bound is that of
+FLOPs. Run on an idle machine: python -m benchmarks.training
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -29,7 +31,7 @@ from benchmarks.timing import device_name, in_turn, peak_growth
 from memorag_pipeline.memory.language_model import LanguageModel
 from memorag_pipeline.training.data import Sequence as TokenSequence
 from memorag_pipeline.training.parameters import trainable
-from memorag_pipeline.training.spec import TrainingSpec
+from memorag_pipeline.training.spec import Placement, TrainingSpec
 from memorag_pipeline.training.trainer import Trainer
 
 MIB = 2**20
@@ -45,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--sequences", type=int, default=2, help="of a step")
     parser.add_argument("--tokens", type=int, default=1024, help="of a sequence")
     parser.add_argument("--window", type=int, default=256)
+    parser.add_argument("--placement", nargs="+", choices=get_args(Placement), default=list(get_args(Placement)))
     parser.add_argument("--ratio", type=int, default=4)
     parser.add_argument("--distillation", type=float, default=0.0)
     parser.add_argument("--activation-checkpointing", action="store_true")
@@ -54,17 +57,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = parser.parse_args(argv)
     torch.set_num_threads(given.threads)
     common = {
-        **{name: value for name, value in vars(given).items() if name not in ("append", "dtype", "tokens")},
+        **{
+            name: value for name, value in vars(given).items() if name not in ("append", "dtype", "tokens", "placement")
+        },
         "device": device_name(),
         "cores": os.cpu_count(),
         "torch": torch.__version__,
     }
     report = Report("training", common, given.append)
     for dtype in given.dtype:
-        measure(given, load(given.model, dtype), dtype, report)
+        model = load(given.model, dtype)
+        for placement in given.placement:
+            measure(given, model, placement, dtype, report)
 
 
-def measure(given: argparse.Namespace, model: LanguageModel, dtype: str, report: Report) -> None:
+def measure(given: argparse.Namespace, model: LanguageModel, placement: Placement, dtype: str, report: Report) -> None:
     """A step of ours, and the plain passes over the same tokens."""
     spec = TrainingSpec.model_validate(
         {
@@ -74,6 +81,7 @@ def measure(given: argparse.Namespace, model: LanguageModel, dtype: str, report:
             "data": {"text": ["none"]},
             "window": given.window,
             "ratios": [given.ratio],
+            "placement": placement,
             "distillation": given.distillation,
             "activation_checkpointing": given.activation_checkpointing,
         }
@@ -105,7 +113,9 @@ def measure(given: argparse.Namespace, model: LanguageModel, dtype: str, report:
 
     rates = [stream.numel() / taken for taken in in_turn([ours, frozen, whole], given.runs)]
     costs = Costs.of(model.model.config)
-    needed = costs.train(given.tokens, given.window, given.ratio, 1)
+    needed = (costs.train_attended if placement == "attended" else costs.train)(
+        given.tokens, given.window, given.ratio, 1
+    )
     plain = 2 * (costs.prefill(given.tokens) + 2 * costs.head * given.tokens)
     slots = given.tokens // given.window * given.window // given.ratio
     for against, rate, flops in (
@@ -115,7 +125,7 @@ def measure(given: argparse.Namespace, model: LanguageModel, dtype: str, report:
         report.add(
             Figure(
                 row="train",
-                what="training step",
+                what=f"training step, {placement}",
                 dtype=dtype,
                 tokens=given.tokens,
                 slots=slots,
@@ -130,7 +140,7 @@ def measure(given: argparse.Namespace, model: LanguageModel, dtype: str, report:
     report.add(
         Figure(
             row="peak",
-            what="growth of memory in a step",
+            what=f"growth of memory in a step, {placement}",
             dtype=dtype,
             tokens=given.tokens,
             slots=slots,

@@ -25,6 +25,7 @@ from memorag_pipeline.training import stages
 from memorag_pipeline.training.spec import TrainingSpec
 
 ARMS: dict[str, dict[str, Any]] = {
+    "attended": {"placement": "attended"},
     "copy": {},
     "newline": {"start": "newline"},
     "mean": {"start": "mean"},
@@ -79,6 +80,7 @@ def trained(given: argparse.Namespace, files: Sequence[str], changes: dict[str, 
                     "model": MODEL,
                     "data": {"text": files},
                     "first_window": False,
+                    "placement": "interleave",
                     "dtype": given.dtype,
                     **changes,
                     "schedule": schedule | changes.get("schedule", {}),

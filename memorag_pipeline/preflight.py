@@ -21,7 +21,7 @@ from memorag_pipeline.errors import (
     SpecProblem,
 )
 from memorag_pipeline.jobs.prompts.texts import read_own
-from memorag_pipeline.memory.beacon.config import BeaconConfig
+from memorag_pipeline.memory.beacon.config import ATTENDED, BeaconConfig
 from memorag_pipeline.memory.stream import gist_tokens
 from memorag_pipeline.models import (
     MODEL_TYPES,
@@ -126,7 +126,9 @@ def _shard_room(kind: str, form: BeaconConfig, room: int) -> tuple[int, str]:
     ratio = min((ratio for ratio in form.ratios if ratio), default=0)
     if kind != "beacon" or not ratio:  # slots keep the positions of their tokens
         return room, ""
-    window = form.window + -(-form.window // ratio) + form.sink
+    # Attended beacons are found by reading a window again, right behind itself.
+    behind = form.window if form.placement == ATTENDED else -(-form.window // ratio)
+    window = form.window + behind + form.sink
     return max(0, room - window) * ratio, f" and {window} for the open window, and {ratio} tokens share a slot"
 
 

@@ -284,6 +284,16 @@ def first_is_evaluated(evaluated: tuple[int, ...], ratios: tuple[int, ...]) -> s
     return None if ratios[0] in evaluated else f"does not have {ratios[0]}, the first that is trained"
 
 
+def attended_have_keys_and_values(projections: tuple[str, ...] | None, placement: str) -> str | None:
+    if placement != "attended" or set(projections or ()) <= {"k", "v"}:
+        return None
+    return "has more than k and v: attended beacons are tokens, whose queries and outputs are the model's"
+
+
+def attended_have_no_embedding(start: str, placement: str) -> str | None:
+    return "has no use: attended beacons have no embedding" if placement == "attended" and start != "copy" else None
+
+
 def study_needs_corpus(passages: int, corpus: str | None) -> str | None:
     return "has no use without a corpus" if passages and corpus is None else None
 

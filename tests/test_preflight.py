@@ -111,6 +111,14 @@ def test_an_adapter_says_what_is_left_out_in_the_spec(make_spec: MakeSpec, tmp_p
     assert "is larger than the window of 16" in problems(make_spec, memory={**memory, "sink": 32})["memory.sink"]
 
 
+def test_attended_beacons_need_room_for_a_second_reading(make_spec: MakeSpec, tmp_path: Path) -> None:
+    path = adapter(tmp_path, beacon_window="512", beacon_ratio="8", beacon_pos="attended", beacon_param="k v")
+    memory = {"kind": "beacon", "model": SMOLLM2, "adapter": path}
+    room = (8192 - 512 - 2 * 512) * 8
+    assert problems(make_spec, memory=memory, sharding={"max_tokens": room}) == {}
+    assert f"use at most {room}" in problems(make_spec, memory=memory, sharding={"max_tokens": room + 1}).popitem()[1]
+
+
 def test_an_adapter_that_cannot_be_used_is_told(make_spec: MakeSpec, tmp_path: Path) -> None:
     memory = {"kind": "beacon", "model": SMOLLM2}
     missing = str(tmp_path / "no adapter")

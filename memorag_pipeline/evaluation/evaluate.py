@@ -22,7 +22,7 @@ from memorag_pipeline.evaluation.gap import (
     bin_names,
     first_tokens,
     gap,
-    losses,
+    losses_of_own_and_other,
     with_all,
     without_context,
 )
@@ -52,12 +52,16 @@ _QUESTION_TOKENS = 64  # room for the question after a needle and for its answer
 
 @dataclass(frozen=True)
 class MemoryRow:
-    """A memory: `beacon`, or the policy by which slots were selected; its mean loss (nats) and the gap it closes."""
+    """A memory: `beacon`, or the policy by which slots were selected; its mean loss (nats) and the gap it closes.
+
+    `of_other` is the share that a memory of another text closes, None for a single text.
+    """
 
     memory: str
     ratio: int
     loss: float
     gap: Gap
+    of_other: float | None = None
 
 
 @dataclass(frozen=True)
@@ -147,8 +151,9 @@ def evaluate_adapter(
     rows = []
     with track("memories evaluated", len(subjects), "memories") as bar:
         for subject in subjects:
-            held = losses(subject.model, taken, asked)
-            rows.append(MemoryRow(subject.memory, subject.ratio, _mean(held), gap(nothing, held, full)))
+            held, other = losses_of_own_and_other(subject.model, taken, asked)
+            of_other = gap(nothing, other, full).closed if len(taken) > 1 else None
+            rows.append(MemoryRow(subject.memory, subject.ratio, _mean(held), gap(nothing, held, full), of_other))
             bar.advance()
     whole = full_model(language_model, window, language)
     task = None if needles is None else _possible(needles, sum(map(len, texts)), language_model.context)

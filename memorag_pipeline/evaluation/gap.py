@@ -7,7 +7,8 @@ memory of the tokens before them, (c) those tokens in full:
 
 and its standard error that of a ratio of means, from (a - b) - gap (a - c) of each text. The same share by position
 among the asked tokens tells recency from reach: the first lie next to the memory, the last have most context of their
-own.
+own. A trained memory may also lower the loss whatever it is of, by making the model fit such texts better: so the same
+share is told of memories of other texts.
 
 In:  a memory model of kind beacon, selected or full; texts as tokens, of which the last `asked` are asked.
 Out: losses, float32 [texts, asked - 1], since the first asked token has nothing before it when nothing is given; `Gap`.
@@ -54,13 +55,15 @@ def first_tokens(texts: Sequence[Text], tokens: int = TOKENS) -> list[list[int]]
 
 def losses(model: BeaconMemoryModel, texts: Sequence[Text], asked: int = ASKED) -> Tensor:
     """Loss of each text's last tokens given a memory of those before, [texts, asked - 1]."""
-    _require_longer(texts, asked)
-    with torch.inference_mode():
-        found = [
-            row_losses(model.network, model.prefix(memory), text[-asked:], asked)
-            for memory, text in zip(_memories(model, [text[:-asked] for text in texts]), texts, strict=True)
-        ]
-    return torch.stack(found)
+    return torch.stack([row for (row,) in _rows(model, texts, asked, (0,))])
+
+
+def losses_of_own_and_other(
+    model: BeaconMemoryModel, texts: Sequence[Text], asked: int = ASKED
+) -> tuple[Tensor, Tensor]:
+    """The same, and the loss of each text's last tokens given the memory of the text before it (of the last one)."""
+    own, other = zip(*_rows(model, texts, asked, (0, 1)), strict=True)
+    return torch.stack(own), torch.stack([other[-1], *other[:-1]])
 
 
 def without_context(language_model: LanguageModel, texts: Sequence[Text], asked: int = ASKED) -> Tensor:
@@ -120,6 +123,18 @@ def gap_closed(nothing: Sequence[float], held: Sequence[float], full: Sequence[f
 def bin_names(asked: int = ASKED, width: int = BIN) -> tuple[str, ...]:
     """The positions of each bin, among the asked tokens and from 0, as in "64-127"."""
     return tuple(f"{begin + 1}-{end}" for begin, end in _bins(asked - 1, width))
+
+
+def _rows(
+    model: BeaconMemoryModel, texts: Sequence[Text], asked: int, following: Sequence[int]
+) -> Iterator[list[Tensor]]:
+    """For each text's memory the losses of texts so many places further on, each [asked - 1]."""
+    _require_longer(texts, asked)
+    with torch.inference_mode():
+        for number, memory in enumerate(_memories(model, [text[:-asked] for text in texts])):
+            prefix = model.prefix(memory)
+            rows = [texts[(number + places) % len(texts)][-asked:] for places in following]
+            yield [row_losses(model.network, prefix, row, asked) for row in rows]
 
 
 def _memories(model: BeaconMemoryModel, streams: Sequence[Text]) -> Iterator[BeaconMemory]:

@@ -11,7 +11,8 @@ import functools
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from memorag_pipeline.memory.beacon.config import BeaconConfig
+from memorag_pipeline.memory.beacon.attended import AttendedMemoryModel
+from memorag_pipeline.memory.beacon.config import ATTENDED, BeaconConfig
 from memorag_pipeline.memory.beacon.model import BeaconMemoryModel
 from memorag_pipeline.memory.beacon.parameters import (
     BeaconParameters,
@@ -64,9 +65,11 @@ def _beacon(spec: MemorySpec, language_model: LanguageModel, stream: StreamForma
             projections=found.projections,
             embedding=getattr(config, f"{found.embed_init}_token_id"),
             copies=found.input == "copy",
+            attended=found.placement == ATTENDED,
         ),
     )
-    return _made(BeaconMemoryModel, spec, language_model, stream, found.over(spec), beacons)
+    kind = AttendedMemoryModel if found.placement == ATTENDED else BeaconMemoryModel
+    return _made(kind, spec, language_model, stream, found.over(spec), beacons)
 
 
 def _made(

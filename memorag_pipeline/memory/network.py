@@ -27,7 +27,8 @@ _FEW = 128
 class AttentionState(Protocol):
     """What the slots of a pass may see, and where their keys and values go.
 
-    Queries are [queries, heads, d], keys and values [slots, key/value heads, d], none of them rotated.
+    Queries are [queries, heads, d], keys and values [slots, key/value heads, d], none of them rotated. Keys and values
+    of `Slots.attended` by the beacons' projections come behind those of all slots.
     """
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -36,16 +37,19 @@ class AttentionState(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Slots:
-    """Which of `count` packed slots are raw and which are beacons; `beacons` is None when none is.
+    """Which of `count` packed slots are raw and which are beacons; `beacons` is None when none is, `raw`
+    when there are beacons only.
 
     `asked` are slots of rows that are asked: few of them may be computed in another way (`linear`). What is memorized
-    is not, so that its bits do not depend on how much is read at a time.
+    is not, so that its bits do not depend on how much is read at a time. `attended` are raw slots some of which become
+    beacons as they are.
     """
 
     count: int
     raw: Tensor | None = None
     beacons: Tensor | None = None
     asked: bool = False
+    attended: Tensor | None = None
 
     @classmethod
     def of(cls, is_beacon: Sequence[bool], device: torch.device, asked: bool = False) -> Slots:
@@ -181,13 +185,24 @@ class _Layer:
             query = self._heads("q", normed[wanted], slots)
         attended = state.attend(number, query, key, value)
         del normed, query, key, value  # which makes room for the MLP
+        return self.finish(hidden, attended, slots)
+
+    def finish(self, hidden: Tensor, attended: Tensor, slots: Slots) -> Tensor:
+        """The layer's output, from its input and what its attention gave [slots, heads, d]."""
         hidden = hidden + self._apply("o", attended.flatten(1), slots)
         return hidden + self._mlp(normalize(self.after, hidden), slots.asked)
 
     def project(self, normed: Tensor, slots: Slots, query: bool = True) -> tuple[Tensor, Tensor, Tensor]:
         """Query (or nothing), key and value by head, of the normed inputs [slots, hidden]."""
         queries = self._heads("q", normed, slots) if query else normed
-        return queries, self._heads("k", normed, slots), self._heads("v", normed, slots)
+        key, value = self._heads("k", normed, slots), self._heads("v", normed, slots)
+        if slots.attended is None:
+            return queries, key, value
+        normed, beacons = normed[slots.attended], Slots(len(slots.attended), beacons=slots.attended)
+        key, value = (
+            torch.cat([plain, self._heads(name, normed, beacons)]) for name, plain in (("k", key), ("v", value))
+        )
+        return queries, key, value
 
     def _mlp(self, normed: Tensor, asked: bool) -> Tensor:
         """The module's own computation, with one block of memory less where no gradient needs it."""
@@ -206,8 +221,10 @@ class _Layer:
     def _apply(self, name: str, inputs: Tensor, slots: Slots) -> Tensor:
         """Beacons through the beacon projection where there is one, everything else through the plain one."""
         plain, beacon = self.plain[name], self.beacon.get(name)
-        if beacon is None or slots.beacons is None or slots.raw is None:
+        if beacon is None or slots.beacons is None:
             return linear(plain, inputs, slots.asked)
+        if slots.raw is None:
+            return linear(beacon, inputs, slots.asked)
         ordinary = linear(plain, inputs[slots.raw], slots.asked)
         result = ordinary.new_empty(len(inputs), ordinary.shape[-1])
         result[slots.raw] = ordinary

@@ -51,8 +51,9 @@ class SelectedWindow(Window):
 
     @property
     def stay(self) -> int:
-        """How many slots stay of a full window, besides the sink."""
-        return min(self.size // self.ratio, self.size - self.first)
+        """How many slots stay of a full window, besides the sink; all at ratio 0."""
+        room = self.size - self.first
+        return min(self.size // self.ratio, room) if self.ratio else room
 
     @property
     def evenly(self) -> range | list[int]:
@@ -74,13 +75,7 @@ class SelectedMemoryModel(FullMemoryModel):
         return memory.rotated
 
     def _windows(self, ratio_of: RatioOf, tokens: int) -> list[Window]:
-        found: list[Window] = []
-        size, position = self.window, 0
-        for index in range(-(-tokens // size)):
-            count = min(size, tokens - index * size)
-            found.append(SelectedWindow(size, index, ratio_of(index), 0, position, self.sink, count))
-            position += len(found[-1].kept)
-        return found
+        return list(selected_windows(self.window, self.sink, ratio_of, tokens))
 
     def _read(self, readings: Sequence[Reading], advance: Advance | None) -> None:
         policy = self.origin.policy
@@ -93,11 +88,22 @@ class SelectedMemoryModel(FullMemoryModel):
         return [*super()._buffers(slots), torch.empty(shape, dtype=torch.int32, device=network.device)]
 
 
+def selected_windows(size: int, sink: int, ratio_of: RatioOf, tokens: int) -> list[SelectedWindow]:
+    """The windows that a stream of `tokens` opens, with what is kept of each."""
+    found: list[SelectedWindow] = []
+    position = 0
+    for index in range(-(-tokens // size)):
+        count = min(size, tokens - index * size)
+        found.append(SelectedWindow(size, index, ratio_of(index), 0, position, sink, count))
+        position += len(found[-1].kept)
+    return found
+
+
 def _run_pass(policy: str, network: Network, work: Work) -> None:
-    _Pass(policy, network, work).run()
+    SelectionPass(policy, network, work).run()
 
 
-class _Pass:
+class SelectionPass:
     """Some windows through all layers; with the policy `attention` each is followed by its second reading."""
 
     def __init__(self, policy: str, network: Network, work: Work) -> None:
@@ -108,25 +114,34 @@ class _Pass:
             own = reading.token_ids[begin : begin + window.tokens]
             times = 2 if policy == "attention" and window.full else 1
             token_ids += [own] * times
-            positions.append(torch.arange(begin, begin + times * len(own)))
+            positions.append(torch.arange(times * len(own)) + self.begin(window))
             self.spans.append((end, end + times * len(own)))
             end += times * len(own)
         self.token_ids = torch.cat(token_ids).to(network.device)
         self.positions = torch.cat(positions).to(network.device)
         self.table = network.rotation.table(self.positions, network.dtype)
 
+    def begin(self, window: Window) -> int:
+        """The position of a window's first token."""
+        return window.index * window.size
+
+    def slots(self) -> Slots:
+        """What is packed."""
+        return Slots(len(self.token_ids))
+
     def run(self) -> None:
         """Read the windows."""
-        slots = Slots(len(self.token_ids))
+        slots = self.slots()
         self.network.run_for_attention(self.network.embed(self.token_ids, slots), slots, self)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """As `AttentionState`; what is kept of a window is in its place before the next window attends to it."""
+        count = len(self.token_ids)
         heads, size = query.shape[1:]
         scaling = size**-0.5
-        query, turned = rotate(query, self.table), rotate(key, self.table)
+        query, turned = rotate(query, self.table), rotate(key[:count], self.table)
         result = torch.empty_like(query)
-        for (reading, window), (start, end) in zip(self.work, self.spans, strict=True):
+        for number, ((reading, window), (start, end)) in enumerate(zip(self.work, self.spans, strict=True)):
             grouped = query[start:end].unflatten(1, (key.shape[1], -1)).permute(1, 2, 0, 3)
             own_key, own_value = turned[start:end].transpose(0, 1), value[start:end].transpose(0, 1)
             out, lse = attend_causal(grouped, own_key, own_value, scaling)
@@ -134,14 +149,17 @@ class _Pass:
                 memory = reading.rotated[layer, : window.position], reading.values[layer, : window.position]
                 out, lse = merge_with_lse(*attend_all(grouped, *memory, scaling), out, lse)
             result[start:end] = out.permute(2, 0, 1, 3).reshape(-1, heads, size)
-            own = slice(start, start + window.tokens)
-            chosen = self._chosen(window, grouped, own_key, lse, scaling)
-            stays = slice(window.position, window.position + len(chosen))
-            assert reading.positions is not None
-            for buffer, states in ((reading.keys, key), (reading.rotated, turned), (reading.values, value)):
-                buffer[layer, stays] = states[own].gather(0, chosen[..., None].expand(-1, -1, size))
-            reading.positions[layer, stays] = self.positions[own][chosen].int()
+            self.keep(layer, number, self._chosen(window, grouped, own_key, lse, scaling), key, turned, value)
         return result
+
+    def keep(self, layer: int, number: int, chosen: Tensor, key: Tensor, turned: Tensor, value: Tensor) -> None:
+        """Put the slots `chosen` (int64 [slots, key/value heads]) of window `number` into their place."""
+        (reading, window), (start, _) = self.work[number], self.spans[number]
+        own, stays = slice(start, start + window.tokens), slice(window.position, window.position + len(chosen))
+        for buffer, states in ((reading.keys, key), (reading.rotated, turned), (reading.values, value)):
+            buffer[layer, stays] = by_head(states[own], chosen)
+        assert reading.positions is not None
+        reading.positions[layer, stays] = self.positions[own][chosen].int()
 
     def _chosen(self, window: Window, query: Tensor, key: Tensor, lse: Tensor, scaling: float) -> Tensor:
         """Numbers of the slots that stay, int64 [slots, key/value heads], ascending."""
@@ -154,10 +172,24 @@ class _Pass:
             last = torch.arange(window.size - window.stay, window.size, device=device)
             return torch.cat([sink, last[:, None].expand(-1, kv_heads)])
         size = window.size
-        scores = attention_received(query[:, :, size:], key[:, :size], lse[:, :, size:], scaling)
-        scores[:, : window.first] = -1
-        best = scores.topk(window.stay, -1).indices.sort(-1).values
-        return torch.cat([sink, best.T])
+        return most_attended(window, query[:, :, size:], key[:, :size], lse[:, :, size:], scaling)
+
+
+def most_attended(window: SelectedWindow, query: Tensor, key: Tensor, lse: Tensor, scaling: float) -> Tensor:
+    """Sink and the slots of a full window that get most attention, int64 [slots, key/value heads], ascending.
+
+    query [k, g, n, d] of the second reading and its log-sum-exp [k, g, n], key [k, n, d] of the first.
+    """
+    scores = attention_received(query, key, lse, scaling)
+    scores[:, : window.first] = -1
+    best = scores.topk(window.stay, -1).indices.sort(-1).values
+    sink = torch.arange(window.first, device=key.device)[:, None].expand(-1, len(key))
+    return torch.cat([sink, best.T])
+
+
+def by_head(states: Tensor, chosen: Tensor) -> Tensor:
+    """Of states [..., slots, key/value heads, d] those `chosen` for each head, int64 [..., kept, key/value heads]."""
+    return states.gather(-3, chosen[..., None].expand(*chosen.shape, states.shape[-1]))
 
 
 def _table(network: Network, positions: Tensor) -> tuple[Tensor, Tensor]:

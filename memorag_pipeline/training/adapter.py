@@ -31,7 +31,8 @@ def write_adapter(path: Path, parameters: BeaconParameters, base: ResolvedModel,
         "beacon_window": str(spec.window),
         "beacon_ratio": " ".join(map(str, spec.ratios)),
         "beacon_sink_size": str(spec.sink),
-        "beacon_param": " ".join(spec.projections),
+        "beacon_param": " ".join(spec.own_projections),
+        "beacon_pos": spec.placement,
         "beacon_input": "copy" if parameters.copies else "embedding",
     }
     save_file(tensors, path, metadata=metadata)

@@ -2,7 +2,8 @@
 
 In:  a language model, and how its beacons begin: as copies of its own projections, or from an adapter.
 Out: `BeaconParameters` whose tensors want gradients.
-Wrong: an adapter of another model or shape, as in `beacon.parameters`.
+Wrong: an adapter of another placement, and of another model or shape as in `beacon.parameters`: a
+       `MemoryMismatchError`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from memorag_pipeline.errors import MemoragError
-from memorag_pipeline.memory.beacon.config import BeaconConfig
+from memorag_pipeline.errors import MemoragError, MemoryMismatchError
+from memorag_pipeline.memory.beacon.attended import AttendedMemoryModel
+from memorag_pipeline.memory.beacon.config import ATTENDED, BeaconConfig
 from memorag_pipeline.memory.beacon.model import BeaconMemoryModel
 from memorag_pipeline.memory.beacon.parameters import (
     EMBEDDING,
@@ -61,55 +63,59 @@ class LowRankLinear(nn.Module):
 
 def trainable(model: LanguageModel, spec: TrainingSpec, adapter: Path | None = None) -> BeaconParameters:
     """Beacon parameters to be trained, from an adapter or as the spec says that they begin. Seeded by the spec."""
+    begun_with = None if adapter is None else BeaconConfig.of(adapter_config(adapter), str(adapter))
+    if begun_with is not None and begun_with.placement != spec.placement:
+        raise MemoryMismatchError(
+            f"{adapter}: its beacons are of placement {begun_with.placement}, those to be trained of {spec.placement};"
+            f" set placement: {begun_with.placement}, or begin without it"
+        )
     source = BeaconSource(
         model.resolved.folder,
         model.resolved.digest,
         adapter,
-        projections=spec.projections,
+        projections=spec.own_projections,
         embedding=_token(model, spec.start),
-        copies=_copies(spec, adapter),
+        copies=spec.start == "copy" if begun_with is None else begun_with.input == "copy",
+        attended=spec.placement == ATTENDED,
         to_train=True,
     )
     begun = load_beacon_parameters(model.model, source)
     torch.manual_seed(spec.schedule.seed)
     layers = [{name: _to_train(linear, spec.rank) for name, linear in layer.named_children()} for layer in begun.layers]
-    embedding = begun.embedding.detach().float()
-    if spec.start == "mean" and adapter is None:
-        embedding = model.network.embeddings.weight.detach().float().mean(0, keepdim=True)
-    parameters = BeaconParameters(embedding.clone(), layers, "in training", begun.copies)
+    parameters = BeaconParameters(_embedding(model, spec, begun, adapter), layers, "in training", begun.copies)
     for name, parameter in parameters.named_parameters():
         parameter.requires_grad_(".plain." not in name)
     return parameters
 
 
-def memory_model(
-    model: LanguageModel, parameters: BeaconParameters, window: int, sink: int, ratio: int
-) -> BeaconMemoryModel:
+def memory_model(model: LanguageModel, parameters: BeaconParameters, spec: TrainingSpec) -> BeaconMemoryModel:
     """A memory model with the parameters as they are, also while they are trained; for streams of plain tokens."""
+    ratio = spec.ratios[0]
     resolved = model.resolved
     origin = MemoryOrigin(
         kind="beacon",
         model=resolved.name,
         model_digest=resolved.digest,
         tokenizer_digest=resolved.tokenizer_digest,
-        window=window,
+        window=spec.window,
         dtype=str(model.dtype).removeprefix("torch."),
         ratios=(ratio,),
-        sink=sink,
+        sink=spec.sink,
         beacon_digest=parameters.digest,
     )
-    return BeaconMemoryModel(
+    kind = AttendedMemoryModel if spec.placement == ATTENDED else BeaconMemoryModel
+    return kind(
         model,
         Network(model.model, parameters),
         StreamFormat(model.tokenizer, (), (), ()),
         origin,
-        Ratios((ratio,), "sequence", window, model.context),
+        Ratios((ratio,), "sequence", spec.window, model.context),
     )
 
 
 def tensors_of(parameters: BeaconParameters) -> Mapping[str, Tensor]:
     """The trained tensors by the names that an adapter file has for them."""
-    found: dict[str, Tensor] = {EMBEDDING: parameters.embedding}
+    found: dict[str, Tensor] = {} if parameters.embedding is None else {EMBEDDING: parameters.embedding}
     for number, layer in enumerate(parameters.layers):
         for name, linear in layer.named_children():
             prefix = f"model.layers.{number}.self_attn.beacon_{name}_proj"
@@ -117,6 +123,17 @@ def tensors_of(parameters: BeaconParameters) -> Mapping[str, Tensor]:
                 found[f"{prefix}.lora_A.weight"], found[f"{prefix}.lora_B.weight"] = linear.down, linear.up
                 continue
             found |= {f"{prefix}.{part}": tensor for part, tensor in linear.named_parameters()}
+    return found
+
+
+def _embedding(
+    model: LanguageModel, spec: TrainingSpec, begun: BeaconParameters, adapter: Path | None
+) -> Tensor | None:
+    if begun.embedding is None:
+        return None
+    found: Tensor = begun.embedding.detach().float().clone()
+    if spec.start == "mean" and adapter is None:
+        found = model.network.embeddings.weight.detach().float().mean(0, keepdim=True)
     return found
 
 
@@ -129,12 +146,6 @@ def _to_train(linear: nn.Module, rank: int | None) -> nn.Module:
     if linear.bias is not None:
         trained.bias = nn.Parameter(linear.bias.detach().float().clone())
     return trained
-
-
-def _copies(spec: TrainingSpec, adapter: Path | None) -> bool:
-    if adapter is None:
-        return spec.start == "copy"
-    return BeaconConfig.of(adapter_config(adapter), str(adapter)).input == "copy"
 
 
 def _token(model: LanguageModel, start: Start) -> int | None:

@@ -20,6 +20,7 @@ from memorag_pipeline.spec_values import Cron, Distinct, Dtype, Language, Model,
 
 # What a training that is made for a corpus studies: about what two cores do in minutes.
 _STUDIED, _STUDIED_TOKENS = 32, 32_768
+Placement = Literal["interleave", "attended"]
 Projection = Literal["q", "k", "v", "o"]
 Start = Literal["copy", "newline", "mean", "eos"]
 
@@ -96,6 +97,8 @@ class TrainingSpec(Section):
         Rule(("sink", "window"), spec_rules.sink_fits_window, "make it smaller"),
         Rule(("schedule.sequence_tokens", "window"), spec_rules.sequence_has_windows, "make it at least twice as long"),
         Rule(("evaluation.ratios", "ratios"), spec_rules.first_is_evaluated, "add it"),
+        Rule(("projections", "placement"), spec_rules.attended_have_keys_and_values, "use k and v, or leave it out"),
+        Rule(("start", "placement"), spec_rules.attended_have_no_embedding, "leave it out"),
         Rule(("generation.endpoint",), spec_rules.study_is_local, "leave it out"),
         Rule(
             ("schedule.instruction_tokens", "data.instructions", "data.self_study"),
@@ -119,8 +122,14 @@ class TrainingSpec(Section):
         default=(4,), min_length=1, description="Raw tokens per beacon; one is drawn for each window."
     )
     sink: int = Field(default=1, ge=0, le=64, description="First slots of a memory that are always kept.")
-    projections: tuple[Projection, ...] = Field(
-        default=("q", "k", "v"), description="Those that beacons have of their own."
+    placement: Placement = Field(
+        default="attended",
+        description="Where beacons lie. attended: at the tokens that are attended to most when a window is read again,"
+        " which stay under keys and values of their own; interleave: slots of their own after every ratio-th token.",
+    )
+    projections: tuple[Projection, ...] | None = Field(
+        default=None,
+        description="Those that beacons have of their own; left out q, k and v, of attended beacons k and v.",
     )
     rank: int | None = Field(default=None, ge=1, description="Rank of low-rank factors; without it full matrices.")
     start: Start = Field(
@@ -135,7 +144,8 @@ class TrainingSpec(Section):
         default=GenerationSpec(max_new_tokens=48), description="The generator of the self-study; by default the model."
     )
     first_window: bool = Field(
-        default=True, description="Tokens of the first window count too, which see beacons but no memory."
+        default=True,
+        description="Tokens of the first window count too, which see interleaved beacons but no memory.",
     )
     dtype: Dtype = Field(default="float32", description="Number format of the frozen model; beacons train in float32.")
     activation_checkpointing: bool = Field(default=False, description="Compute layers twice to keep less of them.")
@@ -143,6 +153,11 @@ class TrainingSpec(Section):
     evaluation: EvaluationSpec = EvaluationSpec()
     cron: Cron | None = Field(default=None, description="Cron expression of the training DAG; none: by hand.")
     compute: ComputeSpec = ComputeSpec()
+
+    @property
+    def own_projections(self) -> tuple[Projection, ...]:
+        """The projections that beacons have of their own."""
+        return self.projections or (("k", "v") if self.placement == "attended" else ("q", "k", "v"))
 
     def content(self) -> dict[str, Any]:
         """What decides the adapter: all but where and when it is made, and what it is called."""

@@ -354,7 +354,7 @@ def _measure(spec: TrainingSpec, model: Any, parameters: Any) -> Callable[[], fl
     from memorag_pipeline.training.parameters import memory_model
 
     texts = _held_out(spec, model, _MEASURED)
-    beacons = memory_model(model, parameters, spec.window, spec.sink, spec.ratios[0])
+    beacons = memory_model(model, parameters, spec)
     asked = _tokens(model) // 4
     nothing, full = without_context(model, texts, asked), with_all(model, texts, asked)
     return lambda: gap(nothing, losses(beacons, texts, asked), full).closed
@@ -435,7 +435,7 @@ def _facts(spec: TrainingSpec, outcome: Outcome, history: dict[str, Any]) -> dic
         "base model": spec.model,
         "window": f"{spec.window} tokens, sink {spec.sink}",
         "ratios": ", ".join(map(str, spec.ratios)),
-        "projections": ", ".join(spec.projections) + (f", rank {spec.rank}" if spec.rank else ", full"),
+        "projections": ", ".join(spec.own_projections) + (f", rank {spec.rank}" if spec.rank else ", full"),
         "start": spec.start,
         "loss": f"{spec.distillation:.0%} distillation" if spec.distillation else "next token",
         "tokens": f"{tokens:,}",
@@ -449,7 +449,8 @@ def _facts(spec: TrainingSpec, outcome: Outcome, history: dict[str, Any]) -> dic
 def _model_card(spec: TrainingSpec, facts: dict[str, str], evaluation: dict[str, Any]) -> str:
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
     memories = "\n".join(
-        f"| {row['memory']} | {row['ratio']} | {row['gap']['closed']:.1%} |" for row in evaluation["memories"]
+        f"| {row['memory']} | {row['ratio']} | {row['gap']['closed']:.1%} | {_share(row['of_other'])} |"
+        for row in evaluation["memories"]
     )
     return f"""# {spec.adapter}
 
@@ -459,16 +460,21 @@ def _model_card(spec: TrainingSpec, facts: dict[str, str], evaluation: dict[str,
 |---|---|
 {rows}
 
-Share of the gap between no context and full context that a memory closes, on texts that were not trained on:
+Share of the gap between no context and full context that a memory closes, on texts that were not trained on;
+what a memory of another text closes is no memory, but a model that fits such texts better:
 
-| memory | ratio | gap closed |
-|---|---|---|
+| memory | ratio | gap closed | by another text's |
+|---|---|---|---|
 {memories}
 
 ```json
 {json.dumps(spec.content(), indent=2)}
 ```
 """
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
 
 
 def _gap_of(training: Training, version: int) -> float:

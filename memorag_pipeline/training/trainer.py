@@ -26,10 +26,12 @@ from transformers import get_cosine_schedule_with_warmup
 
 from memorag_pipeline.errors import TrainingError
 from memorag_pipeline.evaluation.plots import CurvePoint
+from memorag_pipeline.memory.beacon.config import ATTENDED
 from memorag_pipeline.memory.beacon.parameters import BeaconParameters
 from memorag_pipeline.memory.language_model import LanguageModel
 from memorag_pipeline.memory.network import Network, normalize
 from memorag_pipeline.progress import track
+from memorag_pipeline.training.attended_pass import hidden_states_attended
 from memorag_pipeline.training.checkpoints import Checkpoints, Position
 from memorag_pipeline.training.data import Sequence as TokenSequence
 from memorag_pipeline.training.loss import IGNORED, loss_sum
@@ -153,16 +155,25 @@ class Trainer:
         token_ids = torch.stack([sequence.token_ids for sequence in batch]).to(network.device)
         labels = torch.stack([sequence.labels for sequence in batch]).to(network.device)
         tokens = token_ids.shape[1]
-        if not spec.first_window:
+        # Where no memory is yet, attended beacons change nothing.
+        if not spec.first_window or spec.placement == ATTENDED:
             labels[:, : spec.window] = IGNORED
         draw = random.Random(f"{spec.schedule.seed}:{step}")
         ratios = [draw.choice(spec.ratios) for _ in range(-(-tokens // spec.window))]
-        layout = Layout.of(tokens, spec.window, spec.sink, ratios)
-        hidden = self._outputs(hidden_states(network, token_ids, layout, spec.activation_checkpointing))
+        hidden = self._outputs(self._hidden_states(token_ids, ratios))
         targets = labels[:, 1:].flatten()
         counted = int((targets != IGNORED).sum())
         teacher, share = self._teacher(token_ids)
         return loss_sum(hidden, network.head.weight, targets, teacher, share) / max(counted, 1)
+
+    def _hidden_states(self, token_ids: Tensor, ratios: Sequence[int]) -> Tensor:
+        spec = self.spec
+        if spec.placement == ATTENDED:
+            return hidden_states_attended(
+                self.network, token_ids, spec.window, spec.sink, ratios, spec.activation_checkpointing
+            )
+        layout = Layout.of(token_ids.shape[1], spec.window, spec.sink, ratios)
+        return hidden_states(self.network, token_ids, layout, spec.activation_checkpointing)
 
     def _teacher(self, token_ids: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Outputs of the model that sees everything, and their share of the loss: none where there is no memory yet."""

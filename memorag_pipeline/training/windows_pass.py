@@ -91,7 +91,7 @@ class _Windows:
         self.kept_table = network.rotation.table(torch.arange(len(layout.kept), device=device), dtype)
         group = network.layers[0].heads // network.layers[0].kv_heads
         # Queries of the heads that share a key/value head lie one after the other.
-        self.masks = [_mask(each, dtype, device).repeat(group, 1) for each in layout.windows]
+        self.masks = [causal_mask(each, dtype, device).repeat(group, 1) for each in layout.windows]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """As `AttentionState`."""
@@ -102,7 +102,7 @@ class _Windows:
         for each, start, mask in zip(self.layout.windows, self.layout.starts, self.masks, strict=True):
             own, before = slice(start, start + each.slots), slice(0, each.position)
             found.append(
-                _attend(
+                attend_with_mask(
                     query[:, own],
                     torch.cat([memory_keys[:, before], key[:, own]], 1),
                     torch.cat([memory_values[:, before], value[:, own]], 1),
@@ -112,7 +112,7 @@ class _Windows:
         return torch.cat(found, 1).flatten(0, 1)
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+def attend_with_mask(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
     """query [sequences, n, heads, d], key and value [sequences, s, key/value heads, d], mask [group * n, s]."""
     count, kv_heads = query.shape[1], key.shape[2]
     grouped = query.unflatten(2, (kv_heads, -1)).permute(0, 2, 3, 1, 4).flatten(2, 3)
@@ -123,7 +123,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
     return by_head.flatten(2, 3)
 
 
-def _mask(window: Window, dtype: torch.dtype, device: torch.device) -> Tensor:
+def causal_mask(window: Window, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Additive mask [slots, memory and slots]: all of the memory, and the own window causally."""
     slots = torch.arange(window.slots, device=device)
     later = torch.arange(-window.position, window.slots, device=device) > slots[:, None]

@@ -49,6 +49,7 @@ def test_there_is_a_row_for_each_memory(evaluation: Evaluation, adapter: Path) -
         share = (evaluation.nothing - row.loss) / (evaluation.nothing - evaluation.all)
         assert row.gap.closed == pytest.approx(share, rel=1e-3)
         assert len(row.gap.by_position) == 2
+        assert row.of_other is not None and row.of_other != row.gap.closed
     assert len({row.loss for row in evaluation.memories}) == 6
 
 

@@ -14,6 +14,7 @@ from memorag_pipeline.evaluation.gap import (
     gap,
     gap_closed,
     losses,
+    losses_of_own_and_other,
     with_all,
     without_context,
 )
@@ -114,6 +115,16 @@ def test_texts_are_read_together_and_alone_with_the_same_losses(decoder: Any, mo
     together = losses(model, TEXTS, ASKED)
     monkeypatch.setattr("memorag_pipeline.evaluation.gap._TOGETHER", 1)
     torch.testing.assert_close(losses(model, TEXTS, ASKED), together, atol=2e-5, rtol=0)
+
+
+def test_memories_of_other_texts(decoder: Any) -> None:
+    """The memory of a text is asked about itself and about the next one; what the last is asked is the first."""
+    model = bare(decoder, random_beacons(decoder), ratios=(4,), sink=1)
+    own, other = losses_of_own_and_other(model, TEXTS, ASKED)
+    torch.testing.assert_close(own, losses(model, TEXTS, ASKED), atol=0, rtol=0)
+    for number in range(3):
+        crossed = [*TEXTS[number - 1][:-ASKED], *TEXTS[number][-ASKED:]]
+        torch.testing.assert_close(other[number], losses(model, [crossed], ASKED)[0], atol=2e-5, rtol=0)
 
 
 def test_a_trained_parameter_gets_no_gradient_from_it(decoder: Any) -> None:

@@ -41,7 +41,7 @@ def test_an_adapter_of_half_the_size_is_read_as_the_whole_one(
     plain = {
         f"layers.{number}.{letter}.weight": getattr(layer.self_attn, f"{letter}_proj").weight
         for number, layer in enumerate(tiny.model.get_decoder().layers)
-        for letter in spec.projections
+        for letter in spec.own_projections
     }
     assert plain.keys() == wanted.keys() - {"embedding"}
     for name, weight in plain.items():

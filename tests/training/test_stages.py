@@ -188,6 +188,8 @@ WRONG = {
     "not evaluated": ({"evaluation": {"ratios": [2]}}, "evaluation.ratios: does not have 4"),
     "no instructions": ({"schedule": {"instruction_tokens": 512}}, "there are no instructions to train on"),
     "study of nothing": ({"data": {"text": ["a"], "self_study": 4}}, "data.self_study: has no use without a corpus"),
+    "queries of tokens": ({"projections": ["q", "k"]}, "projections: has more than k and v"),
+    "embedding of tokens": ({"start": "eos"}, "start: has no use: attended beacons have no embedding"),
     "unknown key": ({"windows": 64}, "windows: is not a key of the spec"),
 }
 

@@ -27,6 +27,7 @@ from memorag_pipeline.training.spec import TrainingSpec
 from memorag_pipeline.training.trainer import Stage, Trainer
 
 TOKENS, SEQUENCE, BATCH = 2048, 96, 192
+ATTENDED: dict[str, Any] = {"placement": "attended", "ratios": [4, 8]}
 
 
 def spec_of(model: LanguageModel, tmp_path: Path, **changes: Any) -> TrainingSpec:
@@ -44,6 +45,7 @@ def spec_of(model: LanguageModel, tmp_path: Path, **changes: Any) -> TrainingSpe
         "data": {"text": ["unused"]},
         "window": 32,
         "ratios": [4],
+        "placement": "interleave",
         "schedule": schedule,
     }
     return TrainingSpec.model_validate(values | changes)
@@ -73,9 +75,10 @@ def same(one: BeaconParameters, other: BeaconParameters) -> bool:
     return all(torch.equal(first, second) for first, second in pairs)
 
 
-def test_the_loss_falls_and_the_base_stays(tiny: LanguageModel, tmp_path: Path) -> None:
+@pytest.mark.parametrize("changes", [{}, ATTENDED, ATTENDED | {"rank": 4}], ids=str)
+def test_the_loss_falls_and_the_base_stays(tiny: LanguageModel, tmp_path: Path, changes: dict[str, Any]) -> None:
     before = {name: tensor.clone() for name, tensor in tiny.model.state_dict().items()}
-    spec = spec_of(tiny, tmp_path)
+    spec = spec_of(tiny, tmp_path, **changes)
     trainer = Trainer(tiny, trainable(tiny, spec), spec)
     known = list(sequences(0))
     at_first = trainer.loss(known, 0).item()
@@ -85,7 +88,17 @@ def test_the_loss_falls_and_the_base_stays(tiny: LanguageModel, tmp_path: Path) 
     assert all(torch.equal(before[name], tensor) for name, tensor in tiny.model.state_dict().items())
 
 
-@pytest.mark.parametrize("changes", [{"ratios": [2, 4, 8]}, {"rank": 4}, {"distillation": 0.5}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ratios": [2, 4, 8]},
+        {"rank": 4},
+        {"distillation": 0.5},
+        ATTENDED,
+        ATTENDED | {"activation_checkpointing": True},
+    ],
+    ids=str,
+)
 def test_a_seed_gives_the_same_run(tiny: LanguageModel, tmp_path: Path, changes: dict[str, Any]) -> None:
     spec = spec_of(tiny, tmp_path, **changes)
     (one, position), (other, again) = run(tiny, spec), run(tiny, spec)
@@ -95,8 +108,9 @@ def test_a_seed_gives_the_same_run(tiny: LanguageModel, tmp_path: Path, changes:
     assert "ratios" not in changes or not same(one, run(tiny, other_seed)[0])
 
 
-def test_a_run_with_a_break_is_the_same(tiny: LanguageModel, tmp_path: Path) -> None:
-    spec = spec_of(tiny, tmp_path)
+@pytest.mark.parametrize("changes", [{}, ATTENDED], ids=["interleave", "attended"])
+def test_a_run_with_a_break_is_the_same(tiny: LanguageModel, tmp_path: Path, changes: dict[str, Any]) -> None:
+    spec = spec_of(tiny, tmp_path, **changes)
     whole, position = run(tiny, spec)
     checkpoints = Checkpoints(CorpusStore(str(tmp_path / "store")), "a" * 64)
 
@@ -136,6 +150,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tiny: LanguageModel, tmp_path: P
     def poisoned(epoch: int) -> Iterator[Sequence]:
         for number, sequence in enumerate(sequences(epoch)):
             if (epoch, number) == (1, 4):
+                assert parameters.embedding is not None
                 parameters.embedding.data.fill_(torch.nan)
             yield sequence
 
@@ -175,7 +190,14 @@ def test_too_little_to_train_on(tiny: LanguageModel, tmp_path: Path, texts: int,
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"rank": 4}, {"projections": ["q", "k", "v", "o"], "start": "eos"}, {"start": "mean", "ratios": [4, 8]}],
+    [
+        {},
+        {"rank": 4},
+        {"projections": ["q", "k", "v", "o"], "start": "eos"},
+        {"start": "mean", "ratios": [4, 8]},
+        ATTENDED,
+        ATTENDED | {"rank": 4},
+    ],
     ids=str,
 )
 def test_the_file_reads_as_what_was_trained(
@@ -191,7 +213,7 @@ def test_the_file_reads_as_what_was_trained(
         )
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert (read.window, read.sink, read.origin.ratios) == (32, 1, (4,))
-    trained = memory_model(tiny, parameters, 32, 1, 4)
+    trained = memory_model(tiny, parameters, spec)
     stream = next(sequences(5)).token_ids.tolist()
     losses = [losses_after(model, stream) for model in (read, trained)]
     torch.testing.assert_close(*losses, atol=0.05, rtol=0)  # the file is in bfloat16
@@ -212,6 +234,8 @@ def test_training_begins_with_an_adapter(tiny: LanguageModel, tmp_path: Path) ->
     for name, tensor in tensors_of(begun).items():
         torch.testing.assert_close(tensor, tensors_of(parameters)[name], atol=5e-3, rtol=1e-2)
         assert tensor.requires_grad and tensor.dtype == torch.float32
+    with pytest.raises(MemoryMismatchError, match=r"of placement interleave,.* set placement: interleave"):
+        trainable(tiny, spec_of(tiny, tmp_path, **ATTENDED), path)
     other = spec_of(tiny, tmp_path)
     resolved = type(tiny.resolved)(**{**vars(tiny.resolved), "digest": "other"})
     write_adapter(path, parameters, resolved, other)

@@ -17,6 +17,7 @@ from memorag_pipeline.spec import MemorySpec
 
 WINDOW, RATIO = 1024, 4
 INPUTS = ("embedding", "copy")
+INTERLEAVE, ATTENDED = PLACEMENTS = ("interleave", "attended")
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class BeaconConfig:
 
     `embed_init` names the special token (eos or bos) whose embedding an untrained beacon gets. `input` is what a beacon
     brings into the first layer: its own embedding, or as a copy of the token before it that token's embedding as well.
+    `placement` is where beacons lie: `interleave` after every ratio-th token, `attended` at the most attended tokens.
     """
 
     window: int = WINDOW
@@ -34,6 +36,7 @@ class BeaconConfig:
     projections: tuple[str, ...] = ("q", "k", "v")
     embed_init: str = "eos"
     input: str = "embedding"
+    placement: str = INTERLEAVE
 
     @classmethod
     def of(cls, described: Mapping[str, Any], where: str) -> BeaconConfig:
@@ -54,11 +57,17 @@ class BeaconConfig:
             projections=tuple(_split(fields.get("param", plain.projections))),
             embed_init=str(fields.get("embed_init", plain.embed_init)),
             input=str(fields.get("input", plain.input)),
+            placement=str(fields.get("pos", plain.placement)),
         )
         if config.input not in INPUTS:
             raise MemoryConfigError(
                 f"{where}: beacon_input {config.input!r} is not one of {', '.join(INPUTS)}; use a later release, or"
                 " another adapter"
+            )
+        if config.placement == ATTENDED and not set(config.projections) <= {"k", "v"}:
+            raise MemoryConfigError(
+                f"{where}: beacon_param {' '.join(config.projections)!r}: attended beacons are tokens as they are, with"
+                " projections k and v of their own; leave the others out, or use beacon_pos interleave"
             )
         if config.window < 1 or config.sink < 0 or not config.ratios or min(config.ratios) < 0:
             raise MemoryConfigError(
@@ -107,7 +116,7 @@ def _require_built(fields: Mapping[str, Any], where: str) -> None:
     """Refuse modes that are not built. `parallel_window` only changes how the reference computes the same."""
     window = _number(fields, "window", WINDOW, where)
     refused = {
-        "pos": fields.get("pos", "interleave") != "interleave",
+        "pos": fields.get("pos", INTERLEAVE) not in PLACEMENTS,
         "attn": fields.get("attn", "full-coverage") != "full-coverage",
         "stride": _number(fields, "stride", window, where) != window,
         "skip_first": fields.get("skip_first") is not None,
@@ -116,7 +125,7 @@ def _require_built(fields: Mapping[str, Any], where: str) -> None:
     for name, is_refused in refused.items():
         if is_refused:
             raise MemoryConfigError(
-                f"{where}: beacon_{name} {fields[name]!r} is not supported: beacons are interleaved (beacon_pos"
-                " interleave), with full coverage (beacon_attn full-coverage), in windows that do not overlap"
+                f"{where}: beacon_{name} {fields[name]!r} is not supported: beacons are interleaved or attended"
+                " (beacon_pos), with full coverage (beacon_attn full-coverage), in windows that do not overlap"
                 " (beacon_stride as beacon_window), and no tokens are skipped; use a checkpoint of that mode"
             )

@@ -216,9 +216,13 @@ class BeaconMemoryModel(MemoryModel[BeaconMemory]):
         shape = (len(network.layers), slots, layer.kv_heads, layer.size)
         return [torch.empty(shape, dtype=network.dtype, device=network.device) for _ in range(3)]
 
+    def _read_tokens(self, window: Window) -> int:
+        """Positions that a window must have behind the memory before it."""
+        return window.tokens
+
     def _require_room(self, found: Sequence[Window], tokens: int) -> None:
         context = self.language_model.context
-        if found and found[-1].position + min(self.window, found[-1].tokens) > context:
+        if any(window.position + self._read_tokens(window) > context for window in found[-2:]):
             raise ContextLengthError(
                 f"a stream of {tokens:,} tokens needs {found[-1].position:,} slots besides its last window, more than"
                 f" the context of {self.origin.model} ({context:,} tokens); make sharding.max_tokens smaller,"

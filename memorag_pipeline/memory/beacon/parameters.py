@@ -31,19 +31,22 @@ logger = logging.getLogger(__name__)
 class BeaconParameters(nn.Module):
     """`embedding` [1, hidden]; for each layer linear layers by the names q, k, v, o, as far as there are any.
 
-    Copying beacons add the embedding to that of the token before them; others have nothing else.
+    Copying beacons add the embedding to that of the token before them; others have nothing else. Attended beacons are
+    tokens as they are, and have no embedding.
     """
 
     def __init__(
-        self, embedding: Tensor, layers: Sequence[Mapping[str, nn.Module]], digest: str, copies: bool = False
+        self, embedding: Tensor | None, layers: Sequence[Mapping[str, nn.Module]], digest: str, copies: bool = False
     ) -> None:
         super().__init__()
-        self.embedding = nn.Parameter(embedding, requires_grad=False)
+        self.embedding = None if embedding is None else nn.Parameter(embedding, requires_grad=False)
         self.layers = nn.ModuleList(nn.ModuleDict(dict(layer)) for layer in layers)
         self.digest, self.copies = digest, copies
 
     def inputs(self, before: Tensor) -> Tensor:
         """What beacons bring into the first layer, from the embeddings of the tokens before them; [beacons, hidden]."""
+        if self.embedding is None:
+            raise ValueError("attended beacons have no inputs of their own")
         own = self.embedding.to(before.dtype)
         return before + own if self.copies else own.expand(len(before), -1)
 
@@ -54,7 +57,8 @@ class BeaconSource:
 
     `projections` are those that a checkpoint without any gets as copies, `embedding` the token id that its beacon
     embedding is copied from. `base_digest` is the base model's, to be compared with the adapter's. `copies` says that
-    its beacons copy the token before them, `to_train` that nobody need be warned of beacons without training.
+    its beacons copy the token before them, `attended` that they are tokens as they are, `to_train` that nobody need be
+    warned of beacons without training.
     """
 
     folder: Path
@@ -63,6 +67,7 @@ class BeaconSource:
     projections: tuple[str, ...] = ("q", "k", "v")
     embedding: int | None = None
     copies: bool = False
+    attended: bool = False
     to_train: bool = False
 
 
@@ -101,11 +106,7 @@ def _build(model: Any, found: dict[str, Tensor], source: BeaconSource, digest: s
     like = decoder.embed_tokens.weight
     where = source.adapter or source.folder
     names = set(found)
-    embedding = found.pop(EMBEDDING, None)
-    if embedding is None:
-        initial = like[_initial_token(model, source)][None].clone()
-        embedding = torch.zeros_like(initial) if source.copies else initial
-    _require_shape(where, EMBEDDING, embedding, (1, like.shape[1]))
+    embedding = None if source.attended else _embedding(model, found, source, like)
     layers = []
     for number, layer in enumerate(decoder.layers):
         projections = {}
@@ -120,7 +121,16 @@ def _build(model: Any, found: dict[str, Tensor], source: BeaconSource, digest: s
             f"{where}: holds {min(found)}, for which this model has no place, or not all that belongs to it;"
             " use the base model that it was trained on, or a complete file"
         )
-    return BeaconParameters(embedding.to(like.device, like.dtype), layers, digest, source.copies)
+    return BeaconParameters(embedding, layers, digest, source.copies)
+
+
+def _embedding(model: Any, found: dict[str, Tensor], source: BeaconSource, like: Tensor) -> Tensor:
+    embedding = found.pop(EMBEDDING, None)
+    if embedding is None:
+        initial = like[_initial_token(model, source)][None].clone()
+        embedding = torch.zeros_like(initial) if source.copies else initial
+    _require_shape(source.adapter or source.folder, EMBEDDING, embedding, (1, like.shape[1]))
+    return embedding.to(like.device, like.dtype)
 
 
 def _projection(plain: Any, prefix: str, found: dict[str, Tensor], where: Path, like: Tensor) -> nn.Linear:
