@@ -16,7 +16,8 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config
 
 from benchmarks.straightforward import Slots, State, StraightforwardBeacon, untrained_beacon
-from memorag_pipeline.memory.beacon.config import BeaconConfig
+from memorag_pipeline.memory.beacon.attended import model_class
+from memorag_pipeline.memory.beacon.config import ATTENDED, BeaconConfig
 from memorag_pipeline.memory.beacon.model import BeaconMemory, BeaconMemoryModel
 from memorag_pipeline.memory.beacon.parameters import BeaconSource, adapter_config, load_beacon_parameters
 from memorag_pipeline.memory.beacon.ratios import Ratios
@@ -105,10 +106,11 @@ def beacon_model(
 ) -> BeaconMemoryModel:
     """Kind `beacon`; without an adapter untrained, with projections of its own all the same."""
     resolved = model.resolved
-    copies = adapter is not None and BeaconConfig.of(adapter_config(adapter), str(adapter)).input == "copy"
-    source = BeaconSource(resolved.folder, resolved.digest, adapter, copies=copies)
+    form = BeaconConfig() if adapter is None else BeaconConfig.of(adapter_config(adapter), str(adapter))
+    copies, attended = form.input == "copy", form.placement == ATTENDED
+    source = BeaconSource(resolved.folder, resolved.digest, adapter, copies=copies, attended=attended)
     parameters = load_beacon_parameters(model.model, source)
-    return BeaconMemoryModel(
+    return model_class(form.placement)(
         model,
         Network(model.model, parameters),
         _stream(model),

@@ -11,7 +11,7 @@ import functools
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from memorag_pipeline.memory.beacon.attended import AttendedMemoryModel
+from memorag_pipeline.memory.beacon.attended import model_class
 from memorag_pipeline.memory.beacon.config import ATTENDED, BeaconConfig
 from memorag_pipeline.memory.beacon.model import BeaconMemoryModel
 from memorag_pipeline.memory.beacon.parameters import (
@@ -68,8 +68,7 @@ def _beacon(spec: MemorySpec, language_model: LanguageModel, stream: StreamForma
             attended=found.placement == ATTENDED,
         ),
     )
-    kind = AttendedMemoryModel if found.placement == ATTENDED else BeaconMemoryModel
-    return _made(kind, spec, language_model, stream, found.over(spec), beacons)
+    return _made(model_class(found.placement), spec, language_model, stream, found.over(spec), beacons)
 
 
 def _made(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from memorag_pipeline.errors import MemoragError, MemoryMismatchError
-from memorag_pipeline.memory.beacon.attended import AttendedMemoryModel
+from memorag_pipeline.memory.beacon.attended import model_class
 from memorag_pipeline.memory.beacon.config import ATTENDED, BeaconConfig
 from memorag_pipeline.memory.beacon.model import BeaconMemoryModel
 from memorag_pipeline.memory.beacon.parameters import (
@@ -103,8 +103,7 @@ def memory_model(model: LanguageModel, parameters: BeaconParameters, spec: Train
         sink=spec.sink,
         beacon_digest=parameters.digest,
     )
-    kind = AttendedMemoryModel if spec.placement == ATTENDED else BeaconMemoryModel
-    return kind(
+    return model_class(spec.placement)(
         model,
         Network(model.model, parameters),
         StreamFormat(model.tokenizer, (), (), ()),

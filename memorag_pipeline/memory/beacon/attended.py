@@ -20,6 +20,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from memorag_pipeline.memory.beacon.config import ATTENDED
 from memorag_pipeline.memory.beacon.model import BeaconMemory, BeaconMemoryModel
 from memorag_pipeline.memory.beacon.ratios import RatioOf
 from memorag_pipeline.memory.beacon.reader import Reading, Work, read
@@ -48,6 +49,11 @@ class AttendedMemoryModel(BeaconMemoryModel):
 
     def _read(self, readings: Sequence[Reading], advance: Advance | None) -> None:
         read(self.network, readings, self._budget(readings, times_read=2), advance, _run_pass)
+
+
+def model_class(placement: str) -> type[BeaconMemoryModel]:
+    """The memory model of beacons so placed, by a name of `config.PLACEMENTS`."""
+    return AttendedMemoryModel if placement == ATTENDED else BeaconMemoryModel
 
 
 def _run_pass(network: Network, work: Work) -> None:
