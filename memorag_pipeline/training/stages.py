@@ -436,7 +436,7 @@ def _facts(spec: TrainingSpec, outcome: Outcome, history: dict[str, Any]) -> dic
         "window": f"{spec.window} tokens, sink {spec.sink}",
         "ratios": ", ".join(map(str, spec.ratios)),
         "projections": ", ".join(spec.own_projections) + (f", rank {spec.rank}" if spec.rank else ", full"),
-        "start": spec.start,
+        "placement": spec.placement + (f", start {spec.start}" if spec.placement == "interleave" else ""),
         "loss": f"{spec.distillation:.0%} distillation" if spec.distillation else "next token",
         "tokens": f"{tokens:,}",
         "hours": f"{outcome.seconds / 3600:.2f}, {tokens / max(outcome.seconds, 1e-9):,.0f} tokens/s",
