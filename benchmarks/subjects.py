@@ -17,9 +17,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config
 
 from benchmarks.straightforward import Slots, State, StraightforwardBeacon, untrained_beacon
 from memorag_pipeline.memory.beacon.attended import model_class
-from memorag_pipeline.memory.beacon.config import ATTENDED, BeaconConfig
 from memorag_pipeline.memory.beacon.model import BeaconMemory, BeaconMemoryModel
-from memorag_pipeline.memory.beacon.parameters import BeaconSource, adapter_config, load_beacon_parameters
+from memorag_pipeline.memory.beacon.parameters import BeaconSource, load_beacon_parameters
 from memorag_pipeline.memory.beacon.ratios import Ratios
 from memorag_pipeline.memory.beacon.windows import windows
 from memorag_pipeline.memory.chat import ChatTokenizer
@@ -106,11 +105,8 @@ def beacon_model(
 ) -> BeaconMemoryModel:
     """Kind `beacon`; without an adapter untrained, with projections of its own all the same."""
     resolved = model.resolved
-    form = BeaconConfig() if adapter is None else BeaconConfig.of(adapter_config(adapter), str(adapter))
-    copies, attended = form.input == "copy", form.placement == ATTENDED
-    source = BeaconSource(resolved.folder, resolved.digest, adapter, copies=copies, attended=attended)
-    parameters = load_beacon_parameters(model.model, source)
-    return model_class(form.placement)(
+    parameters = load_beacon_parameters(model.model, BeaconSource(resolved.folder, resolved.digest, adapter))
+    return model_class(parameters)(
         model,
         Network(model.model, parameters),
         _stream(model),

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from memorag_pipeline.memory.beacon.attended import model_class
-from memorag_pipeline.memory.beacon.config import ATTENDED, BeaconConfig
+from memorag_pipeline.memory.beacon.config import BeaconConfig
 from memorag_pipeline.memory.beacon.model import BeaconMemoryModel
 from memorag_pipeline.memory.beacon.parameters import (
     BeaconParameters,
@@ -62,13 +62,11 @@ def _beacon(spec: MemorySpec, language_model: LanguageModel, stream: StreamForma
             folder=resolved.folder,
             base_digest=resolved.digest,
             adapter=adapter,
-            projections=found.projections,
+            form=found,
             embedding=getattr(config, f"{found.embed_init}_token_id"),
-            copies=found.input == "copy",
-            attended=found.placement == ATTENDED,
         ),
     )
-    return _made(model_class(found.placement), spec, language_model, stream, found.over(spec), beacons)
+    return _made(model_class(beacons), spec, language_model, stream, found.over(spec), beacons)
 
 
 def _made(

@@ -167,10 +167,9 @@ class SelectionPass:
         kv_heads, device = len(key), key.device
         if not window.full or self.policy == "uniform":
             return torch.tensor(window.kept, dtype=torch.int64, device=device)[:, None].expand(-1, kv_heads)
-        sink = torch.arange(window.first, device=device)[:, None].expand(-1, kv_heads)
         if self.policy == "recent":
-            last = torch.arange(window.size - window.stay, window.size, device=device)
-            return torch.cat([sink, last[:, None].expand(-1, kv_heads)])
+            kept = [*range(window.first), *range(window.size - window.stay, window.size)]
+            return torch.tensor(kept, dtype=torch.int64, device=device)[:, None].expand(-1, kv_heads)
         size = window.size
         return most_attended(window, query[:, :, size:], key[:, :size], lse[:, :, size:], scaling)
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from memorag_pipeline.errors import MemoragError, MemoryMismatchError
 from memorag_pipeline.memory.beacon.attended import model_class
-from memorag_pipeline.memory.beacon.config import ATTENDED, BeaconConfig
+from memorag_pipeline.memory.beacon.config import BeaconConfig
 from memorag_pipeline.memory.beacon.model import BeaconMemoryModel
 from memorag_pipeline.memory.beacon.parameters import (
     EMBEDDING,
@@ -63,20 +63,18 @@ class LowRankLinear(nn.Module):
 
 def trainable(model: LanguageModel, spec: TrainingSpec, adapter: Path | None = None) -> BeaconParameters:
     """Beacon parameters to be trained, from an adapter or as the spec says that they begin. Seeded by the spec."""
-    begun_with = None if adapter is None else BeaconConfig.of(adapter_config(adapter), str(adapter))
-    if begun_with is not None and begun_with.placement != spec.placement:
-        raise MemoryMismatchError(
-            f"{adapter}: its beacons are of placement {begun_with.placement}, those to be trained of {spec.placement};"
-            f" set placement: {begun_with.placement}, or begin without it"
-        )
+    if adapter is not None:
+        _require_placement(adapter, spec.placement)
     source = BeaconSource(
         model.resolved.folder,
         model.resolved.digest,
         adapter,
-        projections=spec.own_projections,
-        embedding=_token(model, spec.start),
-        copies=spec.start == "copy" if begun_with is None else begun_with.input == "copy",
-        attended=spec.placement == ATTENDED,
+        BeaconConfig(
+            projections=spec.own_projections,
+            input="copy" if spec.start == "copy" else "embedding",
+            placement=spec.placement,
+        ),
+        _token(model, spec.start),
         to_train=True,
     )
     begun = load_beacon_parameters(model.model, source)
@@ -103,7 +101,7 @@ def memory_model(model: LanguageModel, parameters: BeaconParameters, spec: Train
         sink=spec.sink,
         beacon_digest=parameters.digest,
     )
-    return model_class(spec.placement)(
+    return model_class(parameters)(
         model,
         Network(model.model, parameters),
         StreamFormat(model.tokenizer, (), (), ()),
@@ -123,6 +121,15 @@ def tensors_of(parameters: BeaconParameters) -> Mapping[str, Tensor]:
                 continue
             found |= {f"{prefix}.{part}": tensor for part, tensor in linear.named_parameters()}
     return found
+
+
+def _require_placement(adapter: Path, placement: str) -> None:
+    found = BeaconConfig.of(adapter_config(adapter), str(adapter)).placement
+    if found != placement:
+        raise MemoryMismatchError(
+            f"{adapter}: its beacons are of placement {found}, those to be trained of {placement};"
+            f" set placement: {found}, or begin without it"
+        )
 
 
 def _embedding(

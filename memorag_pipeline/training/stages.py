@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 # To be raised when the same spec would train another adapter, or be measured in another way.
 STUDY_VERSION = 2
 TRAIN_VERSION = 1
-EVALUATE_VERSION = 1
+EVALUATE_VERSION = 2
 CHANNEL = "production"
 _CHARACTERS = 4  # of a token
 ADAPTER_FILE = "adapter.safetensors"

@@ -200,7 +200,9 @@ def test_without_any_they_are_copies_of_the_plain_ones(
     plain.save_pretrained(tmp_path)
     state = plain.state_dict()
     for letters, token in ((("q", "k", "v"), None), (("k", "o"), 7)):
-        found = load_beacon_parameters(plain, BeaconSource(tmp_path, "base", None, letters, token))
+        found = load_beacon_parameters(
+            plain, BeaconSource(tmp_path, "base", None, BeaconConfig(projections=letters), token)
+        )
         expected = {name: state[name.replace("beacon_", "")] for name in beacon_tensors(state, "".join(letters))
                     if name != EMBEDDING}  # fmt: skip
         row = plain.config.eos_token_id if token is None else token

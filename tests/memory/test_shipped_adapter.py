@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pydoc_data.topics import topics
 
+from benchmarks.subjects import beacon_model
 from memorag_pipeline.evaluation.gap import gap, losses, with_all, without_context
+from memorag_pipeline.memory.beacon.attended import AttendedMemoryModel
 from memorag_pipeline.memory.beacon.model import BeaconMemoryModel
 from memorag_pipeline.memory.kinds import load_memory_model
+from memorag_pipeline.memory.selected import SelectedMemoryModel
 from memorag_pipeline.models import resolve_file
 from memorag_pipeline.spec import MemorySpec
 
@@ -24,4 +27,13 @@ def test_its_memory_closes_most_of_the_gap_at_the_trained_form() -> None:
     text = language_model.tokenizer.plain(topics["import"])[:1024]
     assert len(text) == 1024
     nothing, full = without_context(language_model, [text]), with_all(language_model, [text])
-    assert gap(nothing, losses(model, [text]), full).closed > 0.5
+    closed = gap(nothing, losses(model, [text]), full).closed
+    assert closed > 0.5
+    selected = load_memory_model(
+        MemorySpec(kind="selected", model=MODEL, window=256, sink=1, ratio=4, dtype="float32"), "en"
+    )
+    assert isinstance(selected, SelectedMemoryModel)
+    assert closed > gap(nothing, losses(selected, [text]), full).closed + 0.05
+
+    measured = beacon_model(language_model, 256, 4, 1, path)  # as the benchmarks have it
+    assert type(measured) is type(model) is AttendedMemoryModel

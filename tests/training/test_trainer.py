@@ -225,8 +225,11 @@ def losses_after(model: Any, stream: list[int]) -> Tensor:
         return Rows(model.network, prefix, 1, prefix.row_slots(64)).losses(stream[64:])
 
 
-def test_training_begins_with_an_adapter(tiny: LanguageModel, tmp_path: Path) -> None:
-    spec = spec_of(tiny, tmp_path)
+@pytest.mark.parametrize(("changes", "others"), [({}, ATTENDED), (ATTENDED, {})], ids=["interleave", "attended"])
+def test_training_begins_with_an_adapter(
+    tiny: LanguageModel, tmp_path: Path, changes: dict[str, Any], others: dict[str, Any]
+) -> None:
+    spec = spec_of(tiny, tmp_path, **changes)
     parameters, _ = run(tiny, spec)
     path = tmp_path / "adapter.safetensors"
     write_adapter(path, parameters, tiny.resolved, spec)
@@ -234,9 +237,10 @@ def test_training_begins_with_an_adapter(tiny: LanguageModel, tmp_path: Path) ->
     for name, tensor in tensors_of(begun).items():
         torch.testing.assert_close(tensor, tensors_of(parameters)[name], atol=5e-3, rtol=1e-2)
         assert tensor.requires_grad and tensor.dtype == torch.float32
-    with pytest.raises(MemoryMismatchError, match=r"of placement interleave,.* set placement: interleave"):
-        trainable(tiny, spec_of(tiny, tmp_path, **ATTENDED), path)
-    other = spec_of(tiny, tmp_path)
+    found = spec.placement
+    with pytest.raises(MemoryMismatchError, match=rf"of placement {found},.* set placement: {found}"):
+        trainable(tiny, spec_of(tiny, tmp_path, **others), path)
+    other = spec_of(tiny, tmp_path, **changes)
     resolved = type(tiny.resolved)(**{**vars(tiny.resolved), "digest": "other"})
     write_adapter(path, parameters, resolved, other)
     with pytest.raises(MemoryMismatchError, match="other"):

@@ -20,8 +20,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from memorag_pipeline.memory.beacon.config import ATTENDED
 from memorag_pipeline.memory.beacon.model import BeaconMemory, BeaconMemoryModel
+from memorag_pipeline.memory.beacon.parameters import BeaconParameters
 from memorag_pipeline.memory.beacon.ratios import RatioOf
 from memorag_pipeline.memory.beacon.reader import Reading, Work, read
 from memorag_pipeline.memory.beacon.windows import Window
@@ -51,9 +51,9 @@ class AttendedMemoryModel(BeaconMemoryModel):
         read(self.network, readings, self._budget(readings, times_read=2), advance, _run_pass)
 
 
-def model_class(placement: str) -> type[BeaconMemoryModel]:
-    """The memory model of beacons so placed, by a name of `config.PLACEMENTS`."""
-    return AttendedMemoryModel if placement == ATTENDED else BeaconMemoryModel
+def model_class(beacons: BeaconParameters) -> type[BeaconMemoryModel]:
+    """The memory model that such beacons are for."""
+    return AttendedMemoryModel if beacons.attended else BeaconMemoryModel
 
 
 def _run_pass(network: Network, work: Work) -> None:

@@ -20,10 +20,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from memorag_pipeline.errors import CorruptBlobError, MemoryMismatchError
+from memorag_pipeline.memory.beacon.config import ATTENDED, BeaconConfig
 from memorag_pipeline.models import remembered_digest
 
 EMBEDDING = "model.beacon_embed_tokens.weight"
 PROJECTIONS = ("q", "k", "v", "o")
+_PUBLISHED = BeaconConfig()
 CHANGE, CHANGE_SCALE = "change_int8", "change_scale"
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,11 @@ class BeaconParameters(nn.Module):
         self.layers = nn.ModuleList(nn.ModuleDict(dict(layer)) for layer in layers)
         self.digest, self.copies = digest, copies
 
+    @property
+    def attended(self) -> bool:
+        """Whether they are tokens as they are."""
+        return self.embedding is None
+
     def inputs(self, before: Tensor) -> Tensor:
         """What beacons bring into the first layer, from the embeddings of the tokens before them; [beacons, hidden]."""
         if self.embedding is None:
@@ -55,19 +62,16 @@ class BeaconParameters(nn.Module):
 class BeaconSource:
     """Where beacon parameters come from: an adapter file, or the folder of the checkpoint itself.
 
-    `projections` are those that a checkpoint without any gets as copies, `embedding` the token id that its beacon
-    embedding is copied from. `base_digest` is the base model's, to be compared with the adapter's. `copies` says that
-    its beacons copy the token before them, `attended` that they are tokens as they are, `to_train` that nobody need be
-    warned of beacons without training.
+    `form` is that of beacons which are in no adapter, for an adapter says its own; a checkpoint without any gets the
+    projections as copies. `embedding` is the token id that a beacon embedding is copied from. `base_digest` is the base
+    model's, to be compared with the adapter's. `to_train` says that nobody need be warned of beacons without training.
     """
 
     folder: Path
     base_digest: str
     adapter: Path | None = None
-    projections: tuple[str, ...] = ("q", "k", "v")
+    form: BeaconConfig = _PUBLISHED
     embedding: int | None = None
-    copies: bool = False
-    attended: bool = False
     to_train: bool = False
 
 
@@ -82,7 +86,9 @@ def adapter_config(path: Path) -> dict[str, str]:
 
 def load_beacon_parameters(model: Any, source: BeaconSource) -> BeaconParameters:
     """The beacon parameters for `model`, a decoder of transformers."""
+    form = source.form
     if source.adapter is not None:
+        form = BeaconConfig.of(adapter_config(source.adapter), str(source.adapter))
         _require_base(source.adapter, source.base_digest)
         files, digest = [source.adapter], remembered_digest(source.adapter)
     else:
@@ -97,23 +103,26 @@ def load_beacon_parameters(model: Any, source: BeaconSource) -> BeaconParameters
             source.folder,
         )
     if not found:
-        digest = f"untrained:{','.join(source.projections)}:{source.embedding}"
-    return _build(model, found, source, digest)
+        digest = f"untrained:{','.join(form.projections)}:{source.embedding}"
+    return _build(model, found, source, form, digest)
 
 
-def _build(model: Any, found: dict[str, Tensor], source: BeaconSource, digest: str) -> BeaconParameters:
+def _build(
+    model: Any, found: dict[str, Tensor], source: BeaconSource, form: BeaconConfig, digest: str
+) -> BeaconParameters:
     decoder = model.get_decoder()
     like = decoder.embed_tokens.weight
     where = source.adapter or source.folder
     names = set(found)
-    embedding = None if source.attended else _embedding(model, found, source, like)
+    copies = form.input == "copy"
+    embedding = None if form.placement == ATTENDED else _embedding(model, found, source, copies, like)
     layers = []
     for number, layer in enumerate(decoder.layers):
         projections = {}
         for name in PROJECTIONS:
             plain = getattr(layer.self_attn, f"{name}_proj")
             prefix = f"model.layers.{number}.self_attn.beacon_{name}_proj"
-            if any(key.startswith(f"{prefix}.") for key in names) or (not names and name in source.projections):
+            if any(key.startswith(f"{prefix}.") for key in names) or (not names and name in form.projections):
                 projections[name] = _projection(plain, prefix, found, where, like)
         layers.append(projections)
     if found:
@@ -121,14 +130,14 @@ def _build(model: Any, found: dict[str, Tensor], source: BeaconSource, digest: s
             f"{where}: holds {min(found)}, for which this model has no place, or not all that belongs to it;"
             " use the base model that it was trained on, or a complete file"
         )
-    return BeaconParameters(embedding, layers, digest, source.copies)
+    return BeaconParameters(embedding, layers, digest, copies)
 
 
-def _embedding(model: Any, found: dict[str, Tensor], source: BeaconSource, like: Tensor) -> Tensor:
+def _embedding(model: Any, found: dict[str, Tensor], source: BeaconSource, copies: bool, like: Tensor) -> Tensor:
     embedding = found.pop(EMBEDDING, None)
     if embedding is None:
         initial = like[_initial_token(model, source)][None].clone()
-        embedding = torch.zeros_like(initial) if source.copies else initial
+        embedding = torch.zeros_like(initial) if copies else initial
     _require_shape(source.adapter or source.folder, EMBEDDING, embedding, (1, like.shape[1]))
     return embedding.to(like.device, like.dtype)
 
