@@ -17,6 +17,8 @@ from torch import Tensor
 _QUERIES_AT_ONCE = 1024
 # Fewer slots than these are not worth a processor.
 _SLOTS_IN_PART = 512
+# Numbers that a row of a mask must be a multiple of.
+_ALIGNED = 8
 
 
 def attend_all(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
@@ -82,7 +84,24 @@ def partial_attention(
     if mask is None and query.dtype in (torch.bfloat16, torch.float16):
         out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, 0.0, causal, scale=scaling)
         return out, lse
+    if query.device.type == "cuda":
+        return _memory_efficient(query, key, value, scaling, causal, mask)
     return scored_attention(query, key, value, scaling, causal, mask)
+
+
+def _memory_efficient(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float, causal: bool, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The kernel of CUDA for masks and for float32. A mask's rows must begin at multiples of 16 bytes."""
+    if mask is not None:
+        slots = mask.shape[-1]
+        if slots % _ALIGNED or mask.stride(-1) != 1:
+            mask = torch.nn.functional.pad(mask, (0, -slots % _ALIGNED))[..., :slots]
+        mask = mask.to(query.dtype).expand(*query.shape[:3], slots)
+    out, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(
+        query, key, value, mask, True, 0.0, causal, scale=scaling
+    )
+    return out, lse[..., : query.shape[2]]  # it is longer than there are queries
 
 
 def scored_attention(
@@ -104,14 +123,10 @@ def scored_attention(
 
 def _parts(query: Tensor, slots: int) -> int:
     """Parts that keep all processors busy; a kernel gives one block of queries of a head to each."""
-    if slots < 2 * _SLOTS_IN_PART:
+    if slots < 2 * _SLOTS_IN_PART or query.device.type == "cuda":  # whose kernel splits the slots by itself
         return 1
-    if query.device.type == "cuda":
-        blocks = query.shape[1] * -(-query.shape[2] // 128)
-        parts = 2 * torch.cuda.get_device_properties(query.device).multi_processor_count // blocks
-    else:
-        blocks = query.shape[1] * -(-query.shape[2] // 32)
-        parts = -(-2 * torch.get_num_threads() // blocks)
+    blocks = query.shape[1] * -(-query.shape[2] // 32)
+    parts = -(-2 * torch.get_num_threads() // blocks)
     return max(1, min(parts, slots // _SLOTS_IN_PART))
 
 

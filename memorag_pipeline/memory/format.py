@@ -151,6 +151,7 @@ class _Stored:
     file: Any
     header: MemoryHeader
     codec: Codec
+    device: torch.device
 
     def token_ids(self) -> Tensor:
         return self._rows(_TOKEN_IDS, Part(torch.int32, 1, ()), self.header.tokens, 0, self.header.tokens)
@@ -181,7 +182,10 @@ class _Stored:
         shape = [part.rows(0, slots).stop, *part.shape]
         if stored.get_shape() != shape:
             raise _damaged(self.path, f"{name} has the shape {stored.get_shape()}, not {shape}")
-        rows: Tensor = stored[part.rows(start, end)]
+        wanted = part.rows(start, end)
+        # Whole tensors have a way of their own to a GPU, through pinned memory.
+        whole = self.device.type == "cuda" and (wanted.start, wanted.stop) == (0, shape[0])
+        rows: Tensor = self.file.get_tensor(name) if whole else stored[wanted]
         if rows.dtype != part.dtype:
             raise _damaged(self.path, f"{name} is {rows.dtype}, not {part.dtype}")
         return rows
@@ -192,7 +196,7 @@ def _opened(path: Path, origin: MemoryOrigin | None, device: torch.device) -> It
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             header = _parse_header(path, file.metadata(), origin)
-            yield _Stored(path, file, header, codec_of(header.codec, *header.shape[1:]))
+            yield _Stored(path, file, header, codec_of(header.codec, *header.shape[1:]), device)
     except SafetensorError as error:
         raise _damaged(path, error) from error
 

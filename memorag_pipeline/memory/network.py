@@ -52,20 +52,12 @@ class Slots:
     attended: Tensor | None = None
 
     @classmethod
-    def of(cls, is_beacon: Sequence[bool], device: torch.device, asked: bool = False) -> Slots:
-        """From a flag for each slot."""
-        flags = torch.tensor(is_beacon, dtype=torch.bool)
+    def of(cls, is_beacon: Sequence[bool] | Tensor, device: torch.device, asked: bool = False) -> Slots:
+        """From a flag for each slot, on the CPU."""
+        flags = torch.as_tensor(is_beacon, dtype=torch.bool)
         if not bool(flags.any()):
             return cls(len(flags), asked=asked)
         return cls(len(flags), (~flags).nonzero()[:, 0].to(device), flags.nonzero()[:, 0].to(device), asked)
-
-    def some(self, index: Tensor) -> Slots:
-        """The slots at `index` only."""
-        if self.beacons is None:
-            return Slots(len(index), asked=self.asked)
-        flags = torch.zeros(self.count, dtype=torch.bool, device=index.device)
-        flags[self.beacons] = True
-        return Slots.of(flags[index].tolist(), index.device, self.asked)
 
 
 class Network:
@@ -106,19 +98,22 @@ class Network:
             hidden = layer.run(number, hidden, slots, state)
         return hidden
 
-    def run_for_memory(self, hidden: Tensor, slots: Slots, kept: Tensor, state: AttentionState) -> None:
-        """All slots as far as the keys and values of those at `kept` (int64, ascending) depend on them.
+    def run_for_memory(
+        self, hidden: Tensor, slots: Slots, kept: Tensor, kept_slots: Slots, state: AttentionState
+    ) -> None:
+        """All slots as far as the keys and values of those at `kept` (int64, ascending; `kept_slots`) depend on them.
 
         In the last layer just the projections of the kept slots are computed, in the layer before it only kept slots
         are attended for and go through the MLP.
         """
         last = len(self.layers) - 1
         for number, layer in enumerate(self.layers[:last]):
-            hidden = layer.run(number, hidden, slots, state, kept if number == last - 1 else None)
+            wanted = (kept, kept_slots) if number == last - 1 else None
+            hidden = layer.run(number, hidden, slots, state, wanted)
         if not last:
             hidden = hidden[kept]
-        layer, slots = self.layers[last], slots.some(kept)
-        _, key, value = layer.project(normalize(layer.before, hidden), slots, query=False)
+        layer = self.layers[last]
+        _, key, value = layer.project(normalize(layer.before, hidden), kept_slots, query=False)
         state.attend(last, hidden.new_empty(0, layer.heads, layer.size), key, value)
 
     def run_for_attention(self, hidden: Tensor, slots: Slots, state: AttentionState) -> None:
@@ -173,16 +168,22 @@ class _Layer:
         self.norms = {"q": getattr(attention, "q_norm", None), "k": getattr(attention, "k_norm", None)}
 
     def run(
-        self, number: int, hidden: Tensor, slots: Slots, state: AttentionState, wanted: Tensor | None = None
+        self,
+        number: int,
+        hidden: Tensor,
+        slots: Slots,
+        state: AttentionState,
+        wanted: tuple[Tensor, Slots] | None = None,
     ) -> Tensor:
-        """The layer's output for all slots, or for those at `wanted` only."""
+        """The layer's output for all slots, or for `wanted` only: their numbers, and what they are."""
         normed = normalize(self.before, hidden)
         if wanted is None:
             query, key, value = self.project(normed, slots)
         else:
             _, key, value = self.project(normed, slots, query=False)
-            hidden, slots = hidden[wanted], slots.some(wanted)
-            query = self._heads("q", normed[wanted], slots)
+            index, slots = wanted
+            hidden = hidden[index]
+            query = self._heads("q", normed[index], slots)
         attended = state.attend(number, query, key, value)
         del normed, query, key, value  # which makes room for the MLP
         return self.finish(hidden, attended, slots)

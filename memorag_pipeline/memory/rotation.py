@@ -48,7 +48,7 @@ def rotate(states: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     """`states` [..., heads, head size] rotated by a table of `Rotation`."""
     cosine, sine = table
     first, second = states.chunk(2, -1)
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return torch.cat((first * cosine - second * sine, second * cosine + first * sine), -1)
     rotated = torch.empty(states.shape, dtype=states.dtype, device=states.device)
     out_first, out_second = rotated.chunk(2, -1)

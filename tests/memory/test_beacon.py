@@ -285,12 +285,14 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Exception],
     def limit(most: int, error: Exception) -> list[int]:
         run, sizes = Network.run_for_memory, list[int]()
 
-        def run_for_memory(network: Network, hidden: Tensor, slots: Slots, kept: Tensor, state: Any) -> None:
+        def run_for_memory(
+            network: Network, hidden: Tensor, slots: Slots, kept: Tensor, some: Slots, state: Any
+        ) -> None:
             if slots.count > most:
-                run(network, hidden[:1], Slots(1), kept[:0], _Nothing())  # some work is done before
+                run(network, hidden[:1], Slots(1), kept[:0], Slots(0), _Nothing())  # some work is done before
                 raise error
             sizes.append(slots.count)
-            run(network, hidden, slots, kept, state)
+            run(network, hidden, slots, kept, some, state)
 
         monkeypatch.setattr(Network, "run_for_memory", run_for_memory)
         return sizes

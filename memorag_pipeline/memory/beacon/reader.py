@@ -152,27 +152,33 @@ class _Pass:
         """Read the windows."""
         network, device = self.network, self.network.device
         dtype = self.work[0][0].keys.dtype
-        token_ids, flags, positions, kept, starts = [], list[bool](), [], list[int](), list[int]()
+        token_ids, flags, positions, kept, starts, end = [], list[Tensor](), [], list[Tensor](), list[int](), 0
+        forms: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
         for reading, window in self.work:
-            starts.append(len(flags))
-            beacons = torch.zeros(window.slots, dtype=torch.bool)
-            beacons[list(window.beacon_slots)] = True
+            starts.append(end)
+            form = window.ratio, window.counter, window.slots, window.full, window.index == 0, window.sink
+            if form not in forms:
+                beacons = torch.zeros(window.slots, dtype=torch.bool)
+                beacons[list(window.beacon_slots)] = True
+                forms[form] = beacons, torch.tensor(sorted(set(window.kept)), dtype=torch.int64)
+            beacons, stay = forms[form]
             begin = window.index * window.size
             packed = torch.zeros(window.slots, dtype=torch.int64)
             packed[~beacons] = reading.token_ids[begin : begin + window.tokens]
             packed[beacons] = packed[beacons.roll(-1)]
             token_ids.append(packed)
-            flags += beacons.tolist()
+            flags.append(beacons)
             positions.append(torch.arange(window.position, window.position + window.slots))
-            kept += sorted({starts[-1] + slot for slot in window.kept})
-        self.count = len(flags)
-        self.kept = torch.tensor(kept, dtype=torch.int64, device=device)
+            kept.append(stay + end)
+            end += window.slots
+        self.count, is_beacon, stays = end, torch.cat(flags), torch.cat(kept)
+        self.kept = stays.to(device)
         self.table = network.rotation.table(torch.cat(positions).to(device), dtype)
         self.kept_table = (self.table[0][self.kept], self.table[1][self.kept])
         self.pieces = list(self._pieces(starts, dtype))
         self.stays = list(self._stays(starts, dtype))
-        slots = Slots.of(flags, device)
-        network.run_for_memory(network.embed(torch.cat(token_ids).to(device), slots), slots, self.kept, self)
+        slots, some = Slots.of(is_beacon, device), Slots.of(is_beacon[stays], device)
+        network.run_for_memory(network.embed(torch.cat(token_ids).to(device), slots), slots, self.kept, some, self)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """As `AttentionState`: the last layer comes without queries and with kept slots only."""
