@@ -22,11 +22,11 @@ from benchmarks.figures import Report
 from benchmarks.quality import TEXT, documents
 from benchmarks.subjects import ADAPTER_SINK, ADAPTER_WINDOW, MODEL, load
 from benchmarks.timing import device_name
-from memorag_pipeline.evaluation.evaluate import RATIOS, Evaluation, evaluate_adapter
+from memorag_pipeline.evaluation.adapter import RATIOS, Evaluation, evaluate_adapter
 from memorag_pipeline.evaluation.needles import NeedleTask
 from memorag_pipeline.evaluation.recall_quality import ContextQuestion, read_questions
 from memorag_pipeline.evaluation.report import write_report
-from memorag_pipeline.models import resolve_file
+from memorag_pipeline.models.references import resolve_file
 
 QUESTIONS = TEXT.parents[2] / "eval"
 

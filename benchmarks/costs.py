@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from memorag_pipeline.memory.beacon.windows import windows
-from memorag_pipeline.memory.selected import selected_windows
+from memorag_pipeline.memory.engine.windows import windows
+from memorag_pipeline.memory.kinds.selected import selected_windows
 
 
 @dataclass(frozen=True)

@@ -33,16 +33,16 @@ import s3fs
 
 from benchmarks.figures import Report
 from benchmarks.timing import device_name, peak_growth, seconds_of
-from memorag_pipeline.corpus.extract import extract
-from memorag_pipeline.corpus.extraction import STAGE, Extraction
-from memorag_pipeline.corpus.inventory import take_inventory
-from memorag_pipeline.corpus.known_units import KnownUnits, unit_rows
 from memorag_pipeline.corpus.parser import Parser
 from memorag_pipeline.corpus.source import Source
 from memorag_pipeline.corpus.text import read_text
-from memorag_pipeline.corpus.tokens import token_counter
+from memorag_pipeline.models.tokens import token_counter
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.refresh.extract import extract
+from memorag_pipeline.refresh.extraction import STAGE, Extraction
+from memorag_pipeline.refresh.inventory import take_inventory
+from memorag_pipeline.refresh.known_units import KnownUnits, unit_rows
+from memorag_pipeline.specs.corpus import CorpusSpec
 from tests.corpus.conftest import refresh
 from tests.fixtures.s3 import run_s3_server
 

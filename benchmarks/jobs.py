@@ -36,12 +36,12 @@ from benchmarks.figures import Figure, Report
 from benchmarks.timing import device_name, seconds_of
 from benchmarks.tiny_models import EMBEDDING_MODEL, MEMORY_MODEL, tiny_embedding_model, tiny_memory_model
 from memorag_pipeline import runner
-from memorag_pipeline.jobs.ask import answer_questions
-from memorag_pipeline.jobs.settings import AnswerSettings
-from memorag_pipeline.memory.network import Network
+from memorag_pipeline.jobs.answers.ask import answer_questions
+from memorag_pipeline.jobs.answers.settings import AnswerSettings
+from memorag_pipeline.memory.engine.network import Network
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.retrieval.embedder import Embedder
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.version import Version
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "eval"

@@ -57,12 +57,12 @@ from benchmarks.subjects import (
     text_tokens,
 )
 from benchmarks.timing import Machine, device_name, give_back, in_turn, peak_growth
-from memorag_pipeline.memory.beacon.model import BeaconMemory, BeaconMemoryModel
-from memorag_pipeline.memory.chat import ChatTokenizer
-from memorag_pipeline.memory.decode import decode
-from memorag_pipeline.memory.interface import Decoding
-from memorag_pipeline.memory.language_model import LanguageModel
-from memorag_pipeline.memory.rows import Rows
+from memorag_pipeline.memory.engine.decode import decode
+from memorag_pipeline.memory.engine.generation import Decoding
+from memorag_pipeline.memory.engine.language_model import LanguageModel
+from memorag_pipeline.memory.engine.rows import Rows
+from memorag_pipeline.memory.kinds.beacon import BeaconMemory, BeaconMemoryModel
+from memorag_pipeline.models.chat import ChatTokenizer
 
 MIB = 2**20
 THREADS = 2

@@ -31,8 +31,8 @@ from benchmarks.subjects import ADAPTER, ADAPTER_SINK, ADAPTER_WINDOW, MODEL, Po
 from benchmarks.timing import device_name
 from memorag_pipeline.digests import file_digest
 from memorag_pipeline.evaluation.gap import ASKED, TOKENS, gap_closed, row_losses, with_all, without_context
-from memorag_pipeline.memory.beacon.model import BeaconMemoryModel
-from memorag_pipeline.memory.language_model import LanguageModel
+from memorag_pipeline.memory.engine.language_model import LanguageModel
+from memorag_pipeline.memory.kinds.beacon import BeaconMemoryModel
 
 TEXT = Path(__file__).parents[2] / "shared" / "data" / "train" / "text" / "train-006.jsonl.zst"
 RATIOS = (4, 8, 16)

@@ -38,14 +38,14 @@ from benchmarks.knowledge_base import DAYS, FOLDER, Documents, Site, read_days
 from benchmarks.timing import device_name
 from benchmarks.tiny_models import tiny_embedding_model, tiny_memory_model
 from benchmarks.traffic import Traffic, counted
-from memorag_pipeline.corpus.tokens import token_counter
+from memorag_pipeline.cache_folder import cache_folder
 from memorag_pipeline.memory.format import MemoryHeader, read_header
-from memorag_pipeline.models import resolve
+from memorag_pipeline.models.references import resolve
+from memorag_pipeline.models.tokens import token_counter
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.run_report import read_reports
 from memorag_pipeline.runner import RefreshResult, refresh
-from memorag_pipeline.spec import CorpusSpec
-from memorag_pipeline.storage.cache import cache_folder
+from memorag_pipeline.runs.tasks import read_reports
+from memorag_pipeline.specs.corpus import CorpusSpec
 
 MODES, REBUILT = ("exact", "delta"), "rebuilt"
 STAGES = ("inventory", "extract", "shard", "memorize", "embed", "index", "publish")

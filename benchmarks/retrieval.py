@@ -26,21 +26,24 @@ import pyarrow as pa
 
 from memorag_pipeline import schemas
 from memorag_pipeline.corpus.chunk import Chunker
-from memorag_pipeline.corpus.tokens import token_counter
 from memorag_pipeline.digests import text_digest
 from memorag_pipeline.evaluation.recall_quality import EMBEDDING, ContextQuestion, covered, read_questions
-from memorag_pipeline.jobs.generators.local import LocalGenerator
-from memorag_pipeline.jobs.prompts import load_prompts
-from memorag_pipeline.jobs.retrieve import reading_order
-from memorag_pipeline.jobs.settings import AnswerSettings
-from memorag_pipeline.models import resolve
+from memorag_pipeline.generators.local import LocalGenerator
+from memorag_pipeline.jobs.answers.retrieve import reading_order
+from memorag_pipeline.jobs.answers.settings import AnswerSettings
+from memorag_pipeline.models.references import resolve
+from memorag_pipeline.models.tokens import token_counter
+from memorag_pipeline.prompts.answer_prompts import load_prompts
 from memorag_pipeline.retrieval.embedder import load_embedder
 from memorag_pipeline.retrieval.evidence import choose
 from memorag_pipeline.retrieval.faiss_index import build_index, write_index
 from memorag_pipeline.retrieval.passage import Passage
 from memorag_pipeline.retrieval.search import Searcher, open_searcher
 from memorag_pipeline.retrieval.sparse_index import SparseIndex, build_sparse_index
-from memorag_pipeline.spec import ChunkingSpec, GenerationSpec, IndexSpec, MemorySpec, RetrievalSpec, ShardingSpec
+from memorag_pipeline.specs.generation import GenerationSpec
+from memorag_pipeline.specs.memory import MemorySpec
+from memorag_pipeline.specs.retrieval import IndexSpec, RetrievalSpec
+from memorag_pipeline.specs.source import ChunkingSpec, ShardingSpec
 
 FOLDER = Path(__file__).parents[2] / "shared" / "data" / "eval"
 SETS = ("xquad_en", "covidqa", "cmrc", "drcd")

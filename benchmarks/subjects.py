@@ -16,18 +16,18 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config
 
 from benchmarks.straightforward import Slots, State, StraightforwardBeacon, untrained_beacon
-from memorag_pipeline.memory.beacon.attended import model_class
-from memorag_pipeline.memory.beacon.model import BeaconMemory, BeaconMemoryModel
-from memorag_pipeline.memory.beacon.parameters import BeaconSource, load_beacon_parameters
-from memorag_pipeline.memory.beacon.ratios import Ratios
-from memorag_pipeline.memory.beacon.windows import windows
-from memorag_pipeline.memory.chat import ChatTokenizer
+from memorag_pipeline.memory.engine.beacon_parameters import BeaconSource, load_beacon_parameters
+from memorag_pipeline.memory.engine.language_model import LanguageModel, load_language_model
+from memorag_pipeline.memory.engine.network import Network
+from memorag_pipeline.memory.engine.ratios import Ratios
+from memorag_pipeline.memory.engine.windows import windows
 from memorag_pipeline.memory.format import MemoryOrigin
-from memorag_pipeline.memory.language_model import LanguageModel, load_language_model
-from memorag_pipeline.memory.network import Network
-from memorag_pipeline.memory.selected import SelectedMemoryModel
+from memorag_pipeline.memory.kinds.attended import model_class
+from memorag_pipeline.memory.kinds.beacon import BeaconMemory, BeaconMemoryModel
+from memorag_pipeline.memory.kinds.selected import SelectedMemoryModel
 from memorag_pipeline.memory.stream import StreamFormat
-from memorag_pipeline.models import ResolvedModel
+from memorag_pipeline.models.chat import ChatTokenizer
+from memorag_pipeline.models.references import ResolvedModel
 
 MODEL = "package:smollm2-135m-instruct"
 ADAPTER = Path(__file__).parents[2] / "shared" / "adapter" / "smollm2-135m-beacon-r4.bf16.safetensors"

@@ -27,11 +27,11 @@ from unittest.mock import patch
 from benchmarks.figures import Figure, Report
 from benchmarks.timing import device_name, seconds_of
 from memorag_pipeline import runner
-from memorag_pipeline.jobs.generators.local import LocalGenerator
-from memorag_pipeline.memory.kinds import load_memory_model
+from memorag_pipeline.generators.local import LocalGenerator
+from memorag_pipeline.memory.kinds.load import load_memory_model
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.retrieval.search import Searcher
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.version import Version
 
 SHORT, LONG, EACH = 1200, 6000, 10  # characters; every tenth is long

@@ -23,7 +23,7 @@ from transformers import (
     XLMRobertaConfig,
 )
 
-from memorag_pipeline.models import SPARSE_LAYER, resolve
+from memorag_pipeline.models.references import SPARSE_LAYER, resolve
 
 MEMORY_MODEL = "package:smollm2-135m-instruct"
 EMBEDDING_MODEL = "package:all-minilm-l6-v2"

@@ -28,10 +28,10 @@ from benchmarks.costs import Costs
 from benchmarks.figures import Figure, Report
 from benchmarks.subjects import MODEL, load, text_tokens
 from benchmarks.timing import device_name, in_turn, peak_growth
-from memorag_pipeline.memory.language_model import LanguageModel
+from memorag_pipeline.memory.engine.language_model import LanguageModel
+from memorag_pipeline.specs.training import Placement, TrainingSpec
 from memorag_pipeline.training.data import Sequence as TokenSequence
 from memorag_pipeline.training.parameters import trainable
-from memorag_pipeline.training.spec import Placement, TrainingSpec
 from memorag_pipeline.training.trainer import Trainer
 
 MIB = 2**20

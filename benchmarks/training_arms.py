@@ -21,8 +21,8 @@ from benchmarks.figures import Report
 from benchmarks.quality import TEXT
 from benchmarks.subjects import MODEL
 from benchmarks.timing import device_name
+from memorag_pipeline.specs.training import TrainingSpec
 from memorag_pipeline.training import stages
-from memorag_pipeline.training.spec import TrainingSpec
 
 ARMS: dict[str, dict[str, Any]] = {
     "attended": {"placement": "attended"},

@@ -17,7 +17,7 @@ from airflow.sdk import DAG, Param
 from memorag_operators import VersionRangeOperator
 from memorag_operators.placement import retry_arguments
 from memorag_operators.spec_folder import backfill_dag_id, read_spec_folder, spec_folder
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
 
 
 def build_backfill_dag(spec_file: Path, spec: CorpusSpec) -> DAG:

@@ -33,7 +33,7 @@ from memorag_operators.alerts import alert_arguments
 from memorag_operators.placement import gpu_placement, retry_arguments
 from memorag_operators.spec_folder import job_dag_id, read_spec_folder, spec_folder
 from memorag_operators.watcher import schedule_of
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
 
 # A mapped task over an empty list is skipped: all of its units are cached. What follows must run all the same.
 RESUME: dict[str, Any] = {"trigger_rule": TriggerRule.NONE_FAILED}

@@ -18,7 +18,8 @@ from memorag_operators import RetireOperator, SweepOperator, VerifySampleOperato
 from memorag_operators.alerts import alert_arguments
 from memorag_operators.placement import retry_arguments
 from memorag_operators.spec_folder import maintenance_dag_id, read_spec_folder, spec_folder
-from memorag_pipeline.spec import CorpusSpec, MaintenanceSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
+from memorag_pipeline.specs.operation import MaintenanceSpec
 
 
 def build_maintenance_dag(spec_file: Path, spec: CorpusSpec, maintenance: MaintenanceSpec) -> DAG:

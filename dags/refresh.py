@@ -37,7 +37,7 @@ from memorag_operators.alerts import alert_arguments
 from memorag_operators.placement import gpu_placement, retry_arguments
 from memorag_operators.spec_folder import read_spec_folder, refresh_dag_id, spec_folder
 from memorag_operators.watcher import schedule_of, source_asset
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
 
 PARAMS = {
     "documents": Param(

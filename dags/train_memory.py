@@ -25,7 +25,7 @@ from memorag_operators import (
 from memorag_operators.placement import gpu_placement, retry_arguments
 from memorag_operators.spec_folder import read_spec_folder, spec_folder, train_dag_id
 from memorag_operators.training import adapter_asset
-from memorag_pipeline.training.spec import TrainingSpec
+from memorag_pipeline.specs.training import TrainingSpec
 
 
 def build_training_dag(spec_file: Path, spec: TrainingSpec) -> DAG:

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from memorag_pipeline.errors import MemoragError
-    from memorag_pipeline.spec import CorpusSpec, read_spec
+    from memorag_pipeline.specs.corpus import CorpusSpec, read_spec
     from memorag_pipeline.version import Version, open_version
 
 __version__ = "0.1.0"
 __all__ = ["CorpusSpec", "MemoragError", "Version", "__version__", "open_version", "read_spec"]
 
 _MODULES = {
-    "CorpusSpec": "spec",
+    "CorpusSpec": "specs.corpus",
     "MemoragError": "errors",
     "Version": "version",
     "open_version": "version",
-    "read_spec": "spec",
+    "read_spec": "specs.corpus",
 }
 
 

@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from memorag_pipeline import progress
-from memorag_pipeline.progress_rich import reporter_for
-from memorag_pipeline.spec import read_spec
+from memorag_pipeline.cli.progress_bars import reporter_for
+from memorag_pipeline.specs.corpus import read_spec
 
 if TYPE_CHECKING:
     from memorag_pipeline.pipeline import Pipeline
@@ -259,7 +259,7 @@ def pipeline() -> Pipeline:
 
 def resolve_models() -> None:
     """Find the spec's models; the conversion of the first one is done once and kept in the cache."""
-    from memorag_pipeline.models import resolve
+    from memorag_pipeline.models.references import resolve
 
     spec = read_spec(SPEC)
     for section in (spec.memory, spec.embedding):

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
-from memorag_pipeline import spec_rules
 from memorag_pipeline.errors import (
     CorruptBlobError,
     MemoryConfigError,
@@ -20,10 +19,9 @@ from memorag_pipeline.errors import (
     SpecError,
     SpecProblem,
 )
-from memorag_pipeline.jobs.prompts.texts import read_own
-from memorag_pipeline.memory.beacon.config import ATTENDED, BeaconConfig
+from memorag_pipeline.memory.engine.beacon_config import ATTENDED, BeaconConfig
 from memorag_pipeline.memory.stream import gist_tokens
-from memorag_pipeline.models import (
+from memorag_pipeline.models.references import (
     MODEL_TYPES,
     SPARSE_LAYER,
     context_length,
@@ -31,7 +29,11 @@ from memorag_pipeline.models import (
     read_config,
     read_safetensors_header,
 )
-from memorag_pipeline.spec import CorpusSpec, JobSpec, MemorySpec, RerankerSpec
+from memorag_pipeline.prompts.texts import read_own
+from memorag_pipeline.specs.corpus import CorpusSpec
+from memorag_pipeline.specs.jobs import JobSpec
+from memorag_pipeline.specs.memory import MemorySpec, ratios_fit_window, sink_fits_window
+from memorag_pipeline.specs.retrieval import RerankerSpec
 from memorag_pipeline.storage.credentials import options_for
 
 # Room that a recall needs after the memory, besides the clues: the turns around it, the prompt and the question.
@@ -90,9 +92,9 @@ def _adapter_config(uri: str) -> dict[str, str]:
 def _check_form(file: str, form: BeaconConfig) -> Iterator[SpecProblem]:
     """What of the spec does not fit to what was trained; what is in the spec fits together."""
     ratios = ", ".join(map(str, form.ratios))
-    if problem := spec_rules.ratios_fit_window(form.ratios, form.window):
+    if problem := ratios_fit_window(form.ratios, form.window):
         yield SpecProblem(file, "memory.ratio", ratios, problem, "use divisors of the window")
-    if problem := spec_rules.sink_fits_window(form.sink, form.window):
+    if problem := sink_fits_window(form.sink, form.window):
         yield SpecProblem(file, "memory.sink", str(form.sink), problem, "make it smaller, or the window larger")
 
 

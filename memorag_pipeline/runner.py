@@ -17,8 +17,8 @@ from typing import Any
 
 from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.reports.leave import run_reported
-from memorag_pipeline.run_report import Run, Task
+from memorag_pipeline.reports.write import run_reported
+from memorag_pipeline.runs.tasks import Run, Task
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def refresh(pipeline: Pipeline, run_id: str, documents: str | None = None, force
     stages = _Stages(pipeline, run)
     if pipeline.spec.warehouse is None:
         return _refresh(pipeline, run_id, stages, documents, force)
-    from memorag_pipeline.warehouse.record import record_refresh
+    from memorag_pipeline.refresh.record import record_refresh
 
     try:
         result = _refresh(pipeline, run_id, stages, documents, force)
@@ -113,7 +113,7 @@ def refresh(pipeline: Pipeline, run_id: str, documents: str | None = None, force
 
 
 def _refresh(pipeline: Pipeline, run_id: str, stages: _Stages, documents: str | None, force: bool) -> RefreshResult:
-    from memorag_pipeline.corpus.inventory import take_inventory
+    from memorag_pipeline.refresh.inventory import take_inventory
 
     pipeline = _in_one_task(pipeline)
     inventory = stages.run("inventory", lambda: take_inventory(pipeline, documents, force))
@@ -123,16 +123,16 @@ def _refresh(pipeline: Pipeline, run_id: str, stages: _Stages, documents: str | 
             inventory["parent"], False, False, pipeline.store.uri, stages.counts, stages.seconds, notes
         )
 
-    from memorag_pipeline.corpus.extract import extract
-    from memorag_pipeline.corpus.shard import plan_shards
+    from memorag_pipeline.refresh.extract import extract
+    from memorag_pipeline.refresh.shard import plan_shards
 
     stages.run_batches("extract", lambda uri: extract(pipeline, uri), inventory["extract"])
     shards = stages.run("shard", lambda: plan_shards(pipeline, inventory["plan"]))
 
-    from memorag_pipeline.memory.memorize import memorize
-    from memorag_pipeline.retrieval.embed import embed
-    from memorag_pipeline.retrieval.index import build_index
-    from memorag_pipeline.storage.publish import publish
+    from memorag_pipeline.refresh.embed import embed
+    from memorag_pipeline.refresh.index import build_index
+    from memorag_pipeline.refresh.memorize import memorize
+    from memorag_pipeline.refresh.publish import publish
 
     stages.run_batches("memorize", lambda uri: memorize(pipeline, uri), shards["memorize"])
     stages.run_batches("embed", lambda uri: embed(pipeline, uri), shards["embed"])
@@ -140,7 +140,7 @@ def _refresh(pipeline: Pipeline, run_id: str, stages: _Stages, documents: str | 
     published = stages.run("publish", lambda: publish(pipeline, index["plan"], run_id))
     notes, promoted = published["notes"].splitlines(), None
     if pipeline.spec.evaluation is not None:
-        from memorag_pipeline.evaluation.gate import evaluate, promote
+        from memorag_pipeline.refresh.evaluate import evaluate, promote
 
         evaluated = stages.run("evaluate", lambda: evaluate(pipeline, published["version"]))
         moved = stages.run("promote", lambda: promote(pipeline, evaluated["evaluation"], f"run {run_id}"))
@@ -160,7 +160,7 @@ def _refresh(pipeline: Pipeline, run_id: str, stages: _Stages, documents: str | 
 
 def _record_failure(pipeline: Pipeline, run: Run, error: Exception) -> None:
     """Note a run that failed; when that fails, too, the run's own error is the one to show."""
-    from memorag_pipeline.warehouse.record import record_refresh
+    from memorag_pipeline.refresh.record import record_refresh
 
     kind = type(error).__name__
     told = f"{kind}: {error}".split("\n", 1)[0] if isinstance(error, MemoragError) else kind
@@ -175,10 +175,10 @@ def answer(pipeline: Pipeline, job: str, version: int | None = None) -> AnswerRe
 
     Raises NotFoundError (job, version), QuestionError, StorageError, WarehouseError. A failed question is a row.
     """
-    from memorag_pipeline.jobs.generate import generate
-    from memorag_pipeline.jobs.recall import recall
-    from memorag_pipeline.jobs.route import route
-    from memorag_pipeline.warehouse.load import load
+    from memorag_pipeline.jobs.answers.generate import generate
+    from memorag_pipeline.jobs.answers.load import load
+    from memorag_pipeline.jobs.answers.recall import recall
+    from memorag_pipeline.jobs.answers.route import route
 
     pipeline = _in_one_task(pipeline)
     run = _now(job)
@@ -195,11 +195,11 @@ def summarize(pipeline: Pipeline, job: str, version: int | None = None) -> Answe
 
     Raises NotFoundError (job, version, no document), StorageError, WarehouseError. A failed summary is a row.
     """
-    from memorag_pipeline.jobs.summaries.key_points import recall_key_points
+    from memorag_pipeline.jobs.summaries.generate import summarize_parts
     from memorag_pipeline.jobs.summaries.load import load_summaries
     from memorag_pipeline.jobs.summaries.merge import merge_summaries
-    from memorag_pipeline.jobs.summaries.parts import summarize_parts
     from memorag_pipeline.jobs.summaries.plan import plan_summaries
+    from memorag_pipeline.jobs.summaries.recall import recall_key_points
 
     pipeline = _in_one_task(pipeline)
     run = _now(job)

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import re
 
-from memorag_pipeline.retrieval.terms import HAN
+HAN = "\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff"
+
 
 _WORD = re.compile(f"[{HAN}]|[^\\W_{HAN}]+")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。\uff01\uff1f])|\n+")

@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow.sdk import AsyncCallback, DeadlineAlert, DeadlineReference
 
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
 
 
 def alert_arguments(spec_file: str, spec: CorpusSpec, job: str | None = None) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class RouteOperator(StageOperator):
 
     def plan(self, pipeline: Pipeline, version: int | None) -> dict[str, Any]:
         """Route."""
-        from memorag_pipeline.jobs.route import route
+        from memorag_pipeline.jobs.answers.route import route
 
         return route(pipeline, self.job, version)
 
@@ -59,7 +59,7 @@ class RecallOperator(BatchOperator):
 
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Recall."""
-        from memorag_pipeline.jobs.recall import recall
+        from memorag_pipeline.jobs.answers.recall import recall
 
         return recall(pipeline, self.batch)
 
@@ -72,7 +72,7 @@ class GenerateOperator(BatchOperator):
 
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Generate."""
-        from memorag_pipeline.jobs.generate import generate
+        from memorag_pipeline.jobs.answers.generate import generate
 
         return generate(pipeline, self.batch)
 
@@ -85,7 +85,7 @@ class LoadOperator(PlanOperator):
 
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Load."""
-        from memorag_pipeline.warehouse.load import load
+        from memorag_pipeline.jobs.answers.load import load
 
         return load(pipeline, self.plan, run_of(context))
 

@@ -36,7 +36,7 @@ class EvaluateVersionOperator(StageOperator):
 
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Evaluate."""
-        from memorag_pipeline.evaluation.gate import evaluate
+        from memorag_pipeline.refresh.evaluate import evaluate
 
         return evaluate(pipeline, int(self.version))
 
@@ -59,7 +59,7 @@ class PromoteVersionOperator(StageOperator):
 
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Promote."""
-        from memorag_pipeline.evaluation.gate import promote
+        from memorag_pipeline.refresh.evaluate import promote
 
         promoted = promote(pipeline, self.evaluation, f"DAG {context['dag'].dag_id}, run {context['run_id']}")
         return {**promoted, "uri": pipeline.store.uri}

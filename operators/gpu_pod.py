@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memorag_pipeline.spec import CacheVolumeSpec, KubernetesSpec
+from memorag_pipeline.specs.compute import CacheVolumeSpec, KubernetesSpec
 
 if TYPE_CHECKING:
     from kubernetes.client import V1Pod

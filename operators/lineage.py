@@ -19,26 +19,26 @@ from openlineage.client.event_v2 import Dataset
 from openlineage.client.facet_v2 import dataset_version_dataset
 
 if TYPE_CHECKING:
-    from memorag_operators.stage_operator import StageOperator
-    from memorag_pipeline.spec import CorpusSpec, WarehouseSpec
+    from memorag_pipeline.specs.corpus import CorpusSpec
+    from memorag_pipeline.specs.jobs import WarehouseSpec
 
 
-def lineage(operator: StageOperator) -> OperatorLineage:
-    """Inputs and outputs of the operator's task."""
-    if operator.done is None or not hasattr(operator.done[0], "corpus"):
+def lineage(done: tuple[Any, dict[str, Any]] | None, stage: str | None, of_job: bool, dag_id: str) -> OperatorLineage:
+    """Inputs and outputs of a task that has `done` its stage: the spec, and what the stage returned."""
+    if done is None or not hasattr(done[0], "corpus"):
         return OperatorLineage()
-    spec, result = operator.done
+    spec, result = done
     inputs, outputs = [], []
-    if operator.stage in ("evaluate", "promote") or operator.of_job:
+    if stage in ("evaluate", "promote") or of_job:
         inputs.append(_version(spec, result.get("version")))
-    elif operator.stage is not None:
+    elif stage is not None:
         inputs += _sources(spec)
-    if operator.stage == "publish":
+    if stage == "publish":
         outputs.append(_version(spec, result.get("version")))
-    if operator.stage == "load":
-        job = spec.jobs.get(getattr(operator, "dag_id", "").removeprefix(f"{spec.corpus}_"))
+    if stage == "load":
+        job = spec.jobs.get(dag_id.removeprefix(f"{spec.corpus}_"))
         outputs += [] if job is None else _tables(job.warehouse, job.table, "evidence", "runs")
-    if operator.stage is None and spec.warehouse is not None and "status" in result:
+    if stage is None and spec.warehouse is not None and "status" in result:
         outputs += _tables(spec.warehouse, "runs", "quarantine")
     return OperatorLineage(inputs=inputs, outputs=outputs)
 

@@ -15,8 +15,8 @@ from airflow.sdk import BaseOperatorLink, conf
 from memorag_operators.ui_plugin import PREFIX
 
 if TYPE_CHECKING:
-    from memorag_pipeline.run_report import Run
-    from memorag_pipeline.spec import CorpusSpec
+    from memorag_pipeline.runs.tasks import Run
+    from memorag_pipeline.specs.corpus import CorpusSpec
 
 
 class CorpusLink(BaseOperatorLink):

@@ -24,7 +24,7 @@ class RetireOperator(StageOperator):
 
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Retire."""
-        from memorag_pipeline.storage.maintenance import retire_outdated
+        from memorag_pipeline.maintenance import retire_outdated
 
         return retire_outdated(pipeline, f"DAG {context['dag'].dag_id}, run {context['run_id']}")
 
@@ -36,7 +36,7 @@ class SweepOperator(StageOperator):
 
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Sweep."""
-        from memorag_pipeline.storage.maintenance import sweep_store
+        from memorag_pipeline.maintenance import sweep_store
 
         return sweep_store(pipeline)
 
@@ -56,7 +56,7 @@ class VerifySampleOperator(StageOperator):
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Verify."""
         from memorag_pipeline.errors import CorruptBlobError
-        from memorag_pipeline.storage.maintenance import verify_sample
+        from memorag_pipeline.maintenance import verify_sample
 
         try:
             return verify_sample(pipeline, self.share, context["run_id"])

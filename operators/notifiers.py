@@ -53,7 +53,7 @@ class RunNotifier(HttpNotifier):
         """The message; it is logged, too."""
         from memorag_pipeline.pipeline import Pipeline
         from memorag_pipeline.reports.message import run_message
-        from memorag_pipeline.spec import read_spec
+        from memorag_pipeline.specs.corpus import read_spec
 
         dag_id, run_id = _run(context)
         try:

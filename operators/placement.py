@@ -14,7 +14,7 @@ from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
 
 from memorag_operators.gpu_pod import pod_override
 from memorag_pipeline.errors import ChunkTooLargeError
-from memorag_pipeline.spec import ComputeSpec
+from memorag_pipeline.specs.compute import ComputeSpec
 
 _AT_ONCE = timedelta(seconds=5)
 

@@ -45,7 +45,7 @@ class InventoryOperator(StageOperator):
 
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Take the inventory."""
-        from memorag_pipeline.corpus.inventory import take_inventory
+        from memorag_pipeline.refresh.inventory import take_inventory
 
         return take_inventory(pipeline, self.documents or None, self.force == "True")
 
@@ -53,7 +53,7 @@ class InventoryOperator(StageOperator):
         """A dry run does not even report its task, which would be written to the store."""
         if self.dry_run != "True":
             return super()._call(opened, context)
-        from memorag_pipeline.corpus.forecast import forecast
+        from memorag_pipeline.refresh.forecast import forecast
 
         found = asdict(forecast(opened, documents=self.documents or None))
         return {**found, "rests_on": "; ".join(found["rests_on"]), "extract": []}
@@ -79,7 +79,7 @@ class ExtractOperator(BatchOperator):
 
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Extract."""
-        from memorag_pipeline.corpus.extract import extract
+        from memorag_pipeline.refresh.extract import extract
 
         return extract(pipeline, self.batch)
 
@@ -92,7 +92,7 @@ class ShardOperator(PlanOperator):
 
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Plan the shards."""
-        from memorag_pipeline.corpus.shard import plan_shards
+        from memorag_pipeline.refresh.shard import plan_shards
 
         return plan_shards(pipeline, self.plan)
 
@@ -104,7 +104,7 @@ class MemorizeOperator(BatchOperator):
 
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Memorize."""
-        from memorag_pipeline.memory.memorize import memorize
+        from memorag_pipeline.refresh.memorize import memorize
 
         return memorize(pipeline, self.batch)
 
@@ -116,7 +116,7 @@ class EmbedOperator(BatchOperator):
 
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Embed."""
-        from memorag_pipeline.retrieval.embed import embed
+        from memorag_pipeline.refresh.embed import embed
 
         return embed(pipeline, self.batch)
 
@@ -128,7 +128,7 @@ class IndexOperator(PlanOperator):
 
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Build the index."""
-        from memorag_pipeline.retrieval.index import build_index
+        from memorag_pipeline.refresh.index import build_index
 
         return build_index(pipeline, self.plan)
 
@@ -143,7 +143,7 @@ class PublishOperator(PlanOperator):
 
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Publish under the id of the DAG run."""
-        from memorag_pipeline.storage.publish import publish
+        from memorag_pipeline.refresh.publish import publish
 
         run_id = context["dag_run"].run_id
         published = publish(pipeline, self.plan, run_id)
@@ -164,7 +164,7 @@ class RecordOperator(StageOperator):
 
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Record."""
-        from memorag_pipeline.warehouse.record import record_refresh
+        from memorag_pipeline.refresh.record import record_refresh
 
         instance, run = context["ti"], context["dag_run"]
         states = instance.get_task_states(dag_id=run.dag_id, run_ids=[run.run_id])[run.run_id]

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from memorag_pipeline.errors import SpecError, SpecProblem
-from memorag_pipeline.spec import ComputeSpec, CorpusSpec, read_spec
-from memorag_pipeline.training.spec import TrainingSpec, read_training_spec
+from memorag_pipeline.specs.compute import ComputeSpec
+from memorag_pipeline.specs.corpus import CorpusSpec, read_spec
+from memorag_pipeline.specs.training import TrainingSpec, read_training_spec
 
 S = TypeVar("S", CorpusSpec, TrainingSpec)
 

@@ -18,7 +18,6 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from memorag_operators import metrics
 from memorag_operators.links import CorpusLink, ReportLink, StoreLink, links_of
-from memorag_pipeline.chunk_share import share_of_attempt
 from memorag_pipeline.errors import (
     EndpointRefusedError,
     MissingDependencyError,
@@ -27,11 +26,12 @@ from memorag_pipeline.errors import (
     SpecError,
     TrainingError,
 )
+from memorag_pipeline.retry_share import share_of_attempt
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from memorag_pipeline.run_report import Run
+    from memorag_pipeline.runs.tasks import Run
 
 # Wrong input stays wrong: the spec, the source or the questions have to be changed by a person first.
 _FINAL = (SpecError, NotFoundError, QuestionError, MissingDependencyError, TrainingError, EndpointRefusedError)
@@ -71,7 +71,7 @@ class StageOperator(BaseOperator):
     def opened(self) -> Any:
         """The spec and the store that it names: here a `Pipeline`."""
         from memorag_pipeline.pipeline import Pipeline
-        from memorag_pipeline.spec import read_spec
+        from memorag_pipeline.specs.corpus import read_spec
 
         return Pipeline(read_spec(self.spec_file))
 
@@ -100,8 +100,8 @@ class StageOperator(BaseOperator):
 
         if self.stage is None:
             return work()
-        from memorag_pipeline.reports.leave import run_reported
-        from memorag_pipeline.run_report import Run, Task
+        from memorag_pipeline.reports.write import run_reported
+        from memorag_pipeline.runs.tasks import Run, Task
 
         run, instance, corpus = context["dag_run"], context["ti"], opened.spec.corpus
         # A DAG of a person's own has another id; it names the folder just as well.
@@ -120,7 +120,7 @@ class StageOperator(BaseOperator):
         """What was read and written, for Airflow's OpenLineage provider, which calls this where it is installed."""
         from memorag_operators.lineage import lineage
 
-        return lineage(self)
+        return lineage(self.done, self.stage, self.of_job, getattr(self, "dag_id", ""))
 
     def conclude(self, result: dict[str, Any], context: Context) -> None:
         """What follows from the stage's result besides XComs: a skip, an asset event."""
@@ -128,7 +128,7 @@ class StageOperator(BaseOperator):
 
 def run_of(context: Context) -> Run:
     """The DAG run, as the warehouse notes it."""
-    from memorag_pipeline.run_report import Run
+    from memorag_pipeline.runs.tasks import Run
 
     run = context["dag_run"]
     return Run(run.run_id, run.start_date or run.run_after)

@@ -38,7 +38,7 @@ class RecallKeyPointsOperator(BatchOperator):
 
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Recall."""
-        from memorag_pipeline.jobs.summaries.key_points import recall_key_points
+        from memorag_pipeline.jobs.summaries.recall import recall_key_points
 
         return recall_key_points(pipeline, self.batch)
 
@@ -51,7 +51,7 @@ class SummarizeOperator(BatchOperator):
 
     def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
         """Summarize."""
-        from memorag_pipeline.jobs.summaries.parts import summarize_parts
+        from memorag_pipeline.jobs.summaries.generate import summarize_parts
 
         return summarize_parts(pipeline, self.batch)
 

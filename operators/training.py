@@ -32,7 +32,7 @@ class TrainingOperator(StageOperator):
 
     def opened(self) -> Training:
         """The training."""
-        from memorag_pipeline.training.spec import read_training_spec
+        from memorag_pipeline.specs.training import read_training_spec
         from memorag_pipeline.training.stages import Training
 
         return Training(read_training_spec(self.spec_file))

@@ -26,7 +26,7 @@ from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.reports.overview import OverviewReader, corpora_page, overview_page
 from memorag_pipeline.reports.page import run_page
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
 
 _RUN = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}")
 _HEADERS = {

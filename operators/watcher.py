@@ -20,7 +20,7 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from memorag_pipeline.errors import MemoragError
 
 if TYPE_CHECKING:
-    from memorag_pipeline.spec import CorpusSpec
+    from memorag_pipeline.specs.corpus import CorpusSpec
 
 
 class SourceTrigger(BaseEventTrigger):
@@ -59,9 +59,9 @@ class SourceTrigger(BaseEventTrigger):
 
     def _changed(self, told: str | None) -> str | None:
         """The digest of the listing, when it is neither what the newest version knows nor what was told last."""
-        from memorag_pipeline.corpus.listing import listed_digest, published_digest
         from memorag_pipeline.pipeline import Pipeline
-        from memorag_pipeline.spec import read_spec
+        from memorag_pipeline.refresh.source_digest import listed_digest, published_digest
+        from memorag_pipeline.specs.corpus import read_spec
 
         pipeline = Pipeline(read_spec(self.spec_file))
         digest = listed_digest(pipeline)

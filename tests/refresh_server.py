@@ -19,17 +19,17 @@ from typing import Any
 
 import torch
 
-import memorag_pipeline.corpus.extract
-import memorag_pipeline.memory.kinds
-import memorag_pipeline.memory.memorize
+import memorag_pipeline.memory.kinds.load
+import memorag_pipeline.refresh.extract
+import memorag_pipeline.refresh.memorize
 import memorag_pipeline.retrieval.embedder
 import memorag_pipeline.retrieval.faiss_index  # noqa: F401
 from memorag_pipeline import runner
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.reports import leave
-from memorag_pipeline.run_report import FOLDER
-from memorag_pipeline.spec import read_spec
-from memorag_pipeline.storage.local_objects import LocalObjects
+from memorag_pipeline.reports import write as leave
+from memorag_pipeline.runs.tasks import FOLDER
+from memorag_pipeline.specs.corpus import read_spec
+from memorag_pipeline.storage.backends.local import LocalObjects
 
 _WRITES = ("create", "create_from_file", "put")
 

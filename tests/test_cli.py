@@ -20,16 +20,16 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from memorag_pipeline import errors
-from memorag_pipeline.cli import app
-from memorag_pipeline.cli_screen import EXIT_CODES
-from memorag_pipeline.spec import CorpusSpec, json_schema
+from memorag_pipeline.cli.app import app
+from memorag_pipeline.cli.output import EXIT_CODES
+from memorag_pipeline.specs.corpus import CorpusSpec, json_schema
 from memorag_pipeline.storage import CorpusStore, Manifest, ManifestBlob
 from tests.fixtures.s3 import S3Server
 from tests.jobs.generators.chat_server import ChatServer, Response, completion, error
 from tests.jobs.generators.conftest import server  # noqa: F401 - a fixture
 
 REPOSITORY = Path(__file__).parents[1]
-MEMORAG = [sys.executable, "-c", "from memorag_pipeline.cli import main; main()"]
+MEMORAG = [sys.executable, "-c", "from memorag_pipeline.cli.app import main; main()"]
 
 
 def memorag(*arguments: object) -> Any:
@@ -65,7 +65,7 @@ def test_the_help_starts_at_once_and_without_heavy_imports() -> None:
     heavy = "torch transformers FlagEmbedding faiss dlt duckdb pyarrow fsspec airflow kreuzberg sentence_transformers"
     program = (
         "import sys; sys.argv = ['memorag', '--help']\n"
-        "from memorag_pipeline.cli import main\n"
+        "from memorag_pipeline.cli.app import main\n"
         "try: main()\n"
         f"finally: print('loaded:', *sorted(set({heavy.split()!r}) & set(sys.modules)))"
     )
@@ -165,7 +165,7 @@ def test_an_error_is_one_red_message_without_a_traceback(tmp_path: Path) -> None
 
 
 def test_a_bug_keeps_its_traceback() -> None:
-    program = "import memorag_pipeline.cli_work as w, memorag_pipeline.cli as c; del w.examine_spec; c.main()"
+    program = "import memorag_pipeline.cli.specs as w, memorag_pipeline.cli.app as c; del w.examine_spec; c.main()"
     done = subprocess.run([sys.executable, "-c", program, "validate", "x.yaml"], capture_output=True, text=True)
     assert done.returncode == 1
     assert "Traceback" in done.stderr and "NameError" in done.stderr

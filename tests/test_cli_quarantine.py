@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from memorag_pipeline.corpus.refusal import REASONS, advice
+from memorag_pipeline.corpus.quarantine import REASONS, advice
 from tests.conftest import REPOSITORY
 from tests.corpus.conftest import MakePipeline, make_pipeline, refresh
 from tests.corpus.documents import pdf

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage import CorpusStore
 from tests.storage.conftest import manifest_of
 from tests.test_cli import json_of, memorag, write_spec

@@ -19,9 +19,10 @@ import pytest
 import yaml
 
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.run_report import read_reports
-from memorag_pipeline.spec import CorpusSpec
-from memorag_pipeline.status import STAGES, StatusReader
+from memorag_pipeline.refresh.stages import STAGES
+from memorag_pipeline.reports.status import StatusReader
+from memorag_pipeline.runs.tasks import read_reports
+from memorag_pipeline.specs.corpus import CorpusSpec
 from tests.conftest import REPOSITORY
 from tests.fixtures.corpus import SMALL_TOPICS, spec_of, write_topics
 

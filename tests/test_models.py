@@ -15,9 +15,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from memorag_pipeline import models
 from memorag_pipeline.errors import CorruptBlobError, MissingDependencyError, NotFoundError
-from memorag_pipeline.models import (
+from memorag_pipeline.models import references as models
+from memorag_pipeline.models.references import (
     SPARSE_LAYER,
     context_length,
     read_config,
@@ -49,7 +49,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_package_model_is_converted_once() -> None:
     # In the cache of all tests, so that only the first run on a machine converts.
-    code = f"from memorag_pipeline.models import resolve; import sys; m = resolve({SMOLLM2!r});" + (
+    code = f"from memorag_pipeline.models.references import resolve; import sys; m = resolve({SMOLLM2!r});" + (
         "print(m.digest, m.tokenizer_digest, m.folder, 'torch' in sys.modules)"
     )
     environment = {"MEMORAG_CACHE": str(Path(__file__).parents[1] / ".memorag" / "cache"), "PATH": ""}

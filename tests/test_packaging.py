@@ -35,7 +35,7 @@ WITHOUT_AIRFLOW = """
 import sys
 sys.modules["airflow"] = None
 import memorag_pipeline
-from memorag_pipeline.cli import main
+from memorag_pipeline.cli.app import main
 sys.argv = ["memorag", *sys.argv[1:]]
 main()
 """
@@ -69,9 +69,9 @@ def test_the_wheel_holds_every_module_and_prompt_and_no_tests(wheel: Path) -> No
         str(Path(package) / path.relative_to(REPOSITORY / folder))
         for folder, package in packages.items()
         for path in (REPOSITORY / folder).rglob("*")
-        if path.suffix in (".py", ".yaml", ".j2", ".safetensors", ".md")
+        if path.suffix in (".py", ".yaml", ".j2", ".safetensors", ".md") or path.name == "py.typed"
     }
-    assert "memorag_pipeline/jobs/prompts/en/answer.yaml" in expected
+    assert "memorag_pipeline/prompts/en/answer.yaml" in expected
     assert {name for name in names if ".dist-info/" not in name} == expected
 
 
@@ -79,7 +79,7 @@ def test_the_wheel_names_its_entry_points(wheel: Path) -> None:
     archive = zipfile.ZipFile(wheel)
     (entry_points,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
     text = archive.read(entry_points).decode()
-    assert "memorag = memorag_pipeline.cli:main" in text
+    assert "memorag = memorag_pipeline.cli.app:main" in text
     assert re.search(r"\[apache_airflow_provider\]\s+provider_info = memorag_operators", text)
 
 

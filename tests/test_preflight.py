@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from memorag_pipeline.memory.stream import gist_tokens
 from memorag_pipeline.preflight import check
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
 
 SMOLLM2, MINILM = "package:smollm2-135m-instruct", "package:all-minilm-l6-v2"
 JOB = {"questions": {"uri": "questions.jsonl"}, "warehouse": {"database": "answers.duckdb"}}
@@ -217,7 +217,8 @@ def test_checking_imports_nothing_heavy(make_spec: MakeSpec, tmp_path: Path) -> 
     memory = {"kind": "beacon", "model": SMOLLM2, "adapter": adapter(tmp_path, beacon_window="64")}
     (tmp_path / "spec.json").write_text(make_spec("source", memory=memory).model_dump_json(), encoding="utf-8")
     code = (
-        "import sys; from memorag_pipeline.preflight import check; from memorag_pipeline.spec import CorpusSpec;"
+        "import sys; from memorag_pipeline.preflight import check;"
+        "from memorag_pipeline.specs.corpus import CorpusSpec;"
         "spec = CorpusSpec.model_validate_json(open(sys.argv[1]).read()); assert check(spec, 'f') == [];"
         "assert not {'torch', 'transformers', 'FlagEmbedding', 'faiss'} & set(sys.modules)"
     )

@@ -12,8 +12,8 @@ import pytest
 from rich.console import Console
 
 from memorag_pipeline import progress
+from memorag_pipeline.cli.progress_bars import reporter_for
 from memorag_pipeline.progress import LogReporter, rate_text, track
-from memorag_pipeline.progress_rich import reporter_for
 
 
 @pytest.fixture(autouse=True)

@@ -6,9 +6,9 @@ import inspect
 import re
 from pathlib import Path
 
-from memorag_pipeline.jobs.answer import Answer
+from memorag_pipeline.jobs.answers.answer import Answer
 from memorag_pipeline.retrieval.passage import Passage
-from memorag_pipeline.spec import read_spec
+from memorag_pipeline.specs.corpus import read_spec
 from memorag_pipeline.version import Version
 from tests.conftest import REPOSITORY
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from memorag_pipeline import runner
-from memorag_pipeline.corpus.inventory import take_inventory
-from memorag_pipeline.corpus.shard import plan_shards
 from memorag_pipeline.errors import EmptyCorpusError, NotFoundError
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.refresh.inventory import take_inventory
+from memorag_pipeline.refresh.shard import plan_shards
+from memorag_pipeline.specs.corpus import CorpusSpec
 
 REFRESH = ["inventory", "extract", "shard", "memorize", "embed", "index", "publish"]
 

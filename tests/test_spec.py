@@ -14,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from memorag_pipeline.cron import PRESETS, check_cron
 from memorag_pipeline.errors import NotFoundError, SpecError, SpecProblem
-from memorag_pipeline.spec import CorpusSpec, MemorySpec, RefreshSpec, json_schema, read_spec
-from memorag_pipeline.spec_reference import markdown
+from memorag_pipeline.specs.corpus import CorpusSpec, json_schema, read_spec
+from memorag_pipeline.specs.cron import PRESETS, check_cron
+from memorag_pipeline.specs.memory import MemorySpec
+from memorag_pipeline.specs.reference import markdown
+from memorag_pipeline.specs.source import RefreshSpec
 
 REPOSITORY = Path(__file__).parents[1]
 

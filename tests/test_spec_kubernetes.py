@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from memorag_pipeline.spec import read_spec
+from memorag_pipeline.specs.corpus import read_spec
 from tests.test_spec import changed, problems_of
 
 KUBERNETES = "compute.kubernetes"

@@ -16,16 +16,18 @@ import yaml
 from typer.testing import CliRunner
 
 from memorag_pipeline import runner
-from memorag_pipeline.cli import app
-from memorag_pipeline.corpus.extract import extract
-from memorag_pipeline.corpus.inventory import take_inventory
+from memorag_pipeline.cli.app import app
 from memorag_pipeline.errors import NotFoundError, StorageError
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.run_report import RUNS_KEPT, Run, Task, at_work, old_reports, read_reports, run_task
-from memorag_pipeline.spec import CorpusSpec
-from memorag_pipeline.status import STAGES, RunStatus, StageStatus, StatusReader
+from memorag_pipeline.refresh.extract import extract
+from memorag_pipeline.refresh.inventory import take_inventory
+from memorag_pipeline.refresh.stages import STAGES
+from memorag_pipeline.reports.archive import outdated
+from memorag_pipeline.reports.status import RunStatus, StageStatus, StatusReader
+from memorag_pipeline.runs.tasks import RUNS_KEPT, Run, Task, at_work, old_reports, read_reports, run_task
+from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage import CorpusStore, Outcome
-from memorag_pipeline.storage.sweep import sweep
+from memorag_pipeline.storage.garbage.sweep import sweep
 from tests.fixtures.s3 import ADMIN, READER
 
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -161,7 +163,7 @@ def test_lost_reports_are_a_warning_and_the_stage_goes_on(
             time.sleep(2 * BEAT)
         return {"shards": 1}
 
-    with caplog.at_level(logging.WARNING, "memorag_pipeline.run_report"):
+    with caplog.at_level(logging.WARNING, "memorag_pipeline.runs.tasks"):
         assert run_task(refused, Task(RUN, "memorize"), work, BEAT) == {"shards": 1}
     (warning,) = caplog.records
     assert "memorag status will not show" in warning.getMessage()
@@ -193,7 +195,7 @@ def test_the_newest_run_is_shown_and_the_sweep_takes_old_ones(store: CorpusStore
 
     for number in range(RUNS_KEPT):
         run_task(store, Task(Run(f"later-{number}", BEGAN + timedelta(days=9, minutes=number)), "extract"), lambda: {})
-    assert {swept.key for swept in sweep(store).deleted} == set(keys)
+    assert {swept.key for swept in sweep(store, outdated=outdated(store.objects)).deleted} == set(keys)
     assert len(store.objects.list("runs")) == RUNS_KEPT
     for key in store.objects.list("runs"):
         store.objects.delete(key)
@@ -251,7 +253,7 @@ def test_a_refresh_and_mapped_tasks_report_alike(
 
 def test_watch_ends_with_the_run(store: CorpusStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run goes on while it is watched."""
-    from memorag_pipeline import cli_status
+    from memorag_pipeline.cli import status as cli_status
 
     planned(store, {"one": 10})
     looks: list[RunStatus] = []

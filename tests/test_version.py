@@ -17,11 +17,11 @@ import s3fs
 import memorag_pipeline
 from memorag_pipeline import Version, open_version
 from memorag_pipeline.errors import CorruptBlobError, NotFoundError, UntrustedReferenceError
-from memorag_pipeline.jobs.ask import recall_questions
-from memorag_pipeline.jobs.settings import AnswerSettings
+from memorag_pipeline.jobs.answers.ask import recall_questions
+from memorag_pipeline.jobs.answers.settings import AnswerSettings
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.runner import refresh
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage import CorpusStore
 from memorag_pipeline.storage.verify import verify
 from tests.fixtures.s3 import S3Server

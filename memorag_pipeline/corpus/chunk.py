@@ -16,9 +16,9 @@ from itertools import pairwise
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
 from memorag_pipeline.corpus.headings import Heading
-from memorag_pipeline.corpus.tokens import TokenCounter
 from memorag_pipeline.digests import text_digest
-from memorag_pipeline.spec import ChunkingSpec, ShardingSpec
+from memorag_pipeline.models.tokens import TokenCounter
+from memorag_pipeline.specs.source import ChunkingSpec, ShardingSpec
 
 # Memory tokens per embedding token that a chunk may have. Prose has about 1, Chinese in an English encoder about 3. A
 # word-piece tokenizer takes any long run without spaces for one unknown token, which alone would bound nothing.

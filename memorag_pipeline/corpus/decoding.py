@@ -15,7 +15,7 @@ import re
 
 import chardet
 
-from memorag_pipeline.corpus.refusal import Refused
+from memorag_pipeline.corpus.quarantine import Refused
 
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
 _MARKS = (

@@ -12,7 +12,7 @@ import re
 import zipfile
 import zlib
 
-from memorag_pipeline.corpus.refusal import Refused
+from memorag_pipeline.corpus.quarantine import Refused
 from memorag_pipeline.corpus.unpack import allowed_bytes, expands_too_far
 
 _OFFICE = "application/vnd.openxmlformats-officedocument."

@@ -20,10 +20,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from memorag_pipeline.corpus.refusal import Refused
+from memorag_pipeline.corpus.quarantine import Refused
 
 _START_SECONDS = 120.0
-_WORKER = Path(__file__).with_name("worker.py")
+_WORKER = Path(__file__).with_name("parser_process.py")
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from memorag_pipeline.corpus.parser import Parser
-from memorag_pipeline.corpus.refusal import Refused
+from memorag_pipeline.corpus.quarantine import Refused
 from memorag_pipeline.corpus.text import DocumentText, Plain
-from memorag_pipeline.spec import RecordsSpec
+from memorag_pipeline.specs.source import RecordsSpec
 
 _LINES = {".jsonl", ".ndjson"}
 _MOST_ID = 200  # characters

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from memorag_pipeline.corpus.chunk import Chunk, chunk_borders
 from memorag_pipeline.corpus.grouping import group_by_priority
-from memorag_pipeline.corpus.tokens import TokenCounter
+from memorag_pipeline.models.tokens import TokenCounter
 
 # A text with more characters than this per token that is allowed is not tokenized as a whole to see whether it fits.
 _CHARACTERS_PER_TOKEN = 8

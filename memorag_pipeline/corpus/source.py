@@ -22,10 +22,10 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.utils import glob_translate
 
-from memorag_pipeline.corpus.refusal import Refused
+from memorag_pipeline.corpus.quarantine import Refused
 from memorag_pipeline.digests import text_digest
 from memorag_pipeline.errors import MissingDependencyError, StorageError
-from memorag_pipeline.spec import SourceSpec
+from memorag_pipeline.specs.source import SourceSpec
 from memorag_pipeline.storage.credentials import options_for
 
 logger = logging.getLogger(__name__)

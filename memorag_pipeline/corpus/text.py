@@ -19,7 +19,7 @@ from memorag_pipeline.corpus.decoding import decode
 from memorag_pipeline.corpus.formats import binary_type
 from memorag_pipeline.corpus.headings import Heading, declared_title, markdown_headings, rst_headings
 from memorag_pipeline.corpus.parser import Parsed, Parser
-from memorag_pipeline.corpus.refusal import Refused
+from memorag_pipeline.corpus.quarantine import Refused
 from memorag_pipeline.corpus.unpack import SUFFIXES, unpack
 
 _INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"))

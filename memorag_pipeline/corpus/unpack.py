@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from memorag_pipeline.corpus.refusal import Refused
+from memorag_pipeline.corpus.quarantine import Refused
 
 _LAYERS = 2  # a file within a compressed file within a compressed file is somebody's accident; deeper ones are bombs
 _HARMLESS = 1 << 20  # bytes that any file may unpack to

@@ -27,11 +27,11 @@ import torch
 from torch import Tensor
 
 from memorag_pipeline.errors import ContextLengthError
-from memorag_pipeline.memory.beacon.model import BeaconMemory, BeaconMemoryModel
-from memorag_pipeline.memory.language_model import LanguageModel
-from memorag_pipeline.memory.network import Network
-from memorag_pipeline.memory.prefix import NOTHING, SharedPrefix
-from memorag_pipeline.memory.rows import Rows
+from memorag_pipeline.memory.engine.language_model import LanguageModel
+from memorag_pipeline.memory.engine.network import Network
+from memorag_pipeline.memory.engine.prefix import NOTHING, SharedPrefix
+from memorag_pipeline.memory.engine.rows import Rows
+from memorag_pipeline.memory.kinds.beacon import BeaconMemory, BeaconMemoryModel
 
 TOKENS, ASKED, BIN = 1024, 256, 64
 _TOGETHER = 8192  # tokens whose memories are made in one call, and held at the same time

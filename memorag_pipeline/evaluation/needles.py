@@ -23,11 +23,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from memorag_pipeline.memory.beacon.model import BeaconMemory, BeaconMemoryModel
-from memorag_pipeline.memory.language_model import LanguageModel
-from memorag_pipeline.memory.network import Network
-from memorag_pipeline.memory.prefix import NOTHING, SharedPrefix
-from memorag_pipeline.memory.rows import Rows
+from memorag_pipeline.memory.engine.language_model import LanguageModel
+from memorag_pipeline.memory.engine.network import Network
+from memorag_pipeline.memory.engine.prefix import NOTHING, SharedPrefix
+from memorag_pipeline.memory.engine.rows import Rows
+from memorag_pipeline.memory.kinds.beacon import BeaconMemory, BeaconMemoryModel
 
 _SENTENCE = "\n\nThe access code of the {place} archive is"
 _END = ".\n\n"

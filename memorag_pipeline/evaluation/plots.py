@@ -8,20 +8,20 @@ Wrong: nothing to draw is the caller's to notice.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from memorag_pipeline.figures import INK as _INK
-from memorag_pipeline.figures import SERIES as _SERIES
-from memorag_pipeline.figures import Plot
-from memorag_pipeline.figures import svg as _svg
+from memorag_pipeline.html.figures import INK as _INK
+from memorag_pipeline.html.figures import SERIES as _SERIES
+from memorag_pipeline.html.figures import Plot
+from memorag_pipeline.html.figures import svg as _svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from memorag_pipeline.evaluation.adapter import Evaluation, MemoryRow, NeedleRow
     from memorag_pipeline.evaluation.bootstrap import Estimate
-    from memorag_pipeline.evaluation.evaluate import Evaluation, MemoryRow, NeedleRow
+from memorag_pipeline.evaluation.curve import CurvePoint
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -32,15 +32,6 @@ _STYLES = {
     "recent": ("#1c9a6c", "^"),
     "uniform": ("#a86cc1", "D"),
 }
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """Training after so many tokens: its loss (nats), and the share of the gap closed where that was measured."""
-
-    tokens: int
-    loss: float
-    gap: float | None = None
 
 
 def memory_name(memory: str) -> str:

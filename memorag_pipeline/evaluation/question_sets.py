@@ -22,8 +22,8 @@ import fsspec
 
 from memorag_pipeline.digests import canonical_json, text_digest, value_digest
 from memorag_pipeline.errors import QuestionError
-from memorag_pipeline.retrieval.terms import HAN
-from memorag_pipeline.spec_values import Language
+from memorag_pipeline.specs.values import Language
+from memorag_pipeline.words import HAN
 
 _ID = ("question_id", "id", "_id")
 _QUESTION = ("question", "input")

@@ -26,20 +26,23 @@ import pyarrow as pa
 
 from memorag_pipeline import schemas
 from memorag_pipeline.corpus.chunk import Chunker
-from memorag_pipeline.corpus.tokens import token_counter
 from memorag_pipeline.errors import NotFoundError
-from memorag_pipeline.evaluation.evidence import evidence_recall, find_places
-from memorag_pipeline.jobs.recall import recall_clues
-from memorag_pipeline.jobs.retrieve import retrieve_evidence
-from memorag_pipeline.jobs.settings import AnswerSettings
-from memorag_pipeline.memory.beacon.model import BeaconMemoryModel
-from memorag_pipeline.models import resolve
+from memorag_pipeline.evaluation.evidence_recall import evidence_recall, find_places
+from memorag_pipeline.jobs.answers.recall import recall_clues
+from memorag_pipeline.jobs.answers.retrieve import retrieve_evidence
+from memorag_pipeline.jobs.answers.settings import AnswerSettings
+from memorag_pipeline.memory.kinds.beacon import BeaconMemoryModel
+from memorag_pipeline.models.references import resolve
+from memorag_pipeline.models.tokens import token_counter
 from memorag_pipeline.retrieval.embedder import load_embedder
 from memorag_pipeline.retrieval.faiss_index import build_index
 from memorag_pipeline.retrieval.passage import Passage
 from memorag_pipeline.retrieval.search import Searcher
-from memorag_pipeline.spec import ChunkingSpec, EmbeddingSpec, GenerationSpec, IndexSpec, MemorySpec, ShardingSpec
-from memorag_pipeline.spec_values import ClueKind, Language
+from memorag_pipeline.specs.generation import GenerationSpec
+from memorag_pipeline.specs.memory import MemorySpec
+from memorag_pipeline.specs.retrieval import EmbeddingSpec, IndexSpec
+from memorag_pipeline.specs.source import ChunkingSpec, ShardingSpec
+from memorag_pipeline.specs.values import ClueKind, Language
 from memorag_pipeline.words import words_of
 
 AT = (1, 3, 5)

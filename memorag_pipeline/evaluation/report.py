@@ -14,18 +14,12 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment
 
-from memorag_pipeline.evaluation.plots import (
-    CurvePoint,
-    curve_plot,
-    memory_name,
-    needles_plot,
-    positions_plot,
-    ratios_plot,
-)
-from memorag_pipeline.pages import templates_of
+from memorag_pipeline.evaluation.curve import CurvePoint
+from memorag_pipeline.evaluation.plots import curve_plot, memory_name, needles_plot, positions_plot, ratios_plot
+from memorag_pipeline.html.templates import templates_of
 
 if TYPE_CHECKING:
-    from memorag_pipeline.evaluation.evaluate import Evaluation
+    from memorag_pipeline.evaluation.adapter import Evaluation
 
 __all__ = ["CurvePoint", "write_report"]
 

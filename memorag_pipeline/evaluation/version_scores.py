@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ConfigDict
 
-from memorag_pipeline.evaluation.evidence import Place, evidence_recall, find_places, reciprocal_rank
+from memorag_pipeline.evaluation.evidence_recall import Place, evidence_recall, find_places, reciprocal_rank
 from memorag_pipeline.evaluation.metrics import exact_match, holds_answer, rouge_l, token_f1
 from memorag_pipeline.evaluation.question_sets import EvaluationQuestion, questions_digest
-from memorag_pipeline.spec_values import Metric
+from memorag_pipeline.specs.values import Metric
 from memorag_pipeline.storage import CorpusStore, Outcome, fingerprint
 
 if TYPE_CHECKING:
-    from memorag_pipeline.jobs.answer import Answer
-    from memorag_pipeline.jobs.settings import AnswerSettings
+    from memorag_pipeline.jobs.answers.answer import Answer
+    from memorag_pipeline.jobs.answers.settings import AnswerSettings
+    from memorag_pipeline.opened_version import OpenedVersion
     from memorag_pipeline.retrieval.passage import Passage
-    from memorag_pipeline.version import Version
 
 STAGE = "evaluate"
 STAGE_VERSION = 2
@@ -82,9 +82,9 @@ class Scores(BaseModel):
         return {metric: statistics.fmean(found) for metric in METRICS if (found := self.values(metric).values())}
 
 
-def score_version(version: Version, questions: Sequence[EvaluationQuestion], settings: AnswerSettings) -> Scores:
+def score_version(version: OpenedVersion, questions: Sequence[EvaluationQuestion], settings: AnswerSettings) -> Scores:
     """Answer `questions` from `version`, and score answers and evidence."""
-    from memorag_pipeline.jobs.ask import answer_questions
+    from memorag_pipeline.jobs.answers.ask import answer_questions
 
     searched = not settings.from_memory
 
@@ -158,9 +158,9 @@ def score_answer(
     )
 
 
-def _ranked(version: Version, answers: Sequence[Answer], settings: AnswerSettings) -> list[list[Passage]]:
+def _ranked(version: OpenedVersion, answers: Sequence[Answer], settings: AnswerSettings) -> list[list[Passage]]:
     """The passages that each question and its clues find, more of them than the generator is given."""
-    from memorag_pipeline.jobs.retrieve import retrieve_evidence
+    from memorag_pipeline.jobs.answers.retrieve import retrieve_evidence
 
     generation = settings.generation.model_copy(update={"evidence_tokens": _NO_LIMIT})
     deeper = settings.model_copy(update={"evidence": _DEPTH, "generation": generation})
@@ -173,7 +173,7 @@ def _ranked(version: Version, answers: Sequence[Answer], settings: AnswerSetting
     )
 
 
-def _all_places(version: Version, questions: Sequence[EvaluationQuestion]) -> list[Places]:
+def _all_places(version: OpenedVersion, questions: Sequence[EvaluationQuestion]) -> list[Places]:
     """The places of each question's evidence; none if a span of it stands nowhere."""
     found: list[list[list[Place]]] = [[[] for _ in question.evidence] for question in questions]
     if not any(question.evidence for question in questions):

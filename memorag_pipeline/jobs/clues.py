@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from memorag_pipeline.retrieval.terms import HAN
-from memorag_pipeline.words import words_of
+from memorag_pipeline.words import HAN, words_of
 
 MAX_CLUES = 8
 _MAX_CHARACTERS = 600  # longer than a passage: the model copied instead of choosing

@@ -13,8 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from memorag_pipeline.memory.chat import HOLE, ChatTokenizer
-from memorag_pipeline.spec_values import Language
+from memorag_pipeline.models.chat import HOLE, ChatTokenizer
+from memorag_pipeline.specs.values import Language
 
 # Version of the stage `memorize`: to be raised when the stream or the memory made of it changes.
 MEMORIZE_VERSION = 3

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from memorag_pipeline.reports import kept
+from memorag_pipeline.reports import archive
 from memorag_pipeline.reports.facts import STATES, RunReport
-from memorag_pipeline.run_report import run_digest
+from memorag_pipeline.runs.tasks import run_digest
 from memorag_pipeline.storage import CorpusStore
 
 _PROBLEMS = 5
@@ -21,8 +21,8 @@ _TOKENS = (("memorize", "memorized_tokens"), ("generate", "input_tokens"), ("gen
 def run_message(store: CorpusStore, run_id: str, job: str | None, gpu_hour_price: float | None) -> str:
     """What is known of the run now, a line for each kind of thing."""
     ending = f"-{run_digest(run_id)}.json"
-    keys = [stored.key for stored in kept.listing(store.objects, job) if stored.key.endswith(ending)]
-    report = kept.read(store.objects, keys[-1].removesuffix(".json")) if keys else None
+    keys = [stored.key for stored in archive.listing(store.objects, job) if stored.key.endswith(ending)]
+    report = archive.read(store.objects, keys[-1].removesuffix(".json")) if keys else None
     if report is None:
         return "the run has left no report; the log of its tasks says more"
     return "\n".join([*_lines(report, gpu_hour_price), f"report: {store.objects.uri_of(keys[-1][:-5])}.html"])

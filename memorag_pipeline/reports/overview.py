@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from memorag_pipeline.errors import CorruptBlobError, NotFoundError
-from memorag_pipeline.reports import kept
+from memorag_pipeline.reports import archive
 from memorag_pipeline.reports.facts import STATES, RunReport
 from memorag_pipeline.reports.page import STATE_TEXTS, environment
 from memorag_pipeline.reports.plots import nights_plot
 from memorag_pipeline.storage import CorpusStore
+from memorag_pipeline.storage.backend import StoredObject
 from memorag_pipeline.storage.channel_log import ChannelRecord
-from memorag_pipeline.storage.objects import StoredObject
 
 VERSIONS, NIGHTS = 20, 30
 _READERS = 16
@@ -81,12 +81,12 @@ class OverviewReader:
 
     def run(self, kind: str, name: str) -> RunReport | None:
         """The report of a run by its address: `refresh` or the name of a job, and the run's name in keys."""
-        folder = kept.folder_of(None if kind == "refresh" else kind)
-        return kept.read(self.store.objects, f"{folder}/{name}")
+        folder = archive.folder_of(None if kind == "refresh" else kind)
+        return archive.read(self.store.objects, f"{folder}/{name}")
 
     def _read(self) -> Overview:
         store, objects = self.store, self.store.objects
-        nights = self._read_reports(kept.listing(objects)[-NIGHTS:])
+        nights = self._read_reports(archive.listing(objects)[-NIGHTS:])
         made = {
             report.version: (report, _address(stored, "refresh"))
             for stored, report in nights
@@ -100,7 +100,7 @@ class OverviewReader:
             named = tuple(sorted(name for name, version in targets.items() if version == number))
             gone = retired[number].why if number in retired else None
             lines.append(VersionLine(number, created_at, counts, named, gone, report, run))
-        newest = [kept.listing(objects, job)[-1:] for job in kept.jobs(objects)]
+        newest = [archive.listing(objects, job)[-1:] for job in archive.jobs(objects)]
         jobs = self._read_reports([stored for found in newest for stored in found])
         return Overview(
             uri=store.uri,
@@ -113,7 +113,7 @@ class OverviewReader:
     def _read_reports(self, listed: Sequence[StoredObject]) -> list[tuple[StoredObject, RunReport]]:
         new = [stored for stored in listed if stored not in self._reports]
         with ThreadPoolExecutor(_READERS) as pool:
-            read = pool.map(lambda stored: kept.read(self.store.objects, stored.key.removesuffix(".json")), new)
+            read = pool.map(lambda stored: archive.read(self.store.objects, stored.key.removesuffix(".json")), new)
             self._reports.update(zip(new, read, strict=True))
         found = [(stored, self._reports[stored]) for stored in listed]
         return [(stored, report) for stored, report in found if report is not None]

@@ -16,10 +16,10 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from memorag_pipeline.amounts import bytes_text, duration_text
-from memorag_pipeline.pages import templates_of
+from memorag_pipeline.html.clean_text import clean
+from memorag_pipeline.html.templates import templates_of
 from memorag_pipeline.reports.facts import STATES, RunReport
 from memorag_pipeline.reports.plots import formats_plot, stages_plot
-from memorag_pipeline.reports.texts import clean
 
 # What a person reads for each state of a run.
 STATE_TEXTS = {

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from memorag_pipeline.amounts import duration_text
-from memorag_pipeline.figures import INK, SERIES, Plot, svg
+from memorag_pipeline.html.clean_text import clean
+from memorag_pipeline.html.figures import INK, SERIES, Plot, svg
 from memorag_pipeline.reports.facts import STATES, RunReport
-from memorag_pipeline.reports.texts import clean
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -30,10 +30,10 @@ from FlagEmbedding.inference.embedder.decoder_only.base import last_token_pool
 from transformers.utils import logging
 
 from memorag_pipeline.errors import NotFoundError
-from memorag_pipeline.models import SPARSE_LAYER, resolve
+from memorag_pipeline.models.references import SPARSE_LAYER, resolve
 from memorag_pipeline.retrieval.sparse_layer import SparseLayer
 from memorag_pipeline.retrieval.terms import TokenWeights
-from memorag_pipeline.spec import EmbeddingSpec
+from memorag_pipeline.specs.retrieval import EmbeddingSpec
 
 Vectors = npt.NDArray[np.float32]
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memorag_pipeline.errors import CorruptBlobError, MemoragError
-from memorag_pipeline.spec import IndexSpec
+from memorag_pipeline.specs.retrieval import IndexSpec
 
 Vectors = npt.NDArray[np.float32]
 

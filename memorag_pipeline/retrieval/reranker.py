@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from FlagEmbedding import FlagReranker
 
-from memorag_pipeline.models import resolve
+from memorag_pipeline.models.references import resolve
 from memorag_pipeline.retrieval.embedder import quiet
-from memorag_pipeline.spec import RerankerSpec
+from memorag_pipeline.specs.retrieval import RerankerSpec
 
 _GPU_LENGTH_STEP = 64
 

@@ -22,7 +22,7 @@ from memorag_pipeline.retrieval.faiss_index import cosine, open_index
 from memorag_pipeline.retrieval.fusion import fused_weights
 from memorag_pipeline.retrieval.passage import Passage
 from memorag_pipeline.retrieval.sparse_index import SparseIndex
-from memorag_pipeline.spec import EmbeddingSpec
+from memorag_pipeline.specs.retrieval import EmbeddingSpec
 
 if TYPE_CHECKING:
     from memorag_pipeline.retrieval.embedder import Embedder

@@ -24,8 +24,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from memorag_pipeline.errors import CorruptBlobError
+from memorag_pipeline.models.safetensors_header import sort_header
 from memorag_pipeline.retrieval.terms import TokenWeights, terms_of
-from memorag_pipeline.safetensors_header import sort_header
 
 _WORDS, _TOKENS = "memorag-sparse-1", "memorag-sparse-tokens-1"  # formats, by what the terms are
 

@@ -18,7 +18,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-HAN = "\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff"
+from memorag_pipeline.words import HAN
+
 _RUN = re.compile(f"([{HAN}]+)|[^\\W_{HAN}]+")
 
 

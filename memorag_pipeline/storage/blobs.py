@@ -24,10 +24,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from memorag_pipeline.digests import bytes_digest, canonical_json, file_digest
 from memorag_pipeline.errors import CorruptBlobError, ObjectNotFoundError, ObjectTooLargeError, OutsideStoreError
+from memorag_pipeline.storage.backend import StoredObject
 from memorag_pipeline.storage.cache import LocalCache
 from memorag_pipeline.storage.deletions import Deletions, is_old
-from memorag_pipeline.storage.objects import ObjectStore, StoredObject
-from memorag_pipeline.storage.tables import open_table
+from memorag_pipeline.storage.objects import ObjectStore
+from memorag_pipeline.storage.parquet import open_table
 
 LARGEST_JSON = 256 << 20  # bytes; the manifest of 100,000 blobs has a tenth of it
 _MISSING = "is missing"

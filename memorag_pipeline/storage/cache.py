@@ -29,6 +29,7 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
+from memorag_pipeline.cache_folder import cache_folder
 from memorag_pipeline.digests import file_digest
 from memorag_pipeline.errors import StorageError
 
@@ -40,13 +41,6 @@ _PART_AGE = 24 * 3600  # seconds after which a partial file is one that a killed
 # Eviction goes below the limit by this share, and a process looks again after it has fetched this share of it: between
 # two looks it does not see what others fetch.
 _SLACK = 0.05
-
-
-def cache_folder() -> Path:
-    """Folder of all local caches: MEMORAG_CACHE, else XDG_CACHE_HOME/memorag, else ~/.cache/memorag."""
-    if configured := os.environ.get("MEMORAG_CACHE"):
-        return Path(configured)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memorag"
 
 
 def cache_limit() -> int:

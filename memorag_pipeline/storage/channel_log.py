@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from memorag_pipeline.digests import canonical_json
 from memorag_pipeline.errors import CorruptBlobError, NotFoundError
-from memorag_pipeline.storage.objects import ObjectStore, StoredObject
+from memorag_pipeline.storage.backend import StoredObject
+from memorag_pipeline.storage.objects import ObjectStore
 
 FOLDER = "channels"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from memorag_pipeline.errors import MissingDependencyError, NotFoundError
-from memorag_pipeline.spec import Location
+from memorag_pipeline.specs.location import Location
 
 
 def options_for(location: Location) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict
 
 from memorag_pipeline.digests import canonical_json
 from memorag_pipeline.errors import ObjectNotFoundError
-from memorag_pipeline.storage.objects import ObjectStore, StoredObject
+from memorag_pipeline.storage.backend import StoredObject
+from memorag_pipeline.storage.objects import ObjectStore
 
 RENEW_AFTER = timedelta(days=2)
 PASS = timedelta(minutes=10)

@@ -13,9 +13,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from memorag_pipeline.digests import canonical_json
 from memorag_pipeline.errors import CorruptBlobError, ObjectNotFoundError
+from memorag_pipeline.storage.backend import StoredObject
 from memorag_pipeline.storage.blobs import BlobRef
 from memorag_pipeline.storage.deletions import Deletions
-from memorag_pipeline.storage.objects import ObjectStore, StoredObject
+from memorag_pipeline.storage.objects import ObjectStore
 
 LIFETIME = timedelta(days=1)
 FOLDER = "intents"

@@ -86,3 +86,8 @@ class Manifest(_Record):
     def content_digest(self) -> str:
         """Digest of all but the parent: equal for versions that hold the same."""
         return value_digest(self.model_dump(mode="json", exclude={"parent"}))
+
+
+def memory_path(shard_id: str) -> str:
+    """Name of a shard's memory within a version."""
+    return f"memories/{shard_id}.safetensors"

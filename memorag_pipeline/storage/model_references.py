@@ -16,8 +16,7 @@ from collections.abc import Iterator
 from typing import Any, get_args
 
 from memorag_pipeline.errors import CorruptBlobError, UntrustedReferenceError
-from memorag_pipeline.spec_rules import is_hub_id
-from memorag_pipeline.spec_values import Language
+from memorag_pipeline.specs.values import Language, is_hub_id
 from memorag_pipeline.storage.manifest import Manifest
 
 _SECTIONS = ("memory", "embedding")

@@ -9,83 +9,23 @@ Wrong: no permission, wrong bucket, no connection: `StorageError` with the URI a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from fsspec.core import split_protocol
 
 from memorag_pipeline.errors import ObjectNotFoundError, ObjectTooLargeError, StorageError
+from memorag_pipeline.storage.backend import Backend, StoredObject
 
 T = TypeVar("T")
 
 LARGEST_RECORD = 64 << 20  # bytes; commit, channel and unit records have a thousandth of it
 # What every backend, server and proxy takes literally: no way up, no escape to decode, no look-alike of a slash or dot.
 _PART_OF_KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
-
-
-@dataclass(frozen=True)
-class StoredObject:
-    """An object as the store has it. `modified` is by the store's clock; some stores keep whole seconds only.
-
-    `state` is another one after a write; None where the store tells none.
-    """
-
-    key: str
-    size: int
-    modified: datetime
-    state: str | None = None
-
-
-class Backend(Protocol):
-    """What a kind of store must do, by full path. Trouble is an OSError; what is not there a FileNotFoundError."""
-
-    root: str
-    uri: str
-
-    def create(self, path: str, data: bytes) -> bool:
-        """Write unless there is an object; exactly one of many at once gets True. Readers never see a part."""
-
-    def create_from_file(self, path: str, source: Path) -> bool:
-        """As `create`, in pieces."""
-
-    def put(self, path: str, data: bytes) -> None:
-        """Write over what is there, at once for readers."""
-
-    def read(self, path: str, most: int) -> bytes:
-        """The first `most` bytes, or all when there are fewer; memory for no more than there are."""
-
-    def pieces(self, path: str, most: int) -> Iterator[bytes]:
-        """The first `most` bytes in pieces of some MB."""
-
-    def download(self, path: str, target: Path, most: int) -> None:
-        """Copy the first `most` bytes into a local file, in pieces."""
-
-    def stat(self, path: str) -> StoredObject:
-        """The object as the store has it now; `key` is its full path."""
-
-    def listing(self, folder: str) -> Iterable[StoredObject]:
-        """All complete objects below a folder, as the store lists them."""
-
-    def touch(self, path: str) -> None:
-        """Make the object as young as one that is written now."""
-
-    def delete(self, path: str) -> None: ...
-
-    def leftovers(self, before: datetime) -> Iterable[StoredObject]:
-        """What writers below the root began before this time and never finished; it is no object and becomes none.
-
-        `key` is the full path, `modified` when it was begun, `state` whatever `discard` needs besides.
-        """
-
-    def discard(self, leftover: StoredObject) -> None:
-        """Remove one of the leftovers; one that is gone is a FileNotFoundError."""
-
-    def file(self, path: str) -> Path | None:
-        """The local file that is the object, where objects are files."""
 
 
 class ObjectStore:
@@ -266,15 +206,15 @@ class ObjectStore:
 def _open_backend(uri: str, options: dict[str, Any]) -> Backend:
     protocol = split_protocol(uri)[0] or "file"
     if protocol in {"file", "local"}:
-        from memorag_pipeline.storage.local_objects import LocalObjects
+        from memorag_pipeline.storage.backends.local import LocalObjects
 
         return LocalObjects(uri)
     if protocol == "memory":
-        from memorag_pipeline.storage.memory_objects import MemoryObjects
+        from memorag_pipeline.storage.backends.memory import MemoryObjects
 
         return MemoryObjects(uri)
     if protocol in {"s3", "s3a"}:
-        from memorag_pipeline.storage.s3_objects import S3Objects
+        from memorag_pipeline.storage.backends.s3 import S3Objects
 
         return S3Objects(uri, options)
     raise StorageError(f"{uri}: versions cannot be stored on {protocol}://; use s3://, file:// or memory://")

@@ -19,7 +19,7 @@ from memorag_pipeline.progress import track
 from memorag_pipeline.storage.blobs import BlobRef
 from memorag_pipeline.storage.manifest import ManifestBlob
 from memorag_pipeline.storage.store import CorpusStore
-from memorag_pipeline.storage.verified import VerifiedBlobs
+from memorag_pipeline.storage.verify_notes import VerifiedBlobs
 
 logger = logging.getLogger(__name__)
 

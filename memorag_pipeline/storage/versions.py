@@ -25,11 +25,12 @@ from memorag_pipeline.errors import (
     RetiredVersionError,
     StorageError,
 )
+from memorag_pipeline.storage.backend import StoredObject
 from memorag_pipeline.storage.blobs import BlobRef, Blobs
 from memorag_pipeline.storage.channel_log import ChannelLog
 from memorag_pipeline.storage.intents import Intent, Intents
 from memorag_pipeline.storage.manifest import FORMAT, Manifest, ManifestBlob
-from memorag_pipeline.storage.objects import ObjectStore, StoredObject
+from memorag_pipeline.storage.objects import ObjectStore
 
 _DIGITS = 20
 _RETIRED = "retired"

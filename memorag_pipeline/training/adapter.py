@@ -13,11 +13,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from memorag_pipeline.memory.beacon.parameters import CHANGE, CHANGE_SCALE, BeaconParameters, adapter_config
-from memorag_pipeline.models import ResolvedModel
-from memorag_pipeline.safetensors_header import sort_header
+from memorag_pipeline.memory.engine.beacon_parameters import CHANGE, CHANGE_SCALE, BeaconParameters, adapter_config
+from memorag_pipeline.models.references import ResolvedModel
+from memorag_pipeline.models.safetensors_header import sort_header
+from memorag_pipeline.specs.training import TrainingSpec
 from memorag_pipeline.training.parameters import tensors_of
-from memorag_pipeline.training.spec import TrainingSpec
 
 
 def write_adapter(path: Path, parameters: BeaconParameters, base: ResolvedModel, spec: TrainingSpec) -> None:

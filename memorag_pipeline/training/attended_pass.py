@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from memorag_pipeline.memory.attention import attend_all, attend_causal, merge_with_lse
-from memorag_pipeline.memory.beacon.windows import Window
-from memorag_pipeline.memory.network import Network, Slots, normalize
-from memorag_pipeline.memory.rotation import rotate
-from memorag_pipeline.memory.selected import by_head, most_attended, selected_windows
+from memorag_pipeline.memory.engine.attention import attend_all, attend_causal, merge_with_lse
+from memorag_pipeline.memory.engine.network import Network, Slots, normalize
+from memorag_pipeline.memory.engine.rotation import rotate
+from memorag_pipeline.memory.engine.windows import Window
+from memorag_pipeline.memory.kinds.selected import by_head, most_attended, selected_windows
 from memorag_pipeline.training.windows_pass import attend_with_mask, causal_mask
 
 

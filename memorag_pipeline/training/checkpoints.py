@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from memorag_pipeline.errors import StorageError
-from memorag_pipeline.evaluation.plots import CurvePoint
+from memorag_pipeline.evaluation.curve import CurvePoint
 from memorag_pipeline.storage import CorpusStore
 from memorag_pipeline.storage.units import Outcome
 

@@ -16,9 +16,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from random import Random
 
 from memorag_pipeline.errors import TrainingError
-from memorag_pipeline.memory.chat import ChatTokenizer
 from memorag_pipeline.memory.stream import StreamFormat
-from memorag_pipeline.spec_values import Language
+from memorag_pipeline.models.chat import ChatTokenizer
+from memorag_pipeline.specs.training import TrainingSpec
+from memorag_pipeline.specs.values import Language
 from memorag_pipeline.training.instructions import Instructions
 from memorag_pipeline.training.packing import Sequence, pack, shuffled
 from memorag_pipeline.training.readers import (
@@ -31,7 +32,6 @@ from memorag_pipeline.training.readers import (
     skip,
     text_sources,
 )
-from memorag_pipeline.training.spec import TrainingSpec
 
 __all__ = ["Sequence", "Skipped", "held_out_texts", "instruction_sequences", "text_sequences"]
 

@@ -24,14 +24,14 @@ from typing import Any
 from jinja2 import TemplateError
 
 from memorag_pipeline.errors import MemoragError
-from memorag_pipeline.jobs.prompts import load_prompts
-from memorag_pipeline.memory.chat import HOLE, ChatTokenizer
 from memorag_pipeline.memory.stream import StreamFormat
-from memorag_pipeline.spec_values import Language
+from memorag_pipeline.models.chat import HOLE, ChatTokenizer
+from memorag_pipeline.prompts.answer_prompts import load_prompts
+from memorag_pipeline.specs.training import TrainingSpec
+from memorag_pipeline.specs.values import Language
 from memorag_pipeline.training.loss import IGNORED
 from memorag_pipeline.training.packing import TOO_SHORT, Sequence, sequence_of
 from memorag_pipeline.training.readers import HELD_OUT, Record, UnusableError, context_id, is_held_out, text_of
-from memorag_pipeline.training.spec import TrainingSpec
 from memorag_pipeline.words import words_of
 
 # The kinds that jobs ask for as clues; `summarize` is asked by none of them, and has its prompt here.

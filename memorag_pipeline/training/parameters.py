@@ -16,22 +16,22 @@ import torch
 from torch import Tensor, nn
 
 from memorag_pipeline.errors import MemoragError, MemoryMismatchError
-from memorag_pipeline.memory.beacon.attended import model_class
-from memorag_pipeline.memory.beacon.config import BeaconConfig
-from memorag_pipeline.memory.beacon.model import BeaconMemoryModel
-from memorag_pipeline.memory.beacon.parameters import (
+from memorag_pipeline.memory.engine.beacon_config import BeaconConfig
+from memorag_pipeline.memory.engine.beacon_parameters import (
     EMBEDDING,
     BeaconParameters,
     BeaconSource,
     adapter_config,
     load_beacon_parameters,
 )
-from memorag_pipeline.memory.beacon.ratios import Ratios
+from memorag_pipeline.memory.engine.language_model import LanguageModel
+from memorag_pipeline.memory.engine.network import Network
+from memorag_pipeline.memory.engine.ratios import Ratios
 from memorag_pipeline.memory.format import MemoryOrigin
-from memorag_pipeline.memory.language_model import LanguageModel
-from memorag_pipeline.memory.network import Network
+from memorag_pipeline.memory.kinds.attended import model_class
+from memorag_pipeline.memory.kinds.beacon import BeaconMemoryModel
 from memorag_pipeline.memory.stream import StreamFormat
-from memorag_pipeline.training.spec import Start, TrainingSpec
+from memorag_pipeline.specs.training import Start, TrainingSpec
 
 
 class TrainedLinear(nn.Linear):

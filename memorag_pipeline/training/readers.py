@@ -22,11 +22,11 @@ import pyarrow.parquet as pq
 
 from memorag_pipeline.digests import text_digest
 from memorag_pipeline.errors import NotFoundError, TrainingError
+from memorag_pipeline.opened_version import OpenedVersion
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.spec import read_spec
+from memorag_pipeline.specs.corpus import read_spec
+from memorag_pipeline.specs.training import TrainingDataSpec
 from memorag_pipeline.storage.credentials import options_for
-from memorag_pipeline.training.spec import TrainingDataSpec
-from memorag_pipeline.version import Version
 
 HELD_OUT = "held out for the evaluation"
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}  # by the first bytes of a file
@@ -156,7 +156,7 @@ def _texts_of_corpus(path: str, skipped: Skipped) -> Iterator[Text]:
     number = store.versions.newest()
     if number is None:
         raise NotFoundError(f"{path}: {store.uri} holds no version to train on; run `memorag refresh {path}` first")
-    documents = Version(store, number).documents()
+    documents = OpenedVersion(store, number).documents()
     return _texts((Record(document["uri"], document) for document in documents), skipped)
 
 

@@ -18,11 +18,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 from typing import Any
 
-from memorag_pipeline.jobs.fence import fence_passages
-from memorag_pipeline.jobs.generators import Generator, Reply
-from memorag_pipeline.jobs.prompts import Message, load_prompts
+from memorag_pipeline.generators.interface import Generator, Reply
 from memorag_pipeline.progress import track
-from memorag_pipeline.spec_values import Language
+from memorag_pipeline.prompts.answer_prompts import load_prompts
+from memorag_pipeline.prompts.fence import fence_passages
+from memorag_pipeline.prompts.message import Message
+from memorag_pipeline.specs.values import Language
 from memorag_pipeline.words import sentences_of, words_of
 
 _ASK = {

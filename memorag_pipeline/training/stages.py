@@ -23,13 +23,13 @@ from typing import Any
 
 from memorag_pipeline.digests import bytes_digest
 from memorag_pipeline.errors import NotFoundError
-from memorag_pipeline.models import remembered_digest, resolve, resolve_file
+from memorag_pipeline.models.references import remembered_digest, resolve, resolve_file
+from memorag_pipeline.specs.training import TrainingSpec
 from memorag_pipeline.storage import CorpusStore
 from memorag_pipeline.storage.blobs import BlobRef
 from memorag_pipeline.storage.credentials import options_for
 from memorag_pipeline.storage.manifest import Manifest, ManifestBlob, ModelRecord
 from memorag_pipeline.storage.units import Outcome, fingerprint
-from memorag_pipeline.training.spec import TrainingSpec
 
 logger = logging.getLogger(__name__)
 
@@ -119,9 +119,9 @@ def train(training: Training, plan_uri: str) -> dict[str, Any]:
 
 def evaluate(training: Training, trained_uri: str) -> dict[str, Any]:
     """Measure the trained adapter beside the selections that need no training, and write the report."""
-    from memorag_pipeline.evaluation.evaluate import NEEDLES, evaluate_adapter
+    from memorag_pipeline.evaluation.adapter import NEEDLES, evaluate_adapter
     from memorag_pipeline.evaluation.report import CurvePoint, write_report
-    from memorag_pipeline.memory.language_model import load_language_model
+    from memorag_pipeline.memory.engine.language_model import load_language_model
 
     spec, store = training.spec, training.store
     trained = training.read_work(trained_uri)
@@ -236,17 +236,17 @@ def _least_characters(spec: TrainingSpec) -> int:
 
 
 def _studied(training: Training, identity: str, model: str) -> Outcome:
-    from memorag_pipeline.jobs.generators import open_generator
+    from memorag_pipeline.generators.open import open_generator
+    from memorag_pipeline.opened_version import OpenedVersion
     from memorag_pipeline.pipeline import Pipeline
-    from memorag_pipeline.spec import read_spec
+    from memorag_pipeline.specs.corpus import read_spec
     from memorag_pipeline.training import self_study
     from memorag_pipeline.training.readers import is_held_out
-    from memorag_pipeline.version import Version
 
     spec, started, skipped = training.spec, time.perf_counter(), Counter[str]()
     assert spec.data.corpus is not None
     store = Pipeline(read_spec(spec.data.corpus)).store
-    version = Version(store, newest_version(spec.data.corpus, store))
+    version = OpenedVersion(store, newest_version(spec.data.corpus, store))
     documents = {
         row["document_id"]: row["text"]
         for row in version.documents()
@@ -269,7 +269,7 @@ def _trained(training: Training, plan: dict[str, Any]) -> Outcome:
     """Train; the outcome's history has the curve, what was skipped, and where it was trained."""
     import torch
 
-    from memorag_pipeline.memory.language_model import load_language_model
+    from memorag_pipeline.memory.engine.language_model import load_language_model
     from memorag_pipeline.training.adapter import write_adapter
     from memorag_pipeline.training.checkpoints import Checkpoints
     from memorag_pipeline.training.parameters import trainable
@@ -403,7 +403,7 @@ def _corpus_identity(spec_file: str | None) -> str | None:
     if spec_file is None:
         return None
     from memorag_pipeline.pipeline import Pipeline
-    from memorag_pipeline.spec import read_spec
+    from memorag_pipeline.specs.corpus import read_spec
 
     store = Pipeline(read_spec(spec_file)).store
     return store.versions.manifest(newest_version(spec_file, store)).content_digest()

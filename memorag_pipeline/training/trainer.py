@@ -25,18 +25,18 @@ from torch import Tensor
 from transformers import get_cosine_schedule_with_warmup
 
 from memorag_pipeline.errors import TrainingError
-from memorag_pipeline.evaluation.plots import CurvePoint
-from memorag_pipeline.memory.beacon.config import ATTENDED
-from memorag_pipeline.memory.beacon.parameters import BeaconParameters
-from memorag_pipeline.memory.language_model import LanguageModel
-from memorag_pipeline.memory.network import Network, normalize
+from memorag_pipeline.evaluation.curve import CurvePoint
+from memorag_pipeline.memory.engine.beacon_config import ATTENDED
+from memorag_pipeline.memory.engine.beacon_parameters import BeaconParameters
+from memorag_pipeline.memory.engine.language_model import LanguageModel
+from memorag_pipeline.memory.engine.network import Network, normalize
 from memorag_pipeline.progress import track
+from memorag_pipeline.specs.training import TrainingSpec
 from memorag_pipeline.training.attended_pass import hidden_states_attended
 from memorag_pipeline.training.checkpoints import Checkpoints, Position
 from memorag_pipeline.training.data import Sequence as TokenSequence
 from memorag_pipeline.training.loss import IGNORED, loss_sum
 from memorag_pipeline.training.parameters import tensors_of
-from memorag_pipeline.training.spec import TrainingSpec
 from memorag_pipeline.training.windows_pass import Layout, hidden_states
 
 logger = logging.getLogger(__name__)

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from memorag_pipeline.memory.beacon.windows import Window, windows
-from memorag_pipeline.memory.network import Network, Slots
-from memorag_pipeline.memory.rotation import rotate
+from memorag_pipeline.memory.engine.network import Network, Slots
+from memorag_pipeline.memory.engine.rotation import rotate
+from memorag_pipeline.memory.engine.windows import Window, windows
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Tables for analysts: answers land here, and question sets may come from here."""
 
-from memorag_pipeline.spec import WarehouseSpec
+from memorag_pipeline.specs.jobs import WarehouseSpec
 from memorag_pipeline.warehouse.interface import Warehouse
 
 __all__ = ["Warehouse", "open_warehouse"]

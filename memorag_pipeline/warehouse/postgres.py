@@ -13,7 +13,7 @@ from adbc_driver_postgresql import dbapi as adbc
 
 from memorag_pipeline.digests import text_digest
 from memorag_pipeline.errors import WarehouseError
-from memorag_pipeline.spec import WarehouseSpec
+from memorag_pipeline.specs.jobs import WarehouseSpec
 from memorag_pipeline.warehouse.failures import load_failed, said
 from memorag_pipeline.warehouse.interface import LOCK_SECONDS, Warehouse
 from memorag_pipeline.warehouse.landing import plain_table

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from memorag_pipeline.errors import MemoragError, WarehouseError
-from memorag_pipeline.spec import WarehouseSpec
+from memorag_pipeline.specs.jobs import WarehouseSpec
 from memorag_pipeline.storage.credentials import airflow_connection
 
 _PORT = 5432

@@ -12,12 +12,12 @@ from uuid import uuid4
 import fsspec
 import pytest
 
-from memorag_pipeline.corpus.extract import extract
-from memorag_pipeline.corpus.inventory import take_inventory
 from memorag_pipeline.corpus.parser import Parser
-from memorag_pipeline.corpus.shard import plan_shards
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.refresh.extract import extract
+from memorag_pipeline.refresh.inventory import take_inventory
+from memorag_pipeline.refresh.shard import plan_shards
+from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage import BlobRef, Manifest, ManifestBlob, ModelRecord
 
 MakePipeline = Callable[..., Pipeline]

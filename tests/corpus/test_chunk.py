@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from memorag_pipeline.corpus.chunk import Chunk, Chunker
 from memorag_pipeline.corpus.headings import markdown_headings
-from memorag_pipeline.corpus.tokens import TokenCounter, token_counter
 from memorag_pipeline.digests import text_digest
 from memorag_pipeline.errors import NotFoundError
-from memorag_pipeline.models import ResolvedModel, resolve
-from memorag_pipeline.spec import ChunkingSpec, ShardingSpec
+from memorag_pipeline.models.references import ResolvedModel, resolve
+from memorag_pipeline.models.tokens import TokenCounter, token_counter
+from memorag_pipeline.specs.source import ChunkingSpec, ShardingSpec
 
 TEXT = topics["strings"]
 CAPACITY = 100

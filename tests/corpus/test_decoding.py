@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memorag_pipeline.corpus.decoding import decode
-from memorag_pipeline.corpus.refusal import Refused
+from memorag_pipeline.corpus.quarantine import Refused
 
 LANGUAGES: dict[str, str] = json.loads(Path(__file__).with_name("languages.json").read_text(encoding="utf-8"))
 ENGLISH = "The café’s naïve résumé – “quoted” – costs 5 euros. Nobody else in Zürich would read it twice. " * 3  # noqa: RUF001

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memorag_pipeline.corpus.delta_plan import MOST_IDLE, plan_delta, stale_tokens
-from memorag_pipeline.corpus.shard_plan import Bounds, Shard, plan_exact
-from memorag_pipeline.corpus.shard_sections import ShardSection
 from memorag_pipeline.digests import text_digest
+from memorag_pipeline.refresh.delta_plan import MOST_IDLE, plan_delta, stale_tokens
+from memorag_pipeline.refresh.shard_plan import Bounds, Shard, plan_exact
+from memorag_pipeline.refresh.shard_sections import ShardSection
 
 BOUNDS = Bounds(max_tokens=1000, min_tokens=100)
 Corpus = dict[str, tuple[str, int]]

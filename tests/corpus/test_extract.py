@@ -14,16 +14,16 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from memorag_pipeline import schemas
-from memorag_pipeline.corpus import extraction
 from memorag_pipeline.corpus.chunk import Chunker
-from memorag_pipeline.corpus.extract import extract
-from memorag_pipeline.corpus.inventory import take_inventory
 from memorag_pipeline.corpus.parser import Parser
 from memorag_pipeline.corpus.source import Source
 from memorag_pipeline.digests import bytes_digest, text_digest
 from memorag_pipeline.errors import CorruptBlobError, StorageError
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.refresh import extraction
+from memorag_pipeline.refresh.extract import extract
+from memorag_pipeline.refresh.inventory import take_inventory
+from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage import BlobRef
 from tests.corpus.conftest import MakePipeline, Refreshed, refresh
 from tests.corpus.documents import docx, pdf

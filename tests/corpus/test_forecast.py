@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from memorag_pipeline import runner
-from memorag_pipeline.corpus.forecast import forecast
-from memorag_pipeline.corpus.inventory import take_inventory
-from memorag_pipeline.corpus.listing import listed_digest, published_digest
 from memorag_pipeline.errors import NotFoundError
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.refresh.forecast import forecast
+from memorag_pipeline.refresh.inventory import take_inventory
+from memorag_pipeline.refresh.source_digest import listed_digest, published_digest
+from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage.verify import verify
 from tests.memory.conftest import MakeFolder, tiny_folder  # noqa: F401
 

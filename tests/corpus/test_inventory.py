@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from memorag_pipeline.corpus.inventory import take_inventory
 from memorag_pipeline.digests import file_digest, text_digest
 from memorag_pipeline.errors import EmptyCorpusError, StorageError
 from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.refresh.inventory import take_inventory
 from memorag_pipeline.storage import BlobRef
 from tests.corpus.conftest import MakePipeline, refresh
 
@@ -114,7 +114,7 @@ def test_another_spec_is_a_change(make_pipeline: MakePipeline, sections: dict[st
 
 
 def test_another_model_is_a_change(make_pipeline: MakePipeline, tmp_path: Path) -> None:
-    from memorag_pipeline.models import resolve
+    from memorag_pipeline.models.references import resolve
 
     refresh(make_pipeline()).publish()
     copy = tmp_path / "model"

@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 
 from memorag_pipeline.corpus.parser import Parser
+from memorag_pipeline.corpus.quarantine import REASONS, Refused, advice
 from memorag_pipeline.corpus.records import read_records
-from memorag_pipeline.corpus.refusal import REASONS, Refused, advice
 from memorag_pipeline.corpus.text import read_plain, read_text
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.spec import CorpusSpec, RecordsSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
+from memorag_pipeline.specs.source import RecordsSpec
 from tests.corpus.conftest import refresh
 
 _DEFAULT = Path(__file__).parents[3] / "shared" / "data" / "messy" / "dev"

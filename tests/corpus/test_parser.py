@@ -16,7 +16,7 @@ import pytest
 
 from memorag_pipeline.corpus.formats import DOCX
 from memorag_pipeline.corpus.parser import Parser
-from memorag_pipeline.corpus.refusal import Refused
+from memorag_pipeline.corpus.quarantine import Refused
 from tests.corpus.documents import docx, pdf
 
 SLOW = b"<p>" + b"<b>many</b> <i>words</i> in a line of text " * 400_000  # 17 MB take seconds

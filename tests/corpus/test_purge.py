@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from memorag_pipeline.corpus.purge import Purge
-from memorag_pipeline.corpus.shard_plan import Shard
-from memorag_pipeline.corpus.shard_sections import ShardSection
 from memorag_pipeline.corpus.source import SourceObject
+from memorag_pipeline.refresh.purge import Purge
+from memorag_pipeline.refresh.shard_plan import Shard
+from memorag_pipeline.refresh.shard_sections import ShardSection
 
 PURGE = Purge(["**/secret.md", "s3://bucket/private/**"])
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from memorag_pipeline.corpus.parser import Parser
+from memorag_pipeline.corpus.quarantine import Refused
 from memorag_pipeline.corpus.records import read_records
-from memorag_pipeline.corpus.refusal import Refused
 from memorag_pipeline.corpus.text import DocumentText, Plain
-from memorag_pipeline.spec import RecordsSpec
+from memorag_pipeline.specs.source import RecordsSpec
 
 PAGES: list[dict[str, Any]] = [
     {"key": "a", "head": {"title": "First"}, "body": "Words of\nthe first.", "year": 1999},

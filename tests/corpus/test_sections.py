@@ -9,10 +9,10 @@ import pytest
 
 from memorag_pipeline.corpus.chunk import Chunker
 from memorag_pipeline.corpus.sections import Section, Sectioner
-from memorag_pipeline.corpus.tokens import TokenCounter, token_counter
 from memorag_pipeline.memory.stream import render_section
-from memorag_pipeline.models import resolve
-from memorag_pipeline.spec import ChunkingSpec, ShardingSpec
+from memorag_pipeline.models.references import resolve
+from memorag_pipeline.models.tokens import TokenCounter, token_counter
+from memorag_pipeline.specs.source import ChunkingSpec, ShardingSpec
 
 URI = "file:///kb/specialnames.rst"
 TEXT = topics["specialnames"]

@@ -14,10 +14,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 from safetensors.numpy import save_file
 
 from memorag_pipeline import schemas
-from memorag_pipeline.corpus.inventory import take_inventory
-from memorag_pipeline.corpus.shard import plan_shards
 from memorag_pipeline.errors import EmptyCorpusError, MemoragError
 from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.refresh.inventory import take_inventory
+from memorag_pipeline.refresh.shard import plan_shards
 from memorag_pipeline.storage import BlobRef, Outcome
 from tests.corpus.conftest import MakePipeline, Refreshed, refresh
 from tests.fixtures.corpus import SMALL_TOPICS

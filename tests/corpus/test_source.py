@@ -10,10 +10,10 @@ import fsspec
 import pytest
 import s3fs
 
-from memorag_pipeline.corpus.refusal import Refused
+from memorag_pipeline.corpus.quarantine import Refused
 from memorag_pipeline.corpus.source import Source
 from memorag_pipeline.errors import StorageError
-from memorag_pipeline.spec import SourceSpec
+from memorag_pipeline.specs.source import SourceSpec
 from tests.fixtures.s3 import S3Server
 
 ODD_NAMES = (

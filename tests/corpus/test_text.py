@@ -13,7 +13,7 @@ from pydoc_data.topics import topics
 import pytest
 
 from memorag_pipeline.corpus.parser import Parser
-from memorag_pipeline.corpus.refusal import Refused
+from memorag_pipeline.corpus.quarantine import Refused
 from memorag_pipeline.corpus.text import DocumentText, read_text
 from tests.corpus.documents import docx, epub, odt, package, pdf, tar
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
 from tests.fixtures.airflow import WriteSpec
 
 if TYPE_CHECKING:

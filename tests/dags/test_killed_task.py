@@ -15,8 +15,8 @@ import pytest
 
 from memorag_pipeline import runner
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.spec import CorpusSpec
-from memorag_pipeline.status import StatusReader
+from memorag_pipeline.reports.status import StatusReader
+from memorag_pipeline.specs.corpus import CorpusSpec
 from tests.fixtures.airflow import WriteSpec
 
 pytest.importorskip("airflow")

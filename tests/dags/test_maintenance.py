@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage import Manifest, ManifestBlob
 from tests.fixtures.airflow import WriteSpec, states
 from tests.fixtures.statsd import StatsD, listed_metrics

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.run_report import TaskReport, read_reports
-from memorag_pipeline.spec import CorpusSpec
-from memorag_pipeline.status import StatusReader
+from memorag_pipeline.reports.status import StatusReader
+from memorag_pipeline.runs.tasks import TaskReport, read_reports
+from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage import ObjectStore
 from tests.dags.test_killed_task import states_of
 from tests.fixtures.airflow import WriteSpec

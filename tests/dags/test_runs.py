@@ -13,8 +13,8 @@ import duckdb
 import pytest
 
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.spec import CorpusSpec
-from memorag_pipeline.status import StatusReader
+from memorag_pipeline.reports.status import StatusReader
+from memorag_pipeline.specs.corpus import CorpusSpec
 from tests.fixtures.airflow import DAG_FOLDER, WriteSpec, states
 from tests.storage.conftest import manifest_of
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
 from tests.fixtures.airflow import DAG_FOLDER, WriteSpec
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from memorag_pipeline.training.spec import read_training_spec
+from memorag_pipeline.specs.training import read_training_spec
 from memorag_pipeline.training.stages import Training
 from tests.dags.test_structure import edges
 from tests.fixtures.airflow import states

@@ -12,12 +12,13 @@ from pydoc_data.topics import topics
 import pytest
 from lxml import etree
 
+from memorag_pipeline.comparison import systems
+from memorag_pipeline.comparison.compare import Comparison, compare
+from memorag_pipeline.comparison.report import gain, interval, write_comparison
 from memorag_pipeline.errors import QuestionError
-from memorag_pipeline.evaluation import systems
 from memorag_pipeline.evaluation.bootstrap import Estimate
-from memorag_pipeline.evaluation.compare import Comparison, compare
-from memorag_pipeline.evaluation.comparison_report import gain, interval, write_comparison
-from memorag_pipeline.spec import CorpusSpec, MemorySpec
+from memorag_pipeline.specs.corpus import CorpusSpec
+from memorag_pipeline.specs.memory import MemorySpec
 from tests.evaluation.test_report import EVIL, Page
 
 QUESTIONS = (
@@ -72,8 +73,8 @@ def test_all_systems_answer_the_same_questions(
     # The second time nothing is memorized or asked.
     for name in ("score_answer", "_read_and_reply"):
         monkeypatch.setattr(systems, name, None)
-    monkeypatch.setattr("memorag_pipeline.jobs.ask.answer_questions", None)
-    monkeypatch.setattr("memorag_pipeline.memory.kinds.load_memory_model", None)
+    monkeypatch.setattr("memorag_pipeline.jobs.answers.ask.answer_questions", None)
+    monkeypatch.setattr("memorag_pipeline.memory.kinds.load.load_memory_model", None)
     assert compare([dataset], ("selected", "full"), tmp_path / "home", sections) == compared
 
 

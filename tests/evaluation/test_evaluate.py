@@ -10,12 +10,12 @@ from pydoc_data.topics import topics
 
 import pytest
 
-from memorag_pipeline.evaluation.evaluate import Evaluation, evaluate_adapter
+from memorag_pipeline.evaluation.adapter import Evaluation, evaluate_adapter
 from memorag_pipeline.evaluation.gap import losses
+from memorag_pipeline.evaluation.memories import at_ratio, beacon_model
 from memorag_pipeline.evaluation.needles import NeedleTask
 from memorag_pipeline.evaluation.recall_quality import ContextQuestion
-from memorag_pipeline.evaluation.subjects import at_ratio, beacon_model
-from memorag_pipeline.memory.language_model import LanguageModel
+from memorag_pipeline.memory.engine.language_model import LanguageModel
 from tests.memory.conftest import WINDOW, MakeModel, assert_same, stream_of
 
 TEXTS = [stream_of(200, 1), stream_of(100, 2), stream_of(160, 3)]

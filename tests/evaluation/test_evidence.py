@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from memorag_pipeline.evaluation.evidence import Place, evidence_recall, find_places, reciprocal_rank
+from memorag_pipeline.evaluation.evidence_recall import Place, evidence_recall, find_places, reciprocal_rank
 from memorag_pipeline.retrieval.passage import Passage
 
 TEXT = "One two  three.\nFour (five) six. One two three."

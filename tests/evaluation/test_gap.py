@@ -18,9 +18,9 @@ from memorag_pipeline.evaluation.gap import (
     with_all,
     without_context,
 )
-from memorag_pipeline.memory.full import FullMemoryModel
-from memorag_pipeline.memory.network import Network
-from memorag_pipeline.memory.selected import SelectedMemoryModel
+from memorag_pipeline.memory.engine.network import Network
+from memorag_pipeline.memory.kinds.full import FullMemoryModel
+from memorag_pipeline.memory.kinds.selected import SelectedMemoryModel
 from tests.memory.conftest import bare, random_beacons, small_model, small_stream
 
 ASKED = 48

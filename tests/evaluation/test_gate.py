@@ -12,10 +12,11 @@ import pytest
 from memorag_pipeline import runner
 from memorag_pipeline.errors import QuestionError
 from memorag_pipeline.evaluation import version_scores
-from memorag_pipeline.evaluation.gate import evaluate, failures, promote
 from memorag_pipeline.evaluation.version_scores import QuestionScores, Scores
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.spec import CorpusSpec, EvaluationSpec
+from memorag_pipeline.refresh.evaluate import evaluate, failures, promote
+from memorag_pipeline.specs.corpus import CorpusSpec
+from memorag_pipeline.specs.gate import EvaluationSpec
 
 KEPT = ("lambda", "pass", "nonlocal")
 QUESTIONS = (

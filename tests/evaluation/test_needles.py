@@ -13,8 +13,8 @@ from memorag_pipeline.evaluation.needles import (
     haystacks,
     needle_cells,
 )
-from memorag_pipeline.memory.full import FullMemoryModel
-from memorag_pipeline.memory.selected import SelectedMemoryModel
+from memorag_pipeline.memory.kinds.full import FullMemoryModel
+from memorag_pipeline.memory.kinds.selected import SelectedMemoryModel
 from tests.memory.conftest import bare, random_beacons, small_model, small_stream
 
 FILLER = [small_stream(300, seed) for seed in range(3)]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
-from memorag_pipeline.evaluation.evaluate import Evaluation, MemoryRow, NeedleRow, RecallRow
+from memorag_pipeline.evaluation.adapter import Evaluation, MemoryRow, NeedleRow, RecallRow
 from memorag_pipeline.evaluation.gap import Gap
 from memorag_pipeline.evaluation.needles import NeedleCell
 from memorag_pipeline.evaluation.recall_quality import RecallAt, RecallQuality

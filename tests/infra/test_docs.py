@@ -9,7 +9,7 @@ import pytest
 import typer
 import typer.main
 
-from memorag_pipeline.cli import app
+from memorag_pipeline.cli.app import app
 from tests.conftest import REPOSITORY
 
 cli_parser = pytest.importorskip("airflow.cli.cli_parser")

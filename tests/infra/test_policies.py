@@ -13,7 +13,7 @@ import pytest
 from aiobotocore.client import AioBaseClient
 
 from memorag_pipeline.storage import CorpusStore
-from memorag_pipeline.storage.sweep import sweep
+from memorag_pipeline.storage.garbage.sweep import sweep
 from memorag_pipeline.storage.verify import verify
 from tests.infra.files import INFRA
 from tests.storage.conftest import manifest_of

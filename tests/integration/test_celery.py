@@ -19,7 +19,7 @@ import pytest
 
 from memorag_pipeline import runner
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
 from tests.dags.test_killed_task import states_of
 from tests.fixtures.airflow import WriteSpec
 from tests.fixtures.statsd import StatsD, listed_metrics

@@ -13,15 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load
 
-from memorag_pipeline.corpus.known_units import KnownUnits
-from memorag_pipeline.jobs.route import delta_shards, route_questions
-from memorag_pipeline.memory.chat import ChatTokenizer
-from memorag_pipeline.memory.kinds import load_memory_model
-from memorag_pipeline.models import resolve
+from memorag_pipeline.jobs.answers.route import delta_shards, route_questions
+from memorag_pipeline.memory.kinds.load import load_memory_model
+from memorag_pipeline.models.chat import ChatTokenizer
+from memorag_pipeline.models.references import resolve
 from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.refresh.known_units import KnownUnits
 from memorag_pipeline.runner import refresh
 from memorag_pipeline.storage import Manifest
-from memorag_pipeline.storage.sweep import sweep
+from memorag_pipeline.storage.garbage.sweep import sweep
 from memorag_pipeline.version import Version
 from tests.fixtures.changing_corpus import ChangingCorpus, document
 

@@ -19,7 +19,7 @@ import duckdb
 import pytest
 
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
 from tests.fixtures.airflow import WriteSpec
 from tests.fixtures.ports import free_port
 

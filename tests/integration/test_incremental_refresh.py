@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import s3fs
 
-from memorag_pipeline.corpus.extract import extract
-from memorag_pipeline.corpus.inventory import take_inventory
-from memorag_pipeline.corpus.shard import plan_shards
 from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.refresh.extract import extract
+from memorag_pipeline.refresh.inventory import take_inventory
+from memorag_pipeline.refresh.shard import plan_shards
 from memorag_pipeline.runner import RefreshResult, refresh
 from memorag_pipeline.storage import Manifest, ObjectStore
 from memorag_pipeline.storage.diff import diff

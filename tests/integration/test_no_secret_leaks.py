@@ -16,7 +16,7 @@ import s3fs
 import yaml
 from typer.testing import CliRunner
 
-from memorag_pipeline.cli import app
+from memorag_pipeline.cli.app import app
 from memorag_pipeline.errors import MemoragError
 from tests.fixtures.s3 import ADMIN, S3Server
 

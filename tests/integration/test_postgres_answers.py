@@ -16,7 +16,7 @@ import pytest
 
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.runner import answer, refresh
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.warehouse import open_warehouse
 
 ROWS = "SELECT * FROM kb.answers WHERE job = '{job}' ORDER BY corpus_version, question_id"

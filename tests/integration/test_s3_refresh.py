@@ -16,7 +16,7 @@ from memorag_pipeline import open_version
 from memorag_pipeline.errors import CorruptBlobError, StorageError
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.runner import answer, refresh
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage import CorpusStore
 from memorag_pipeline.storage.diff import diff
 from memorag_pipeline.storage.verify import verify

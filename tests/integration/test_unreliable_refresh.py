@@ -13,7 +13,7 @@ import s3fs
 from memorag_pipeline import open_version
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.runner import refresh
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage.verify import verify
 from tests.fixtures.s3 import S3Server
 from tests.storage.unreliable_proxy import FAULTS, unreliable

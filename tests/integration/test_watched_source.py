@@ -11,7 +11,7 @@ import pytest
 import s3fs
 
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
 from tests.fixtures.airflow import WriteSpec
 from tests.fixtures.s3 import S3Server
 from tests.integration.test_full_stack import connect, local_airflow, wait

@@ -12,18 +12,19 @@ import pytest
 
 from memorag_pipeline import progress
 from memorag_pipeline.errors import MemoragError
-from memorag_pipeline.jobs.answer import Answer
-from memorag_pipeline.jobs.answering import answer_batch
-from memorag_pipeline.jobs.ask import answer_questions, recall_questions
-from memorag_pipeline.jobs.generate import _shared_columns, generate
-from memorag_pipeline.jobs.generators import Reply, open_generator
-from memorag_pipeline.jobs.generators.local import LocalGenerator
-from memorag_pipeline.jobs.prompts import load_prompts
-from memorag_pipeline.jobs.recall import recall
-from memorag_pipeline.jobs.recall_units import RecallUnits
-from memorag_pipeline.jobs.route import route
-from memorag_pipeline.jobs.settings import AnswerSettings
+from memorag_pipeline.generators.interface import Reply
+from memorag_pipeline.generators.local import LocalGenerator
+from memorag_pipeline.generators.open import open_generator
+from memorag_pipeline.jobs.answers.answer import Answer
+from memorag_pipeline.jobs.answers.answer_batch import answer_batch
+from memorag_pipeline.jobs.answers.ask import answer_questions, recall_questions
+from memorag_pipeline.jobs.answers.generate import _shared_columns, generate
+from memorag_pipeline.jobs.answers.recall import recall
+from memorag_pipeline.jobs.answers.recall_units import RecallUnits
+from memorag_pipeline.jobs.answers.route import route
+from memorag_pipeline.jobs.answers.settings import AnswerSettings
 from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.prompts.answer_prompts import load_prompts
 from memorag_pipeline.schemas import ANSWERS, CLUES
 from memorag_pipeline.storage import BlobRef, ModelRecord
 from memorag_pipeline.version import Version

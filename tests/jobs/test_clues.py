@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from memorag_pipeline.jobs.clues import MAX_CLUES, parse_clues
-from memorag_pipeline.jobs.prompts import load_prompts
+from memorag_pipeline.prompts.answer_prompts import load_prompts
 
 QUESTION = "What happens when the pass statement is executed?"
 

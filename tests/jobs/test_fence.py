@@ -9,10 +9,10 @@ import unicodedata
 
 import pytest
 
-from memorag_pipeline.jobs.fence import fence_passages
-from memorag_pipeline.jobs.prompts import load_prompts
-from memorag_pipeline.memory.chat import ChatTokenizer
-from memorag_pipeline.models import resolve
+from memorag_pipeline.models.chat import ChatTokenizer
+from memorag_pipeline.models.references import resolve
+from memorag_pipeline.prompts.answer_prompts import load_prompts
+from memorag_pipeline.prompts.fence import fence_passages
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"

@@ -21,9 +21,9 @@ HEAVY = (
 def test_the_stages_import_no_heavy_library() -> None:
     code = (
         "import sys\n"
-        "from memorag_pipeline.jobs import ask, generate, recall, retrieve, route\n"
-        "from memorag_pipeline.jobs.generators import endpoint, local\n"
-        "from memorag_pipeline.jobs.summaries import key_points, load, merge, parts, plan, summarize\n"
+        "from memorag_pipeline.jobs.answers import ask, generate, recall, retrieve, route\n"
+        "from memorag_pipeline.generators import endpoint, local\n"
+        "from memorag_pipeline.jobs.summaries import generate, load, merge, plan, recall, summarize\n"
         f"print([name for name in {HEAVY} if name in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,10 +8,10 @@ from typing import Any
 import s3fs
 import yaml
 
-from memorag_pipeline.jobs.prompts import load_prompts
-from memorag_pipeline.jobs.prompts.texts import read_own, texts_for
 from memorag_pipeline.preflight import check
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.prompts.answer_prompts import load_prompts
+from memorag_pipeline.prompts.texts import read_own, texts_for
+from memorag_pipeline.specs.corpus import CorpusSpec
 
 
 def test_a_folder_of_prompts_on_s3(

@@ -12,10 +12,12 @@ import pytest
 import yaml
 
 from memorag_pipeline.errors import SpecError
-from memorag_pipeline.jobs.prompts import load_prompts, prompt_language
-from memorag_pipeline.jobs.prompts.texts import languages, read_own, texts_for
 from memorag_pipeline.preflight import check
-from memorag_pipeline.spec import ClueKind, CorpusSpec, Language
+from memorag_pipeline.prompts.answer_prompts import load_prompts
+from memorag_pipeline.prompts.language import prompt_language
+from memorag_pipeline.prompts.texts import languages, read_own, texts_for
+from memorag_pipeline.specs.corpus import CorpusSpec
+from memorag_pipeline.specs.values import ClueKind, Language
 
 LANGUAGES = get_args(Language)
 RECALL = {kind: f"{kind} for $question" for kind in get_args(ClueKind)}
@@ -51,7 +53,7 @@ def test_each_language_has_a_prompt_to_answer_from_memory(language: str) -> None
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_no_text_of_a_prompt_file_is_unused(language: str) -> None:
-    folder = files("memorag_pipeline.jobs.prompts").joinpath(language)
+    folder = files("memorag_pipeline.prompts").joinpath(language)
     texts = {name: yaml.safe_load(folder.joinpath(f"{name}.yaml").read_text("utf-8")) for name in ("recall", "answer")}
     assert {name: set(value) for name, value in texts.items()} == {
         "recall": set(get_args(ClueKind)),

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from memorag_pipeline.errors import QuestionError
-from memorag_pipeline.jobs import questions
-from memorag_pipeline.jobs.questions import BATCH, MAX_CHARACTERS, questions_of_texts
+from memorag_pipeline.jobs.answers import questions
+from memorag_pipeline.jobs.answers.questions import BATCH, MAX_CHARACTERS, questions_of_texts
 from memorag_pipeline.schemas import QUESTIONS
-from memorag_pipeline.spec import JobSpec
+from memorag_pipeline.specs.jobs import JobSpec
 
 
 def job(tmp_path: Path, uri: str | Path) -> JobSpec:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from memorag_pipeline.jobs.retrieve import retrieve_evidence
-from memorag_pipeline.jobs.settings import AnswerSettings
+from memorag_pipeline.jobs.answers.retrieve import retrieve_evidence
+from memorag_pipeline.jobs.answers.settings import AnswerSettings
 from memorag_pipeline.retrieval.passage import Passage
-from memorag_pipeline.spec import GenerationSpec, MemorySpec, RetrievalSpec
+from memorag_pipeline.specs.generation import GenerationSpec
+from memorag_pipeline.specs.memory import MemorySpec
+from memorag_pipeline.specs.retrieval import RetrievalSpec
 
 
 class Search:

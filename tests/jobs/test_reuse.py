@@ -13,11 +13,11 @@ import pytest
 
 from memorag_pipeline import progress, runner
 from memorag_pipeline.errors import CorruptBlobError, NotFoundError
-from memorag_pipeline.jobs.generate import generate
-from memorag_pipeline.jobs.recall import recall
-from memorag_pipeline.jobs.route import route
+from memorag_pipeline.jobs.answers.generate import generate
+from memorag_pipeline.jobs.answers.recall import recall
+from memorag_pipeline.jobs.answers.route import route
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage.units import Outcome, Units
 from memorag_pipeline.warehouse import open_warehouse
 

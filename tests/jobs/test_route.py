@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from memorag_pipeline.errors import NotFoundError
-from memorag_pipeline.jobs.recall_units import RecallUnits
-from memorag_pipeline.jobs.route import best_shards, questions_by_shard, route
-from memorag_pipeline.jobs.settings import AnswerSettings
+from memorag_pipeline.jobs.answers.recall_units import RecallUnits
+from memorag_pipeline.jobs.answers.route import best_shards, questions_by_shard, route
+from memorag_pipeline.jobs.answers.settings import AnswerSettings
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.retrieval.passage import Passage
 from memorag_pipeline.schemas import ROUTED_QUESTIONS
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage import BlobRef
 
 

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.tiny_models import tiny_sparse_model
 from memorag_pipeline import runner
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.version import Version
 
 EVIDENCE = 2

@@ -22,17 +22,17 @@ from transformers import (
     Qwen3Config,
 )
 
-from memorag_pipeline.memory.beacon.model import BeaconMemory, BeaconMemoryModel
-from memorag_pipeline.memory.beacon.parameters import EMBEDDING, BeaconParameters
-from memorag_pipeline.memory.beacon.ratios import Ratios
+from memorag_pipeline.memory.engine.beacon_parameters import EMBEDDING, BeaconParameters
+from memorag_pipeline.memory.engine.language_model import LanguageModel, load_language_model
+from memorag_pipeline.memory.engine.network import Network
+from memorag_pipeline.memory.engine.ratios import Ratios
 from memorag_pipeline.memory.format import MemoryOrigin
-from memorag_pipeline.memory.full import FullMemoryModel
-from memorag_pipeline.memory.kinds import load_memory_model
-from memorag_pipeline.memory.language_model import LanguageModel, load_language_model
-from memorag_pipeline.memory.network import Network
+from memorag_pipeline.memory.kinds.beacon import BeaconMemory, BeaconMemoryModel
+from memorag_pipeline.memory.kinds.full import FullMemoryModel
+from memorag_pipeline.memory.kinds.load import load_memory_model
 from memorag_pipeline.memory.stream import StreamFormat
-from memorag_pipeline.models import ResolvedModel, resolve
-from memorag_pipeline.spec import MemorySpec
+from memorag_pipeline.models.references import ResolvedModel, resolve
+from memorag_pipeline.specs.memory import MemorySpec
 
 SMOLLM2 = "package:smollm2-135m-instruct"
 WINDOW, SMALL = 32, 500

@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from memorag_pipeline.errors import ContextLengthError, MemoryConfigError, MemoryMismatchError
-from memorag_pipeline.memory.beacon.attended import AttendedMemoryModel
-from memorag_pipeline.memory.beacon.config import BeaconConfig
-from memorag_pipeline.memory.beacon.model import BeaconMemoryModel
-from memorag_pipeline.memory.beacon.parameters import EMBEDDING, BeaconParameters
-from memorag_pipeline.memory.interface import Decoding
-from memorag_pipeline.memory.kinds import load_memory_model
-from memorag_pipeline.memory.network import normalize
-from memorag_pipeline.memory.rows import Rows
-from memorag_pipeline.memory.selected import SelectedMemoryModel
-from memorag_pipeline.models import resolve
-from memorag_pipeline.spec import MemorySpec
+from memorag_pipeline.memory.engine.beacon_config import BeaconConfig
+from memorag_pipeline.memory.engine.beacon_parameters import EMBEDDING, BeaconParameters
+from memorag_pipeline.memory.engine.generation import Decoding
+from memorag_pipeline.memory.engine.network import normalize
+from memorag_pipeline.memory.engine.rows import Rows
+from memorag_pipeline.memory.kinds.attended import AttendedMemoryModel
+from memorag_pipeline.memory.kinds.beacon import BeaconMemoryModel
+from memorag_pipeline.memory.kinds.load import load_memory_model
+from memorag_pipeline.memory.kinds.selected import SelectedMemoryModel
+from memorag_pipeline.models.references import resolve
+from memorag_pipeline.specs.memory import MemorySpec
 from memorag_pipeline.training.attended_pass import hidden_states_attended
 from tests.memory.conftest import (
     TYPES,

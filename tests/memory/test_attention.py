@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from memorag_pipeline.memory import attention
-from memorag_pipeline.memory.attention import (
+from memorag_pipeline.memory.engine import attention
+from memorag_pipeline.memory.engine.attention import (
     attend_all,
     attend_causal,
     attend_in_parts,

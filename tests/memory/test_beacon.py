@@ -16,12 +16,12 @@ from torch import Tensor
 
 from benchmarks.straightforward import StraightforwardBeacon
 from memorag_pipeline.errors import ContextLengthError, CorruptBlobError, MemoragError, MemoryMismatchError
-from memorag_pipeline.memory.beacon import reader
-from memorag_pipeline.memory.beacon.model import BeaconMemory, BeaconMemoryModel
+from memorag_pipeline.memory.engine import reader
+from memorag_pipeline.memory.engine.generation import Decoding
+from memorag_pipeline.memory.engine.network import Network, Slots
+from memorag_pipeline.memory.engine.rows import Rows
 from memorag_pipeline.memory.format import MemoryOrigin
-from memorag_pipeline.memory.interface import Decoding
-from memorag_pipeline.memory.network import Network, Slots
-from memorag_pipeline.memory.rows import Rows
+from memorag_pipeline.memory.kinds.beacon import BeaconMemory, BeaconMemoryModel
 from tests.memory.conftest import (
     TYPES,
     WINDOW,

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from memorag_pipeline.memory.beacon.config import BeaconConfig
-from memorag_pipeline.memory.beacon.model import BeaconMemoryModel
-from memorag_pipeline.memory.beacon.parameters import BeaconParameters
-from memorag_pipeline.memory.network import Network, normalize
-from memorag_pipeline.memory.rows import Rows
+from memorag_pipeline.memory.engine.beacon_config import BeaconConfig
+from memorag_pipeline.memory.engine.beacon_parameters import BeaconParameters
+from memorag_pipeline.memory.engine.network import Network, normalize
+from memorag_pipeline.memory.engine.rows import Rows
+from memorag_pipeline.memory.kinds.beacon import BeaconMemoryModel
 from memorag_pipeline.training.windows_pass import Layout, hidden_states
 from tests.memory.conftest import bare, random_beacons, small_model
 

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from memorag_pipeline.errors import MemoragError
-from memorag_pipeline.memory.decode import decode
-from memorag_pipeline.memory.full import FullMemoryModel
-from memorag_pipeline.memory.interface import Decoding, Generation
-from memorag_pipeline.memory.kinds import load_memory_model
-from memorag_pipeline.memory.language_model import LanguageModel
-from memorag_pipeline.memory.prefix import SharedPrefix
-from memorag_pipeline.memory.rows import Rows
-from memorag_pipeline.memory.sampling import RowSampler, choose
-from memorag_pipeline.spec import MemorySpec
+from memorag_pipeline.memory.engine.decode import decode
+from memorag_pipeline.memory.engine.generation import Decoding, Generation
+from memorag_pipeline.memory.engine.language_model import LanguageModel
+from memorag_pipeline.memory.engine.prefix import SharedPrefix
+from memorag_pipeline.memory.engine.rows import Rows
+from memorag_pipeline.memory.engine.sampling import RowSampler, choose
+from memorag_pipeline.memory.kinds.full import FullMemoryModel
+from memorag_pipeline.memory.kinds.load import load_memory_model
+from memorag_pipeline.specs.memory import MemorySpec
 from tests.memory.conftest import SMOLLM2, TYPES, MakeFolder, MakeModel, reference, stream_of
 
 PrefixOf = Callable[[Sequence[int]], SharedPrefix]

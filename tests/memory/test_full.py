@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from memorag_pipeline.errors import ContextLengthError
-from memorag_pipeline.memory.full import FullMemoryModel
-from memorag_pipeline.memory.interface import Decoding
+from memorag_pipeline.memory.engine.generation import Decoding
+from memorag_pipeline.memory.kinds.full import FullMemoryModel
 from tests.memory.conftest import TYPES, MakeFolder, MakeModel, reference, same_bits, stream_of
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from memorag_pipeline.errors import ContextLengthError
-from memorag_pipeline.memory import gist
-from memorag_pipeline.memory.gist import GistMemory
-from memorag_pipeline.memory.interface import Decoding
+from memorag_pipeline.memory.engine.generation import Decoding
+from memorag_pipeline.memory.kinds import gist
+from memorag_pipeline.memory.kinds.gist import GistMemory
 from tests.memory.conftest import MakeModel, assert_same, same_bits
 
 WINDOW = 96

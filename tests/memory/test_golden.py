@@ -20,11 +20,11 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from memorag_pipeline.errors import MemoryConfigError
-from memorag_pipeline.memory.beacon.config import BeaconConfig
-from memorag_pipeline.memory.beacon.model import BeaconMemory, BeaconMemoryModel
-from memorag_pipeline.memory.beacon.parameters import BeaconParameters, BeaconSource, load_beacon_parameters
-from memorag_pipeline.memory.beacon.ratios import RatioOf, Ratios
-from memorag_pipeline.memory.rows import Rows
+from memorag_pipeline.memory.engine.beacon_config import BeaconConfig
+from memorag_pipeline.memory.engine.beacon_parameters import BeaconParameters, BeaconSource, load_beacon_parameters
+from memorag_pipeline.memory.engine.ratios import RatioOf, Ratios
+from memorag_pipeline.memory.engine.rows import Rows
+from memorag_pipeline.memory.kinds.beacon import BeaconMemory, BeaconMemoryModel
 from tests.conftest import REPOSITORY
 from tests.memory.conftest import bare
 from tests.memory.oracle import Layout, Oracle

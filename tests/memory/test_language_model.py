@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from memorag_pipeline.errors import MemoragError
-from memorag_pipeline.memory.kinds import load_memory_model
-from memorag_pipeline.memory.language_model import LanguageModel, load_language_model
-from memorag_pipeline.spec import MemorySpec
+from memorag_pipeline.memory.engine.language_model import LanguageModel, load_language_model
+from memorag_pipeline.memory.kinds.load import load_memory_model
+from memorag_pipeline.specs.memory import MemorySpec
 from tests.memory.conftest import SMOLLM2, MakeFolder, stream_of
 
 

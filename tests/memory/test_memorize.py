@@ -12,17 +12,17 @@ import pytest
 import torch
 
 from memorag_pipeline import progress
-from memorag_pipeline.chunk_share import share_of_attempt
 from memorag_pipeline.digests import value_digest
 from memorag_pipeline.errors import ContextLengthError
-from memorag_pipeline.memory.beacon.model import BeaconMemoryModel
-from memorag_pipeline.memory.beacon.reader import read
+from memorag_pipeline.memory.engine.reader import read
 from memorag_pipeline.memory.format import read_header
-from memorag_pipeline.memory.kinds import load_memory_model
-from memorag_pipeline.memory.memorize import STAGE, memorize
+from memorag_pipeline.memory.kinds.beacon import BeaconMemoryModel
+from memorag_pipeline.memory.kinds.load import load_memory_model
 from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.refresh.memorize import STAGE, memorize
+from memorag_pipeline.retry_share import share_of_attempt
 from memorag_pipeline.schemas import DOCUMENTS
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage import Manifest, ManifestBlob, Outcome
 from tests.memory.conftest import MakeFolder
 
@@ -156,7 +156,7 @@ def test_shards_are_read_together_within_bounds_and_recorded_one_by_one(
         return extend_many(model, memories, token_ids, *rest)
 
     monkeypatch.setattr(BeaconMemoryModel, "extend_many", spy)
-    monkeypatch.setattr("memorag_pipeline.memory.memorize._SHARDS_TOGETHER", 2)
+    monkeypatch.setattr("memorag_pipeline.refresh.memorize._SHARDS_TOGETHER", 2)
     texts = {str(number): f"Document {number}. " * 4 for number in range(5)}
     batch = work_list(pipeline, [[name] for name in texts], texts, None)
     fails_at = 2
@@ -169,7 +169,7 @@ def test_shards_are_read_together_within_bounds_and_recorded_one_by_one(
     assert result["tokens"] == sum(outcome.counts["tokens"] for outcome in found)
     assert all(outcome.seconds > 0 for outcome in found)
 
-    monkeypatch.setattr("memorag_pipeline.memory.memorize._TOKENS_TOGETHER", 1)
+    monkeypatch.setattr("memorag_pipeline.refresh.memorize._TOKENS_TOGETHER", 1)
     read.clear()
     memorize(pipeline, work_list(pipeline, [["a"], ["b"], ["c"]], TEXTS, None))
     assert read == [1, 1, 1]
@@ -184,8 +184,8 @@ def test_a_second_attempt_reads_half_as_much_together_and_makes_the_same(
         budgets.append(budget)
         read(network, readings, budget, advance)
 
-    monkeypatch.setattr("memorag_pipeline.memory.beacon.model.read", spy)
-    monkeypatch.setattr("memorag_pipeline.memory.memorize._SHARDS_TOGETHER", 2)
+    monkeypatch.setattr("memorag_pipeline.memory.kinds.beacon.read", spy)
+    monkeypatch.setattr("memorag_pipeline.refresh.memorize._SHARDS_TOGETHER", 2)
     pipeline = make_pipeline(budget_mib=64)
     made = []
     for attempt in (1, 2):

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from memorag_pipeline.errors import MemoragError
-from memorag_pipeline.memory.full import FullMemoryModel
-from memorag_pipeline.memory.network import Network, Slots, linear
-from memorag_pipeline.memory.rotation import Rotation, rotate
-from memorag_pipeline.memory.rows import Rows
+from memorag_pipeline.memory.engine.network import Network, Slots, linear
+from memorag_pipeline.memory.engine.rotation import Rotation, rotate
+from memorag_pipeline.memory.engine.rows import Rows
+from memorag_pipeline.memory.kinds.full import FullMemoryModel
 from tests.memory.conftest import TYPES, bare, random_beacons, small_model, small_stream
 
 SCALINGS: dict[str, dict[str, Any]] = {

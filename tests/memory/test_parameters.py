@@ -15,17 +15,17 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from memorag_pipeline.errors import CorruptBlobError, MemoragError, MemoryConfigError, MemoryMismatchError
-from memorag_pipeline.memory.beacon.config import BeaconConfig
-from memorag_pipeline.memory.beacon.parameters import (
+from memorag_pipeline.memory.engine.beacon_config import BeaconConfig
+from memorag_pipeline.memory.engine.beacon_parameters import (
     EMBEDDING,
     BeaconParameters,
     BeaconSource,
     adapter_config,
     load_beacon_parameters,
 )
-from memorag_pipeline.memory.kinds import load_memory_model
-from memorag_pipeline.models import resolve
-from memorag_pipeline.spec import MemorySpec
+from memorag_pipeline.memory.kinds.load import load_memory_model
+from memorag_pipeline.models.references import resolve
+from memorag_pipeline.specs.memory import MemorySpec
 from tests.memory.conftest import (
     MakeFolder,
     MakeModel,

@@ -9,13 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memorag_pipeline.memory.beacon.model import BeaconMemoryModel
-from memorag_pipeline.memory.decode import decode
-from memorag_pipeline.memory.full import FullMemoryModel
-from memorag_pipeline.memory.interface import Decoding, Generation
-from memorag_pipeline.memory.prefix import SharedPrefix
-from memorag_pipeline.memory.rows import Rows
-from memorag_pipeline.memory.selected import SelectedMemoryModel
+from memorag_pipeline.memory.engine.decode import decode
+from memorag_pipeline.memory.engine.generation import Decoding, Generation
+from memorag_pipeline.memory.engine.prefix import SharedPrefix
+from memorag_pipeline.memory.engine.rows import Rows
+from memorag_pipeline.memory.kinds.beacon import BeaconMemoryModel
+from memorag_pipeline.memory.kinds.full import FullMemoryModel
+from memorag_pipeline.memory.kinds.selected import SelectedMemoryModel
 from tests.memory.conftest import bare, random_beacons, small_model, small_stream
 
 WINDOW = 16
@@ -96,7 +96,7 @@ def test_losses_are_the_cross_entropy_of_the_steps(model: Any, monkeypatch: pyte
     logits = step_by_step(model, prefix, tokens)
     expected = torch.nn.functional.cross_entropy(logits[:-1], torch.tensor(tokens[1:]), reduction="none")
     for at_once in (512, 7):
-        monkeypatch.setattr("memorag_pipeline.memory.rows._SCORED", at_once)
+        monkeypatch.setattr("memorag_pipeline.memory.engine.rows._SCORED", at_once)
         found = Rows(model.network, prefix, 1, prefix.row_slots(60)).losses(tokens)
         torch.testing.assert_close(found, expected, atol=5e-5, rtol=0)
     for count, losses in ((0, 0), (1, 0), (2, 1)):

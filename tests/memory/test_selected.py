@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from memorag_pipeline.memory.beacon.model import BeaconMemory
-from memorag_pipeline.memory.interface import Decoding
-from memorag_pipeline.memory.rows import Rows
-from memorag_pipeline.memory.selected import SelectedMemoryModel
+from memorag_pipeline.memory.engine.generation import Decoding
+from memorag_pipeline.memory.engine.rows import Rows
+from memorag_pipeline.memory.kinds.beacon import BeaconMemory
+from memorag_pipeline.memory.kinds.selected import SelectedMemoryModel
 from tests.memory.conftest import MakeModel, assert_same, bare, same_bits, small_model, small_stream, stream_of
 
 WINDOW = 32

@@ -6,12 +6,12 @@ from pydoc_data.topics import topics
 
 from benchmarks.subjects import beacon_model
 from memorag_pipeline.evaluation.gap import gap, losses, with_all, without_context
-from memorag_pipeline.memory.beacon.attended import AttendedMemoryModel
-from memorag_pipeline.memory.beacon.model import BeaconMemoryModel
-from memorag_pipeline.memory.kinds import load_memory_model
-from memorag_pipeline.memory.selected import SelectedMemoryModel
-from memorag_pipeline.models import resolve_file
-from memorag_pipeline.spec import MemorySpec
+from memorag_pipeline.memory.kinds.attended import AttendedMemoryModel
+from memorag_pipeline.memory.kinds.beacon import BeaconMemoryModel
+from memorag_pipeline.memory.kinds.load import load_memory_model
+from memorag_pipeline.memory.kinds.selected import SelectedMemoryModel
+from memorag_pipeline.models.references import resolve_file
+from memorag_pipeline.specs.memory import MemorySpec
 
 MODEL, ADAPTER = "package:smollm2-135m-instruct", "package:smollm2-135m-beacon"
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memorag_pipeline.errors import MemoryConfigError
-from memorag_pipeline.memory.beacon.ratios import Ratios
-from memorag_pipeline.memory.beacon.windows import first_window, windows
-from memorag_pipeline.memory.prefix import SharedPrefix
+from memorag_pipeline.memory.engine.prefix import SharedPrefix
+from memorag_pipeline.memory.engine.ratios import Ratios
+from memorag_pipeline.memory.engine.windows import first_window, windows
 from tests.memory.conftest import stream_of
 from tests.memory.oracle import Layout
 

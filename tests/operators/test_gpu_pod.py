@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from memorag_pipeline.spec import KubernetesSpec
+from memorag_pipeline.specs.compute import KubernetesSpec
 
 generator = pytest.importorskip("airflow.providers.cncf.kubernetes.pod_generator")
 gpu_pod = pytest.importorskip("memorag_operators.gpu_pod")

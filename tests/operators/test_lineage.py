@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
 from tests.fixtures.airflow import WriteSpec
 
 pytest.importorskip("airflow.providers.openlineage")

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.reports import kept
+from memorag_pipeline.reports import archive as kept
 from memorag_pipeline.reports.facts import FormatFacts, Problem, QuarantineFacts, RunReport, StageFacts
-from memorag_pipeline.run_report import Run
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.runs.tasks import Run
+from memorag_pipeline.specs.corpus import CorpusSpec
 from tests.fixtures.airflow import WriteSpec
 
 pytest.importorskip("airflow")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from memorag_pipeline.spec import ComputeSpec
+from memorag_pipeline.specs.compute import ComputeSpec
 
 placement = pytest.importorskip("memorag_operators.placement")
 

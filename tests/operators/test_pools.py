@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from memorag_pipeline.cli import app
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.cli.app import app
+from memorag_pipeline.specs.corpus import CorpusSpec
 from tests.fixtures.airflow import WriteSpec
 
 pytest.importorskip("airflow")

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from memorag_pipeline.chunk_share import shared
 from memorag_pipeline.errors import (
     ChunkTooLargeError,
     EmptyCorpusError,
@@ -20,8 +19,10 @@ from memorag_pipeline.errors import (
     SpecProblem,
     StorageError,
 )
-from memorag_pipeline.run_report import Run
-from memorag_pipeline.spec import ComputeSpec, CorpusSpec
+from memorag_pipeline.retry_share import shared
+from memorag_pipeline.runs.tasks import Run
+from memorag_pipeline.specs.compute import ComputeSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
 from tests.fixtures.airflow import WriteSpec
 from tests.fixtures.statsd import StatsD
 

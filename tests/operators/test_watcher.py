@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
 from tests.fixtures.airflow import WriteSpec
 
 watcher = pytest.importorskip("memorag_operators.watcher")

@@ -10,16 +10,16 @@ import pytest
 from typer.testing import CliRunner
 
 from memorag_pipeline import runner
-from memorag_pipeline.cli import app
+from memorag_pipeline.cli.app import app
 from memorag_pipeline.errors import StorageError
-from memorag_pipeline.reports import kept
+from memorag_pipeline.reports import archive as kept
 from memorag_pipeline.reports.facts import RunReport, ScoreFacts, StageFacts
-from memorag_pipeline.reports.leave import leave_report, run_reported
 from memorag_pipeline.reports.overview import OverviewReader, overview_page
-from memorag_pipeline.run_report import Run, Task
+from memorag_pipeline.reports.write import leave_report, run_reported
+from memorag_pipeline.runs.tasks import Run, Task
 from memorag_pipeline.storage import CorpusStore
+from memorag_pipeline.storage.garbage.sweep import sweep
 from memorag_pipeline.storage.objects import ObjectStore
-from memorag_pipeline.storage.sweep import sweep
 from tests.fixtures.changing_corpus import ChangingCorpus, document
 
 pytestmark = pytest.mark.usefixtures("run_reports")

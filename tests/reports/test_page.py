@@ -6,6 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 
+from memorag_pipeline.html.clean_text import clean
 from memorag_pipeline.reports.facts import (
     FormatFacts,
     Passage,
@@ -17,7 +18,6 @@ from memorag_pipeline.reports.facts import (
     StageFacts,
 )
 from memorag_pipeline.reports.page import run_page
-from memorag_pipeline.reports.texts import clean
 
 BEGAN = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>\u202egnp.exe\u2066\x00 ' + "w" * 3000 + "{{ 7 * 7 }}"

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from memorag_pipeline import schemas
 from memorag_pipeline.digests import text_digest
-from memorag_pipeline.models import resolve
+from memorag_pipeline.models.references import resolve
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.storage import BlobRef, Manifest, ManifestBlob, ModelRecord, fingerprint
 

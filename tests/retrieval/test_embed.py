@@ -14,8 +14,9 @@ from memorag_pipeline import progress, schemas
 from memorag_pipeline.digests import text_digest
 from memorag_pipeline.errors import CorruptBlobError
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.retrieval.embed import embed, vectors_of
+from memorag_pipeline.refresh.embed import embed
 from memorag_pipeline.retrieval.embedder import load_embedder
+from memorag_pipeline.retrieval.vectors import vectors_of
 from memorag_pipeline.storage import BlobRef, Blobs
 from tests.retrieval.chunk_tables import Documents, embed_batch, embeddings_of, paragraphs, publish_embeddings
 

@@ -12,9 +12,9 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoTokenizer, Qwen2Config, Qwen2Model
 
 from memorag_pipeline.errors import NotFoundError
-from memorag_pipeline.models import resolve
+from memorag_pipeline.models.references import resolve
 from memorag_pipeline.retrieval.embedder import Embedder, Vectors, load_embedder
-from memorag_pipeline.spec import EmbeddingSpec
+from memorag_pipeline.specs.retrieval import EmbeddingSpec
 from tests.retrieval.chunk_tables import paragraphs
 
 MINILM = "package:all-minilm-l6-v2"

@@ -13,7 +13,7 @@ import pytest
 
 from memorag_pipeline.errors import CorruptBlobError, MemoragError
 from memorag_pipeline.retrieval.faiss_index import build_index, open_index, write_index
-from memorag_pipeline.spec import IndexSpec
+from memorag_pipeline.specs.retrieval import IndexSpec
 
 DIMENSIONS = 32
 FACTORIES = ["Flat", "SQ8", "HNSW32", "IVF16,Flat", "IVF4,PQ8x4", "IVF16_HNSW8,Flat", "PCA16,IVF16,Flat", "OPQ8,PQ8x4"]

@@ -11,13 +11,16 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from benchmarks.tiny_models import tiny_reranker
-from memorag_pipeline.jobs.retrieve import reading_order, retrieve_evidence
-from memorag_pipeline.jobs.settings import AnswerSettings
-from memorag_pipeline.models import resolve
+from memorag_pipeline.jobs.answers.retrieve import reading_order, retrieve_evidence
+from memorag_pipeline.jobs.answers.settings import AnswerSettings
+from memorag_pipeline.models.references import resolve
 from memorag_pipeline.preflight import check
 from memorag_pipeline.retrieval.passage import Passage
 from memorag_pipeline.retrieval.reranker import load_reranker
-from memorag_pipeline.spec import CorpusSpec, GenerationSpec, MemorySpec, RerankerSpec, RetrievalSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
+from memorag_pipeline.specs.generation import GenerationSpec
+from memorag_pipeline.specs.memory import MemorySpec
+from memorag_pipeline.specs.retrieval import RerankerSpec, RetrievalSpec
 
 PASSAGES = [
     Passage(f"c{number}", "d", "file:///d", number * 100, number * 100 + 90, 0.9 - number / 10, text, "s")

@@ -11,14 +11,15 @@ import pytest
 
 from memorag_pipeline import schemas
 from memorag_pipeline.errors import CorruptBlobError, MemoragError
-from memorag_pipeline.models import resolve
+from memorag_pipeline.models.references import resolve
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.retrieval.embed import embed
-from memorag_pipeline.retrieval.index import build_index
+from memorag_pipeline.refresh.embed import embed
+from memorag_pipeline.refresh.index import build_index
 from memorag_pipeline.retrieval.search import Searcher, open_searcher
 from memorag_pipeline.retrieval.sparse_index import build_sparse_index
 from memorag_pipeline.retrieval.terms import terms_of
-from memorag_pipeline.spec import CorpusSpec, EmbeddingSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
+from memorag_pipeline.specs.retrieval import EmbeddingSpec
 from memorag_pipeline.storage import BlobRef, Outcome
 from tests.retrieval.chunk_tables import (
     Documents,

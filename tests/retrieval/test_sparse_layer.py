@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.tiny_models import tiny_embedding_model, tiny_sparse_model
 from memorag_pipeline.errors import CorruptBlobError, NotFoundError
-from memorag_pipeline.models import SPARSE_LAYER, resolve
+from memorag_pipeline.models.references import SPARSE_LAYER, resolve
 from memorag_pipeline.retrieval.embedder import Embedder, load_embedder
 from memorag_pipeline.retrieval.sparse_index import SparseIndex, build_token_index
 from memorag_pipeline.retrieval.terms import TokenWeights
-from memorag_pipeline.spec import EmbeddingSpec
+from memorag_pipeline.specs.retrieval import EmbeddingSpec
 from tests.retrieval.chunk_tables import paragraphs
 
 TEXTS = ["", "short", "A word, a word and another word?", *paragraphs("while"), "阅读语料 [MASK]", "much " * 300]

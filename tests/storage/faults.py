@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import pytest
 
 from memorag_pipeline.storage import CorpusStore, deletions, versions
-from memorag_pipeline.storage.objects import Backend, StoredObject
+from memorag_pipeline.storage.backend import Backend, StoredObject
 
 T = TypeVar("T")
 WRITES = ("create", "create_from_file", "put", "touch", "delete")

@@ -15,7 +15,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.storage import BlobRef, CorpusStore, Outcome
-from memorag_pipeline.storage.sweep import GRACE, sweep
+from memorag_pipeline.storage.garbage.sweep import GRACE, sweep
 from memorag_pipeline.storage.verify import verify
 from tests.storage.conftest import Root, manifest_of
 from tests.storage.faults import WRITES, Crash, FaultyBackend, StoreClock, open_faulty

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from memorag_pipeline.errors import NotFoundError
-from memorag_pipeline.spec import StoreSpec
+from memorag_pipeline.specs.store import StoreSpec
 from memorag_pipeline.storage import ObjectStore
 from memorag_pipeline.storage.credentials import options_for
 from tests.fixtures.s3 import ADMIN, S3Server

@@ -25,9 +25,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from memorag_pipeline.errors import CorruptBlobError, MemoragError, NotFoundError, RetiredVersionError, StorageError
-from memorag_pipeline.storage import CorpusStore, Manifest, Outcome, references
-from memorag_pipeline.storage import sweep as sweep_module
-from memorag_pipeline.storage.sweep import GRACE, sweep
+from memorag_pipeline.storage import CorpusStore, Manifest, Outcome
+from memorag_pipeline.storage.garbage import references
+from memorag_pipeline.storage.garbage import sweep as sweep_module
+from memorag_pipeline.storage.garbage.sweep import GRACE, sweep
 from memorag_pipeline.storage.verify import verify
 from tests.storage.conftest import manifest_of
 from tests.storage.faults import WRITES, Crash, FaultyBackend, StoreClock, open_faulty

@@ -16,7 +16,7 @@ from memorag_pipeline.digests import bytes_digest
 from memorag_pipeline.errors import CorruptBlobError, MemoragError, OutsideStoreError, StorageError
 from memorag_pipeline.storage import BlobRef, CorpusStore, ObjectStore
 from memorag_pipeline.storage.objects import LARGEST_RECORD
-from memorag_pipeline.storage.tables import open_table
+from memorag_pipeline.storage.parquet import open_table
 from memorag_pipeline.storage.verify import verify
 from tests.storage.conftest import manifest_of
 

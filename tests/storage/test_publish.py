@@ -10,9 +10,9 @@ import pytest
 
 from memorag_pipeline.errors import CorruptBlobError, StorageError
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.refresh.publish import publish
+from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage import ModelRecord
-from memorag_pipeline.storage.publish import publish
 from tests.storage.conftest import Root
 
 MODELS = [

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memorag_pipeline.spec import RetentionSpec
-from memorag_pipeline.storage import BlobRef, CorpusStore, Manifest, retention
+from memorag_pipeline.specs.store import RetentionSpec
+from memorag_pipeline.storage import BlobRef, CorpusStore, Manifest
+from memorag_pipeline.storage.garbage import retention
 from memorag_pipeline.storage.versions import CommitRecord
 
 MONDAY = datetime(2026, 3, 2, 2, tzinfo=UTC)

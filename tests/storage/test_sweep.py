@@ -15,8 +15,8 @@ import s3fs
 from memorag_pipeline.errors import CorruptBlobError, RetiredVersionError, StorageError
 from memorag_pipeline.storage import BlobRef, CorpusStore, Outcome
 from memorag_pipeline.storage.deletions import PASS
+from memorag_pipeline.storage.garbage.sweep import _THREADS, GRACE, SweepReport, sweep
 from memorag_pipeline.storage.intents import LIFETIME, Intent
-from memorag_pipeline.storage.sweep import _THREADS, GRACE, SweepReport, sweep
 from memorag_pipeline.storage.verify import verify
 from tests.storage.conftest import Root, manifest_of
 from tests.storage.faults import Crash, FaultyBackend, StoreClock, open_faulty

@@ -16,9 +16,9 @@ import pytest
 from memorag_pipeline.digests import canonical_json
 from memorag_pipeline.errors import CorruptBlobError, NotFoundError, StorageError, UntrustedReferenceError
 from memorag_pipeline.storage import CorpusStore, Manifest
-from memorag_pipeline.storage.export import export_version
-from memorag_pipeline.storage.import_package import import_version
-from memorag_pipeline.storage.package import TarWriter
+from memorag_pipeline.storage.packages.export import export_version
+from memorag_pipeline.storage.packages.import_version import import_version
+from memorag_pipeline.storage.packages.tar import TarWriter
 from memorag_pipeline.storage.verify import verify
 from tests.storage.conftest import manifest_of
 
@@ -332,8 +332,8 @@ def test_memory_does_not_grow_with_the_version(tmp_path: Path) -> None:
         "import resource, sys\n"
         "from pathlib import Path\n"
         "from memorag_pipeline.storage import CorpusStore\n"
-        "from memorag_pipeline.storage.export import export_version\n"
-        "from memorag_pipeline.storage.import_package import import_version\n"
+        "from memorag_pipeline.storage.packages.export import export_version\n"
+        "from memorag_pipeline.storage.packages.import_version import import_version\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "export_version(CorpusStore(sys.argv[1]), 1, Path(sys.argv[2]))\n"
         "import_version(Path(sys.argv[2]), CorpusStore(sys.argv[3]), 'import-1')\n"

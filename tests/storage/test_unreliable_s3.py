@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from memorag_pipeline.storage import CorpusStore
-from memorag_pipeline.storage.export import export_version
-from memorag_pipeline.storage.import_package import import_version
+from memorag_pipeline.storage.packages.export import export_version
+from memorag_pipeline.storage.packages.import_version import import_version
 from memorag_pipeline.storage.verify import verify
 from tests.fixtures.s3 import S3Server
 from tests.storage.conftest import Root, manifest_of

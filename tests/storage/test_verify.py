@@ -10,8 +10,8 @@ import pytest
 
 from memorag_pipeline.errors import NotFoundError
 from memorag_pipeline.storage import CorpusStore, Manifest
-from memorag_pipeline.storage.verified import VerifiedBlobs
 from memorag_pipeline.storage.verify import verify
+from memorag_pipeline.storage.verify_notes import VerifiedBlobs
 
 
 def test_a_whole_version_has_no_problem(store: CorpusStore, make_manifest: Callable[..., Manifest]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from memorag_pipeline.memory.language_model import LanguageModel
+from memorag_pipeline.memory.engine.language_model import LanguageModel
 from memorag_pipeline.training.readers import is_held_out
 from tests.memory.conftest import one_thread, tiny, tiny_folder
 

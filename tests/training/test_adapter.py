@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from memorag_pipeline.memory.beacon.parameters import BeaconSource, adapter_config, load_beacon_parameters
-from memorag_pipeline.memory.language_model import LanguageModel
+from memorag_pipeline.memory.engine.beacon_parameters import BeaconSource, adapter_config, load_beacon_parameters
+from memorag_pipeline.memory.engine.language_model import LanguageModel
+from memorag_pipeline.specs.training import TrainingSpec
 from memorag_pipeline.training.adapter import write_adapter, write_half
 from memorag_pipeline.training.parameters import trainable
-from memorag_pipeline.training.spec import TrainingSpec
 
 
 @pytest.mark.parametrize("placement", ["interleave", "attended"])

@@ -18,18 +18,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from memorag_pipeline.errors import NotFoundError, TrainingError
-from memorag_pipeline.jobs.prompts import load_prompts
-from memorag_pipeline.memory.chat import ChatTokenizer
 from memorag_pipeline.memory.stream import StreamFormat
-from memorag_pipeline.models import resolve
-from memorag_pipeline.spec_values import Language
+from memorag_pipeline.models.chat import ChatTokenizer
+from memorag_pipeline.models.references import resolve
+from memorag_pipeline.prompts.answer_prompts import load_prompts
+from memorag_pipeline.specs.training import TrainingSpec
+from memorag_pipeline.specs.values import Language
 from memorag_pipeline.storage import CorpusStore
 from memorag_pipeline.training.data import held_out_texts, instruction_sequences, text_sequences
 from memorag_pipeline.training.loss import IGNORED
 from memorag_pipeline.training.packing import TOO_SHORT, pack, shuffled
 from memorag_pipeline.training.packing import Sequence as TokenSequence
 from memorag_pipeline.training.readers import HELD_OUT, is_held_out
-from memorag_pipeline.training.spec import TrainingSpec
 from tests.conftest import REPOSITORY
 from tests.memory.conftest import SMOLLM2
 from tests.storage.conftest import manifest_of

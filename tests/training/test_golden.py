@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from memorag_pipeline.memory.beacon.config import BeaconConfig
-from memorag_pipeline.memory.network import Network, normalize
+from memorag_pipeline.memory.engine.beacon_config import BeaconConfig
+from memorag_pipeline.memory.engine.network import Network, normalize
 from memorag_pipeline.training.loss import loss_sum
 from memorag_pipeline.training.parameters import tensors_of
 from memorag_pipeline.training.windows_pass import Layout, hidden_states

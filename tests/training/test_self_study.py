@@ -12,14 +12,14 @@ import pytest
 import yaml
 
 from memorag_pipeline import runner
-from memorag_pipeline.jobs.generators import Reply
+from memorag_pipeline.generators.interface import Reply
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
+from memorag_pipeline.specs.training import TrainingSpec
 from memorag_pipeline.storage.blobs import BlobRef
 from memorag_pipeline.training import stages
 from memorag_pipeline.training.readers import is_held_out
 from memorag_pipeline.training.self_study import choose_passages, lines, study
-from memorag_pipeline.training.spec import TrainingSpec
 from tests.memory.conftest import SMOLLM2
 
 PASSAGE = "A lambda is an anonymous function. It yields a function object. It cannot contain statements!"
@@ -182,5 +182,5 @@ class TestOfARealCorpus:
                 if record["kind"] == "recall":
                     assert all(sentence in record["context"] for sentence in record["output"])
 
-        monkeypatch.setattr("memorag_pipeline.jobs.generators.open_generator", None)
+        monkeypatch.setattr("memorag_pipeline.generators.open.open_generator", None)
         assert self.studied(self.training(tmp_path)) == (identity, records)

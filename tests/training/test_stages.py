@@ -15,15 +15,15 @@ import yaml
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from memorag_pipeline.cli import app
+from memorag_pipeline.cli.app import app
 from memorag_pipeline.errors import NotFoundError, SpecError
-from memorag_pipeline.memory.kinds import load_memory_model
-from memorag_pipeline.memory.language_model import LanguageModel
-from memorag_pipeline.models import resolve_file
-from memorag_pipeline.spec import MemorySpec
+from memorag_pipeline.memory.engine.language_model import LanguageModel
+from memorag_pipeline.memory.kinds.load import load_memory_model
+from memorag_pipeline.models.references import resolve_file
+from memorag_pipeline.specs.memory import MemorySpec
+from memorag_pipeline.specs.training import TrainingSpec, read_training_spec
 from memorag_pipeline.training import stages
 from memorag_pipeline.training.runner import train
-from memorag_pipeline.training.spec import TrainingSpec, read_training_spec
 from memorag_pipeline.training.stages import Training
 
 MakeTraining = Callable[..., Training]

@@ -12,18 +12,18 @@ import torch
 from torch import Tensor
 
 from memorag_pipeline.errors import MemoryMismatchError, StorageError, TrainingError
-from memorag_pipeline.memory.beacon.parameters import BeaconParameters
-from memorag_pipeline.memory.kinds import load_memory_model
-from memorag_pipeline.memory.language_model import LanguageModel
-from memorag_pipeline.memory.rows import Rows
-from memorag_pipeline.spec import MemorySpec
+from memorag_pipeline.memory.engine.beacon_parameters import BeaconParameters
+from memorag_pipeline.memory.engine.language_model import LanguageModel
+from memorag_pipeline.memory.engine.rows import Rows
+from memorag_pipeline.memory.kinds.load import load_memory_model
+from memorag_pipeline.specs.memory import MemorySpec
+from memorag_pipeline.specs.training import TrainingSpec
 from memorag_pipeline.storage import CorpusStore
 from memorag_pipeline.storage.blobs import Blobs
 from memorag_pipeline.training.adapter import write_adapter
 from memorag_pipeline.training.checkpoints import Checkpoints, Position
 from memorag_pipeline.training.packing import Sequence
 from memorag_pipeline.training.parameters import memory_model, tensors_of, trainable
-from memorag_pipeline.training.spec import TrainingSpec
 from memorag_pipeline.training.trainer import Stage, Trainer
 
 TOKENS, SEQUENCE, BATCH = 2048, 96, 192

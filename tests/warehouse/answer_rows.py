@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from memorag_pipeline.schemas import ANSWERS
-from memorag_pipeline.warehouse.evidence import evidence_rows
+from memorag_pipeline.warehouse.evidence_rows import evidence_rows
 from memorag_pipeline.warehouse.table_load import TableLoad
 from memorag_pipeline.warehouse.tables import evidence_load
 

@@ -9,7 +9,7 @@ import duckdb
 import psycopg2
 import pytest
 
-from memorag_pipeline.spec import WarehouseSpec
+from memorag_pipeline.specs.jobs import WarehouseSpec
 
 
 @pytest.fixture(params=["duckdb", "postgres"])

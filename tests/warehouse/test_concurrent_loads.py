@@ -18,7 +18,7 @@ import psycopg2
 import pytest
 
 from memorag_pipeline.errors import WarehouseError
-from memorag_pipeline.spec import WarehouseSpec
+from memorag_pipeline.specs.jobs import WarehouseSpec
 from memorag_pipeline.warehouse import open_warehouse
 from memorag_pipeline.warehouse.duckdb_file import DuckDBWarehouse
 from memorag_pipeline.warehouse.postgres import PostgresWarehouse
@@ -29,7 +29,7 @@ REPOSITORY = Path(__file__).parents[2]
 # Loads the rows of one job again and again, each time with other values in all of them.
 LOADER = """
 import json, sys
-from memorag_pipeline.spec import WarehouseSpec
+from memorag_pipeline.specs.jobs import WarehouseSpec
 from memorag_pipeline.warehouse import open_warehouse
 from tests.warehouse.answer_rows import answers, answers_and_passages, passage
 

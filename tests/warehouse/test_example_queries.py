@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
-from memorag_pipeline.spec import WarehouseSpec
+from memorag_pipeline.specs.jobs import WarehouseSpec
 from memorag_pipeline.warehouse import open_warehouse
 from memorag_pipeline.warehouse.tables import quarantine_load, run_load
 from tests.conftest import REPOSITORY

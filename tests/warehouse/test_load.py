@@ -10,13 +10,14 @@ import pyarrow as pa
 import pytest
 
 from memorag_pipeline.errors import MemoragError, NotFoundError
+from memorag_pipeline.jobs.answers.load import load
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.run_report import Run
+from memorag_pipeline.runs.tasks import Run
 from memorag_pipeline.schemas import QUESTIONS
-from memorag_pipeline.spec import CorpusSpec, WarehouseSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
+from memorag_pipeline.specs.jobs import WarehouseSpec
 from memorag_pipeline.storage.units import Outcome, fingerprint
 from memorag_pipeline.warehouse import open_warehouse
-from memorag_pipeline.warehouse.load import load
 from tests.warehouse.answer_rows import answers
 
 RUN = Run("run-1", datetime(2026, 1, 1, tzinfo=UTC))

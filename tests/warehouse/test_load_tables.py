@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 from memorag_pipeline.errors import NotFoundError, WarehouseError
-from memorag_pipeline.spec import WarehouseSpec
+from memorag_pipeline.specs.jobs import WarehouseSpec
 from memorag_pipeline.warehouse import Warehouse, open_warehouse
-from memorag_pipeline.warehouse.evidence import evidence_rows
+from memorag_pipeline.warehouse.evidence_rows import evidence_rows
 from memorag_pipeline.warehouse.table_load import TableLoad
 from memorag_pipeline.warehouse.tables import evidence_load, quarantine_load, run_load
 from tests.warehouse.answer_rows import KEY, answers, answers_and_passages, passage

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from memorag_pipeline.errors import WarehouseError
-from memorag_pipeline.spec import WarehouseSpec
+from memorag_pipeline.specs.jobs import WarehouseSpec
 from memorag_pipeline.warehouse import open_warehouse
 from tests.warehouse.answer_rows import HARD_TEXT, KEY, answers
 

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from memorag_pipeline.errors import NotFoundError, WarehouseError
-from memorag_pipeline.spec import WarehouseSpec
+from memorag_pipeline.specs.jobs import WarehouseSpec
 from memorag_pipeline.warehouse import open_warehouse
 from memorag_pipeline.warehouse.postgres_address import PostgresAddress
 from tests.warehouse.answer_rows import KEY, answers

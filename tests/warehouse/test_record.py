@@ -11,7 +11,8 @@ import pytest
 from memorag_pipeline import runner
 from memorag_pipeline.errors import EmptyCorpusError, WarehouseError
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.spec import CorpusSpec, WarehouseSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
+from memorag_pipeline.specs.jobs import WarehouseSpec
 from memorag_pipeline.warehouse import open_warehouse
 from memorag_pipeline.warehouse.postgres import PostgresWarehouse
 

@@ -10,7 +10,7 @@ import psycopg2
 import pytest
 
 from memorag_pipeline.errors import WarehouseError
-from memorag_pipeline.spec import WarehouseSpec
+from memorag_pipeline.specs.jobs import WarehouseSpec
 from memorag_pipeline.warehouse import Warehouse, open_warehouse
 from tests.warehouse.answer_rows import KEY, answers
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from memorag_pipeline.spec import WarehouseSpec
+from memorag_pipeline.specs.jobs import WarehouseSpec
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -19,7 +19,7 @@ def watch(event, arguments):
         print(event, arguments[1:] if event == "socket.connect" else arguments[0])
 
 sys.addaudithook(watch)
-from memorag_pipeline.spec import WarehouseSpec
+from memorag_pipeline.specs.jobs import WarehouseSpec
 from memorag_pipeline.warehouse import open_warehouse
 from tests.warehouse.answer_rows import KEY, answers
 

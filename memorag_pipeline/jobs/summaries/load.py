@@ -14,14 +14,15 @@ from typing import Any
 import pyarrow as pa
 
 from memorag_pipeline.errors import MemoragError
-from memorag_pipeline.jobs.summaries import merge, parts
+from memorag_pipeline.jobs.load import JobRows, load_rows
+from memorag_pipeline.jobs.summaries import generate as generate_stage
+from memorag_pipeline.jobs.summaries import merge
 from memorag_pipeline.jobs.summaries.summary import Summary, Written, row_of
 from memorag_pipeline.jobs.summaries.targets import Target
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.run_report import Run
+from memorag_pipeline.runs.tasks import Run
 from memorag_pipeline.schemas import SUMMARIES
 from memorag_pipeline.storage import Outcome
-from memorag_pipeline.warehouse.load import JobRows, load_rows
 
 _TARGETS_TOGETHER = 256
 
@@ -44,7 +45,7 @@ def load_summaries(pipeline: Pipeline, plan_uri: str, run: Run) -> dict[str, Any
 def _outcomes(pipeline: Pipeline, plan: dict[str, Any]) -> list[Outcome]:
     """Those of the parts, and of the merges that were done."""
     units = {
-        parts.STAGE: [unit for target in plan["targets"] for unit in target["units"]],
+        generate_stage.STAGE: [unit for target in plan["targets"] for unit in target["units"]],
         merge.STAGE: [target["merge"] for target in plan["targets"] if target["merge"] is not None],
     }
     found = (outcome for stage, names in units.items() for outcome in pipeline.store.units.find_all(stage, names))

@@ -18,11 +18,11 @@ from itertools import pairwise
 from typing import Any
 
 from memorag_pipeline.errors import MemoragError
+from memorag_pipeline.generators.interface import Generator
 from memorag_pipeline.jobs.citations import without_markers
-from memorag_pipeline.jobs.generators import Generator
-from memorag_pipeline.jobs.summaries import parts as part_stage
+from memorag_pipeline.jobs.summaries import generate as generate_stage
+from memorag_pipeline.jobs.summaries.paid_generator import counted, open_paid_generator
 from memorag_pipeline.jobs.summaries.settings import SummarySettings
-from memorag_pipeline.jobs.summaries.spending import counted, open_paid_generator
 from memorag_pipeline.jobs.summaries.summary import PartSummary, Written
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import track
@@ -45,7 +45,7 @@ def merge_summaries(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
             targets[unit["fingerprint"]] = whole
     total = Counter(targets=len(targets))
     if targets:
-        paid = pipeline.store.units.find_all(part_stage.STAGE, batch["paid"])
+        paid = pipeline.store.units.find_all(generate_stage.STAGE, batch["paid"])
         generator = open_paid_generator(pipeline, settings, batch["run"], [each for each in paid if each is not None])
         with track("summaries merged", len(targets), "summaries") as bar:
             merged = merge_texts(list(targets.values()), generator, settings, lambda: bar.advance(1))
@@ -72,7 +72,7 @@ def unit_of(parts: Sequence[str], settings: SummarySettings) -> str:
 def read_parts(pipeline: Pipeline, units: Sequence[str]) -> list[PartSummary]:
     """The summaries of parts by fingerprint, in order."""
     refs = []
-    for unit, outcome in zip(units, pipeline.store.units.find_all(part_stage.STAGE, units), strict=True):
+    for unit, outcome in zip(units, pipeline.store.units.find_all(generate_stage.STAGE, units), strict=True):
         if outcome is None:
             raise MemoragError(f"part {unit} is not summarized in {pipeline.store.uri}; run generate first")
         refs.append(outcome.blobs["summary"])

@@ -14,14 +14,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from memorag_pipeline.errors import NotFoundError
-from memorag_pipeline.jobs.generate import is_finished
-from memorag_pipeline.jobs.route import pin_version
-from memorag_pipeline.jobs.summaries import key_points, merge, parts
+from memorag_pipeline.jobs.pinned_version import pin_version
+from memorag_pipeline.jobs.summaries import generate as generate_stage
+from memorag_pipeline.jobs.summaries import merge
+from memorag_pipeline.jobs.summaries import recall as recall_stage
 from memorag_pipeline.jobs.summaries.settings import SummarySettings
 from memorag_pipeline.jobs.summaries.summary import shared_columns
 from memorag_pipeline.jobs.summaries.targets import Part, Target, find_targets
+from memorag_pipeline.jobs.units import is_finished
+from memorag_pipeline.opened_version import OpenedVersion
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.version import Version
 
 
 def plan_summaries(pipeline: Pipeline, job: str, version: int | None = None) -> dict[str, Any]:
@@ -30,13 +32,13 @@ def plan_summaries(pipeline: Pipeline, job: str, version: int | None = None) -> 
     if spec.kind != "summaries":
         raise NotFoundError(f"job {job} of corpus {pipeline.spec.corpus} is of kind {spec.kind}, not summaries")
     number = pin_version(pipeline, spec.channel, version)
-    opened = Version(pipeline.store, number, trust_models=True)
+    opened = OpenedVersion(pipeline.store, number, trust_models=True)
     settings = SummarySettings.of_job(pipeline.spec, spec, opened.manifest)
     targets = find_targets(opened, spec.summaries.scope, spec.summaries.include, settings.focus)
     planned = [_planned(opened, target, settings) for target in targets]
 
     units = {unit["fingerprint"]: unit for target in planned for unit in target["units"]}
-    todo = _unfinished(pipeline, parts.STAGE, units)
+    todo = _unfinished(pipeline, generate_stage.STAGE, units)
     recalls = _recalls(pipeline, todo)
     merges = _unfinished(pipeline, merge.STAGE, {t["merge"]: _merge(t) for t in planned if t["merge"] is not None})
 
@@ -78,7 +80,7 @@ def plan_summaries(pipeline: Pipeline, job: str, version: int | None = None) -> 
     }
 
 
-def _planned(version: Version, target: Target, settings: SummarySettings) -> dict[str, Any]:
+def _planned(version: OpenedVersion, target: Target, settings: SummarySettings) -> dict[str, Any]:
     """A target with its units, as JSON values."""
     units = [_unit(version, part, settings) for part in target.parts]
     fingerprints = [unit["fingerprint"] for unit in units]
@@ -89,11 +91,11 @@ def _planned(version: Version, target: Target, settings: SummarySettings) -> dic
     }
 
 
-def _unit(version: Version, part: Part, settings: SummarySettings) -> dict[str, Any]:
-    whole = parts.is_read_whole(part, settings)
-    recall = None if whole else key_points.unit_of(version.manifest, part, settings)
+def _unit(version: OpenedVersion, part: Part, settings: SummarySettings) -> dict[str, Any]:
+    whole = generate_stage.is_read_whole(part, settings)
+    recall = None if whole else recall_stage.unit_of(version.manifest, part, settings)
     return {
-        "fingerprint": parts.unit_of(version.manifest, part, recall, settings),
+        "fingerprint": generate_stage.unit_of(version.manifest, part, recall, settings),
         "recall": recall,
         "part": part.model_dump(),
     }
@@ -102,7 +104,7 @@ def _unit(version: Version, part: Part, settings: SummarySettings) -> dict[str, 
 def _recalls(pipeline: Pipeline, units: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What has to be recalled for units, in order of shard."""
     wanted = {unit["recall"]: unit["part"] for unit in units if unit["recall"] is not None}
-    found = pipeline.store.units.find_all(key_points.STAGE, list(wanted))
+    found = pipeline.store.units.find_all(recall_stage.STAGE, list(wanted))
     missing = [
         {"fingerprint": recall, "part": part}
         for (recall, part), outcome in zip(wanted.items(), found, strict=True)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from string import Template
 
 from memorag_pipeline.digests import value_digest
-from memorag_pipeline.jobs.fence import fence_passages
-from memorag_pipeline.jobs.prompts import Message
-from memorag_pipeline.jobs.prompts.texts import Texts, texts_for
+from memorag_pipeline.prompts.fence import fence_passages
+from memorag_pipeline.prompts.message import Message
+from memorag_pipeline.prompts.texts import Texts, texts_for
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from memorag_pipeline.jobs.settings import AnswerSettings
+from memorag_pipeline.jobs.answers.settings import AnswerSettings
 from memorag_pipeline.jobs.summaries.prompts import SummaryPrompts, load_summary_prompts
-from memorag_pipeline.spec import CorpusSpec, JobSpec, SummariesSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
+from memorag_pipeline.specs.jobs import JobSpec, SummariesSpec
 from memorag_pipeline.storage import Manifest
 
 

@@ -10,24 +10,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from memorag_pipeline.jobs.generators import Generator, open_generator
-from memorag_pipeline.jobs.summaries.key_points import key_points_of
+from memorag_pipeline.generators.interface import Generator
+from memorag_pipeline.generators.open import open_generator
+from memorag_pipeline.jobs.summaries.generate import is_read_whole, write_parts
 from memorag_pipeline.jobs.summaries.merge import merge_texts
-from memorag_pipeline.jobs.summaries.parts import is_read_whole, write_parts
+from memorag_pipeline.jobs.summaries.part_tables import VersionTables
+from memorag_pipeline.jobs.summaries.recall import key_points_of
 from memorag_pipeline.jobs.summaries.settings import SummarySettings
 from memorag_pipeline.jobs.summaries.summary import PartSummary, Summary
-from memorag_pipeline.jobs.summaries.tables import VersionTables
 from memorag_pipeline.jobs.summaries.targets import Part, find_document, find_targets
 from memorag_pipeline.progress import track
 
 if TYPE_CHECKING:
-    from memorag_pipeline.version import Version
+    from memorag_pipeline.opened_version import OpenedVersion
 
 __all__ = ["Summary", "summarize"]
 
 
 def summarize(
-    version: Version,
+    version: OpenedVersion,
     document: str | None = None,
     include: Sequence[str] = (),
     focus: str | None = None,
@@ -52,7 +53,9 @@ def summarize(
     return Summary.of(target, include, settings.focus, parts, merged)
 
 
-def _recall(version: Version, parts: Sequence[Part], settings: SummarySettings) -> list[tuple[Sequence[str], float]]:
+def _recall(
+    version: OpenedVersion, parts: Sequence[Part], settings: SummarySettings
+) -> list[tuple[Sequence[str], float]]:
     """Key points of all parts; of those that are read whole none."""
     asked = [part for part in parts if not is_read_whole(part, settings)]
     if not asked:
@@ -63,7 +66,7 @@ def _recall(version: Version, parts: Sequence[Part], settings: SummarySettings) 
 
 
 def _write(
-    version: Version,
+    version: OpenedVersion,
     parts: Sequence[Part],
     recalled: Sequence[tuple[Sequence[str], float]],
     generator: Generator,

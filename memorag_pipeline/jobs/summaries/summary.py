@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from memorag_pipeline.generators.interface import Reply
 from memorag_pipeline.jobs.citations import used_passages
-from memorag_pipeline.jobs.generators import Reply
 from memorag_pipeline.jobs.summaries.passages import without_fences
 from memorag_pipeline.jobs.summaries.settings import SummarySettings
 from memorag_pipeline.jobs.summaries.targets import Scope, Target
+from memorag_pipeline.opened_version import OpenedVersion
 from memorag_pipeline.retrieval.passage import Passage
-from memorag_pipeline.version import Version
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def row_of(summary: Summary, columns: Mapping[str, Any]) -> dict[str, Any]:
     return {**row, **columns, "summary_characters": len(summary.summary or "")}
 
 
-def shared_columns(version: Version, job: str, settings: SummarySettings) -> dict[str, Any]:
+def shared_columns(version: OpenedVersion, job: str, settings: SummarySettings) -> dict[str, Any]:
     """Values that all rows of a job have: corpus, job, version, models, prompts."""
     return {
         "corpus": version.manifest.corpus,

@@ -21,9 +21,9 @@ from pydantic import BaseModel, ConfigDict
 
 from memorag_pipeline.digests import value_digest
 from memorag_pipeline.errors import NotFoundError
+from memorag_pipeline.opened_version import OpenedVersion
 from memorag_pipeline.storage import BlobRef, Manifest
-from memorag_pipeline.storage.publish import memory_path
-from memorag_pipeline.version import Version
+from memorag_pipeline.storage.manifest import memory_path
 
 _SECTION_COLUMNS = ["document_id", "uri", "start", "end", "tokens", "content", "part", "shard_id"]
 _DOCUMENT_COLUMNS = ["document_id", "uri", "title", "characters"]
@@ -75,7 +75,7 @@ class Target(BaseModel):
     parts: tuple[Part, ...] = ()
 
 
-def find_targets(version: Version, scope: Scope, include: Sequence[str], focus: str | None) -> list[Target]:
+def find_targets(version: OpenedVersion, scope: Scope, include: Sequence[str], focus: str | None) -> list[Target]:
     """The targets of a job, in order of URI."""
     chosen = _Names(version.manifest).matching(_documents(version), include)
     if not chosen:
@@ -86,7 +86,7 @@ def find_targets(version: Version, scope: Scope, include: Sequence[str], focus: 
     return _targets(version, chosen, scope, include, focus)
 
 
-def find_document(version: Version, document: str) -> Target:
+def find_document(version: OpenedVersion, document: str) -> Target:
     """The target of one document, given by its URI, its id, or its name relative to the source's URI."""
     names = _Names(version.manifest)
     chosen = [row for row in _documents(version) if document in (row["document_id"], *names.of(row["uri"]))]
@@ -98,7 +98,7 @@ def find_document(version: Version, document: str) -> Target:
 
 
 def _targets(
-    version: Version, chosen: Sequence[Mapping[str, Any]], scope: Scope, include: Sequence[str], focus: str | None
+    version: OpenedVersion, chosen: Sequence[Mapping[str, Any]], scope: Scope, include: Sequence[str], focus: str | None
 ) -> list[Target]:
     sections = _sections(version)
     whole = _contents_by_shard(sections)
@@ -161,14 +161,14 @@ def _contents_by_shard(sections: Sequence[Mapping[str, Any]]) -> dict[str, set[s
     return contents
 
 
-def _sections(version: Version) -> list[dict[str, Any]]:
+def _sections(version: OpenedVersion) -> list[dict[str, Any]]:
     (blob,) = version.manifest.of_role("sections")
     table = version.store.blobs.cached_table(blob.ref, _SECTION_COLUMNS, "sections")
     rows: list[dict[str, Any]] = table.to_pylist()
     return sorted(rows, key=lambda row: (row["uri"], row["start"]))
 
 
-def _documents(version: Version) -> list[dict[str, Any]]:
+def _documents(version: OpenedVersion) -> list[dict[str, Any]]:
     rows = [
         row
         for blob in version.manifest.of_role("documents")

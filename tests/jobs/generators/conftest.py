@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from memorag_pipeline.jobs.generators import Reply
-from memorag_pipeline.jobs.generators.budget import Spending
-from memorag_pipeline.jobs.generators.endpoint import EndpointGenerator
-from memorag_pipeline.jobs.generators.replies import Replies
-from memorag_pipeline.spec import GenerationSpec
+from memorag_pipeline.generators.budget import Spending
+from memorag_pipeline.generators.endpoint import EndpointGenerator
+from memorag_pipeline.generators.interface import Reply
+from memorag_pipeline.generators.replies import Replies
+from memorag_pipeline.specs.generation import GenerationSpec
 from tests.jobs.generators.chat_server import ChatServer
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from memorag_pipeline.jobs.generators.budget import Spending, Usage, cost_of
-from memorag_pipeline.jobs.generators.endpoint import EndpointGenerator
-from memorag_pipeline.jobs.generators.replies import ReplyUnits
-from memorag_pipeline.spec import PricesSpec
+from memorag_pipeline.generators.budget import Spending, Usage, cost_of
+from memorag_pipeline.generators.endpoint import EndpointGenerator
+from memorag_pipeline.generators.replies import ReplyUnits
+from memorag_pipeline.specs.generation import PricesSpec
 from memorag_pipeline.storage import CorpusStore
 from tests.conftest import REPOSITORY
 from tests.jobs.generators.chat_server import (
@@ -140,7 +140,7 @@ def test_a_refusal_is_kept_because_it_was_paid_for(server: ChatServer, store: Co
 
 KILLED = """
 import sys
-from memorag_pipeline.jobs.generators.replies import ReplyUnits
+from memorag_pipeline.generators.replies import ReplyUnits
 from memorag_pipeline.storage import CorpusStore
 from tests.jobs.generators.conftest import ask, spec_of
 url, store, *questions = sys.argv[1:]

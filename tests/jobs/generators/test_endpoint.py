@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from memorag_pipeline.errors import EndpointError, EndpointRefusedError
-from memorag_pipeline.jobs.generators.budget import Spending
-from memorag_pipeline.jobs.generators.endpoint import EndpointGenerator
+from memorag_pipeline.generators.budget import Spending
+from memorag_pipeline.generators.endpoint import EndpointGenerator
 from tests.jobs.generators.chat_server import (
     PROMPT_TOKENS,
     REPLY_TOKENS,

@@ -10,9 +10,10 @@ import yaml
 
 from memorag_pipeline import preflight
 from memorag_pipeline.errors import SpecError
-from memorag_pipeline.spec import CorpusSpec, GenerationSpec, read_spec
-from memorag_pipeline.spec_rules import conflicts
-from memorag_pipeline.training.spec import spec_for_corpus
+from memorag_pipeline.specs.corpus import CorpusSpec, read_spec
+from memorag_pipeline.specs.generation import GenerationSpec
+from memorag_pipeline.specs.section import conflicts
+from memorag_pipeline.specs.training import spec_for_corpus
 from tests.jobs.generators.conftest import spec_of
 
 URL = "http://127.0.0.1:8000/v1"

@@ -10,8 +10,8 @@ import pytest
 
 from memorag_pipeline import runner
 from memorag_pipeline.errors import EndpointRefusedError
-from memorag_pipeline.jobs.generate import generate
-from memorag_pipeline.jobs.route import route
+from memorag_pipeline.jobs.answers.generate import generate
+from memorag_pipeline.jobs.answers.route import route
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.version import Version
 from memorag_pipeline.warehouse import open_warehouse

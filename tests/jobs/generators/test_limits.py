@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from memorag_pipeline.jobs.generators.limits import RateLimits
-from memorag_pipeline.spec import EndpointSpec
+from memorag_pipeline.generators.limits import RateLimits
+from memorag_pipeline.specs.generation import EndpointSpec
 from tests.jobs.generators.chat_server import ChatServer, error, well
 from tests.jobs.generators.conftest import ask, spec_of
 

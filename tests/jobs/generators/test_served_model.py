@@ -15,10 +15,10 @@ import pytest
 
 from memorag_pipeline import runner
 from memorag_pipeline.errors import EndpointRefusedError
-from memorag_pipeline.jobs.prompts import load_prompts
-from memorag_pipeline.memory.chat import ChatTokenizer
-from memorag_pipeline.models import resolve
+from memorag_pipeline.models.chat import ChatTokenizer
+from memorag_pipeline.models.references import resolve
 from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.prompts.answer_prompts import load_prompts
 from memorag_pipeline.warehouse import open_warehouse
 from tests.fixtures.ports import free_port
 from tests.jobs.conftest import QUESTIONS

@@ -11,7 +11,7 @@ import pytest
 
 from memorag_pipeline import runner
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.spec import CorpusSpec
+from memorag_pipeline.specs.corpus import CorpusSpec
 
 TOPICS = ("await", "break", "lambda", "nonlocal", "pass", "try", "while")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from memorag_pipeline import runner
+from memorag_pipeline.jobs.summaries.generate import summarize_parts
 from memorag_pipeline.jobs.summaries.load import load_summaries
-from memorag_pipeline.jobs.summaries.parts import summarize_parts
 from memorag_pipeline.jobs.summaries.plan import plan_summaries
 from memorag_pipeline.pipeline import Pipeline
 from tests.jobs.generators.chat_server import ChatServer, Response, completion, well

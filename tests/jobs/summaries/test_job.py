@@ -14,13 +14,13 @@ import pytest
 
 from memorag_pipeline import runner
 from memorag_pipeline.errors import MemoragError, NotFoundError
-from memorag_pipeline.jobs.generators import Reply
-from memorag_pipeline.jobs.generators.local import LocalGenerator
+from memorag_pipeline.generators.interface import Reply
+from memorag_pipeline.generators.local import LocalGenerator
+from memorag_pipeline.jobs.summaries.generate import summarize_parts
 from memorag_pipeline.jobs.summaries.load import load_summaries
-from memorag_pipeline.jobs.summaries.parts import summarize_parts
 from memorag_pipeline.jobs.summaries.plan import plan_summaries
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.run_report import Run
+from memorag_pipeline.runs.tasks import Run
 from memorag_pipeline.version import Version
 from tests.jobs.summaries.conftest import TOPICS, write_source
 

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memorag_pipeline.jobs.generators import Reply
+from memorag_pipeline.generators.interface import Reply
 from memorag_pipeline.jobs.summaries.merge import merge_texts
 
 

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from memorag_pipeline.jobs.summaries.prompts import load_summary_prompts
-from memorag_pipeline.spec import Language
+from memorag_pipeline.specs.values import Language
 
 LANGUAGES = get_args(Language)
 FOCUS = "What costs $5?"

@@ -1,0 +1,47 @@
+"""Commands for an Airflow deployment: airflow setup.
+
+In:  the folder of specs, as MEMORAG_SPECS names it for the DAGs; Airflow's own configuration.
+Out: the pools that the specs name, with their slots.
+Wrong: a spec that is refused exits with 3; without the extra airflow the command exits with 8.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from memorag_pipeline.cli.output import Json, Verbose, print_json, print_table, working
+from memorag_pipeline.errors import MissingDependencyError, NotFoundError
+
+airflow = typer.Typer(help="Prepare an Airflow deployment.", no_args_is_help=True)
+
+
+@airflow.command()
+def setup(
+    specs: Annotated[
+        Path | None, typer.Argument(metavar="[FOLDER]", help="Folder of specs; by default that of MEMORAG_SPECS.")
+    ] = None,
+    slots: Annotated[int, typer.Option("--slots", min=1, help="Slots of a pool that is not there yet.")] = 1,
+    json_output: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Create the pools that the specs of a folder name; those that are there stay as they are."""
+    folder = specs or Path(os.environ.get("MEMORAG_SPECS", "dags/corpora"))
+    if not folder.is_dir():
+        raise NotFoundError(f"{folder} is no folder; give the folder of specs, or set MEMORAG_SPECS")
+    with working(verbose):
+        try:
+            from memorag_operators.pools import create_pools
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"memorag airflow needs Airflow: pip install 'memorag-pipeline[airflow]' ({error})"
+            ) from None
+        pools = create_pools(folder, slots)
+    if json_output:
+        print_json(pools)
+        return
+    rows = [[pool.pool, pool.slots, "created" if pool.created else "was there"] for pool in pools]
+    print_table("Pools", ["pool", "slots", ""], rows)

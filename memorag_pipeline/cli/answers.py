@@ -1,0 +1,135 @@
+"""Commands that answer: answer (a job of a spec), ask (one question).
+
+In:  SPEC and the name of a job, or TARGET and a question.
+Out: a summary of what was done, or the answer with its evidence; with --json the same as data.
+Wrong: what a stage raises, with its exit code.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from memorag_pipeline.cli.arguments import (
+    SpecArgument,
+    TargetArgument,
+    TrustModels,
+    VersionOption,
+    generation_of,
+    opened_version,
+    pipeline_of,
+    version_of,
+    versions_of,
+)
+from memorag_pipeline.cli.output import Json, Verbose, print_json, print_table, say, working
+from memorag_pipeline.errors import QuestionError
+from memorag_pipeline.specs.values import AnswerMode, ClueKind
+
+if TYPE_CHECKING:
+    from memorag_pipeline.jobs.answers.answer import Answer
+from memorag_pipeline.cli.output import print_stages, start_of
+
+
+class _Clue(StrEnum):
+    """Kinds of clues, as the command line can take several of them."""
+
+    spans = "spans"
+    surrogates = "surrogates"
+    draft = "draft"
+
+
+def answer(
+    spec: SpecArgument,
+    job: Annotated[str, typer.Argument(metavar="JOB", help="Name of a job in the spec.")],
+    version: VersionOption = None,
+    versions: Annotated[
+        str | None,
+        typer.Option("--versions", metavar="FROM-TO", help="Back-fill: all versions of a range that are not retired."),
+    ] = None,
+    json_output: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Run a job's questions over a version, or a range of them, and load the answers into its warehouse."""
+    with working(verbose):
+        from memorag_pipeline import runner
+
+        pipeline = pipeline_of(spec)
+        if version is not None and versions is not None:
+            raise typer.BadParameter("give --version or --versions, not both")
+        numbers: list[int | None] = [None if version is None else version_of(pipeline.store, version)]
+        if versions is not None:
+            numbers = [*versions_of(pipeline.store, versions)]
+        results = [runner.answer(pipeline, job, number) for number in numbers]
+    if json_output:
+        print_json(results if versions is not None else results[0])
+        return
+    for result in results:
+        print_stages(f"Job {job} of {pipeline.spec.corpus}", result)
+        say(f"[bold green]{result.rows} rows[/] over version {result.version} are in {result.warehouse}")
+
+
+def ask(
+    target: TargetArgument,
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="The question, in quotes.")],
+    version: VersionOption = None,
+    mode: Annotated[
+        AnswerMode, typer.Option("--mode", help="memorag, memory_only (no evidence) or retrieval_only (no clues).")
+    ] = "memorag",
+    clues: Annotated[
+        list[_Clue] | None, typer.Option("--clues", help="What is recalled; give it once for each kind.")
+    ] = None,
+    offer_draft: Annotated[
+        bool, typer.Option("--offer-draft", help="Offer the recalled draft to the generator as a possible answer.")
+    ] = False,
+    trust_models: TrustModels = False,
+    json_output: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Answer one question from a version, with the evidence.
+
+    With a spec as TARGET its generator writes the answer, else the memory model.
+    """
+    kinds: list[ClueKind] = [kind.value for kind in clues or (_Clue.spans, _Clue.surrogates)]
+    if offer_draft and "draft" not in kinds:
+        kinds = [*kinds, "draft"]
+    with working(verbose):
+        opened = opened_version(target, version, trust_models)
+        (found,) = opened.answer([question], mode, kinds, offer_draft, generation_of(target))
+    if json_output:
+        print_json(found)
+    if found.status == "error":
+        raise QuestionError(found.error)
+    if json_output:
+        return
+    say(
+        f"[bold]{escape(found.answer)}[/]\n" if found.answer else f"no answer: {escape(found.error or 'it is empty')}\n"
+    )
+    if mode == "memory_only":
+        say(f"from the memory of shard {found.shard_id}, version {opened.number} of {opened.uri}")
+        return
+    _print_passages(found, f"version {opened.number} of {opened.uri}")
+
+
+def _print_passages(found: Answer, where: str) -> None:
+    """The passages that the answer rests on, then the others that were offered; by their numbers in the answer."""
+    numbered = list(enumerate(found.evidence, 1))
+    known = {"markers": "as the answer says", "overlap": "by their words", None: ""}[found.cited_by]
+    for title, passages in (
+        (f"Evidence used, {known}, {where}", [each for each in numbered if each[0] in found.used]),
+        (f"Offered, {where}", [each for each in numbered if each[0] not in found.used]),
+    ):
+        rows = [
+            [
+                number,
+                passage.uri.rpartition("/")[2],
+                f"{passage.start}-{passage.end}",
+                f"{passage.score:.2f}",
+                start_of(passage.text),
+            ]
+            for number, passage in passages
+        ]
+        if rows:
+            print_table(title, ["number", "document", "characters", "score", "text"], rows)

@@ -1,0 +1,153 @@
+"""What the commands share: quiet libraries, progress on stderr, results on stdout as text or as JSON.
+
+In:  results of stages and stores.
+Out: text for people; with --json one JSON document on stdout and nothing else there.
+Wrong: a `MemoragError` becomes one red message on stderr and its exit code; any other error keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from memorag_pipeline.errors import MemoragError, SpecError
+
+if TYPE_CHECKING:
+    from memorag_pipeline.runner import AnswerResult, RefreshResult
+
+
+EXIT_CODES = {
+    0: "done",
+    1: "an error of no other kind; for a bug the traceback says where",
+    2: "the command was called in a wrong way",
+    3: "a spec is refused",
+    4: "a version, channel, job, model or file that was named does not exist, or the source holds no document",
+    5: "the object store failed or refused, or something stored is damaged",
+    6: "the questions cannot be read",
+    7: "the warehouse refused the load; nothing of it was written",
+    8: "an optional package is missing",
+    9: "the generator's endpoint refuses or does not answer; what it has answered is kept",
+}
+# Set before a model library is imported; a value that the user has set stays.
+_QUIET = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TQDM_DISABLE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+_UNFOLDED = 10_000
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, for scripts.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the log and the warnings of libraries.")]
+
+
+def stdout() -> Console:
+    """The console of results. Where there is no terminal, lines are as long as they are, for grep."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _UNFOLDED)
+
+
+def stderr() -> Console:
+    """The console of progress and errors."""
+    return Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def working(verbose: bool) -> Iterator[None]:
+    """Around all work: progress on stderr, libraries quiet unless `verbose`, and their prints kept off stdout."""
+    from memorag_pipeline import progress
+    from memorag_pipeline.cli.progress_bars import reporter_for
+
+    console = stderr()
+    progress.install(reporter_for(console))
+    if verbose:
+        from rich.logging import RichHandler
+
+        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=console)])
+    else:
+        for name, value in _QUIET.items():
+            os.environ.setdefault(name, value)
+        warnings.simplefilter("ignore")
+        # A handler on the root keeps Python from printing the warnings of libraries that configured none.
+        logging.getLogger().addHandler(logging.NullHandler())
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+def print_error(error: MemoragError) -> None:
+    """The error in red on stderr; of a spec each problem on a line of its own."""
+    messages = [str(problem) for problem in error.problems] if isinstance(error, SpecError) else [str(error)]
+    for message in messages:
+        stderr().print(f"[bold red]error:[/] [red]{escape(message)}[/]", soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout. Dataclasses and pydantic models are written as objects."""
+    typer.echo(json.dumps(value, default=_plain, indent=2, ensure_ascii=False))
+
+
+def say(text: str) -> None:
+    """A line with markup on stdout, never wrapped: long URIs stay in one piece."""
+    stdout().print(text, soft_wrap=True)
+
+
+def print_table(title: str, columns: Iterable[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table on stdout; numbers to the right, long cells folded."""
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    for position, name in enumerate(columns):
+        numbers = bool(rows) and all(isinstance(row[position], int | float) for row in rows)
+        table.add_column(name, justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(_cell(cell)) for cell in row))
+    stdout().print(table)
+
+
+def counts_text(counts: Mapping[str, float]) -> str:
+    """Counts as `12 documents, 3 added`; those that are zero are left out."""
+    return ", ".join(f"{_cell(value)} {name.replace('_', ' ')}" for name, value in counts.items() if value)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.1f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "" if value is None else str(value)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+_SHOWN_OF_A_PASSAGE = 200
+
+
+def print_stages(title: str, result: RefreshResult | AnswerResult) -> None:
+    """A table of what each stage counted, and its seconds."""
+    rows: list[list[Any]] = [
+        [stage, counts_text(counts) or "nothing to do", result.seconds[stage]]
+        for stage, counts in result.counts.items()
+    ]
+    print_table(title, ["stage", "counts", "seconds"], rows)
+
+
+def start_of(text: str) -> str:
+    """The start of a passage, on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN_OF_A_PASSAGE else f"{line[: _SHOWN_OF_A_PASSAGE - 1]}…"

@@ -1,0 +1,97 @@
+"""The client of an endpoint: its address, its key, and the requests that are sent.
+
+In:  the section of the spec.
+Out: an `openai` client, the body of each request, and where the key comes from, for messages.
+Wrong: a key that is not there: `EndpointRefusedError` that names the connection or the variable.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from memorag_pipeline.errors import EndpointRefusedError
+from memorag_pipeline.prompts.message import Message
+from memorag_pipeline.specs.generation import EndpointSpec, GenerationSpec
+from memorag_pipeline.storage.credentials import airflow_connection
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+
+_KEY_VARIABLES = {"openai": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY", "compatible": None}
+_NO_KEY = "none"  # the client insists on one; a server that needs none reads it over
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key, and what to do when it is not the right one."""
+
+    value: str = field(repr=False)
+    fix: str
+
+    def struck_out(self, text: str) -> str:
+        """`text` without the key."""
+        return text if self.value == _NO_KEY else text.replace(self.value, "***")
+
+
+def read_key(spec: EndpointSpec) -> Key:
+    """The key of an endpoint, from the Airflow connection or the environment."""
+    if spec.connection_id is not None:
+        where = f"the Airflow connection {spec.connection_id!r}"
+        key = (airflow_connection(spec.connection_id).password or "").strip()
+        missing = f"{where} has no password; put the key of {spec.url} there"
+    else:
+        variable = spec.key_variable or _KEY_VARIABLES[spec.kind]
+        if variable is None:
+            return Key(_NO_KEY, "name generation.endpoint.key_variable or connection_id, for none is sent")
+        where = f"the environment variable {variable}"
+        key = os.environ.get(variable, "").strip()
+        missing = f"{where} is not set; put the key of {spec.url} there, or correct generation.endpoint.key_variable"
+    if not key:
+        raise EndpointRefusedError(missing)
+    return Key(key, f"correct it in {where}")
+
+
+def open_client(spec: GenerationSpec, key: Key, before_request: Callable[[Any], Awaitable[None]]) -> AsyncOpenAI:
+    """A client that sends a request again by itself, after as long as the endpoint says. Nothing is sent yet.
+
+    `before_request` is awaited before each request, those that are sent again included.
+    """
+    import openai
+
+    # One line for each request is what they would log; a night has thousands.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    endpoint = spec.endpoint
+    assert endpoint is not None
+    shared: dict[str, Any] = {
+        "api_key": key.value,
+        "timeout": endpoint.timeout_seconds,
+        "max_retries": endpoint.retries,
+        "http_client": openai.DefaultAsyncHttpxClient(event_hooks={"request": [before_request]}),
+    }
+    if endpoint.kind == "azure":
+        return openai.AsyncAzureOpenAI(
+            azure_endpoint=endpoint.url, azure_deployment=spec.model, api_version=endpoint.api_version, **shared
+        )
+    return openai.AsyncOpenAI(base_url=endpoint.url, **shared)
+
+
+def request_body(spec: GenerationSpec, messages: Sequence[Message]) -> dict[str, Any]:
+    """What is sent for a conversation; the reply depends on nothing else."""
+    endpoint = spec.endpoint
+    assert endpoint is not None
+    # OpenAI calls it by a new name, and its newer models refuse the old one, which is the only one others know.
+    limit = "max_tokens" if endpoint.kind == "compatible" else "max_completion_tokens"
+    body: dict[str, Any] = {"model": spec.model, "messages": list(messages), limit: spec.max_new_tokens}
+    if endpoint.reasoning_effort is not None:
+        return body | {"reasoning_effort": endpoint.reasoning_effort}
+    body["temperature"] = spec.temperature
+    if spec.temperature > 0:
+        body |= {"top_p": spec.top_p, "seed": spec.seed}
+    if spec.repetition_penalty != 1:
+        body["extra_body"] = {"repetition_penalty": spec.repetition_penalty}
+    return body

@@ -1,0 +1,118 @@
+"""The local generator: a chat model in this process, shared with the memory when the model is the same.
+
+In:  conversations of a system and a user message.
+Out: replies. Rows of like length are decoded together, the longest first, as many as have room in a budget of tokens.
+Wrong: a conversation that does not fit in the model's context is a reply with that error.
+
+A reply is recorded as soon as it is done, so that a task that is killed has only the rows under way to do again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from memorag_pipeline.generators.interface import Reply
+from memorag_pipeline.generators.replies import Replies, reply_key
+from memorag_pipeline.generators.row_batches import batches
+from memorag_pipeline.prompts.message import Message
+from memorag_pipeline.specs.generation import GenerationSpec
+
+if TYPE_CHECKING:
+    from memorag_pipeline.memory.engine.generation import Generation
+    from memorag_pipeline.memory.engine.language_model import LanguageModel
+
+
+_BATCHES_AT_ONCE = 4  # so many are sorted by length together
+_RECORDERS = 8
+ENGINE_VERSION = 1  # raised when a release gives other replies to the same requests
+# What a reply depends on besides its conversation and the model's weights.
+_DECIDING = {"dtype", "quantization", "max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed"}
+
+
+class LocalGenerator:
+    """A decoder loaded once per process, when it has something to write. Without an NVIDIA GPU it runs on the CPU."""
+
+    def __init__(self, spec: GenerationSpec, replies: Replies | None = None) -> None:
+        from memorag_pipeline.models.chat import ChatTokenizer
+        from memorag_pipeline.models.references import resolve
+
+        if spec.model is None:
+            raise ValueError("a generator needs a model; AnswerSettings fills in that of the memory")
+        self._spec, self._replies = spec, replies
+        self._resolved = resolve(spec.model, spec.revision)
+        self._tokenizer = ChatTokenizer(self._resolved.folder)
+
+    @property
+    def at_once(self) -> int:
+        """As the protocol says."""
+        return self._spec.batch_size * _BATCHES_AT_ONCE
+
+    def count_tokens(self, text: str) -> int:
+        """As the protocol says."""
+        return len(self._tokenizer.plain(text))
+
+    def reply(
+        self, conversations: Sequence[Sequence[Message]], on_finished: Callable[[], None] | None = None
+    ) -> list[Reply]:
+        """As the protocol says. What is asked twice is written once."""
+        advance = on_finished or (lambda: None)
+        keys = [self._key(messages) for messages in conversations]
+        distinct = dict(zip(keys, conversations, strict=True))
+        found = self._replies.find_all(list(distinct)) if self._replies is not None else {}
+        missing = {key: messages for key, messages in distinct.items() if key not in found}
+        for _ in range(len(keys) - len(missing)):
+            advance()
+        if missing:
+            found |= self._write(missing, advance)
+        first = {key: number for number, key in reversed(list(enumerate(keys)))}
+        return [
+            found[key] if first[key] == number else replace(found[key], reused=True) for number, key in enumerate(keys)
+        ]
+
+    def _write(self, conversations: dict[str, Sequence[Message]], advance: Callable[[], None]) -> dict[str, Reply]:
+        from memorag_pipeline.memory.engine.decode import decode
+        from memorag_pipeline.memory.engine.generation import Decoding
+
+        spec, model = self._spec, self._language_model
+        decoding = Decoding(spec.max_new_tokens, spec.temperature, spec.top_p, spec.repetition_penalty, spec.seed)
+        keys = list(conversations)
+        prompts = [self._token_ids(messages) for messages in conversations.values()]
+        lengths = [min(len(prompt) + spec.max_new_tokens, model.context) for prompt in prompts]
+        replies: dict[str, Reply] = {}
+        recorded: list[Future[None]] = []
+        with ThreadPoolExecutor(_RECORDERS) as pool:
+            for rows, numbers in batches(lengths, spec.batch_size, spec.batch_tokens):
+
+                def finished(index: int, found: Generation, numbers: Sequence[int] = numbers) -> None:
+                    key = keys[numbers[index]]
+                    replies[key] = Reply(found.text.strip(), found.input_tokens, found.output_tokens, found.error)
+                    if self._replies is not None:
+                        recorded.append(pool.submit(self._replies.record, key, replies[key]))
+                    advance()
+
+                decode(model, [prompts[number] for number in numbers], decoding, rows, finished)
+        for future in recorded:
+            future.result()
+        return replies
+
+    @cached_property
+    def _language_model(self) -> LanguageModel:
+        from memorag_pipeline.memory.engine.language_model import load_language_model
+
+        spec = self._spec
+        return load_language_model(str(spec.model), spec.revision, spec.dtype, spec.quantization)
+
+    def _key(self, messages: Sequence[Message]) -> str:
+        request: dict[str, Any] = self._spec.model_dump(mode="json", include=_DECIDING)
+        return reply_key(
+            f"sha256:{self._resolved.digest}", {**request, "engine": ENGINE_VERSION, "messages": list(messages)}
+        )
+
+    def _token_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Tokens of a conversation; its texts are read as plain characters, so that none of them can end its turn."""
+        contents = {message["role"]: message["content"] for message in messages}
+        return self._tokenizer.request(contents["user"], contents.get("system"))

@@ -1,0 +1,46 @@
+"""Generators: what writes answers from chat messages. `local` runs a model here, `endpoint` asks a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from memorag_pipeline.generators.budget import Spending
+from memorag_pipeline.specs.generation import GenerationSpec
+from memorag_pipeline.specs.memory import MemorySpec
+
+if TYPE_CHECKING:
+    from memorag_pipeline.generators.replies import Replies
+from memorag_pipeline.generators.interface import Generator
+
+
+def open_generator(
+    spec: GenerationSpec,
+    memory: MemorySpec | None = None,
+    replies: Replies | None = None,
+    spent: Spending = Spending(),  # noqa: B008 (it is frozen)
+) -> Generator:
+    """The generator that a spec asks for; its `model` is set. Raises NotFoundError for an unknown model.
+
+    An endpoint needs `memory`, whose tokenizer counts in place of the endpoint's own, which is not known. What is in
+    `replies` is not written again; `spent` is what an endpoint's budget has lost before.
+    """
+    if spec.endpoint is None:
+        from memorag_pipeline.generators.local import LocalGenerator
+
+        return LocalGenerator(spec, replies)
+    if memory is None:
+        raise ValueError("an endpoint needs the memory model's tokenizer to count with")
+    from memorag_pipeline.generators.endpoint import EndpointGenerator
+
+    return EndpointGenerator(spec, token_count(spec, memory), replies, spent)
+
+
+def token_count(spec: GenerationSpec, memory: MemorySpec) -> Callable[[str], int]:
+    """How the generator counts the tokens of a text, without its model."""
+    from memorag_pipeline.models.references import resolve
+    from memorag_pipeline.models.tokens import token_counter
+
+    if spec.endpoint is None:
+        return token_counter(resolve(str(spec.model), spec.revision)).count
+    return token_counter(resolve(memory.model, memory.revision)).count

@@ -1,0 +1,68 @@
+"""Replies that were written or paid for, kept as units: a task that is killed, a retry and a later run go on from them.
+
+In:  the request as it is sent, and to whom: an endpoint, or a model in the process.
+Out: the reply, if one was ever recorded.
+Wrong: what the store raises. A reply that may go better another time is not recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+from memorag_pipeline.generators.interface import Reply
+from memorag_pipeline.storage import CorpusStore, Outcome, fingerprint
+
+STAGE = "reply"
+STAGE_VERSION = 1
+_LOOKUPS = 16
+
+
+class Replies(Protocol):
+    """Where replies are kept."""
+
+    def find_all(self, keys: Sequence[str]) -> dict[str, Reply]:
+        """Those that there are, by key; `reused` are those of other runs."""
+        ...
+
+    def record(self, key: str, reply: Reply) -> None:
+        """Keep a reply."""
+        ...
+
+
+def reply_key(generator: str, request: dict[str, Any]) -> str:
+    """Fingerprint of a request to a generator (its URL or digest); the two hold everything that a reply depends on."""
+    return fingerprint(STAGE, STAGE_VERSION, url=generator, request=request)
+
+
+class ReplyUnits:
+    """Replies in the store of a corpus; `run` is the id of the run that has them written."""
+
+    def __init__(self, store: CorpusStore, run: str) -> None:
+        self._store, self._run = store, run
+
+    def find_all(self, keys: Sequence[str]) -> dict[str, Reply]:
+        """As the protocol says."""
+        outcomes = self._store.units.find_all(STAGE, keys)
+        found = {key: outcome for key, outcome in zip(keys, outcomes, strict=True) if outcome is not None}
+        with ThreadPoolExecutor(_LOOKUPS) as pool:
+            return dict(zip(found, pool.map(self._kept, found.values()), strict=True))
+
+    def record(self, key: str, reply: Reply) -> None:
+        """As the protocol says."""
+        value = {
+            "text": reply.text,
+            "error": reply.error,
+            "input_tokens": reply.input_tokens,
+            "output_tokens": reply.output_tokens,
+            "cost": reply.cost,
+            "run": self._run,
+        }
+        blobs = {"reply": self._store.blobs.put_json(value)}
+        self._store.units.record(Outcome(stage=STAGE, fingerprint=key, blobs=blobs))
+
+    def _kept(self, outcome: Outcome) -> Reply:
+        value = self._store.blobs.get_json(outcome.blobs["reply"], "a reply of the generator")
+        run = value.pop("run")
+        return Reply(**value, reused=run != self._run)

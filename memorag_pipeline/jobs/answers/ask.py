@@ -1,0 +1,134 @@
+"""Answers and clues in process, without work lists: what `Version` and the command `memorag` use.
+
+In:  a version, and questions as text.
+Out: an `Answer` or a `Recollection` for each question, in order.
+Wrong: what opening the version's blobs and models raises; a question that fails is an `Answer` with its error.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from memorag_pipeline.generators.interface import Reply
+from memorag_pipeline.generators.open import open_generator
+from memorag_pipeline.jobs.answers.answer import Answer, Clue, Recollection
+from memorag_pipeline.jobs.answers.answer_batch import answer_batch, answer_of
+from memorag_pipeline.jobs.answers.questions import questions_of_texts
+from memorag_pipeline.jobs.answers.recall import answers_of_memory, recall_clues
+from memorag_pipeline.jobs.answers.route import delta_shards, questions_by_shard, route_questions, shards_asked
+from memorag_pipeline.jobs.answers.settings import AnswerSettings
+from memorag_pipeline.progress import track
+
+if TYPE_CHECKING:
+    from memorag_pipeline.opened_version import OpenedVersion
+
+
+__all__ = ["Answer", "Clue", "Recollection", "answer_questions", "recall_questions"]
+
+_Row = dict[str, Any]
+
+
+def answer_questions(
+    version: OpenedVersion, questions: Sequence[str], settings: AnswerSettings | None = None
+) -> list[Answer]:
+    """Answer `questions` from `version`; without `settings` in the way that jobs do by default.
+
+    The same answers as those of a job with these settings: route, recall, retrieve and generate are its functions.
+    """
+    settings = settings or AnswerSettings.of_version(version.manifest)
+    rows: list[_Row] = questions_of_texts(questions)
+    asked = [row for row in rows if row["error"] is None]
+    routes = shards_asked(version.searcher, [row["question"] for row in asked], settings, version.manifest)
+    if settings.from_memory:
+        return _answer_from_memory(version, rows, asked, routes, settings)
+    clues = _recall_all(version, rows, asked, routes, settings)
+    answers: list[Answer] = []
+    generator = open_generator(settings.generation, settings.memory)
+    with track("questions answered", len(rows), "questions") as bar:
+        for start in range(0, len(rows), generator.at_once):
+            part = slice(start, start + generator.at_once)
+            answers += answer_batch(
+                rows[part], clues[part], version.searcher, generator, settings, lambda: bar.advance(1)
+            )
+    return answers
+
+
+def recall_questions(
+    version: OpenedVersion, questions: Sequence[str], settings: AnswerSettings | None = None
+) -> list[Recollection]:
+    """What the memories of `version` recall for `questions`: the clues that answers are searched with."""
+    settings = settings or AnswerSettings.of_version(version.manifest)
+    rows: list[_Row] = questions_of_texts(questions)
+    asked = [row for row in rows if row["error"] is None]
+    texts = [row["question"] for row in asked]
+    routes = route_questions(version.searcher, texts, settings.shards_per_question, delta_shards(version.manifest))
+    clues = _recall_all(version, rows, asked, routes, settings)
+    shards = {row["question_id"]: tuple(route) for row, route in zip(asked, routes, strict=True)}
+    return [
+        Recollection(
+            row["question_id"],
+            row["question"],
+            row["error"],
+            shards.get(row["question_id"], ()),
+            tuple(found),
+        )
+        for row, found in zip(rows, clues, strict=True)
+    ]
+
+
+def _answer_from_memory(
+    version: OpenedVersion,
+    rows: Sequence[_Row],
+    asked: Sequence[_Row],
+    routes: Sequence[Sequence[str]],
+    settings: AnswerSettings,
+) -> list[Answer]:
+    """Answers that the memory of the best shard writes by itself."""
+    from memorag_pipeline.memory.kinds.load import load_memory_model
+
+    started = time.perf_counter()
+    replies: dict[str, Reply] = {}
+    with track("questions answered", len(asked), "questions") as bar:
+        for shard_id, questions in questions_by_shard(asked, routes).items():
+
+            def answered(number: int, reply: Reply, questions: Sequence[tuple[str, str]] = questions) -> None:
+                replies[questions[number][0]] = reply
+                bar.advance(1)
+
+            model = load_memory_model(settings.memory, settings.language)
+            texts = [text for _, text in questions]
+            answers_of_memory(model, version.memories()[shard_id], texts, settings, answered)
+    share = (time.perf_counter() - started) / max(1, len(asked))
+    shards = {row["question_id"]: route[0] for row, route in zip(asked, routes, strict=True) if route}
+    return [
+        replace(answer_of(row, (), (), replies.get(row["question_id"]), share), shard_id=shards.get(row["question_id"]))
+        for row in rows
+    ]
+
+
+def _recall_all(
+    version: OpenedVersion,
+    rows: Sequence[_Row],
+    asked: Sequence[_Row],
+    routes: Sequence[Sequence[str]],
+    settings: AnswerSettings,
+) -> list[list[Clue]]:
+    """The clues of each of `rows`, of its best shard first; each memory is asked all of its questions together."""
+    by_shard = questions_by_shard(asked, routes) if settings.clues else {}
+    found: dict[tuple[str, str], list[Clue]] = {}
+    if by_shard:
+        from memorag_pipeline.memory.kinds.load import load_memory_model
+
+        model: Any = load_memory_model(settings.memory, settings.language)
+        with track("questions recalled", sum(map(len, by_shard.values())), "questions") as bar:
+            for shard_id, questions in by_shard.items():
+                memory = version.memories()[shard_id]
+                for row in recall_clues(model, memory, shard_id, questions, settings, bar.advance).to_pylist():
+                    clue = Clue(row["shard_id"], row["kind"], row["text"])
+                    found.setdefault((shard_id, row["question_id"]), []).append(clue)
+    shards = {row["question_id"]: route for row, route in zip(asked, routes, strict=True)}
+    pairs = [[(shard_id, row["question_id"]) for shard_id in shards.get(row["question_id"], ())] for row in rows]
+    return [[clue for each in asked_of for clue in found.get(each, ())] for asked_of in pairs]

@@ -1,0 +1,110 @@
+"""Batches of questions: the units of stage generate.
+
+In:  the routed questions of a run, in order, and rows that are carried over from another version.
+Out: the fingerprint of each batch; those that have no finished outcome yet.
+Wrong: nothing.
+
+A batch ends behind a question by whose text it is chosen, so that a question that comes or goes changes one batch and
+moves no other. Rows that are carried over are recorded at once, as batches that are done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from memorag_pipeline.jobs.answers import generate
+from memorag_pipeline.jobs.answers.questions import question_identity
+from memorag_pipeline.jobs.answers.settings import AnswerSettings
+from memorag_pipeline.jobs.units import is_finished
+from memorag_pipeline.opened_version import OpenedVersion
+from memorag_pipeline.schemas import ANSWERS
+from memorag_pipeline.storage import CorpusStore, Outcome, fingerprint
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Questions by their numbers in the run's file."""
+
+    fingerprint: str
+    rows: tuple[int, ...]
+
+    def work(self) -> dict[str, Any]:
+        """As a work list has it."""
+        return {"fingerprint": self.fingerprint, "rows": list(self.rows)}
+
+
+class Batches:
+    """Makes the batches of one run, as its questions come."""
+
+    def __init__(self, store: CorpusStore, job: str, version: OpenedVersion, settings: AnswerSettings) -> None:
+        self._store, self._size = store, settings.generation.batch_size
+        self._shared = {
+            "job": job,
+            "version": version.number,
+            "manifest": version.manifest.content_digest(),
+            "settings": settings.content(),
+            "prompts": settings.prompt_version,
+        }
+        self._carried: list[str] = []
+        self._batches: list[Batch] = []
+        self._open: list[tuple[int, Row]] = []
+        self._counts = {"questions": 0, "errors": 0, "carried": 0}
+        self._shards: set[str] = set()
+
+    def add(self, rows: Sequence[Row], carried: Mapping[str, Row]) -> None:
+        """The next questions; `carried` are the answers of those that need not be asked, by question id."""
+        for row in rows:
+            if row["question_id"] not in carried:
+                self._open.append((self._counts["questions"], row))
+                self._shards.update(row["shards"])
+                if self._ends(row["question"]):
+                    self.close()
+            self._counts["questions"] += 1
+            self._counts["errors"] += row["error"] is not None
+        if carried:
+            self._counts["carried"] += len(carried)
+            self._record(list(carried.values()))
+
+    def close(self) -> None:
+        """End the open batch."""
+        if self._open:
+            questions = [row for _, row in self._open]
+            name = fingerprint(generate.STAGE, generate.STAGE_VERSION, questions=questions, **self._shared)
+            self._batches.append(Batch(name, tuple(number for number, _ in self._open)))
+            self._open = []
+
+    def todo(self) -> list[Batch]:
+        """The batches that are not finished."""
+        outcomes = self._store.units.find_all(generate.STAGE, [batch.fingerprint for batch in self._batches])
+        return [
+            batch
+            for batch, outcome in zip(self._batches, outcomes, strict=True)
+            if outcome is None or not is_finished(outcome)
+        ]
+
+    @property
+    def fingerprints(self) -> list[str]:
+        """Of all batches."""
+        return [*self._carried, *(batch.fingerprint for batch in self._batches)]
+
+    def counts(self) -> dict[str, int]:
+        """Questions, those among them that cannot be asked or need not be, and the shards that are asked."""
+        return {**self._counts, "shards": len(self._shards)}
+
+    def _ends(self, question: str) -> bool:
+        if len(self._open) >= 2 * self._size:
+            return True
+        return int(question_identity(question), 16) % self._size == 0
+
+    def _record(self, rows: list[Row]) -> None:
+        ref = self._store.blobs.put_table(pa.Table.from_pylist(rows, schema=ANSWERS))
+        name = fingerprint(generate.STAGE, generate.STAGE_VERSION, carried=ref.digest)
+        outcome = Outcome(stage=generate.STAGE, fingerprint=name, blobs={"answers": ref}, counts={"carried": len(rows)})
+        self._store.units.record(outcome)
+        self._carried.append(name)

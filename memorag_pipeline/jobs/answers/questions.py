@@ -1,0 +1,253 @@
+"""Reading a job's questions.
+
+In:  a JSONL or Parquet file on any fsspec URI, or a SELECT on the job's warehouse.
+Out: record batches of `schemas.QUESTIONS`, in the order of the source; a bad row carries its error.
+Wrong: a source that cannot be read at all, or has no `question` column of text, is a `QuestionError` naming it.
+
+The rows are spilled to a local file once they are checked, so that memory holds a batch and the ids, however many they
+are: ids that are given come before those that are made, and the last row may give one.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, fields
+from typing import IO, Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from memorag_pipeline.digests import text_digest
+from memorag_pipeline.errors import QuestionError
+from memorag_pipeline.schemas import QUESTIONS
+from memorag_pipeline.specs.jobs import JobSpec, QuestionsSpec
+from memorag_pipeline.storage.credentials import options_for
+
+BATCH = 512  # questions in a record batch
+MAX_CHARACTERS = 20_000  # some ten pages: a document given as a question by mistake, not a question
+_MAX_LINE = 1 << 20  # bytes; the longest question as JSON escapes, with as much again beside it
+_ID_DIGITS = 16
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row of the source; `place` (`line-7`) is its id when it has none that can be used."""
+
+    place: str
+    question_id: str | None
+    question: str
+    error: str | None
+
+
+def read_questions(job: JobSpec) -> Iterator[pa.RecordBatch]:
+    """All questions of `job`. Ids are unique; a question without one gets a digest of its text."""
+    if job.questions is None:
+        raise QuestionError(f"a job of kind {job.kind} asks no questions; run it with memorag summarize")
+    sql = job.questions.sql
+    rows = _rows_of_query(job, sql) if sql is not None else _rows_of_file(job.questions)
+    taken: dict[str, str] = {}
+    with _spilled(_refuse_repeated_id(row, taken) for row in rows) as checked:
+        identified = _identified(checked, set(taken))
+        while batch := list(itertools.islice(identified, BATCH)):
+            yield pa.RecordBatch.from_pylist(batch, schema=QUESTIONS)
+
+
+def question_identity(text: str) -> str:
+    """What a question is known by whatever its id: a digest of its text."""
+    return text_digest(text)[:_ID_DIGITS]
+
+
+def questions_of_texts(texts: Iterable[Any]) -> list[dict[str, Any]]:
+    """Rows of `schemas.QUESTIONS` for plain texts, as asked by a service or at the command line."""
+    return list(_identified((_row(f"row-{n}", {"question": text}) for n, text in enumerate(texts, 1)), set()))
+
+
+def _identified(rows: Iterable[_Row], taken: set[str]) -> Iterator[dict[str, Any]]:
+    """Rows with unique ids: those that are given (all of them are in `taken`), else digests of the text, else places.
+
+    Adds to `taken`.
+    """
+    seen: Counter[str] = Counter()
+    for row in rows:
+        question_id = row.question_id
+        if question_id is None:
+            stem = row.place if row.error else question_identity(row.question)
+            question_id = _free_id(stem, seen, taken)
+            taken.add(question_id)
+        yield {"question_id": question_id, "question": row.question, "error": row.error}
+
+
+@contextmanager
+def _spilled(rows: Iterable[_Row]) -> Iterator[Iterator[_Row]]:
+    """The rows again, once all of them were seen."""
+    rows = iter(rows)
+    schema = pa.schema([pa.field(field.name, pa.string()) for field in fields(_Row)])
+    with tempfile.TemporaryFile() as file:
+        with pa.ipc.new_stream(file, schema) as writer:
+            while batch := list(itertools.islice(rows, BATCH)):
+                columns = zip(*map(astuple, batch), strict=True)
+                writer.write_batch(pa.record_batch([pa.array(column, pa.string()) for column in columns], schema))
+        file.seek(0)
+        yield (_Row(**row) for batch in pa.ipc.open_stream(file) for row in batch.to_pylist())
+
+
+def _rows_of_query(job: JobSpec, sql: str) -> Iterator[_Row]:
+    from memorag_pipeline.warehouse import open_warehouse
+
+    table = open_warehouse(job.warehouse).query(sql)
+    wanted = _wanted_columns("the query on the warehouse", table.schema)
+    yield from _rows_of_batches(table.select(wanted).to_batches(max_chunksize=BATCH))
+
+
+def _rows_of_file(source: QuestionsSpec) -> Iterator[_Row]:
+    uri = str(source.uri)
+    try:
+        with fsspec.open(uri, "rb", **options_for(source)) as file:
+            is_parquet = file.read(4) == b"PAR1"
+            file.seek(0)
+            # The files of some filesystems read no line up to a length.
+            yield from _rows_of_parquet(uri, file) if is_parquet else _rows_of_lines(uri, io.BufferedReader(file))
+    except FileNotFoundError:
+        raise QuestionError(f"{uri}: no such question file; correct questions.uri") from None
+    except PermissionError:
+        raise QuestionError(f"{uri}: the question file may not be read; check the credentials and its rights") from None
+    except (OSError, ImportError, ValueError) as error:
+        raise QuestionError(f"{uri}: the question file cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _rows_of_lines(uri: str, file: IO[bytes]) -> Iterator[_Row]:
+    found, objects, keys = 0, 0, set[str]()
+    for number, line in enumerate(_lines(file), 1):
+        if not line.strip():
+            continue
+        found += 1
+        place = f"line-{number}"
+        try:
+            value = _object_of(line, number)
+        except QuestionError as problem:
+            yield _Row(place, None, "", str(problem))
+            continue
+        objects += 1
+        keys.update(value)
+        yield _row(place, value)
+    if found and not objects:
+        raise QuestionError(f"{uri}: neither JSON lines nor Parquet; write one JSON object on each line")
+    if objects and "question" not in keys:
+        raise QuestionError(f"{uri}: no line has the key 'question'; keys found: {', '.join(sorted(keys)) or 'none'}")
+
+
+def _lines(file: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a file, each cut where it is too long to be a question."""
+    while line := file.readline(_MAX_LINE + 1):
+        yield line
+        while len(line) > _MAX_LINE and not line.endswith(b"\n"):
+            line = file.readline(_MAX_LINE + 1)
+
+
+def _object_of(line: bytes, number: int) -> dict[str, Any]:
+    """The JSON object on a line. Raises QuestionError."""
+    if len(line) > _MAX_LINE:
+        raise QuestionError(f"line {number} has more than {_MAX_LINE:,} bytes, which is no question")
+    try:
+        value = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise QuestionError(f"line {number} is not UTF-8 text (byte {error.start + 1})") from None
+    except (ValueError, RecursionError) as error:
+        raise QuestionError(f"line {number} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise QuestionError(f"line {number} is not a JSON object with a question")
+    return value
+
+
+def _rows_of_parquet(uri: str, file: Any) -> Iterator[_Row]:
+    try:
+        parquet = pq.ParquetFile(file)
+        wanted = _wanted_columns(uri, parquet.schema_arrow)
+        yield from _rows_of_batches(parquet.iter_batches(BATCH, columns=wanted))
+    except pa.ArrowException as error:
+        raise QuestionError(f"{uri}: starts as Parquet but cannot be read: {error}") from error
+
+
+def _wanted_columns(name: str, schema: pa.Schema) -> list[str]:
+    """The columns to read. Raises QuestionError for one that is missing or of another type."""
+    if "question" not in schema.names:
+        raise QuestionError(f"{name}: has no column 'question'; columns found: {', '.join(schema.names) or 'none'}")
+    wanted = [column for column in ("question_id", "question") if column in schema.names]
+    for column in wanted:
+        kind = schema.field(column).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+        if not (text or pa.types.is_null(kind) or (column == "question_id" and pa.types.is_integer(kind))):
+            right = "text or whole numbers" if column == "question_id" else "text"
+            raise QuestionError(f"{name}: column '{column}' is of type {kind}; make it {right}")
+    return wanted
+
+
+def _rows_of_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[_Row]:
+    number = itertools.count(1)
+    for batch in batches:
+        yield from (_row(f"row-{next(number)}", value) for value in batch.to_pylist())
+
+
+def _row(place: str, value: dict[str, Any]) -> _Row:
+    """Check one question; `value` may have further keys, which are not ours."""
+    question_id, id_problem = _checked_id(value.get("question_id"))
+    text, problem = _checked_text(value.get("question"))
+    problem = id_problem or problem
+    return _Row(place, question_id, text, f"{place.replace('-', ' ')}: {problem}" if problem else None)
+
+
+def _checked_id(value: Any) -> tuple[str | None, str | None]:
+    """The id as text, and what is wrong with it."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value), None
+    if value is None or _is_unicode(value):
+        return (value or "").strip() or None, None
+    return None, "question_id is neither text nor a whole number"
+
+
+def _checked_text(value: Any) -> tuple[str, str | None]:
+    """The question as it is kept, and what is wrong with it."""
+    if value is None or value == "":
+        return "", "the question has no text"
+    if not isinstance(value, str):
+        return "", f"the question is not text but {type(value).__name__}"
+    if not _is_unicode(value):
+        return "", "the question is not valid Unicode (half a surrogate pair)"
+    if len(value) > MAX_CHARACTERS:
+        return value[:200] + "…", f"the question has {len(value):,} characters; at most {MAX_CHARACTERS:,} are accepted"
+    return value.strip(), None if value.strip() else "the question has no text"
+
+
+def _is_unicode(text: Any) -> bool:
+    """Whether `text` is text that UTF-8 can hold; JSON can write half of a surrogate pair, which it cannot."""
+    return isinstance(text, str) and not _SURROGATE.search(text)
+
+
+def _refuse_repeated_id(row: _Row, first: dict[str, str]) -> _Row:
+    """The first row with an id keeps it; a later one becomes an error row under its place. Adds to `first`."""
+    if row.question_id is None:
+        return row
+    if row.question_id not in first:
+        first[row.question_id] = row.place
+        return row
+    where, earlier = (place.replace("-", " ") for place in (row.place, first[row.question_id]))
+    return _Row(row.place, None, row.question, f"{where}: question_id {row.question_id!r} is used on {earlier}")
+
+
+def _free_id(stem: str, seen: Counter[str], taken: set[str]) -> str:
+    """`stem`, or the next of `stem-2`, `stem-3`, … that is free; the same for the same rows in the same order."""
+    while True:
+        seen[stem] += 1
+        name = stem if seen[stem] == 1 else f"{stem}-{seen[stem]}"
+        if name not in taken:
+            return name

@@ -1,0 +1,106 @@
+"""What is recalled is kept by question and memory: the units of stage recall.
+
+In:  a version's manifest, and settings.
+Out: the fingerprint of each question asked of each memory; the clues, or the memory's own answers, that are kept.
+Wrong: what was not recalled yet is a `MemoragError` that says so.
+
+A unit depends on the memory and not on the version: a version that still has the memory need not ask it again. Nor does
+it depend on the questions beside it, so that a set that grows is asked what is new in it. Clues of some questions
+share a blob; an answer of a memory is kept as the replies of generators are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from memorag_pipeline.errors import MemoragError
+from memorag_pipeline.generators import replies as reply_units
+from memorag_pipeline.generators.interface import Reply
+from memorag_pipeline.jobs.answers.answer import Clue
+from memorag_pipeline.jobs.answers.questions import question_identity
+from memorag_pipeline.jobs.answers.settings import AnswerSettings
+from memorag_pipeline.storage import BlobRef, CorpusStore, Manifest, Outcome, fingerprint
+from memorag_pipeline.storage.manifest import memory_path
+
+STAGE = "recall"
+STAGE_VERSION = 2
+
+Asked = tuple[str, str]  # shard id, text of a question
+_DECODING = {"max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed"}
+
+
+class RecallUnits:
+    """The units of one version and its settings."""
+
+    def __init__(self, manifest: Manifest, settings: AnswerSettings) -> None:
+        self._settings = settings
+        self._memories = {blob.path: blob.ref for blob in manifest.of_role("memory")}
+        (model,) = (model.digest for model in manifest.models if model.role == "memory")
+        self._shared: dict[str, Any] = {
+            "model": model,
+            "language": settings.language,
+            "prompts": settings.prompt_version,
+        }
+        if settings.from_memory:
+            self._shared["decoding"] = settings.generation.model_dump(mode="json", include=_DECODING)
+        else:
+            self._shared |= {"clues": settings.clues, "clue_tokens": settings.clue_tokens}
+
+    @property
+    def stage(self) -> str:
+        """The stage that the outcomes are kept under."""
+        return reply_units.STAGE if self._settings.from_memory else STAGE
+
+    def memory(self, shard_id: str) -> BlobRef:
+        """The memory of a shard."""
+        return self._memories[memory_path(shard_id)]
+
+    def fingerprint(self, asked: Asked) -> str:
+        """Of one question asked of one memory."""
+        shard_id, question = asked
+        memory = self.memory(shard_id).digest
+        return fingerprint(STAGE, STAGE_VERSION, memory=memory, question=question, **self._shared)
+
+    def missing(self, store: CorpusStore, asked: Iterable[Asked]) -> list[Asked]:
+        """Those that are not recalled, each once."""
+        distinct = list(dict.fromkeys(asked))
+        outcomes = store.units.find_all(self.stage, [self.fingerprint(each) for each in distinct])
+        return [each for each, outcome in zip(distinct, outcomes, strict=True) if outcome is None]
+
+    def clues(self, store: CorpusStore, asked: Iterable[Asked]) -> dict[Asked, list[Clue]]:
+        """The clues of questions, by shard and text."""
+        found: dict[Asked, list[Clue]] = {}
+        blobs: dict[BlobRef, list[Asked]] = {}
+        for each, outcome in self._outcomes(store, asked).items():
+            found[each] = []
+            blobs.setdefault(outcome.blobs["clues"], []).append(each)
+        for ref, members in blobs.items():
+            wanted = {(shard_id, question_identity(text)): found[shard_id, text] for shard_id, text in members}
+            for row in store.blobs.get_table(ref, name="clues of the job").to_pylist():
+                if (kept := wanted.get((row["shard_id"], row["question_id"]))) is not None:
+                    kept.append(Clue(row["shard_id"], row["kind"], row["text"]))
+        return found
+
+    def answers(self, store: CorpusStore, run: str, asked: Iterable[Asked]) -> dict[Asked, Reply]:
+        """What memories answered by themselves, by shard and text."""
+        keys = {each: self.fingerprint(each) for each in dict.fromkeys(asked)}
+        kept = reply_units.ReplyUnits(store, run).find_all(list(keys.values()))
+        for each, key in keys.items():
+            if key not in kept:
+                raise _not_recalled(each)
+        return {each: kept[key] for each, key in keys.items()}
+
+    def _outcomes(self, store: CorpusStore, asked: Iterable[Asked]) -> dict[Asked, Outcome]:
+        distinct = list(dict.fromkeys(asked))
+        outcomes = store.units.find_all(self.stage, [self.fingerprint(each) for each in distinct])
+        found: dict[Asked, Outcome] = {}
+        for each, outcome in zip(distinct, outcomes, strict=True):
+            if outcome is None:
+                raise _not_recalled(each)
+            found[each] = outcome
+        return found
+
+
+def _not_recalled(asked: Asked) -> MemoragError:
+    return MemoragError(f"shard {asked[0]}: its clues were not recalled yet; run recall first, then generate")

@@ -1,0 +1,117 @@
+"""What the load stages of all jobs share: rows, their evidence and the run, in one transaction."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.progress import Bar, track
+from memorag_pipeline.runs.tasks import Run
+from memorag_pipeline.storage.units import Outcome
+from memorag_pipeline.warehouse import open_warehouse
+from memorag_pipeline.warehouse.evidence_rows import evidence_rows
+from memorag_pipeline.warehouse.run_columns import run_columns
+from memorag_pipeline.warehouse.table_load import TableLoad
+from memorag_pipeline.warehouse.tables import EVIDENCE, RUNS, evidence_load, run_load
+
+_MODELS = ("memory_model", "embedding_model", "generation_model")
+
+
+@dataclass(frozen=True)
+class JobRows:
+    """The rows of a job and what they are.
+
+    `read` gives them, some at a time, and is called twice: for the rows and for their passages. `done` is the status of
+    a row that is well, `count` how many rows there are. `outcomes` are those of the units that made the rows. `check`
+    passes rows on, and raises at their end what is wrong with them.
+    """
+
+    schema: pa.Schema
+    id_column: str
+    done: str
+    count: int
+    read: Callable[[], Iterator[pa.RecordBatch]]
+    outcomes: Callable[[], Sequence[Outcome]]
+    check: Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]] = iter
+
+
+def load_rows(pipeline: Pipeline, plan: dict[str, Any], run: Run, rows: JobRows) -> tuple[dict[str, Any], Counter[str]]:
+    """Load the rows of a job's plan, their passages and the run; returns what was loaded, and rows by status."""
+    spec = pipeline.spec.job(plan["job"])
+    warehouse = open_warehouse(spec.warehouse)
+    passed = _Passed()
+
+    def run_row() -> Iterator[dict[str, Any]]:
+        yield {
+            **run_columns(pipeline, run, spec.kind, plan["job"]),
+            "status": "done",
+            "corpus_version": plan["version"],
+            **passed.columns(rows.done),
+            **_spent(pipeline, rows.outcomes(), set(plan["todo"])),
+        }
+
+    with track("rows loaded", rows.count, "rows") as bar:
+        loaded = warehouse.load_tables(
+            {
+                spec.table: TableLoad(
+                    rows.schema,
+                    passed.watch(rows.check(rows.read()), bar),
+                    key=("corpus", "job", "corpus_version", rows.id_column),
+                    latest=("corpus", "job", rows.id_column),
+                ),
+                EVIDENCE: evidence_load(evidence_rows(rows.read(), rows.id_column), spec.table, rows.id_column),
+                RUNS: run_load(run_row()),
+            }
+        )
+    where = f"{warehouse.describe()}, table {spec.table}"
+    return {"rows": loaded[spec.table], "warehouse": where, "version": plan["version"]}, passed.status
+
+
+@dataclass
+class _Passed:
+    """What the run's row tells of the rows that have passed."""
+
+    questions: int = 0
+    status: Counter[str] = field(default_factory=Counter)
+    models: dict[str, str] = field(default_factory=dict)
+
+    def watch(self, batches: Iterable[pa.RecordBatch], bar: Bar) -> Iterator[pa.RecordBatch]:
+        """`batches`, looked at."""
+        for batch in batches:
+            self.questions += batch.num_rows
+            self.status.update(batch.column("status").to_pylist())
+            if batch.num_rows:
+                self.models = batch.select(list(_MODELS)).slice(0, 1).to_pylist()[0]
+            yield batch
+            bar.advance(batch.num_rows)
+
+    def columns(self, done: str) -> dict[str, Any]:
+        """Columns of `runs`."""
+        return {
+            "questions": self.questions,
+            "answered": self.status[done],
+            "errors": self.status["error"],
+            **self.models,
+        }
+
+
+def _spent(pipeline: Pipeline, outcomes: Sequence[Outcome], todo: Set[str]) -> dict[str, Any]:
+    """What a run itself had to do and spend, as columns of `runs`; `todo` are the fingerprints of those units."""
+    new: Counter[str] = Counter()
+    for outcome in outcomes:
+        if outcome.fingerprint in todo:
+            new.update(outcome.counts)
+    endpoint = pipeline.spec.generation.endpoint
+    priced = endpoint is not None and endpoint.prices is not None
+    return {
+        "input_tokens": new["input_tokens"],
+        "output_tokens": new["output_tokens"],
+        "cost": new["cost_millionths"] / 1e6 if priced else None,
+        "units_done": len(todo),
+        "units_reused": len(outcomes) - len(todo),
+    }

@@ -1,0 +1,120 @@
+"""Texts, passages and vectors of the parts of a version, from its tables.
+
+In:  a version; parts.
+Out: what is memorized of a part; its passages in order; the passages nearest to queries, of that part alone.
+Wrong: a table that is missing or altered is a `CorruptBlobError` that names it.
+
+The vectors of a part are few, so that the exact inner product over them costs less than a search of the whole index.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from memorag_pipeline.jobs.summaries.targets import Part, PartSection
+from memorag_pipeline.retrieval.passage import Passage
+from memorag_pipeline.storage import ManifestBlob
+
+if TYPE_CHECKING:
+    from memorag_pipeline.opened_version import OpenedVersion
+
+
+_CHUNKS = ["chunk_id", "document_id", "uri", "start", "end", "digest", "text"]
+_TABLES_KEPT = 8  # parts come in order of document, so that few tables are read twice
+
+Vectors = npt.NDArray[np.float32]
+_Row = dict[str, Any]
+
+
+class VersionTables:
+    """Tables of one version; those that were read last are kept."""
+
+    def __init__(self, version: OpenedVersion) -> None:
+        self._version = version
+        self._documents = lru_cache(_TABLES_KEPT)(self._read_documents)
+        self._chunks = lru_cache(_TABLES_KEPT)(self._read_chunks)
+        self._vectors = lru_cache(_TABLES_KEPT)(self._read_vectors)
+
+    def texts(self, part: Part) -> list[tuple[str, str, str]]:
+        """(URI, title, text) of what is memorized of a part, each content once."""
+        found: dict[str, tuple[str, str, str]] = {}
+        for section in part.sections:
+            if section.content not in found:
+                row = self._documents(section.table)[section.document_id]
+                found[section.content] = (row["uri"], row["title"], row["text"][section.start : section.end])
+        return list(found.values())
+
+    def passages(self, part: Part) -> list[Passage]:
+        """All passages in order, without what two of them share: together they are the whole text."""
+        passages = []
+        for section in part.sections:
+            end = section.start
+            for row in self._rows(section):
+                start = max(row["start"], end)
+                end = max(row["end"], end)
+                text = row["text"][start - row["start"] :]
+                if text:
+                    passages.append(_passage({**row, "start": start, "text": text}, part.shard_id, 0.0))
+        return passages
+
+    def nearest(self, part: Part, queries: Vectors) -> list[list[Passage]]:
+        """All passages of the part for each query of [queries, dimensions], the best ones first, by inner product."""
+        rows, vectors = [], []
+        for section in part.sections:
+            table, places = self._vectors(section.table)
+            for row in self._rows(section):
+                rows.append(row)
+                vectors.append(table[places[row["digest"]]])
+        if not rows:
+            return [[] for _ in queries]
+        found = []
+        for scores in queries @ np.stack(vectors).T:
+            order = np.argsort(-scores, kind="stable")
+            found.append([_passage(rows[place], part.shard_id, float(scores[place])) for place in order])
+        return found
+
+    def _rows(self, section: PartSection) -> list[_Row]:
+        """The chunks that begin in a section."""
+        rows = self._chunks(section.table).get(section.document_id, [])
+        return [row for row in rows if section.start <= row["start"] < section.end]
+
+    def _read_documents(self, number: int) -> dict[str, _Row]:
+        table = self._read("documents", number, ["document_id", "uri", "title", "text"])
+        return {row["document_id"]: row for row in table.to_pylist()}
+
+    def _read_chunks(self, number: int) -> dict[str, list[_Row]]:
+        by_document: dict[str, list[_Row]] = {}
+        for row in self._read("chunks", number, _CHUNKS).to_pylist():
+            by_document.setdefault(row["document_id"], []).append(row)
+        return by_document
+
+    def _read_vectors(self, number: int) -> tuple[Vectors, dict[str, int]]:
+        """The vectors of a chunk table, and the place of each digest."""
+        from memorag_pipeline.retrieval.vectors import vectors_of
+
+        table = self._read("embeddings", self._with_chunks[number], ["digest", "vector"])
+        places = {digest: place for place, digest in enumerate(table.column("digest").to_pylist())}
+        return vectors_of(table), places
+
+    @cached_property
+    def _with_chunks(self) -> dict[int, int]:
+        """The number of its embedding table for each chunk table; one without chunks has none."""
+        (blob,) = self._version.manifest.of_role("index_rows")
+        parts = self._version.store.blobs.cached_table(blob.ref, ["part"], blob.path).column("part")
+        return {number: place for place, number in enumerate(sorted(pc.unique(parts).to_pylist()))}
+
+    def _read(self, role: str, number: int, columns: list[str] | None) -> pa.Table:
+        blob: ManifestBlob = self._version.manifest.of_role(role)[number]
+        name = f"{blob.path} of version {self._version.number}"
+        return self._version.store.blobs.cached_table(blob.ref, columns, name)
+
+
+def _passage(row: _Row, shard_id: str, score: float) -> Passage:
+    names = ("chunk_id", "document_id", "uri", "start", "end", "text")
+    return Passage(**{name: row[name] for name in names}, score=score, shard_id=shard_id)

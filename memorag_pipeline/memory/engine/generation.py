@@ -1,0 +1,38 @@
+"""What decoding is told, and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How replies are written. Temperature 0 is greedy. A row's samples depend on `seed` and its prompt alone."""
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One reply. `text` ends before a stop string; `token_ids` are without the token that ends a turn.
+
+    `finished` is "error" when the prompt could not be asked; `error` then says why, and the rest is empty.
+    """
+
+    text: str
+    input_tokens: int
+    output_tokens: int
+    finished: Literal["stop", "length", "error"]
+    token_ids: tuple[int, ...]
+    error: str | None = None
+
+
+OnFinished = Callable[[int, Generation], None]
+Advance = Callable[[int], None]

@@ -1,0 +1,126 @@
+"""A decoder loaded for reading streams and writing replies, once per process.
+
+In:  a model reference, a revision, a dtype.
+Out: a `LanguageModel` on the GPU when there is one, else on the CPU.
+Wrong: an unknown model, or one whose attention is not what `attention` computes, is refused by name.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging
+
+from memorag_pipeline.errors import MemoragError, MissingDependencyError
+from memorag_pipeline.memory.engine.network import Network
+from memorag_pipeline.models.chat import ChatTokenizer
+from memorag_pipeline.models.references import MODEL_TYPES, ResolvedModel, context_length, read_config, resolve
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageModel:
+    """A decoder and what is known of it. `context` is in tokens; `end_ids` are the tokens that end a reply."""
+
+    model: Any
+    tokenizer: ChatTokenizer
+    device: torch.device
+    dtype: torch.dtype
+    resolved: ResolvedModel
+    context: int
+    end_ids: frozenset[int]
+
+    @functools.cached_property
+    def network(self) -> Network:
+        """The decoder's layers, without beacons."""
+        return Network(self.model)
+
+    @property
+    def layers(self) -> int:
+        """Decoder layers."""
+        return int(self.model.config.num_hidden_layers)
+
+    @property
+    def kv_heads(self) -> int:
+        """Key/value heads of a layer."""
+        return int(self.model.config.num_key_value_heads)
+
+    @property
+    def head_size(self) -> int:
+        """Numbers in one key."""
+        config = self.model.config
+        return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
+def load_language_model(
+    model: str, revision: str | None = None, dtype: str = "bfloat16", quantization: str | None = None
+) -> LanguageModel:
+    """The decoder that a reference names, with transformers' own classes; code that comes with a model is never run.
+
+    `quantization` (int8 or int4, by bitsandbytes) is of the weights alone and needs a GPU.
+    """
+    return _load(resolve(model, revision), dtype, quantization)
+
+
+@functools.cache
+def _load(resolved: ResolvedModel, dtype: str, quantization: str | None) -> LanguageModel:
+    model_type = read_config(str(resolved.folder)).get("model_type")
+    if model_type not in MODEL_TYPES:
+        raise MemoragError(
+            f"model {resolved.name}: models of type {model_type!r} are not supported;"
+            f" use one of: {', '.join(MODEL_TYPES)}"
+        )
+    logging.disable_progress_bar()
+    # transformers reports every tensor that its own class does not know; a checkpoint's beacon parameters are such.
+    logging.set_verbosity_error()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    loaded = AutoModelForCausalLM.from_pretrained(
+        resolved.folder,
+        dtype=getattr(torch, dtype),
+        trust_remote_code=False,
+        use_safetensors=True,
+        local_files_only=True,
+        **_quantized(quantization, getattr(torch, dtype)),
+    )
+    # Quantized weights are put on the GPU as they are loaded.
+    loaded = (loaded if quantization else loaded.to(device)).eval().requires_grad_(False)
+    tokenizer = ChatTokenizer(resolved.folder)
+    return LanguageModel(
+        model=loaded,
+        tokenizer=tokenizer,
+        device=device,
+        dtype=getattr(torch, dtype),
+        resolved=resolved,
+        context=context_length(loaded.config.to_dict()),
+        end_ids=_end_ids(loaded.generation_config.eos_token_id, loaded.config.eos_token_id, tokenizer.turn_end),
+    )
+
+
+def _quantized(quantization: str | None, dtype: torch.dtype) -> dict[str, Any]:
+    """Arguments of `from_pretrained` for weights in fewer bits."""
+    if quantization is None:
+        return {}
+    if not torch.cuda.is_available() or importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingDependencyError(
+            f"memory.quantization {quantization} needs an NVIDIA GPU and the package bitsandbytes;"
+            " leave it out, or pip install bitsandbytes on a machine with a GPU"
+        )
+    from transformers import BitsAndBytesConfig
+
+    bits: dict[str, dict[str, Any]] = {
+        "int8": {"load_in_8bit": True},
+        "int4": {"load_in_4bit": True, "bnb_4bit_compute_dtype": dtype},
+    }
+    return {"quantization_config": BitsAndBytesConfig(**bits[quantization]), "device_map": {"": 0}}
+
+
+def _end_ids(*found: int | list[int] | None) -> frozenset[int]:
+    ids: set[int] = set()
+    for value in found:
+        if value is not None:
+            ids.update([value] if isinstance(value, int) else value)
+    return frozenset(ids)

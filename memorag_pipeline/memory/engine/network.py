@@ -1,0 +1,233 @@
+"""A decoder's layers, run over packed slots, raw tokens and beacons each through their own projections.
+
+In:  slots of any streams end to end, and an `AttentionState` that knows what each may see.
+Out: hidden states [slots, hidden] after the last layer, and logits of those that are asked for.
+Wrong: what the model's own modules raise.
+
+The weights are those of transformers' own classes (Llama, Mistral, Qwen2, Qwen3); only the loop over the layers is
+ours, because the attention needs more than they pass on, and because many slots need less than a whole layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from memorag_pipeline.memory.engine.beacon_parameters import BeaconParameters
+from memorag_pipeline.memory.engine.rotation import Rotation
+
+# Rows that are few enough for a product the other way round.
+_FEW = 128
+
+
+class AttentionState(Protocol):
+    """What the slots of a pass may see, and where their keys and values go.
+
+    Queries are [queries, heads, d], keys and values [slots, key/value heads, d], none of them rotated. Keys and values
+    of `Slots.attended` by the beacons' projections come behind those of all slots.
+    """
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attention output [queries, heads, d] in the query's dtype."""
+
+
+@dataclass(frozen=True, eq=False)
+class Slots:
+    """Which of `count` packed slots are raw and which are beacons; `beacons` is None when none is, `raw`
+    when there are beacons only.
+
+    `asked` are slots of rows that are asked: few of them may be computed in another way (`linear`). What is memorized
+    is not, so that its bits do not depend on how much is read at a time. `attended` are raw slots some of which become
+    beacons as they are.
+    """
+
+    count: int
+    raw: Tensor | None = None
+    beacons: Tensor | None = None
+    asked: bool = False
+    attended: Tensor | None = None
+
+    @classmethod
+    def of(cls, is_beacon: Sequence[bool] | Tensor, device: torch.device, asked: bool = False) -> Slots:
+        """From a flag for each slot, on the CPU."""
+        flags = torch.as_tensor(is_beacon, dtype=torch.bool)
+        if not bool(flags.any()):
+            return cls(len(flags), asked=asked)
+        return cls(len(flags), (~flags).nonzero()[:, 0].to(device), flags.nonzero()[:, 0].to(device), asked)
+
+
+class Network:
+    """The layers of a decoder, with beacon parameters or without."""
+
+    def __init__(self, model: Any, beacons: BeaconParameters | None = None) -> None:
+        decoder = model.get_decoder()
+        self.embeddings, self.norm, self.head = decoder.embed_tokens, decoder.norm, model.get_output_embeddings()
+        self.beacons = beacons
+        self.rotation = Rotation(decoder)
+        self.layers = [
+            _Layer(layer, dict(beacons.layers[number].named_children()) if beacons is not None else {})
+            for number, layer in enumerate(decoder.layers)
+        ]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of hidden states, keys and values."""
+        dtype: torch.dtype = self.embeddings.weight.dtype
+        return dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where slots are computed."""
+        device: torch.device = self.embeddings.weight.device
+        return device
+
+    def embed(self, token_ids: Tensor, slots: Slots) -> Tensor:
+        """Inputs of the first layer [slots, hidden]; token_ids int64 [slots], at beacons those of the tokens before."""
+        hidden: Tensor = self.embeddings(token_ids)
+        if slots.beacons is not None and self.beacons is not None:
+            hidden = hidden.index_copy(0, slots.beacons, self.beacons.inputs(hidden[slots.beacons]))
+        return hidden
+
+    def run(self, hidden: Tensor, slots: Slots, state: AttentionState) -> Tensor:
+        """All slots through all layers."""
+        for number, layer in enumerate(self.layers):
+            hidden = layer.run(number, hidden, slots, state)
+        return hidden
+
+    def run_for_memory(
+        self, hidden: Tensor, slots: Slots, kept: Tensor, kept_slots: Slots, state: AttentionState
+    ) -> None:
+        """All slots as far as the keys and values of those at `kept` (int64, ascending; `kept_slots`) depend on them.
+
+        In the last layer just the projections of the kept slots are computed, in the layer before it only kept slots
+        are attended for and go through the MLP.
+        """
+        last = len(self.layers) - 1
+        for number, layer in enumerate(self.layers[:last]):
+            wanted = (kept, kept_slots) if number == last - 1 else None
+            hidden = layer.run(number, hidden, slots, state, wanted)
+        if not last:
+            hidden = hidden[kept]
+        layer = self.layers[last]
+        _, key, value = layer.project(normalize(layer.before, hidden), kept_slots, query=False)
+        state.attend(last, hidden.new_empty(0, layer.heads, layer.size), key, value)
+
+    def run_for_attention(self, hidden: Tensor, slots: Slots, state: AttentionState) -> None:
+        """All slots up to the last layer's attention, whose output nobody reads."""
+        last = len(self.layers) - 1
+        for number, layer in enumerate(self.layers[:last]):
+            hidden = layer.run(number, hidden, slots, state)
+        layer = self.layers[last]
+        state.attend(last, *layer.project(normalize(layer.before, hidden), slots))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits of the next token, float32 [slots, vocabulary]."""
+        return linear(self.head, normalize(self.norm, hidden), asked=True).float()
+
+
+def normalize(norm: Any, states: Tensor) -> Tensor:
+    """A model's RMSNorm over the last axis, by one kernel where that is faster than the several of its module."""
+    if states.device.type == "cpu" and states.dtype != torch.float32:
+        normalized: Tensor = norm(states)
+        return normalized
+    return nn.functional.rms_norm(states, states.shape[-1:], norm.weight, norm.variance_epsilon)
+
+
+def linear(module: Any, inputs: Tensor, asked: bool) -> Tensor:
+    """What a linear module gives for inputs [rows, in], by the faster of two products.
+
+    Of few float32 rows MKL computes inputs @ weight.T at a third of the memory's speed, and weight @ inputs.T at all of
+    it, but for a single row.
+    """
+    rows = len(inputs)
+    few = asked and inputs.device.type == "cpu" and inputs.dtype == torch.float32 and 0 < rows <= _FEW
+    if not few or torch.is_grad_enabled() or type(module) is not nn.Linear:
+        result: Tensor = module(inputs)
+        return result
+    packed = inputs.contiguous() if rows > 1 else torch.cat([inputs, inputs])
+    found = (module.weight @ packed.T)[:, :rows].T.contiguous()
+    return found if module.bias is None else found.add_(module.bias)
+
+
+class _Layer:
+    """One decoder layer and its beacon projections."""
+
+    def __init__(self, layer: Any, beacons: dict[str, nn.Module]) -> None:
+        attention = layer.self_attn
+        self.before, self.after, self.mlp = layer.input_layernorm, layer.post_attention_layernorm, layer.mlp
+        self.size: int = attention.head_dim
+        self.heads: int = attention.config.num_attention_heads
+        self.kv_heads: int = attention.config.num_key_value_heads
+        self.plain = {name: getattr(attention, f"{name}_proj") for name in "qkvo"}
+        self.beacon = beacons
+        # Qwen3 normalizes each head's query and key.
+        self.norms = {"q": getattr(attention, "q_norm", None), "k": getattr(attention, "k_norm", None)}
+
+    def run(
+        self,
+        number: int,
+        hidden: Tensor,
+        slots: Slots,
+        state: AttentionState,
+        wanted: tuple[Tensor, Slots] | None = None,
+    ) -> Tensor:
+        """The layer's output for all slots, or for `wanted` only: their numbers, and what they are."""
+        normed = normalize(self.before, hidden)
+        if wanted is None:
+            query, key, value = self.project(normed, slots)
+        else:
+            _, key, value = self.project(normed, slots, query=False)
+            index, slots = wanted
+            hidden = hidden[index]
+            query = self._heads("q", normed[index], slots)
+        attended = state.attend(number, query, key, value)
+        del normed, query, key, value  # which makes room for the MLP
+        return self.finish(hidden, attended, slots)
+
+    def finish(self, hidden: Tensor, attended: Tensor, slots: Slots) -> Tensor:
+        """The layer's output, from its input and what its attention gave [slots, heads, d]."""
+        hidden = hidden + self._apply("o", attended.flatten(1), slots)
+        return hidden + self._mlp(normalize(self.after, hidden), slots.asked)
+
+    def project(self, normed: Tensor, slots: Slots, query: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+        """Query (or nothing), key and value by head, of the normed inputs [slots, hidden]."""
+        queries = self._heads("q", normed, slots) if query else normed
+        key, value = self._heads("k", normed, slots), self._heads("v", normed, slots)
+        if slots.attended is None:
+            return queries, key, value
+        normed, beacons = normed[slots.attended], Slots(len(slots.attended), beacons=slots.attended)
+        key, value = (
+            torch.cat([plain, self._heads(name, normed, beacons)]) for name, plain in (("k", key), ("v", value))
+        )
+        return queries, key, value
+
+    def _mlp(self, normed: Tensor, asked: bool) -> Tensor:
+        """The module's own computation, with one block of memory less where no gradient needs it."""
+        if torch.is_grad_enabled():
+            output: Tensor = self.mlp(normed)
+            return output
+        gate, up = (linear(module, normed, asked) for module in (self.mlp.gate_proj, self.mlp.up_proj))
+        return linear(self.mlp.down_proj, self.mlp.act_fn(gate).mul_(up), asked)
+
+    def _heads(self, name: str, normed: Tensor, slots: Slots) -> Tensor:
+        states = self._apply(name, normed, slots).unflatten(-1, (-1, self.size))
+        norm = self.norms.get(name)
+        normalized: Tensor = states if norm is None else normalize(norm, states)
+        return normalized
+
+    def _apply(self, name: str, inputs: Tensor, slots: Slots) -> Tensor:
+        """Beacons through the beacon projection where there is one, everything else through the plain one."""
+        plain, beacon = self.plain[name], self.beacon.get(name)
+        if beacon is None or slots.beacons is None:
+            return linear(plain, inputs, slots.asked)
+        if slots.raw is None:
+            return linear(beacon, inputs, slots.asked)
+        ordinary = linear(plain, inputs[slots.raw], slots.asked)
+        result = ordinary.new_empty(len(inputs), ordinary.shape[-1])
+        result[slots.raw] = ordinary
+        result[slots.beacons] = linear(beacon, inputs[slots.beacons], slots.asked)
+        return result

@@ -1,0 +1,253 @@
+"""Reading streams into beacon slots, layer by layer, many windows in one pass.
+
+In:  streams with their windows, and the slots of windows that were read before.
+Out: keys (before rotation, and rotated) and values of the slots that stay, written into place.
+Wrong: out of memory halves the pass; when a single window does not fit, a `MemoragError` says what budget would do.
+
+Keys and values of a layer depend on that layer's inputs only. So all windows of a pass go through the first layer, then
+all through the second: what is kept of a window is in its place before any later window attends to it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from memorag_pipeline.errors import MemoragError
+from memorag_pipeline.memory.engine.attention import attend_all, attend_causal, attend_masked, merge
+from memorag_pipeline.memory.engine.generation import Advance
+from memorag_pipeline.memory.engine.network import Network, Slots
+from memorag_pipeline.memory.engine.rotation import rotate
+from memorag_pipeline.memory.engine.windows import Window
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A stream to be read from window `first` on.
+
+    `token_ids` is int64 [tokens] on the CPU; `keys`, `rotated` and `values` are [layers, slots, key/value heads, d],
+    filled up to the first slot of that window, and `positions`, if they are kept, [layers, slots, key/value heads].
+    """
+
+    token_ids: Tensor
+    windows: Sequence[Window]
+    first: int
+    keys: Tensor
+    rotated: Tensor
+    values: Tensor
+    positions: Tensor | None = None
+
+
+Work = Sequence[tuple[Reading, Window]]
+
+
+def read(
+    network: Network,
+    readings: Sequence[Reading],
+    budget: int,
+    advance: Advance | None = None,
+    run: Callable[[Network, Work], None] | None = None,
+) -> None:
+    """Read all streams, in passes whose activations take up to `budget` bytes; `advance` hears of raw tokens read.
+
+    `run` reads the windows of one pass, for a kind of memory that has its own way.
+    """
+    run = run or run_pass
+    waiting = [(reading, window) for reading in readings for window in reading.windows[reading.first :]]
+    slots_at_once = max(1, budget // bytes_per_slot(network))
+    while waiting:
+        count = _fitting([window for _, window in waiting], slots_at_once)
+        try:
+            run(network, waiting[:count])
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            slots_at_once = _halved(network, [window for _, window in waiting[:count]], error)
+            continue
+        if advance is not None:
+            advance(sum(window.tokens for _, window in waiting[:count]))
+        del waiting[:count]
+
+
+def bytes_per_slot(network: Network) -> int:
+    """Bytes that a slot needs for its activations at the widest place of a layer, somewhat more than less.
+
+    On a CPU twice what is alive at a time: the C library keeps freed blocks of other sizes.
+    """
+    layer, weight = network.layers[0], network.embeddings.weight
+    hidden, inner = int(weight.shape[1]), int(layer.mlp.down_proj.in_features)
+    heads = (layer.heads + 2 * layer.kv_heads) * layer.size
+    widest = max(4 * hidden + 3 * inner, 4 * hidden + 3 * heads + 4 * layer.heads * layer.size)
+    alive = widest * int(weight.dtype.itemsize) + 2 * hidden * torch.float32.itemsize
+    return alive if weight.device.type == "cuda" else 2 * alive
+
+
+def _fitting(windows: Sequence[Window], slots: int) -> int:
+    total = 0
+    for count, window in enumerate(windows):
+        total += window.slots
+        if count and total > slots:
+            return count
+    return len(windows)
+
+
+def _halved(network: Network, windows: Sequence[Window], error: Exception) -> int:
+    slots = sum(window.slots for window in windows)
+    if len(windows) > 1:
+        logger.warning("out of memory with %d slots at once; going on with half as many", slots)
+        return slots // 2
+    need = slots * bytes_per_slot(network)
+    raise MemoragError(
+        f"out of memory while memorizing one window of {windows[0].size:,} tokens: about {need / 2**20:,.0f} MiB are"
+        f" needed for activations besides the model; free that much, or make memory.window smaller"
+    ) from error
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def run_pass(network: Network, work: Work) -> None:
+    """Read the windows of one pass."""
+    _Pass(network, work).run()
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """A window in a pass: its packed slots, those of them that stay (None: all), and the mask of those as queries."""
+
+    reading: Reading
+    window: Window
+    start: int
+    kept: Tensor | None
+    mask: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    """Slots of one stream that stay: packed numbers, the same among all kept ones, and where they go."""
+
+    reading: Reading
+    packed: Tensor
+    among_kept: Tensor
+    begin: int
+    table: tuple[Tensor, Tensor]
+
+
+@dataclass(eq=False)
+class _Pass:
+    """Some windows through all layers."""
+
+    network: Network
+    work: Work
+    pieces: list[_Piece] = field(default_factory=list)
+
+    def run(self) -> None:
+        """Read the windows."""
+        network, device = self.network, self.network.device
+        dtype = self.work[0][0].keys.dtype
+        token_ids, flags, positions, kept, starts, end = [], list[Tensor](), [], list[Tensor](), list[int](), 0
+        forms: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
+        for reading, window in self.work:
+            starts.append(end)
+            form = window.ratio, window.counter, window.slots, window.full, window.index == 0, window.sink
+            if form not in forms:
+                beacons = torch.zeros(window.slots, dtype=torch.bool)
+                beacons[list(window.beacon_slots)] = True
+                forms[form] = beacons, torch.tensor(sorted(set(window.kept)), dtype=torch.int64)
+            beacons, stay = forms[form]
+            begin = window.index * window.size
+            packed = torch.zeros(window.slots, dtype=torch.int64)
+            packed[~beacons] = reading.token_ids[begin : begin + window.tokens]
+            packed[beacons] = packed[beacons.roll(-1)]
+            token_ids.append(packed)
+            flags.append(beacons)
+            positions.append(torch.arange(window.position, window.position + window.slots))
+            kept.append(stay + end)
+            end += window.slots
+        self.count, is_beacon, stays = end, torch.cat(flags), torch.cat(kept)
+        self.kept = stays.to(device)
+        self.table = network.rotation.table(torch.cat(positions).to(device), dtype)
+        self.kept_table = (self.table[0][self.kept], self.table[1][self.kept])
+        self.pieces = list(self._pieces(starts, dtype))
+        self.stays = list(self._stays(starts, dtype))
+        slots, some = Slots.of(is_beacon, device), Slots.of(is_beacon[stays], device)
+        network.run_for_memory(network.embed(torch.cat(token_ids).to(device), slots), slots, self.kept, some, self)
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """As `AttentionState`: the last layer comes without queries and with kept slots only."""
+        narrowed = len(key) != self.count
+        for stays in self.stays:
+            self._keep(layer, stays, key, value, narrowed)
+        if not len(query):
+            return query
+        some = len(query) != self.count
+        query = rotate(query, self.kept_table if some else self.table)
+        key = rotate(key, self.table)
+        result, asked = torch.empty_like(query), 0
+        for piece in self.pieces:
+            start, end = piece.start, piece.start + piece.window.slots
+            count = piece.window.slots if not some or piece.kept is None else len(piece.kept)
+            result[asked : asked + count] = self._attend(
+                layer, piece, query[asked : asked + count], key[start:end], value[start:end], some
+            )
+            asked += count
+        return result
+
+    def _attend(self, layer: int, piece: _Piece, query: Tensor, key: Tensor, value: Tensor, some: bool) -> Tensor:
+        """A window's queries over its own slots and the memory before them."""
+        count, heads, size = query.shape
+        scaling = size**-0.5
+        grouped = query.unflatten(1, (key.shape[1], -1)).permute(1, 2, 0, 3)
+        own_key, own_value = key.transpose(0, 1), value.transpose(0, 1)
+        if some and piece.mask is not None:
+            out, lse = attend_masked(grouped, own_key, own_value, scaling, piece.mask)
+        else:
+            out, lse = attend_causal(grouped, own_key, own_value, scaling)
+        before = piece.window.position
+        if before:
+            memory = piece.reading.rotated[layer, :before], piece.reading.values[layer, :before]
+            out = merge(*attend_all(grouped, *memory, scaling), out, lse)
+        return out.permute(2, 0, 1, 3).reshape(count, heads, size)
+
+    def _keep(self, layer: int, stays: _Kept, key: Tensor, value: Tensor, narrowed: bool) -> None:
+        source = stays.among_kept if narrowed else stays.packed
+        reading, end = stays.reading, stays.begin + len(source)
+        kept = key[source]
+        reading.keys[layer, stays.begin : end] = kept
+        reading.rotated[layer, stays.begin : end] = rotate(kept, stays.table)
+        reading.values[layer, stays.begin : end] = value[source]
+
+    def _pieces(self, starts: Sequence[int], dtype: torch.dtype) -> Iterator[_Piece]:
+        masks: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
+        device = self.network.device
+        for (reading, window), start in zip(self.work, starts, strict=True):
+            kept = tuple(sorted(set(window.kept)))
+            if len(kept) == window.slots:
+                yield _Piece(reading, window, start, None, None)
+                continue
+            if kept not in masks:
+                index = torch.tensor(kept, device=device)
+                later = torch.arange(window.slots, device=device) > index[:, None]
+                masks[kept] = index, torch.zeros(later.shape, dtype=dtype, device=device).masked_fill(later, -torch.inf)
+            yield _Piece(reading, window, start, *masks[kept])
+
+    def _stays(self, starts: Sequence[int], dtype: torch.dtype) -> Iterator[_Kept]:
+        """For each stream the slots that stay, in the order of the memory."""
+        sources: dict[int, list[int]] = {}
+        first: dict[int, tuple[Reading, int]] = {}
+        for (reading, window), start in zip(self.work, starts, strict=True):
+            sources.setdefault(id(reading), []).extend(start + slot for slot in window.kept)
+            first.setdefault(id(reading), (reading, window.position))
+        for number, packed in sources.items():
+            reading, begin = first[number]
+            index = torch.tensor(packed, dtype=torch.int64, device=self.network.device)
+            positions = torch.arange(begin, begin + len(packed), device=self.network.device)
+            table = self.network.rotation.table(positions, dtype)
+            yield _Kept(reading, index, torch.searchsorted(self.kept, index), begin, table)

@@ -1,0 +1,74 @@
+"""The next token of each row, from its logits.
+
+In:  logits, and for each row what it has seen and its own source of chance.
+Out: one token id for each row, the same whatever the other rows are.
+Wrong: logits that are not numbers (broken weights) are a `MemoragError`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from memorag_pipeline.errors import MemoragError
+from memorag_pipeline.memory.engine.generation import Decoding
+
+
+class RowSampler:
+    """Chance and repetition penalty of one row.
+
+    The seed is mixed with the prompt: equal prompts give equal samples, wherever they stand in a batch.
+    """
+
+    def __init__(self, decoding: Decoding, prompt: Sequence[int], vocabulary: int, device: torch.device) -> None:
+        self.seen: Tensor | None = None
+        if decoding.repetition_penalty != 1:
+            self.seen = torch.zeros(vocabulary, dtype=torch.bool, device=device)
+            self.seen[torch.tensor(prompt, device=device)] = True
+        digest = hashlib.sha256(f"{decoding.seed}:{','.join(map(str, prompt))}".encode()).digest()
+        self._generator = torch.Generator(device).manual_seed(int.from_bytes(digest[:8], signed=True))
+
+    def exponential(self, like: Tensor) -> Tensor:
+        """Fresh exponential noise of the shape of `like`."""
+        return torch.empty_like(like).exponential_(generator=self._generator)
+
+    def took(self, token: int) -> None:
+        """Remember the token that the row went on with."""
+        if self.seen is not None:
+            self.seen[token] = True
+
+
+def choose(logits: Tensor, samplers: Sequence[RowSampler], decoding: Decoding) -> list[int]:
+    """The next token of each row; logits float32 [rows, vocabulary].
+
+    The penalty divides the positive and multiplies the negative logits of tokens in the row's prompt and reply
+    (CTRL, arXiv 1909.05858); top-p keeps the fewest tokens that hold that much probability (arXiv 1904.09751). The
+    sample is the token whose probability over its own noise is largest: rounding seldom changes that, whereas it
+    would often move the place at which one number falls among the cumulated probabilities.
+    """
+    if decoding.repetition_penalty != 1:
+        seen = torch.stack([sampler.seen for sampler in samplers if sampler.seen is not None])
+        penalty = decoding.repetition_penalty
+        logits = torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+    best, token_ids = logits.max(-1)
+    if not bool(best.isfinite().all()):
+        raise MemoragError("the model's logits are not numbers: its weights are damaged, or too large for its dtype")
+    if decoding.temperature > 0:
+        probabilities = _top_p((logits / decoding.temperature).softmax(-1), decoding.top_p)
+        noise = torch.stack([sampler.exponential(logits[0]) for sampler in samplers])
+        token_ids = (probabilities / noise).argmax(-1)
+    chosen: list[int] = token_ids.tolist()
+    return chosen
+
+
+def _top_p(probabilities: Tensor, top_p: float) -> Tensor:
+    if top_p == 1:
+        return probabilities
+    descending = probabilities.sort(-1, descending=True).values
+    before = descending.cumsum(-1) - descending
+    # The least probability that is kept is that of the token with which the sum reaches top-p.
+    least = descending.gather(-1, (before < top_p).sum(-1, keepdim=True) - 1)
+    return probabilities.masked_fill(probabilities < least, 0)

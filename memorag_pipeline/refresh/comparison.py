@@ -1,0 +1,173 @@
+"""What is in the source now, beside the newest version: the first half of the stage inventory, and all of a forecast.
+
+In:  the source URIs and globs of the spec; the newest version.
+Out: the objects, what became of each since that version, and whether a refresh would publish anything.
+Wrong: as `take_inventory`, which says it all. Nothing is written to the store.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+
+from fsspec.utils import glob_translate
+
+from memorag_pipeline.corpus.quarantine import UNSETTLED, Refused
+from memorag_pipeline.corpus.source import Source, SourceObject
+from memorag_pipeline.digests import bytes_digest
+from memorag_pipeline.errors import EmptyCorpusError, NotFoundError, SpecError
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.preflight import check_models
+from memorag_pipeline.progress import track
+from memorag_pipeline.refresh.extraction import Extraction
+from memorag_pipeline.refresh.parent_version import Parent
+from memorag_pipeline.refresh.purge import Purge
+from memorag_pipeline.specs.source import SourceSpec
+
+logger = logging.getLogger(__name__)
+
+_READERS = 8
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The source beside the newest version. `lost` are digests of that version's blobs that are gone or cut short."""
+
+    pipeline: Pipeline
+    extraction: Extraction
+    parent: Parent | None
+    objects: list[SourceObject]
+    lost: list[str]
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """Documents by what became of them."""
+        return _difference(self.objects, self.parent.objects if self.parent else {})
+
+    @property
+    def changed(self) -> bool:
+        """Whether a refresh would publish a version."""
+        fingerprint = self.pipeline.spec.fingerprint()
+        return (
+            self.parent is None
+            or bool(self.lost)
+            or _is_outdated(self.parent, self.counts, self.extraction, fingerprint)
+        )
+
+
+def compare(pipeline: Pipeline, documents: str | None = None) -> Comparison:
+    """List the source and compare it with the newest version.
+
+    With `documents`, a glob of URIs, only what it matches is looked at; all else is as in the newest version. Raises
+    NotFoundError when there is none, and what `take_inventory` raises.
+    """
+    spec = pipeline.spec
+    if problems := check_models(spec, f"corpus {spec.corpus}"):
+        raise SpecError(problems)
+    source = Source(spec.source)
+    listed, parent = source.list(), Parent.newest(pipeline)
+    if documents:
+        listed = _only(documents, listed, parent, spec.corpus)
+    listed = Purge(spec.refresh.purge).admitted(listed)
+    if not listed:
+        raise EmptyCorpusError(_nothing_found(spec.source))
+    objects = _keep_untouched(listed, parent, source, spec.source) if parent else listed
+    return Comparison(pipeline, Extraction.of(pipeline), parent, objects, _lost(pipeline, parent) if parent else [])
+
+
+def _only(glob: str, listed: Sequence[SourceObject], parent: Parent | None, corpus: str) -> list[SourceObject]:
+    """What the glob matches as it is now, and all else as the newest version has it."""
+    if parent is None:
+        raise NotFoundError(
+            f"corpus {corpus} has no version yet in which the documents that {glob} does not match could stay as they"
+            " are; refresh without a filter first"
+        )
+    matches = re.compile(glob_translate(glob)).match
+    found = [item for item in listed if matches(item.uri)]
+    found += [item for item in parent.objects.values() if not matches(item.uri)]
+    return sorted(found, key=lambda item: item.uri)
+
+
+def _nothing_found(source: SourceSpec) -> str:
+    globs = f"include {', '.join(source.include)}"
+    if source.exclude:
+        globs += f", exclude {', '.join(source.exclude)}"
+    return f"no document in {', '.join(source.uris)} matches ({globs}); correct source.uris or the globs"
+
+
+def _keep_untouched(
+    listed: Sequence[SourceObject], parent: Parent, source: Source, spec: SourceSpec
+) -> list[SourceObject]:
+    """The listing, with the parent's entry for every object whose content is the same.
+
+    An object with another etag or time but the same size is read and compared, so that a touched or re-uploaded file
+    changes nothing. Too large objects are never read; their size says all that is used of them.
+    """
+    limit = int(spec.max_document_mb * (1 << 20))
+
+    def was(item: SourceObject) -> SourceObject | None:
+        return parent.objects.get(item.document_id)
+
+    suspects = [
+        item for item in listed if (old := was(item)) and old.identity != item.identity and old.size == item.size
+    ]
+    readable = [item for item in suspects if item.size <= limit]
+    digests = parent.source_digests([item.document_id for item in readable])
+
+    def is_same(item: SourceObject) -> bool:
+        if item.document_id not in digests:
+            return False
+        try:
+            data, _ = source.read(item.uri, limit)
+        except Refused:
+            return False
+        return bytes_digest(data) == digests[item.document_id]
+
+    with track("documents compared", len(readable), "documents") as bar, ThreadPoolExecutor(_READERS) as pool:
+        same = {item.document_id for item in suspects if item.size > limit}
+        for item, equal in zip(readable, pool.map(is_same, readable), strict=True):
+            bar.advance()
+            if equal:
+                same.add(item.document_id)
+    return [
+        old if (old := was(item)) and (old.identity == item.identity or item.document_id in same) else item
+        for item in listed
+    ]
+
+
+def _difference(objects: Sequence[SourceObject], known: dict[str, SourceObject]) -> dict[str, int]:
+    added = sum(item.document_id not in known for item in objects)
+    unchanged = sum(known.get(item.document_id) == item for item in objects)
+    return {
+        "documents": len(objects),
+        "added": added,
+        "changed": len(objects) - added - unchanged,
+        "removed": len(known) + added - len(objects),
+        "unchanged": unchanged,
+    }
+
+
+def _is_outdated(parent: Parent, counts: dict[str, int], extraction: Extraction, spec_fingerprint: str) -> bool:
+    if counts["added"] or counts["changed"] or counts["removed"]:
+        return True
+    if not parent.made_with(spec_fingerprint, extraction.models):
+        return True
+    unsettled = sum(row["reason"] in UNSETTLED for row in parent.quarantined.values())
+    if unsettled:
+        logger.info("%d documents that could not be read for version %d are tried again", unsettled, parent.number)
+    return unsettled > 0
+
+
+def _lost(pipeline: Pipeline, parent: Parent) -> list[str]:
+    """Digests of the parent's blobs that are gone or cut short; a refresh makes them anew, for the same version."""
+    # One listing, a request for each thousand objects, in place of a request for each blob. Whether their bytes are
+    # right is for `memorag verify` to say.
+    sizes = {stored.key: stored.size for stored in pipeline.store.objects.listing("blobs")}
+    lost = [blob for blob in parent.manifest.blobs if sizes.get(blob.ref.key) != blob.size]
+    for blob in lost:
+        logger.warning("%s of version %d is missing or truncated, and is made anew", blob.path, parent.number)
+    return sorted({blob.digest for blob in lost})

@@ -1,0 +1,194 @@
+"""Stage embed: chunk texts that have no vector yet become vectors.
+
+In:  a work list of units, each the chunk table of one part; the parent version.
+Out: for each unit an embedding table: the part's distinct chunk digests, sorted, with their vectors; with
+     `retrieval.sparse: model` also the weights of their tokens.
+Wrong: a chunk table or a parent's embedding table that was altered is a CorruptBlobError that names it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from memorag_pipeline import schemas
+from memorag_pipeline.models.references import resolve
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.progress import Bar, track
+from memorag_pipeline.runs.tasks import at_work
+from memorag_pipeline.storage import BlobRef, Manifest, Outcome
+
+if TYPE_CHECKING:
+    from memorag_pipeline.retrieval.embedder import Embedder
+from memorag_pipeline.retrieval.vectors import vectors_of
+
+STAGE = "embed"
+
+_NO_TERMS, _NO_WEIGHTS = np.empty(0, np.int32), np.empty(0, np.float32)
+
+
+class _Embedded(NamedTuple):
+    """What the model made of a text."""
+
+    vector: npt.NDArray[np.float32]
+    terms: npt.NDArray[np.int32] = _NO_TERMS
+    weights: npt.NDArray[np.float32] = _NO_WEIGHTS
+
+
+_Known = dict[str, _Embedded]  # by digest of the text
+
+
+def embed(pipeline: Pipeline, batch_uri: str) -> dict[str, int]:
+    """Embed the units of a work list; returns how many distinct chunks, and how many of these were new."""
+    batch = pipeline.read_work(batch_uri)
+    counts = {"chunks": 0, "embedded": 0, "reused": 0}
+    parts: dict[str, dict[str, str]] = {}
+    for unit in batch["units"]:
+        done = pipeline.store.units.find(STAGE, unit["fingerprint"])
+        if done is None:
+            parts[unit["fingerprint"]] = _texts(pipeline, BlobRef(**unit["chunks"]))
+        else:
+            counts["chunks"] += done.counts["chunks"]
+            counts["reused"] += done.counts["chunks"]
+    wanted = {digest for texts in parts.values() for digest in texts}
+    known = _of_parent(pipeline, batch["parent"], batch["lost"], wanted)
+    with track("chunks embedded", len(wanted - known.keys()), "chunks") as bar:
+        for fingerprint, texts in parts.items():
+            with at_work([fingerprint]):
+                outcome = _embed_unit(pipeline, fingerprint, texts, known, bar)
+            for name in counts:
+                counts[name] += outcome.counts[name]
+    return counts
+
+
+def _embed_unit(pipeline: Pipeline, fingerprint: str, texts: Mapping[str, str], known: _Known, bar: Bar) -> Outcome:
+    """Embed what `known` does not hold, add it there, and record the unit."""
+    started = time.perf_counter()
+    missing = [digest for digest in texts if digest not in known]
+    if missing or not texts:
+        # Only here, because reading the model takes seconds that a refresh without new text need not wait.
+        from memorag_pipeline.retrieval.embedder import load_embedder
+
+        embedder = load_embedder(pipeline.spec.embedding)
+        known.update(
+            zip(missing, _run(pipeline, embedder, [texts[digest] for digest in missing], bar.advance), strict=True)
+        )
+        dimensions = embedder.dimensions
+    else:
+        dimensions = len(known[next(iter(texts))].vector)
+    table = _table(list(texts), [known[digest] for digest in texts], dimensions, _weighed(pipeline))
+    return pipeline.store.units.record(
+        Outcome(
+            stage=STAGE,
+            fingerprint=fingerprint,
+            blobs={"embeddings": pipeline.store.blobs.put_table(table)},
+            counts={"chunks": len(texts), "embedded": len(missing), "reused": len(texts) - len(missing)},
+            seconds=time.perf_counter() - started,
+        )
+    )
+
+
+def _weighed(pipeline: Pipeline) -> bool:
+    return pipeline.spec.retrieval.sparse == "model"
+
+
+def _run(
+    pipeline: Pipeline, embedder: Embedder, texts: Sequence[str], advance: Callable[[float], None]
+) -> list[_Embedded]:
+    if not _weighed(pipeline):
+        return [_Embedded(vector) for vector in embedder.embed_passages(texts, advance)]
+    vectors, weights = embedder.weigh_passages(texts, advance)
+    return [_Embedded(vector, *text) for vector, text in zip(vectors, weights, strict=True)]
+
+
+def _table(digests: list[str], embedded: Sequence[_Embedded], dimensions: int, weighed: bool) -> pa.Table:
+    matrix = np.array([text.vector for text in embedded], np.float32).reshape(len(digests), dimensions)
+    schema = schemas.embeddings(dimensions, weighed)
+    columns = [pa.array(digests, pa.string()), pa.FixedSizeListArray.from_arrays(matrix.ravel(), dimensions)]
+    if weighed:
+        starts = np.cumsum([0, *(len(text.terms) for text in embedded)], dtype=np.int32)
+        for name, empty in (("terms", _NO_TERMS), ("weights", _NO_WEIGHTS)):
+            values = np.concatenate([empty, *(getattr(text, name) for text in embedded)])
+            columns.append(pa.ListArray.from_arrays(starts, values, schema.field(name).type))
+    return pa.table(columns, schema=schema)
+
+
+def _embedded_in(table: pa.Table) -> list[_Embedded]:
+    """The rows of an embedding table; the weights of tokens if those are among its columns."""
+    if "terms" not in table.column_names:
+        return [_Embedded(vector) for vector in vectors_of(table)]
+    lists = (table.column(name).to_numpy() for name in ("terms", "weights"))
+    return [_Embedded(*row) for row in zip(vectors_of(table), *lists, strict=True)]
+
+
+def _texts(pipeline: Pipeline, chunks: BlobRef) -> dict[str, str]:
+    """The distinct texts of a chunk table by digest, in order of digest."""
+    table = pipeline.store.blobs.cached_table(chunks, ["digest", "text"], "chunks")
+    texts = dict(zip(table.column("digest").to_pylist(), table.column("text").to_pylist(), strict=True))
+    return dict(sorted(texts.items()))
+
+
+def _of_parent(pipeline: Pipeline, parent: int | None, lost: Collection[str], wanted: set[str]) -> _Known:
+    """What the parent version holds of the `wanted` digests, if it was made in the same way.
+
+    Text that moved or was copied to another document is found as well, and only tables that hold some are read.
+    """
+    if parent is None or not wanted:
+        return {}
+    manifest = pipeline.store.versions.pinned(parent)
+    if not _made_alike(pipeline, manifest):
+        return {}
+    columns = ["digest", "vector", *(("terms", "weights") if _weighed(pipeline) else ())]
+    tables, places = manifest.of_role("embeddings"), _places(pipeline, manifest, lost, wanted)
+    known: _Known = {}
+    left = set(wanted)
+    while places and left:
+        number = max(places, key=lambda number: len(places[number] & left))
+        if places.pop(number).isdisjoint(left):
+            break
+        table = pipeline.store.blobs.cached_table(
+            tables[number].ref, columns, f"{tables[number].path} of version {parent}"
+        )
+        table = table.filter(pc.is_in(table.column("digest"), pa.array(left, pa.string())))
+        known.update(zip(table.column("digest").to_pylist(), _embedded_in(table), strict=True))
+        left -= known.keys()
+    return known
+
+
+def _places(pipeline: Pipeline, manifest: Manifest, lost: Collection[str], wanted: set[str]) -> dict[int, set[str]]:
+    """Which of the `wanted` digests each embedding table of the version may hold, by the table's number.
+
+    All of them in versions without a table of digests, as those of earlier releases. Lost tables are made anew by this
+    refresh and left out.
+    """
+    there = [number for number, blob in enumerate(manifest.of_role("embeddings")) if blob.digest not in lost]
+    found = [blob for blob in manifest.of_role("digests") if blob.digest not in lost]
+    if not found:
+        return {number: set(wanted) for number in there}
+    places: dict[int, set[str]] = {number: set() for number in there}
+    beginnings = {schemas.beginning(digest): digest for digest in wanted}
+    sought = pa.array(beginnings, schemas.DIGESTS.field("digest").type)
+    for blob in found:
+        table = pipeline.store.blobs.cached_table(blob.ref, None, f"{blob.path} of the parent")
+        for row in table.filter(pc.is_in(table.column("digest"), sought)).to_pylist():
+            if row["part"] in places:
+                places[row["part"]].add(beginnings[row["digest"]])
+    return places
+
+
+def _made_alike(pipeline: Pipeline, parent: Manifest) -> bool:
+    if _weighed(pipeline) and parent.spec.get("retrieval", {}).get("sparse") != "model":
+        return False
+    spec, embedding = pipeline.spec.embedding, parent.spec["embedding"]
+    digests = {model.role: model.digest for model in parent.models}
+    return (embedding["pooling"], embedding["max_tokens"], digests.get("embedding")) == (
+        spec.pooling,
+        spec.max_tokens,
+        resolve(spec.model, spec.revision).digest,
+    )

@@ -1,0 +1,232 @@
+"""Stage extract: source objects to documents and chunks, part by part.
+
+In:  a work list of parts, each a run of inventory rows; the parent version, whose rows of unchanged documents are kept.
+Out: for each part a document table, a chunk table and, when there is need, a quarantine table.
+Wrong: a document that cannot be read or parsed is a quarantine row with the reason. No connection to the source is a
+       `StorageError`; a retry goes on with the unfinished parts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import TypeVar
+
+import pyarrow as pa
+
+from memorag_pipeline import schemas
+from memorag_pipeline.corpus.document_reader import ReadDocument, Reader
+from memorag_pipeline.corpus.parser import Parser
+from memorag_pipeline.corpus.quarantine import Refused, advice
+from memorag_pipeline.corpus.sections import Sectioner
+from memorag_pipeline.corpus.source import Source, SourceObject
+from memorag_pipeline.digests import bytes_digest, text_digest
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.progress import Bar, track
+from memorag_pipeline.refresh.extraction import STAGE, Extraction, unsettled
+from memorag_pipeline.refresh.parent_version import Parent, Row
+from memorag_pipeline.runs.tasks import at_work
+from memorag_pipeline.storage import Outcome
+
+T = TypeVar("T")
+R = TypeVar("R")
+_AHEAD = 8  # documents that are downloaded while one is parsed
+
+
+@dataclass
+class _Rows:
+    """The rows of a part, in any order."""
+
+    documents: list[Row] = field(default_factory=list)
+    chunks: list[Row] = field(default_factory=list)
+    quarantine: list[Row] = field(default_factory=list)
+
+
+def extract(pipeline: Pipeline, batch_uri: str) -> dict[str, int]:
+    """Extract the parts in a work list. Returns counts {"documents", "chunks", "quarantined", "reused"}."""
+    batch = pipeline.read_work(batch_uri)
+    totals = dict.fromkeys(("documents", "chunks", "quarantined", "reused"), 0)
+    parent = None if batch["parent"] is None else Parent(pipeline, batch["parent"])
+    with (
+        _PartExtractor(pipeline, parent) as extractor,
+        track("documents extracted or kept", sum(len(part["objects"]) for part in batch["parts"]), "documents") as bar,
+    ):
+        for part in batch["parts"]:
+            objects = [SourceObject.from_row(row) for row in part["objects"]]
+            with at_work([part["fingerprint"]]):
+                outcome = extractor.run(part["fingerprint"], objects, bar)
+            for name in totals:
+                totals[name] += outcome.counts[name]
+    return totals
+
+
+class _PartExtractor:
+    """Extracts parts one after the other, with one parser process for all of them."""
+
+    def __init__(self, pipeline: Pipeline, parent: Parent | None) -> None:
+        self._blobs, self._units = pipeline.store.blobs, pipeline.store.units
+        self._language = pipeline.spec.language
+        self._source = Source(pipeline.spec.source)
+        self._extraction = Extraction.of(pipeline)
+        self._parent = parent
+        self._reusable: dict[int, bool] = {}
+        self._sectioner: Sectioner = self._extraction.sectioner()
+        self._parser = Parser(pipeline.spec.source.timeout_seconds, pipeline.spec.source.max_pages)
+        self._reader = Reader(pipeline.spec, self._parser, self._extraction.chunker())
+        self._readers = ThreadPoolExecutor(_AHEAD)
+
+    def __enter__(self) -> _PartExtractor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._readers.shutdown(cancel_futures=True)
+        self._parser.close()
+
+    def run(self, fingerprint: str, objects: list[SourceObject], bar: Bar) -> Outcome:
+        """The outcome of one part, done now unless it was done before."""
+        if (done := self._extraction.find(fingerprint)) is not None:
+            bar.skip(len(objects))
+            return done
+        started = time.monotonic()
+        rows, reused = self._known_rows(objects)
+        bar.advance(len(reused))
+        fresh = [item for item in objects if item.document_id not in reused]
+        for item, data in _ahead(self._readers, self._read, fresh):
+            self._add(rows, item, data)
+            bar.advance()
+        return self._record(fingerprint, rows, len(reused), time.monotonic() - started)
+
+    def _known_rows(self, objects: list[SourceObject]) -> tuple[_Rows, set[str]]:
+        """Rows that the parent version has for objects that did not change, and the ids of these objects."""
+        parent = self._parent
+        if parent is None:
+            return _Rows(), set()
+        same = [item.document_id for item in objects if parent.objects.get(item.document_id) == item]
+        reused = {object_id for object_id in same if self._is_reusable(parent, parent.part_of(object_id))}
+        refused = parent.refused(reused)
+        reused -= {parent.object_of(row) for row in refused if unsettled([row])}
+        rows = _Rows(
+            documents=parent.rows("documents", reused),
+            chunks=parent.rows("chunks", reused),
+            quarantine=[row for row in refused if parent.object_of(row) in reused],
+        )
+        return rows, reused
+
+    def _is_reusable(self, parent: Parent, part: int | None) -> bool:
+        """Whether this code, spec and models would make the parent's part as it is: it is the outcome of that unit."""
+        if part is None:
+            return False
+        if part not in self._reusable:
+            objects, documents = parent.part(part)
+            outcome = self._units.find(STAGE, self._extraction.fingerprint(objects))
+            self._reusable[part] = outcome is not None and outcome.blobs["documents"] == documents
+        return self._reusable[part]
+
+    def _read(self, item: SourceObject) -> bytes | Refused:
+        """The bytes of the object that the inventory lists; runs in a thread."""
+        limit = self._extraction.byte_limit
+        if item.size > limit:
+            return Refused("too_large", f"has {item.size:,} bytes; source.max_document_mb admits {limit:,}")
+        try:
+            data, now = self._source.read(item.uri, limit)
+        except Refused as refused:
+            return refused
+        # The outcome is kept under the listed identity, so it must not be made from other bytes.
+        if now.identity != item.identity and not self._is_known(item, data):
+            return Refused("download_failed", "changed since it was listed; the next refresh reads it")
+        return data
+
+    def _is_known(self, item: SourceObject, data: bytes) -> bool:
+        """Whether these are the bytes of the parent's document: a touched object keeps the parent's inventory row."""
+        if self._parent is None:
+            return False
+        return self._parent.source_digests([item.document_id]).get(item.document_id) == bytes_digest(data)
+
+    def _add(self, rows: _Rows, item: SourceObject, data: bytes | Refused) -> None:
+        document_id, uri = item.document_id, item.uri
+        found: Iterable[ReadDocument]
+        if isinstance(data, Refused):
+            found, digest = [ReadDocument(document_id, uri, data, [])], None
+        else:
+            digest = bytes_digest(data)
+            if self._source.holds_records(uri):
+                found = self._reader.records(document_id, uri, data)
+            else:
+                found = [self._reader.document(document_id, uri, data)]
+        for each in found:
+            source = {"document_id": each.document_id, "uri": each.uri, "source_size": item.size}
+            self._add_document(rows, {**source, "source_digest": digest}, each)
+
+    def _add_document(self, rows: _Rows, source: Row, read: ReadDocument) -> None:
+        document = read.document
+        if isinstance(document, Refused):
+            why = {"reason": document.reason, "detail": document.detail, "advice": advice(document.reason)}
+            rows.quarantine.append({**source, **why})
+            return
+        document_id, uri, text, chunks = read.document_id, read.uri, document.text, read.chunks
+        sections = self._sectioner.cut(uri, document.title, text, chunks)
+        rows.documents.append(
+            {
+                **source,
+                "title": document.title,
+                "language": self._language,
+                "media_type": document.media_type,
+                "text_digest": text_digest(text),
+                "characters": len(text),
+                "tokens": sum(section.tokens for section in sections),
+                "headings": [asdict(heading) for heading in document.headings],
+                "sections": [asdict(section) for section in sections],
+                "text": text,
+            }
+        )
+        rows.chunks += [
+            {"document_id": document_id, "uri": uri, "ordinal": ordinal, **asdict(chunk)}
+            for ordinal, chunk in enumerate(chunks)
+        ]
+
+    def _record(self, fingerprint: str, rows: _Rows, reused: int, seconds: float) -> Outcome:
+        tables = {
+            "documents": _table(rows.documents, schemas.DOCUMENTS),
+            "chunks": _table(rows.chunks, schemas.CHUNKS),
+            "quarantine": _table(rows.quarantine, schemas.QUARANTINE),
+        }
+        reasons = Counter(row["reason"] for row in rows.quarantine)
+        return self._units.record(
+            Outcome(
+                stage=STAGE,
+                fingerprint=fingerprint,
+                blobs={
+                    role: self._blobs.put_table(table)
+                    for role, table in tables.items()
+                    if role != "quarantine" or len(table)
+                },
+                counts={
+                    "documents": len(rows.documents),
+                    "chunks": len(rows.chunks),
+                    "tokens": sum(row["tokens"] for row in rows.documents),
+                    "quarantined": reasons.total(),
+                    "unsettled": unsettled(rows.quarantine),
+                    "reused": reused,
+                },
+                seconds=seconds,
+            )
+        )
+
+
+def _table(rows: list[Row], schema: pa.Schema) -> pa.Table:
+    """The rows in order of URI (and of place in the document): the same whoever made them."""
+    return pa.Table.from_pylist(sorted(rows, key=lambda row: (row["uri"], row.get("ordinal", 0))), schema=schema)
+
+
+def _ahead(pool: ThreadPoolExecutor, call: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:
+    """Each item with the result of `call`, a few of them computed ahead, so that few are in memory."""
+    remaining = iter(items)
+    waiting: deque[tuple[T, Future[R]]] = deque((item, pool.submit(call, item)) for item in islice(remaining, _AHEAD))
+    while waiting:
+        item, future = waiting.popleft()
+        yield item, future.result()
+        waiting.extend((item, pool.submit(call, item)) for item in islice(remaining, 1))

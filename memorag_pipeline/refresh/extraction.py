@@ -1,0 +1,114 @@
+"""How documents are extracted: all that an extract unit depends on besides the documents themselves.
+
+The models of a refresh are resolved here once for all its stages, with their digests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from memorag_pipeline.corpus.chunk import Chunker
+from memorag_pipeline.corpus.quarantine import UNSETTLED
+from memorag_pipeline.corpus.sections import Sectioner
+from memorag_pipeline.corpus.source import SourceObject
+from memorag_pipeline.memory.stream import render_section
+from memorag_pipeline.models.references import ResolvedModel, remembered_digest, resolve, resolve_file
+from memorag_pipeline.models.tokens import token_counter
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.storage import ModelRecord, Outcome, fingerprint
+
+STAGE = "extract"
+STAGE_VERSION = 2  # to be raised, too, when another release of a parser or splitter gives other texts
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """The extraction of one corpus, with its two models; `adapter_digest` is of the file memory.adapter, if any."""
+
+    pipeline: Pipeline
+    memory: ResolvedModel
+    embedding: ResolvedModel
+    adapter_digest: str | None = None
+
+    @classmethod
+    def of(cls, pipeline: Pipeline) -> Extraction:
+        """As the spec says. Resolving a model may fetch it."""
+        memory, embedding = pipeline.spec.memory, pipeline.spec.embedding
+        return cls(
+            pipeline,
+            resolve(memory.model, memory.revision),
+            resolve(embedding.model, embedding.revision),
+            None if memory.adapter is None else remembered_digest(resolve_file(memory.adapter)),
+        )
+
+    @property
+    def models(self) -> list[ModelRecord]:
+        """The models as plan and manifest name them; an adapter is one of its own."""
+        records = [
+            ModelRecord(role=role, name=model.name, revision=model.revision, digest=model.digest)
+            for role, model in (("memory", self.memory), ("embedding", self.embedding))
+        ]
+        adapter = self.pipeline.spec.memory.adapter
+        if adapter is not None and self.adapter_digest is not None:
+            records.append(ModelRecord(role="adapter", name=adapter, digest=self.adapter_digest))
+        return records
+
+    @property
+    def byte_limit(self) -> int:
+        """Most bytes of a document."""
+        return int(self.pipeline.spec.source.max_document_mb * (1 << 20))
+
+    @cached_property
+    def chunk_tokens(self) -> int:
+        """Most tokens of a chunk: as the spec says, less where the embedder's own tokens would not fit with them."""
+        spec = self.pipeline.spec
+        return min(spec.chunking.max_tokens, spec.embedding.max_tokens - token_counter(self.embedding).special_tokens)
+
+    def chunker(self) -> Chunker:
+        """The chunker of the corpus."""
+        spec = self.pipeline.spec
+        return Chunker(
+            spec.chunking,
+            spec.sharding,
+            token_counter(self.embedding),
+            token_counter(self.memory),
+            self.chunk_tokens,
+        )
+
+    def sectioner(self) -> Sectioner:
+        """The sectioner of the corpus."""
+        return Sectioner(token_counter(self.memory), self.pipeline.spec.sharding.max_tokens, render_section)
+
+    def fingerprint(self, part: Sequence[SourceObject]) -> str:
+        """Fingerprint of the unit that extracts `part`. The time limit is not in it: see `find`."""
+        spec = self.pipeline.spec
+        return fingerprint(
+            STAGE,
+            STAGE_VERSION,
+            objects=[[item.document_id, item.uri, item.size, item.etag, item.modified] for item in part],
+            language=spec.language,
+            chunking=spec.chunking.model_dump(mode="json"),
+            chunk_tokens=self.chunk_tokens,
+            limits=[spec.source.max_document_mb, spec.source.max_pages, spec.source.max_expansion],
+            # Its globs are relative to the URIs.
+            records=[spec.source.records.model_dump(mode="json"), spec.source.uris]
+            if spec.source.records.include
+            else [],
+            embedding_tokenizer=self.embedding.tokenizer_digest,
+            memory_tokenizer=self.memory.tokenizer_digest,
+            section_tokens=spec.sharding.max_tokens,
+            rendering=render_section("URI", "TITLE", "TEXT"),
+        )
+
+    def find(self, fingerprint: str) -> Outcome | None:
+        """The outcome of a unit, unless it left out a document for a passing cause."""
+        outcome = self.pipeline.store.units.find(STAGE, fingerprint)
+        return None if outcome is None or outcome.counts["unsettled"] else outcome
+
+
+def unsettled(rows: Sequence[dict[str, Any]]) -> int:
+    """How many quarantine rows have a passing cause."""
+    return sum(row["reason"] in UNSETTLED for row in rows)

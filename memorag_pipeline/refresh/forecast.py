@@ -1,0 +1,192 @@
+"""What a refresh would do, before it is done: documents, shards, tokens, seconds, bytes and money.
+
+In:  a `Pipeline`; what an hour of a GPU costs, if that is known.
+Out: a `Forecast`. Nothing is written to the store.
+Wrong: as the stage inventory.
+
+Documents are counted as the refresh counts them. The rest is estimated: no document is extracted, so tokens follow
+from bytes, and seconds from what units of the newest version took for a token, on the device that did them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from operator import itemgetter
+
+from memorag_pipeline.corpus.source import SourceObject
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.refresh.comparison import Comparison, compare
+from memorag_pipeline.refresh.gpu_units import memory_fingerprint
+from memorag_pipeline.refresh.parent_version import Parent, Row
+from memorag_pipeline.refresh.shard_tables import parent_shards
+from memorag_pipeline.storage import Outcome
+
+BYTES_PER_TOKEN = 4.0  # of plain English text; taken where no version tells
+_SAMPLE = 32  # units whose pace is looked at
+_LOOKUPS = 16
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a refresh would do.
+
+    `documents`, `added`, `modified`, `removed` and `source_bytes` (of what would be read) are counted. `tokens` of the
+    documents to read, `shards` and `memorize_tokens`, `memory_bytes` of their memories, `gpu_seconds` (memorize and
+    embed) and `cost` are estimates; what nothing tells is None. `rests_on` says what the estimates are made of.
+    """
+
+    corpus: str
+    uri: str
+    parent: int | None
+    changed: bool
+    documents: int
+    added: int
+    modified: int
+    removed: int
+    source_bytes: int
+    tokens: int
+    shards: int
+    memorize_tokens: int
+    memory_bytes: int | None
+    gpu_seconds: float | None
+    cost: float | None
+    rests_on: tuple[str, ...]
+
+
+def forecast(pipeline: Pipeline, gpu_hour_price: float | None = None, documents: str | None = None) -> Forecast:
+    """What a refresh would do now; `documents` as for `take_inventory`."""
+    compared = compare(pipeline, documents)
+    parent = compared.parent
+    per_byte, notes = _tokens_per_byte(parent)
+    todo = _to_read(compared)
+    source_bytes = sum(item.size for item in todo)
+    tokens = round(source_bytes * per_byte)
+    shards, memorize_tokens = _shards(compared, todo, tokens) if compared.changed else (0, 0)
+    seconds = memory_bytes = None
+    if parent is not None:
+        pace = _pace(pipeline, parent, "memorize", "memorized_tokens"), _pace(pipeline, parent, "embed", "embedded")
+        counts = parent.manifest.counts
+        chunks = tokens * counts["chunks"] / max(counts["tokens"], 1)
+        if not _embeds_alike(compared, parent):
+            chunks += counts["chunks"]
+        memory_bytes = round(memorize_tokens * _bytes_per_token(parent))
+        if pace[0] is not None and pace[1] is not None:
+            seconds = round(memorize_tokens * pace[0] + chunks * pace[1], 3)
+            notes.append(f"seconds: as up to {_SAMPLE} units of each stage took for version {parent.number}")
+    if seconds is None:
+        notes.append("seconds: unknown, as no unit of a version tells how fast models work here")
+    price = pipeline.spec.compute.gpu_hour_price if gpu_hour_price is None else gpu_hour_price
+    return Forecast(
+        corpus=pipeline.spec.corpus,
+        uri=pipeline.store.uri,
+        parent=parent.number if parent else None,
+        changed=compared.changed,
+        documents=compared.counts["documents"],
+        added=compared.counts["added"],
+        modified=compared.counts["changed"],
+        removed=compared.counts["removed"],
+        source_bytes=source_bytes,
+        tokens=tokens,
+        shards=shards,
+        memorize_tokens=memorize_tokens,
+        memory_bytes=memory_bytes,
+        gpu_seconds=seconds,
+        cost=None if price is None or seconds is None else round(seconds / 3600 * price, 4),
+        rests_on=tuple(notes),
+    )
+
+
+def _embeds_alike(compared: Comparison, parent: Parent) -> bool:
+    """Whether chunks that the version holds keep their vectors."""
+    names = ("chunking", "embedding")
+    now, digests = compared.pipeline.spec.content(), {model.role: model.digest for model in parent.manifest.models}
+    same = all(parent.manifest.spec[name] == now[name] for name in names)
+    return same and digests.get("embedding") == compared.extraction.embedding.digest
+
+
+def _to_read(compared: Comparison) -> list[SourceObject]:
+    """The objects that are not as the newest version has them."""
+    known = compared.parent.objects if compared.parent else {}
+    return [item for item in compared.objects if known.get(item.document_id) != item]
+
+
+def _tokens_per_byte(parent: Parent | None) -> tuple[float, list[str]]:
+    if parent is not None:
+        size = sum(item.size for item in parent.objects.values() if item.document_id not in parent.quarantined)
+        tokens = parent.manifest.counts["tokens"]
+        if size and tokens:
+            return tokens / size, [f"tokens: {size / tokens:.2f} bytes of source each, as in version {parent.number}"]
+    return 1 / BYTES_PER_TOKEN, [f"tokens: {BYTES_PER_TOKEN:g} bytes of source each, as no version tells"]
+
+
+def _shards(compared: Comparison, todo: list[SourceObject], tokens: int) -> tuple[int, int]:
+    """About how many shards would be memorized, and their tokens: borders that move to other shards are left out."""
+    spec, parent = compared.pipeline.spec, compared.parent
+    if parent is None or not parent.sections:
+        return _filled(tokens, spec.sharding.max_tokens, spec.sharding.min_tokens), tokens
+    sizes = {shard.shard_id: shard.tokens for shard in parent_shards(parent)}
+    stale = _made_otherwise(compared, parent)
+    if len(stale) == len(sizes):
+        kept = sum(row["tokens"] for row in parent.sections) - _tokens_of(parent.sections, _gone(compared, todo))
+        return _filled(kept + tokens, spec.sharding.max_tokens, spec.sharding.min_tokens), kept + tokens
+    if spec.refresh.mode == "delta":
+        return len(stale) + -(-tokens // spec.sharding.max_tokens), sum(sizes[shard] for shard in stale) + tokens
+    touched = stale | _touched(parent, todo, _gone(compared, todo))
+    replaced = _tokens_of(parent.sections, _gone(compared, todo))
+    total = max(sum(sizes.get(shard, 0) for shard in touched) - replaced, 0) + tokens
+    return max(len(touched), -(-total // spec.sharding.max_tokens)), total
+
+
+def _filled(tokens: int, most: int, least: int) -> int:
+    """Shards of so many tokens, each about half way between the bounds."""
+    return -(-tokens * 2 // (most + least))
+
+
+def _made_otherwise(compared: Comparison, parent: Parent) -> set[str]:
+    """The parent's shards whose memories are lost, or would be made in another way by the spec and models of now."""
+    made = {row["fingerprint"] for row in parent.units if row["stage"] == "memorize"}
+    lost = set(compared.lost)
+    return {
+        shard.shard_id
+        for shard in parent_shards(parent)
+        if memory_fingerprint(compared.extraction, shard.contents) not in made
+        or (shard.shard_id in parent.memories and parent.memories[shard.shard_id].digest in lost)
+    }
+
+
+def _gone(compared: Comparison, todo: Iterable[SourceObject]) -> set[str]:
+    """Ids of the documents whose text in the newest version is not that of now."""
+    known = compared.parent.objects if compared.parent else {}
+    return known.keys() - {item.document_id for item in compared.objects} | {item.document_id for item in todo}
+
+
+def _touched(parent: Parent, todo: Iterable[SourceObject], gone: Collection[str]) -> set[str]:
+    """The shards that held a document that is gone or modified, or stand where a new one comes in order of URI."""
+    touched = {row["shard_id"] for row in parent.sections if row["document_id"] in gone}
+    rows = sorted(parent.sections, key=itemgetter("uri"))
+    for item in todo:
+        place = bisect_right(rows, item.uri, key=itemgetter("uri"))
+        touched.add(rows[max(place - 1, 0)]["shard_id"])
+    return touched
+
+
+def _tokens_of(rows: Iterable[Row], documents: Collection[str]) -> int:
+    return sum(row["tokens"] for row in rows if row["document_id"] in documents)
+
+
+def _bytes_per_token(parent: Parent) -> float:
+    tokens = sum(memory.tokens for memory in parent.manifest.memories)
+    return sum(ref.size for ref in parent.memories.values()) / tokens if tokens else 0.0
+
+
+def _pace(pipeline: Pipeline, parent: Parent, stage: str, counted: str) -> float | None:
+    """Seconds that units of the version took for each of what they counted."""
+    units = [row["fingerprint"] for row in parent.units if row["stage"] == stage][-_SAMPLE:]
+    with ThreadPoolExecutor(_LOOKUPS) as pool:
+        found = list(pool.map(lambda unit: pipeline.store.units.peek(stage, unit), units))
+    outcomes: list[Outcome] = [outcome for outcome in found if outcome is not None and outcome.counts.get(counted)]
+    amount = sum(outcome.counts[counted] for outcome in outcomes)
+    return sum(outcome.seconds for outcome in outcomes) / amount if amount else None

@@ -1,0 +1,101 @@
+"""The units that a refresh hands to the GPU stages: one for each shard's memory, one for each part's embeddings.
+
+In:  the shards of the new version, the parts with their outcomes, what the parent version knows.
+Out: the units with their fingerprints, and of those without an outcome all that the stage needs.
+Wrong: nothing beyond what reading a chunk table can raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from memorag_pipeline.memory.stream import MEMORIZE_VERSION
+from memorag_pipeline.refresh.extraction import Extraction
+from memorag_pipeline.refresh.known_units import KnownUnits
+from memorag_pipeline.refresh.shard_plan import Shard
+from memorag_pipeline.storage import BlobRef, Outcome, fingerprint
+
+EMBED_VERSION = 1
+# Of section memory: what is in digests of its own, or changes no memory.
+_NOT_IN_FINGERPRINT = {"model", "revision", "adapter", "budget_mib"}
+
+Unit = dict[str, Any]
+
+
+def memory_fingerprint(extraction: Extraction, contents: Sequence[str]) -> str:
+    """Fingerprint of the unit that memorizes a stream of these contents, whatever the documents are called."""
+    spec = extraction.pipeline.spec
+    return fingerprint(
+        "memorize",
+        MEMORIZE_VERSION,
+        contents=list(contents),
+        language=spec.language,
+        memory=spec.memory.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT),
+        model=extraction.memory.digest,
+        adapter=extraction.adapter_digest,
+        tokenizer=extraction.memory.tokenizer_digest,
+    )
+
+
+def memory_work(
+    shard: Shard, fingerprint: str, parents: Mapping[str, Sequence[str]], documents: Mapping[str, BlobRef]
+) -> Unit:
+    """A shard as the stage memorize needs it.
+
+    `base` is the parent's shard (`parents` has their contents by id) whose memory begins like this one. With
+    `continues` it is kept as a whole, and `sections` are those that come behind it. `documents` has the document tables
+    by document id.
+    """
+    sections = shard.sections[len(parents[shard.shard_id]) :] if shard.continues else shard.sections
+    tables = {documents[section.document_id].digest: documents[section.document_id] for section in sections}
+    return {
+        "shard_id": shard.shard_id,
+        "fingerprint": fingerprint,
+        "tokens": shard.tokens,
+        "base": shard.shard_id if shard.continues else _most_alike(shard, parents),
+        "continues": shard.continues,
+        "sections": [
+            {"document_id": section.document_id, "start": section.start, "end": section.end} for section in sections
+        ],
+        "documents": [table.model_dump() for table in tables.values()],
+    }
+
+
+def embedding_unit(extraction: Extraction, part: Outcome, known: KnownUnits) -> Unit:
+    """A part as the stage embed needs it. Chunks are only read of parts that the parent has not."""
+    chunks, configuration = part.blobs["chunks"], _embedding_fingerprint(extraction, [])
+    done = known.embedded(chunks, configuration)
+    if done is None:
+        table = extraction.pipeline.store.blobs.cached_table(chunks, ["digest"], "chunks")
+        done = _embedding_fingerprint(extraction, sorted(set(table.column("digest").to_pylist())))
+    return {"fingerprint": done, "configuration": configuration, "chunks": chunks.model_dump()}
+
+
+def _embedding_fingerprint(extraction: Extraction, digests: list[str]) -> str:
+    spec = extraction.pipeline.spec.embedding
+    return fingerprint(
+        "embed",
+        EMBED_VERSION,
+        digests=digests,
+        model=extraction.embedding.digest,
+        pooling=spec.pooling,
+        max_tokens=spec.max_tokens,
+        # Only where it is asked for, so that other units keep their fingerprints.
+        **({"weighed": True} if extraction.pipeline.spec.retrieval.sparse == "model" else {}),
+    )
+
+
+def _most_alike(shard: Shard, parents: Mapping[str, Sequence[str]]) -> str | None:
+    """The parent's shard that has most contents in common with the beginning of this one.
+
+    Where the first section was edited it may still begin alike, so one of the same id is better than none.
+    """
+    common = {shard_id: _common(shard.contents, contents) for shard_id, contents in parents.items()}
+    best = max(common, key=lambda shard_id: (common[shard_id], shard_id == shard.shard_id, shard_id), default=None)
+    return best if best is not None and (common[best] or best == shard.shard_id) else None
+
+
+def _common(some: Sequence[str], others: Sequence[str]) -> int:
+    pairs = enumerate(zip(some, others, strict=False))
+    return next((number for number, (one, other) in pairs if one != other), min(len(some), len(others)))

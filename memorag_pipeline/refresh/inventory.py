@@ -1,0 +1,86 @@
+"""Stage inventory: what is in the source now, and what of it is not in the newest version.
+
+In:  the source URIs and globs of the spec; the newest version.
+Out: the inventory table, the plan of the refresh, and work lists with the parts that must be extracted.
+Wrong: a spec that its models cannot serve: `SpecError`, before any work. Nothing matches: `EmptyCorpusError`. Wrong
+       bucket or folder, no permission: `StorageError`. Both name the URI.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from memorag_pipeline import schemas
+from memorag_pipeline.corpus.source import SourceObject
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.refresh.comparison import compare
+from memorag_pipeline.refresh.extraction import STAGE
+from memorag_pipeline.refresh.known_units import KnownUnits
+from memorag_pipeline.refresh.parent_version import group_documents
+from memorag_pipeline.refresh.purge import retire_purged
+from memorag_pipeline.storage.verify import damaged
+
+logger = logging.getLogger(__name__)
+
+
+def take_inventory(pipeline: Pipeline, documents: str | None = None, force: bool = False) -> dict[str, Any]:
+    """List the source and plan the refresh; with `documents`, a glob, of the documents alone whose URI it matches.
+
+    With `force` every blob of the newest version is read, what is damaged is made anew, and the stages after run even
+    when nothing changed; units that are done stay done.
+
+    Returns {"plan": uri, "extract": [uri of a work list], "changed": bool, "parent": version or None, "counts":
+    {"documents", "added", "changed", "removed", "unchanged"}, "notes": what a person has to do about purged
+    documents, by line}. `changed` is False when a refresh would publish nothing.
+    """
+    spec = pipeline.spec
+    if force:
+        _discard_damaged(pipeline)
+    compared = compare(pipeline, documents)
+    parent, objects, extraction, lost = compared.parent, compared.objects, compared.extraction, compared.lost
+    parts = [objects[part.start : part.stop] for part in _parts(objects, spec.source.documents_per_part)]
+    fingerprints = [extraction.fingerprint(part) for part in parts]
+    number = parent.number if parent else None
+    found = KnownUnits.of_plan(pipeline, {"parent": number, "lost": lost}).find_all(STAGE, fingerprints)
+    missing = [
+        {"fingerprint": fingerprint, "objects": [item.row() for item in part]}
+        for fingerprint, part, outcome in zip(fingerprints, parts, found, strict=True)
+        if outcome is None or outcome.counts["unsettled"]
+    ]
+    changed = force or compared.changed
+    table = pa.Table.from_pylist([item.row() for item in objects], schema=schemas.INVENTORY)
+    plan = {
+        "parent": number,
+        "lost": lost,
+        "inventory": pipeline.store.blobs.put_table(table).model_dump(),
+        "models": [model.model_dump() for model in extraction.models],
+        "parts": fingerprints,
+        "spec_fingerprint": spec.fingerprint(),
+    }
+    return {
+        "plan": pipeline.write_work(plan),
+        "extract": pipeline.write_batches(
+            missing, spec.compute.units_per_task, lambda units: {"parent": number, "parts": units}
+        ),
+        "changed": changed,
+        "notes": "" if changed or number is None else retire_purged(pipeline, number),
+        "parent": number,
+        "counts": compared.counts,
+    }
+
+
+def _parts(objects: Sequence[SourceObject], documents_per_part: int) -> list[range]:
+    return group_documents([item.document_id for item in objects], documents_per_part)
+
+
+def _discard_damaged(pipeline: Pipeline) -> None:
+    """Delete what has not the bytes that its digest says, so that it counts as lost and can be written again."""
+    number = pipeline.store.versions.newest()
+    blobs = [] if number is None else [blob.ref for blob in pipeline.store.versions.manifest(number).blobs]
+    for ref, problem in damaged(pipeline.store, blobs, again=True):
+        logger.warning("%s of version %s %s; it is made anew", ref.key, number, problem)
+        pipeline.store.objects.delete(ref.key)

@@ -1,0 +1,229 @@
+"""Stage memorize: each shard's token stream into a memory.
+
+In:  a work list of shards: their sections, the document parts that hold these, the parent version.
+Out: one memory blob for each shard; windows that the parent's memory of the shard begins with are not read again.
+Wrong: a shard that does not fit the model's context is a `ContextLengthError`. A retry goes on with unfinished shards.
+
+Several shards are read together, so that small ones fill the device, but not so many that a killed task loses much.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from memorag_pipeline.errors import CorruptBlobError, MemoryMismatchError
+from memorag_pipeline.memory.engine.generation import Advance
+from memorag_pipeline.memory.format import MemoryHeader, read_header
+from memorag_pipeline.memory.kinds.interface import Memory, MemoryModel, window_digests
+from memorag_pipeline.memory.kinds.load import load_memory_model
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.progress import rate_text, track
+from memorag_pipeline.retry_share import shared
+from memorag_pipeline.runs.tasks import at_work
+from memorag_pipeline.storage import BlobRef, Outcome
+
+STAGE = "memorize"
+# Bounds of what is read together; nothing of it is recorded before all of it is read.
+_TOKENS_TOGETHER, _SHARDS_TOGETHER = 32_768, 16
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What is to be done for a shard: its stream, and how much of the parent's memory in `base` it begins with.
+
+    `ratios` are those of the `kept` tokens' windows in the parent's memory.
+    """
+
+    fingerprint: str
+    token_ids: list[int]
+    base: Path | None = None
+    kept: int = 0
+    ratios: tuple[int, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the model has to read."""
+        return len(self.token_ids) - self.kept
+
+
+def memorize(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
+    """Memorize the shards in a work list. Returns counts of shards and tokens, and the seconds of reading."""
+    batch = pipeline.read_work(batch_uri)
+    units: list[dict[str, Any]] = batch["units"]
+    outcomes = [pipeline.store.units.find(STAGE, unit["fingerprint"]) for unit in units]
+    tokens = sum(outcome.counts["tokens"] for outcome in outcomes if outcome is not None)
+    memorized, seconds = 0, 0.0
+    waiting = [unit for unit, outcome in zip(units, outcomes, strict=True) if outcome is None]
+    if waiting:
+        model = load_memory_model(pipeline.spec.memory, pipeline.spec.language)
+        readings = _readings(pipeline, model, waiting, batch["parent"])
+        with track("tokens memorized", sum(reading.tokens for reading in readings), "tokens") as bar:
+            for group in _groups(readings):
+                with at_work(reading.fingerprint for reading in group):
+                    recorded = list(_read_together(pipeline, model, group, bar.advance))
+                for outcome in recorded:
+                    tokens += outcome.counts["tokens"]
+                    memorized += outcome.counts["memorized_tokens"]
+                    seconds += outcome.seconds
+                rate = rate_text(memorized / max(seconds, 1e-9), "tokens")
+                logger.info("memorized %s tokens so far, %s", f"{memorized:,}", rate)
+    return {
+        "shards": len(units),
+        "tokens": tokens,
+        "memorized_tokens": memorized,
+        "reused_tokens": tokens - memorized,
+        "seconds": round(seconds, 3),
+    }
+
+
+def _groups(readings: Sequence[_Reading]) -> Iterator[list[_Reading]]:
+    """The readings in order, as many at a time as are read together."""
+    group: list[_Reading] = []
+    for reading in readings:
+        tokens = reading.tokens + sum(waiting.tokens for waiting in group)
+        if group and (tokens > shared(_TOKENS_TOGETHER) or len(group) >= shared(_SHARDS_TOGETHER)):
+            yield group
+            group = []
+        group.append(reading)
+    if group:
+        yield group
+
+
+def _read_together(
+    pipeline: Pipeline, model: MemoryModel[Any], readings: Sequence[_Reading], advance: Advance
+) -> Iterator[Outcome]:
+    """Read some shards and record each; the seconds of reading are shared out by tokens."""
+    started = time.monotonic()
+    bases = [
+        model.empty() if reading.base is None else model.truncate(model.open(reading.base), reading.kept)
+        for reading in readings
+    ]
+    memories = model.extend_many(bases, [reading.token_ids[reading.kept :] for reading in readings], advance)
+    per_token = (time.monotonic() - started) / max(1, sum(reading.tokens for reading in readings))
+    for reading, memory in zip(readings, memories, strict=True):
+        yield _record(pipeline, model, reading, memory, reading.tokens * per_token)
+
+
+def _record(pipeline: Pipeline, model: MemoryModel[Any], reading: _Reading, memory: Memory, seconds: float) -> Outcome:
+    """Store a shard's memory and what it cost: the seconds of reading and of storing."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="memorag-") as folder:
+        path = Path(folder) / "memory.safetensors"
+        model.save(memory, path)
+        reused = _reused(reading, read_header(path), model.window)
+        ref = pipeline.store.blobs.put_file(path)
+    counts = {"tokens": memory.tokens, "memorized_tokens": memory.tokens - reused, "reused_tokens": reused}
+    return pipeline.store.units.record(
+        Outcome(
+            stage=STAGE,
+            fingerprint=reading.fingerprint,
+            blobs={"memory": ref},
+            counts=counts,
+            seconds=seconds + time.monotonic() - started,
+        )
+    )
+
+
+def _reused(reading: _Reading, header: MemoryHeader, window: int) -> int:
+    """Tokens that were not read again: fewer than `kept` when the longer stream got other ratios (mix adapt-N)."""
+    ratios = header.window_ratios[: len(reading.ratios)]
+    return reading.kept if ratios == reading.ratios else _same(reading.ratios, ratios) * window
+
+
+def _readings(
+    pipeline: Pipeline, model: MemoryModel[Any], units: Sequence[Mapping[str, Any]], parent: int | None
+) -> list[_Reading]:
+    documents = _documents(pipeline, units)
+    memories = _parent_memories(pipeline, parent)
+    readings, unlike = [], list[MemoryMismatchError]()
+    for unit in units:
+        base = memories.get(unit["base"])
+        token_ids = _stream(pipeline, model, unit["base"], base) if unit["continues"] else list(model.stream.opening)
+        for section in unit["sections"]:
+            uri, title, text = documents[section["document_id"]]
+            token_ids += model.stream.section(uri, title, text[section["start"] : section["end"]])
+        try:
+            known = _known_windows(pipeline, model, base)
+        except MemoryMismatchError as error:
+            unlike.append(error)
+            known = None
+        readings.append(_reading(unit["fingerprint"], token_ids, model.window, known))
+    if unlike:
+        logger.warning("shards memorized from their beginning: %s, for %s", f"{len(unlike):,}", unlike[0])
+    return readings
+
+
+def _stream(pipeline: Pipeline, model: MemoryModel[Any], shard_id: str, base: BlobRef | None) -> list[int]:
+    """The stream of a memory that is continued: its texts may be in no document any more."""
+    if base is None:
+        raise CorruptBlobError(f"shard {shard_id}: the parent version has no memory to continue; refresh again")
+    token_ids: list[int] = model.open(pipeline.store.blobs.open_file(base, f"memory of {shard_id}")).token_ids.tolist()
+    return token_ids
+
+
+def _reading(fingerprint: str, token_ids: list[int], window: int, known: tuple[Path, MemoryHeader] | None) -> _Reading:
+    """The reading of a stream that begins, perhaps, with full windows that the parent's memory knows."""
+    if known is None:
+        return _Reading(fingerprint, token_ids)
+    path, header = known
+    same = _same(header.window_digests, window_digests(torch.tensor(token_ids), window))
+    if not same:
+        return _Reading(fingerprint, token_ids)
+    return _Reading(fingerprint, token_ids, path, same * window, header.window_ratios[:same])
+
+
+def _documents(pipeline: Pipeline, units: Iterable[Mapping[str, Any]]) -> dict[str, tuple[str, str | None, str]]:
+    """(URI, title, text) of the documents in `units`, by id."""
+    wanted, refs = set[str](), dict[str, BlobRef]()
+    for unit in units:
+        wanted.update(section["document_id"] for section in unit["sections"])
+        refs.update((value["digest"], BlobRef(**value)) for value in unit["documents"])
+    found = {}
+    for ref in refs.values():
+        table = pipeline.store.blobs.cached_table(ref, ["document_id", "uri", "title", "text"], "documents")
+        for row in table.filter(pc.is_in(table["document_id"], pa.array(sorted(wanted)))).to_pylist():
+            found[row["document_id"]] = (row["uri"], row["title"], row["text"])
+    return found
+
+
+def _parent_memories(pipeline: Pipeline, parent: int | None) -> dict[str, BlobRef]:
+    """The memories of the parent version, by shard id."""
+    if parent is None:
+        return {}
+    return {Path(blob.path).stem: blob.ref for blob in pipeline.store.versions.pinned(parent).of_role("memory")}
+
+
+def _known_windows(
+    pipeline: Pipeline, model: MemoryModel[Any], ref: BlobRef | None
+) -> tuple[Path, MemoryHeader] | None:
+    """The file of the parent's memory and its header, when it can be gone on with.
+
+    What was stored in fewer bits cannot where the result has to be that of a full rebuild. A memory of other settings
+    raises MemoryMismatchError.
+    """
+    spec = pipeline.spec
+    if ref is None or (spec.refresh.mode == "exact" and spec.memory.codec not in (None, "float32", spec.memory.dtype)):
+        return None
+    try:
+        path = pipeline.store.blobs.open_file(ref, "memory of the parent version")
+        return path, read_header(path, model.origin)
+    except CorruptBlobError as error:
+        logger.warning("a shard is memorized from its beginning: %s", error)
+        return None
+
+
+def _same(some: Sequence[object], others: Sequence[object]) -> int:
+    """How many leading elements two sequences have in common."""
+    pairs = enumerate(zip(some, others, strict=False))
+    return next((number for number, (one, other) in pairs if one != other), min(len(some), len(others)))

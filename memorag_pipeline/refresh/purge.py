@@ -1,0 +1,111 @@
+"""Purge: documents that are to be forgotten, in the source, in memories and in older versions.
+
+In:  the globs `refresh.purge` of the spec; the listing, the parent's shards, the versions of the store.
+Out: the listing without these documents; the shards that must be read again; the versions that must be retired.
+Wrong: nothing is deleted here. A version that a channel points to is not retired; the report says what to promote.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from fsspec.utils import glob_translate
+
+from memorag_pipeline.corpus.source import SourceObject
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.refresh.parent_version import Parent, Row
+from memorag_pipeline.refresh.shard_plan import Shard
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Purge:
+    """Documents whose URI one of the globs matches, and the texts that they had."""
+
+    globs: Collection[str]
+
+    @cached_property
+    def _patterns(self) -> list[re.Pattern[str]]:
+        return [re.compile(glob_translate(glob)) for glob in self.globs]
+
+    def matches(self, uri: str) -> bool:
+        """Whether the document is to be forgotten."""
+        return any(pattern.match(uri) for pattern in self._patterns)
+
+    def admitted(self, listed: Sequence[SourceObject]) -> list[SourceObject]:
+        """The objects that stay in the corpus."""
+        stay = [item for item in listed if not self.matches(item.uri)]
+        if len(stay) < len(listed):
+            logger.info("%d documents of the source are left out by refresh.purge", len(listed) - len(stay))
+        return stay
+
+    def shards(self, shards: Iterable[Shard], sections: Iterable[Row]) -> set[str]:
+        """Ids of the shards whose memory was read from such a document, under any name that it had.
+
+        `sections` are the rows of the version that has the shards.
+        """
+        if not self.globs:
+            return set()
+        contents = {row["content"] for row in sections if self.matches(row["uri"])}
+        return {
+            shard.shard_id
+            for shard in shards
+            if any(section.content in contents or any(map(self.matches, section.uris)) for section in shard.sections)
+        }
+
+    def holders(self, versions: Iterable[Parent], newest: Parent) -> list[int]:
+        """Those of the versions that hold such a document or its text; text that `newest` holds is not forgotten."""
+        versions = list(versions)
+        if not self.globs:
+            return []
+        contents = {content for version in versions for content in self._contents(version)}
+        contents -= {row["content"] for row in newest.sections}
+        return [version.number for version in versions if self._holds(version, contents)]
+
+    def _contents(self, version: Parent) -> set[str]:
+        found = {row["content"] for row in version.sections if self.matches(row["uri"])}
+        for row in _read_rows(version):
+            if any(map(self.matches, (row["uri"], *row["earlier_uris"]))):
+                found.add(row["content"])
+        return found
+
+    def _holds(self, version: Parent, contents: Collection[str]) -> bool:
+        if any(self.matches(item.uri) for item in version.objects.values()):
+            return True
+        return any(row["content"] in contents for row in (*version.sections, *_read_rows(version)))
+
+
+def _read_rows(version: Parent) -> list[Row]:
+    """What the memories were read from, in versions that say it."""
+    if not version.sections:
+        return []
+    return [row for rows in version.shards.values() for row in rows]
+
+
+def retire_purged(pipeline: Pipeline, newest: int) -> str:
+    """Retire the versions before `newest` that hold documents to be purged; what a person has to do, line by line.
+
+    A sweep deletes what only they hold, a grace period later.
+    """
+    purge, versions = Purge(pipeline.spec.refresh.purge), pipeline.store.versions
+    if not purge.globs:
+        return ""
+    older = [Parent(pipeline, number) for number in versions.retained() if number < newest]
+    pointed = {version: channel for channel, version in pipeline.store.channels.targets().items()}
+    notes = []
+    for number in purge.holders(older, Parent(pipeline, newest)):
+        if number in pointed:
+            notes.append(
+                f"version {number} holds documents that are to be purged, and channel {pointed[number]} points to it:"
+                f" promote version {newest}, then refresh again"
+            )
+            logger.warning(notes[-1])
+        else:
+            versions.retire(number, by="refresh", why="holds documents that refresh.purge names")
+            logger.info("version %d is retired: it holds documents that are to be purged", number)
+    return "\n".join(notes)

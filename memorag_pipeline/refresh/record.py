@@ -1,0 +1,95 @@
+"""Record: what a refresh did, and which documents are in quarantine now, in the warehouse of the corpus.
+
+In:  a refresh that ended: its run, and what went wrong in it, if anything did.
+Out: one row of `runs`; and, unless it failed, the quarantine of the newest version in place of what was there.
+Wrong: the warehouse refuses: `WarehouseError`, and the rows stay as they were. A version that is published stays so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from memorag_pipeline.corpus.quarantine import advice
+from memorag_pipeline.errors import CorruptBlobError, MemoragError
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.refresh.parent_version import Parent
+from memorag_pipeline.runs.tasks import Run
+from memorag_pipeline.warehouse import open_warehouse
+from memorag_pipeline.warehouse.run_columns import run_columns
+from memorag_pipeline.warehouse.table_load import TableLoad
+from memorag_pipeline.warehouse.tables import QUARANTINE, RUNS, quarantine_load, run_load
+
+REFRESH = "refresh"  # no job can have this name
+_LOOKED_AT = 8  # newest versions; other runs may have published since
+
+
+def record_refresh(pipeline: Pipeline, run: Run, error: str | None = None) -> dict[str, Any]:
+    """Write the run's row and the corpus's quarantine; `error` says why the run failed.
+
+    Returns {"status": "published", "unchanged" or "failed", "warehouse": its address}.
+    """
+    if pipeline.spec.warehouse is None:
+        raise MemoragError(f"corpus {pipeline.spec.corpus}: the spec names no warehouse for its runs")
+    warehouse = open_warehouse(pipeline.spec.warehouse)
+    own = _version_of(pipeline, run)
+    newest = pipeline.store.versions.newest()
+    status = "failed" if error else "published" if own else "unchanged"
+    number = own if own or error else newest
+    done = {} if number is None else _version_columns(pipeline, number, is_new=own is not None)
+    row = {**run_columns(pipeline, run, REFRESH, REFRESH), "status": status, "error": error, **done}
+    tables: dict[str, TableLoad] = {RUNS: run_load([row])}
+    if error is None and newest is not None:
+        tables[QUARANTINE] = quarantine_load(_quarantined(pipeline, newest))
+    warehouse.load_tables(tables)
+    return {"status": status, "warehouse": warehouse.describe()}
+
+
+def _version_of(pipeline: Pipeline, run: Run) -> int | None:
+    """The version that the run published."""
+    versions = pipeline.store.versions
+    numbers = list(versions.numbers())[-_LOOKED_AT:]
+    return next((number for number in reversed(numbers) if versions.record(number).run_id == run.run_id), None)
+
+
+def _version_columns(pipeline: Pipeline, number: int, is_new: bool) -> dict[str, Any]:
+    """What the version holds, and how much of it is new."""
+    version = Parent(pipeline, number)
+    units = {(unit["stage"], unit["fingerprint"]) for unit in version.units}
+    columns: dict[str, Any] = {
+        "corpus_version": number,
+        **version.manifest.counts,
+        **version.manifest.model_columns(),
+    }
+    if not is_new:
+        return {**columns, "added": 0, "changed": 0, "removed": 0, "units_done": 0, "units_reused": len(units)}
+    try:
+        parent = None if version.manifest.parent is None else Parent(pipeline, version.manifest.parent)
+        before = {} if parent is None else parent.objects
+        known = set() if parent is None else {(unit["stage"], unit["fingerprint"]) for unit in parent.units}
+    except CorruptBlobError:
+        return columns  # the refresh mended a damaged store; what was new in it is not known
+    both = version.objects.keys() & before.keys()
+    return {
+        **columns,
+        "added": len(version.objects) - len(both),
+        "changed": sum(version.objects[name] != before[name] for name in both),
+        "removed": len(before) - len(both),
+        "units_done": len(units - known),
+        "units_reused": len(units & known),
+    }
+
+
+def _quarantined(pipeline: Pipeline, number: int) -> Iterator[dict[str, Any]]:
+    for row in Parent(pipeline, number).quarantined.values():
+        yield {
+            "corpus": pipeline.spec.corpus,
+            "document_id": row["document_id"],
+            "uri": row["uri"],
+            "since_version": number,
+            "corpus_version": number,
+            "reason": row["reason"],
+            "detail": row["detail"],
+            "advice": row.get("advice") or advice(row["reason"]),
+            "source_size": row["source_size"],
+        }

@@ -1,0 +1,75 @@
+"""Shards, and the plan of an exact refresh: which sections are memorized together.
+
+In:  the sections of the documents as they are now, in order; the bounds of a shard.
+Out: shards within these bounds, the same however the documents came to be what they are.
+Wrong: nothing; a section that is larger than the maximum is a shard of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Literal
+
+from memorag_pipeline.corpus.grouping import group_by_priority
+from memorag_pipeline.digests import value_digest
+from memorag_pipeline.refresh.shard_sections import ShardSection, each_text_once
+
+Kind = Literal["base", "delta"]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Most tokens of a shard, and fewest where that is possible."""
+
+    max_tokens: int
+    min_tokens: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Sections that are memorized together, as they were when they were read.
+
+    The memory of a shard that `continues` another of the plan before is that shard's memory, followed by what
+    `sections` has more; it may hold texts that are in no document any more.
+    """
+
+    shard_id: str
+    kind: Kind
+    sections: tuple[ShardSection, ...]
+    continues: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the sections."""
+        return sum(section.tokens for section in self.sections)
+
+    @property
+    def contents(self) -> list[str]:
+        """What is memorized, in order; shards with the same contents have the same memory."""
+        return [section.content for section in self.sections]
+
+
+def plan_exact(sections: Sequence[ShardSection], bounds: Bounds) -> list[Shard]:
+    """All sections in order, of copies the first, in shards whose borders depend on the sections next to them."""
+    shards: list[Shard] = []
+    used: set[str] = set()
+    for group in grouped(each_text_once(sections), bounds):
+        shards.append(Shard(new_shard_id(group, used), "base", tuple(group)))
+        used.add(shards[-1].shard_id)
+    return shards
+
+
+def grouped(sections: Sequence[ShardSection], bounds: Bounds) -> list[list[ShardSection]]:
+    """The sections in groups within the bounds."""
+    keys, weights = [section.key for section in sections], [section.tokens for section in sections]
+    groups = group_by_priority(keys, weights, bounds.max_tokens, bounds.min_tokens)
+    return [list(sections[group.start : group.stop]) for group in groups]
+
+
+def new_shard_id(sections: Sequence[ShardSection], used: Collection[str]) -> str:
+    """The id of a shard that begins with the first of these sections, and that none of `used` has."""
+    place = [sections[0].document_id, sections[0].start]
+    candidates = (value_digest(place if number == 0 else [*place, number])[:16] for number in count())
+    return next(candidate for candidate in candidates if candidate not in used)

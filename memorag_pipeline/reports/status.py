@@ -1,0 +1,252 @@
+"""How far a run is: units done, running, failed and waiting, by stage, and the time left.
+
+In:  the store of a corpus: reports of its newest run, the run's plan, the unit cache.
+Out: a `RunStatus`; nothing is written.
+Wrong: no run has reported: `NotFoundError`. A plan that was swept leaves its stages without a total.
+
+What is done comes from the unit cache and from the units that the parent version names, which is also what a restart
+goes by. What runs or failed comes from reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from memorag_pipeline.errors import CorruptBlobError, NotFoundError
+from memorag_pipeline.refresh.stages import STAGES
+from memorag_pipeline.runs.tasks import TaskReport, read_reports
+from memorag_pipeline.storage import CorpusStore, Outcome
+
+_LOOKUPS = 16
+_SAMPLE = 16  # units of earlier runs whose pace is taken when this one has done none
+# Stages of many units: the stage whose plan names these, and the plan's key.
+_PLANNED = {"extract": ("inventory", "parts"), "memorize": ("shard", "memories"), "embed": ("shard", "embeddings")}
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """A stage of the run. `units` is None until the plan with them is written.
+
+    `running` are units that a live task is at, `failed` those at which a task failed and that nobody is at any more,
+    `waiting` all others that are not done. `workers` are live tasks.
+    `seconds` is what the units done by this run took. `seconds_left` is None where nothing tells how fast it goes.
+    """
+
+    stage: str
+    units: int | None
+    done: int
+    running: int
+    failed: int
+    waiting: int
+    workers: int
+    seconds: float
+    seconds_left: float | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A task whose last attempt failed."""
+
+    stage: str
+    task: int
+    attempt: int
+    error: str
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """The newest run of a corpus.
+
+    `state` is running (a task is at work), published, unchanged (there was nothing to do), failed (a task failed), or
+    idle: no task is at work, because the run was killed, or because its next task has not begun yet.
+    `seconds_left` is that of all stages whose speed is known.
+    """
+
+    uri: str
+    run_id: str
+    state: str
+    began_at: str
+    beat_at: str
+    version: int | None
+    seconds_left: float | None
+    stages: tuple[StageStatus, ...]
+    failures: tuple[Failure, ...]
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more is to come but by a retry or a new run."""
+        return self.state in ("published", "unchanged", "failed")
+
+
+@dataclass
+class StatusReader:
+    """Reads the status of a corpus, again and again if wanted: units that were found done are not looked up again."""
+
+    store: CorpusStore
+    _done: dict[tuple[str, str], Outcome] = field(default_factory=dict)
+    _lists: dict[str, Any] = field(default_factory=dict)
+    _parents: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+
+    def read(self, now: datetime | None = None) -> RunStatus:
+        """The status as of `now`, which decides whose heart has stopped beating."""
+        now = now or datetime.now(UTC)
+        reports = read_reports(self.store.objects)
+        if not reports:
+            raise NotFoundError(
+                f"{self.store.uri} holds no report of a run; `memorag refresh SPEC`, or the corpus's DAG, starts one"
+            )
+        live = [report for report in reports if report.is_live(now)]
+        stages = tuple(self._stage(stage, reports, live) for stage in STAGES)
+        failed = [report for report in reports if report.state == "failed"]
+        left = [stage.seconds_left for stage in stages if stage.seconds_left is not None]
+        published = _results(reports, "publish")
+        if live:
+            state = "running"
+        elif published:
+            state = "published"
+        elif any(not result["changed"] for result in _results(reports, "inventory")):
+            state = "unchanged"
+        else:
+            state = "failed" if failed else "idle"
+        return RunStatus(
+            uri=self.store.uri,
+            run_id=reports[0].run_id,
+            state=state,
+            began_at=_text(min(report.began_at for report in reports)),
+            beat_at=_text(max(report.beat_at for report in reports)),
+            version=next((int(str(result["version"])) for result in published), None),
+            seconds_left=sum(left) if left else None,
+            stages=stages,
+            failures=tuple(Failure(r.stage, r.number, r.attempt, r.error or "") for r in failed),
+        )
+
+    def _stage(self, stage: str, reports: Sequence[TaskReport], live: Sequence[TaskReport]) -> StageStatus:
+        mine = [report for report in reports if report.stage == stage]
+        at_it = [report for report in live if report.stage == stage]
+        if stage not in _PLANNED:
+            return _single(stage, mine, at_it, _has_begun(reports, STAGES[STAGES.index(stage) + 1 :]))
+        weights = self._planned(stage, reports)
+        if weights is None:
+            return StageStatus(stage, None, 0, 0, 0, 0, len(at_it), 0.0, None)
+        done = self._outcomes(stage, weights, reports)
+        undone = weights.keys() - done.keys()
+        running = undone & {unit for report in at_it for unit in report.at_work}
+        failed = undone & {unit for report in mine if report.state == "failed" for unit in report.at_work} - running
+        own = [outcome for unit in self._units_of(mine) if (outcome := done.get(unit)) is not None]
+        pace = _pace(own or self._sample(stage, done), weights)
+        left = 0.0 if not undone else None
+        if pace is not None and undone:
+            left = pace * sum(weights[unit] for unit in undone) / max(len(at_it), 1)
+        return StageStatus(
+            stage=stage,
+            units=len(weights),
+            done=len(done),
+            running=len(running),
+            failed=len(failed),
+            waiting=len(undone) - len(running) - len(failed),
+            workers=len(at_it),
+            seconds=sum(outcome.seconds for outcome in own),
+            seconds_left=left,
+        )
+
+    def _planned(self, stage: str, reports: Sequence[TaskReport]) -> dict[str, int] | None:
+        """All units of a stage by fingerprint, with their tokens where these are known, else 1; None if not planned."""
+        planner, name = _PLANNED[stage]
+        for result in _results(reports, planner):
+            plan = self._list(str(result["plan"]))
+            if plan is not None:
+                units = [unit if isinstance(unit, dict) else {"fingerprint": unit} for unit in plan[name]]
+                return {unit["fingerprint"]: max(unit.get("tokens", 1), 1) for unit in units}
+        return None
+
+    def _units_of(self, reports: Sequence[TaskReport]) -> set[str]:
+        """Fingerprints of the units in the work lists of tasks."""
+        lists = [self._list(report.work) or {} for report in reports if report.work]
+        return {unit["fingerprint"] for found in lists for unit in found.get("units", found.get("parts", ()))}
+
+    def _outcomes(self, stage: str, units: Collection[str], reports: Sequence[TaskReport]) -> dict[str, Outcome | None]:
+        """The units that are done; None for one that the parent version names, whose record is not looked up."""
+        given = self._given(reports)
+        found: dict[str, Outcome | None] = {unit: None for unit in units if (stage, unit) in given}
+        new = [unit for unit in units if unit not in found and (stage, unit) not in self._done]
+        self._look_up(stage, new)
+        return found | {unit: self._done[stage, unit] for unit in units if (stage, unit) in self._done}
+
+    def _sample(self, stage: str, units: Collection[str]) -> list[Outcome]:
+        """Outcomes of some units that are done, by whatever run."""
+        some = sorted(units)[:_SAMPLE]
+        self._look_up(stage, some)
+        return [self._done[stage, unit] for unit in some if (stage, unit) in self._done]
+
+    def _look_up(self, stage: str, units: Sequence[str]) -> None:
+        with ThreadPoolExecutor(_LOOKUPS) as pool:
+            for outcome in pool.map(lambda unit: self.store.units.peek(stage, unit), units):
+                if outcome is not None:
+                    self._done[stage, outcome.fingerprint] = outcome
+
+    def _given(self, reports: Sequence[TaskReport]) -> set[tuple[str, str]]:
+        """Stage and fingerprint of the units whose outcomes the parent version names, all blobs of them being there."""
+        for result in _results(reports, "inventory"):
+            plan = self._list(str(result["plan"]))
+            if plan is None or plan["parent"] is None:
+                continue
+            number, lost = int(plan["parent"]), set(plan["lost"])
+            if number not in self._parents:
+                self._parents[number] = self._rows(number)
+            return {
+                (row["stage"], row["fingerprint"])
+                for row in self._parents[number]
+                if not any(blob["digest"] in lost for blob in row["blobs"].values())
+            }
+        return set()
+
+    def _rows(self, version: int) -> list[dict[str, Any]]:
+        """The table of units of a version; empty for one that was swept."""
+        try:
+            blobs = self.store.versions.manifest(version).of_role("units")
+            return [row for blob in blobs for row in self.store.blobs.get_json(blob.ref, blob.path)]
+        except (CorruptBlobError, NotFoundError):
+            return []
+
+    def _list(self, uri: str) -> Any:
+        """A plan or work list; None when it was swept."""
+        if uri not in self._lists:
+            try:
+                blobs = self.store.blobs
+                self._lists[uri] = blobs.get_json(blobs.ref_of(uri), "work list")
+            except CorruptBlobError:
+                self._lists[uri] = None
+        return self._lists[uri]
+
+
+def _single(stage: str, mine: Sequence[TaskReport], live: Sequence[TaskReport], passed: bool) -> StageStatus:
+    """A stage that is one unit. It is done, too, when a later stage has begun: the report of its end may be lost."""
+    done = int(passed or any(report.state == "done" for report in mine))
+    running = 0 if done else min(len(live), 1)
+    failed = int(not done and not running and any(report.state == "failed" for report in mine))
+    ended = [report for report in mine if report.state == "done"]
+    seconds = sum((report.beat_at - report.began_at).total_seconds() for report in ended)
+    waiting = 1 - done - running - failed
+    return StageStatus(stage, 1, done, running, failed, waiting, len(live), seconds, 0.0 if done else None)
+
+
+def _has_begun(reports: Sequence[TaskReport], stages: Sequence[str]) -> bool:
+    return any(report.stage in stages for report in reports)
+
+
+def _results(reports: Sequence[TaskReport], stage: str) -> list[dict[str, Any]]:
+    return [dict(report.result) for report in reports if report.stage == stage and report.state == "done"]
+
+
+def _pace(outcomes: Sequence[Outcome], weights: Mapping[str, int]) -> float | None:
+    """Seconds for a token, or for a unit where tokens are not known."""
+    weight = sum(weights[outcome.fingerprint] for outcome in outcomes)
+    return sum(outcome.seconds for outcome in outcomes) / weight if weight else None
+
+
+def _text(time: datetime) -> str:
+    return time.isoformat(timespec="seconds")

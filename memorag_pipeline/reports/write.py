@@ -1,0 +1,68 @@
+"""Every run leaves a report: written when a stage ends that may be the last one, or fails.
+
+In:  a task and the call that does it, as for `run_task`.
+Out: what the call returns; the report of the run so far is in the store, in place of an earlier one.
+Wrong: a report that cannot be made or written is a warning in the log. It never fails a run whose work is done.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from memorag_pipeline.reports import archive
+from memorag_pipeline.reports.facts import RunReport
+from memorag_pipeline.runs.tasks import Run, Task, read_reports, run_task
+from memorag_pipeline.storage import CorpusStore
+
+logger = logging.getLogger(__name__)
+
+LAST_STAGES = frozenset({"publish", "evaluate", "promote", "load"})
+_SEARCHED = 30  # reports of earlier runs that are looked at for scores
+
+
+def run_reported(store: CorpusStore, corpus: str, task: Task, call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """As `run_task`; the run's report is written after a stage that may be its last, and after one that failed."""
+    try:
+        result = run_task(store, task, call)
+    except Exception:
+        leave_report(store, corpus, task.run)
+        raise
+    if task.stage in LAST_STAGES or result.get("changed") is False:
+        leave_report(store, corpus, task.run)
+    return result
+
+
+def leave_report(store: CorpusStore, corpus: str, run: Run) -> None:
+    """Write the report of a run, of all that its tasks have said by now."""
+    from memorag_pipeline.reports.page import run_page
+
+    try:
+        report = report_of(store, corpus, run)
+        key = archive.write(store.objects, run, report, run_page(report))
+        logger.info("report of the run: %s.html", store.objects.uri_of(key))
+    except Exception:
+        logger.warning(
+            "the report of run %s was not written; the run itself is not affected", run.run_id, exc_info=True
+        )
+
+
+def report_of(store: CorpusStore, corpus: str, run: Run) -> RunReport:
+    """The report of a run, gathered now."""
+    from memorag_pipeline.reports import job_facts, refresh_facts
+
+    tasks = read_reports(store.objects, run)
+    if run.job is not None:
+        return job_facts.of_run(store, corpus, run.job, tasks)
+    evaluated = any(task.stage == "evaluate" for task in tasks)
+    return refresh_facts.of_run(store, corpus, tasks, _with_scores(store, run) if evaluated else None)
+
+
+def _with_scores(store: CorpusStore, run: Run) -> RunReport | None:
+    """The last report before this run that has scores."""
+    earlier = [stored.key.removesuffix(".json") for stored in archive.listing(store.objects)]
+    for key in reversed([key for key in earlier if key.rpartition("/")[2] < run.name][-_SEARCHED:]):
+        if (report := archive.read(store.objects, key)) is not None and report.scores:
+            return report
+    return None

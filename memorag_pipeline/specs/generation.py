@@ -1,0 +1,162 @@
+"""Sections `generation` and `prompts`: who writes answers, with which settings and words."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from memorag_pipeline.specs.location import Location
+from memorag_pipeline.specs.section import Rule, Section
+from memorag_pipeline.specs.values import Dtype, Model, Quantization, Uri, VariableName, WebUrl, revision_has_use
+
+
+def endpoint_has_url(base_url: str | None, kind: str) -> str | None:
+    return f"is missing; kind {kind} needs it" if base_url is None and kind != "openai" else None
+
+
+def only_azure_has_versions(api_version: str | None, kind: str) -> str | None:
+    if kind == "azure":
+        return "is missing; kind azure needs it" if api_version is None else None
+    return f"has no use for kind {kind}" if api_version is not None else None
+
+
+def one_source_of_key(connection_id: str | None, key_variable: str | None) -> str | None:
+    return "connection_id and key_variable are both given" if connection_id and key_variable else None
+
+
+def budget_has_prices(budget: float | None, prices: Any) -> str | None:
+    return "cannot be kept without prices" if budget is not None and prices is None else None
+
+
+def endpoint_has_model(model: str | None, endpoint: Any) -> str | None:
+    return "is missing; an endpoint has no model of its own" if model is None and endpoint is not None else None
+
+
+def weights_are_local(value: Any, endpoint: Any) -> str | None:
+    return "has no use with an endpoint" if value is not None and endpoint is not None else None
+
+
+def penalty_is_known(penalty: float, endpoint: Any) -> str | None:
+    if penalty != 1 and endpoint is not None and endpoint.kind != "compatible":
+        return f"is not known to endpoints of kind {endpoint.kind}"
+    return None
+
+
+class PricesSpec(Section):
+    """What an endpoint takes for a million tokens, in any currency: costs and budgets are in the same."""
+
+    input: float = Field(ge=0, description="A million tokens of prompts.")
+    output: float = Field(ge=0, description="A million tokens of replies.")
+    cached_input: float | None = Field(
+        default=None,
+        ge=0,
+        description="A million tokens of prompts that the endpoint found in its cache. Default: input.",
+    )
+
+
+class EndpointSpec(Section):
+    """A server with the chat completions of OpenAI that writes the answers, and what may be spent on it."""
+
+    rules = (
+        Rule(("base_url", "kind"), endpoint_has_url, "give its URL, such as http://127.0.0.1:8000/v1"),
+        Rule(("api_version", "kind"), only_azure_has_versions, "give it for kind azure, and for no other"),
+        Rule(("connection_id", "key_variable"), one_source_of_key, "give only one of the two"),
+        Rule(("budget_cost", "prices"), budget_has_prices, "give prices"),
+    )
+
+    kind: Literal["openai", "azure", "compatible"] = Field(
+        default="compatible",
+        description="openai: OpenAI itself. azure: a deployment on Azure, its name being the model. compatible: any"
+        " other server, such as vLLM or DeepSeek.",
+    )
+    base_url: WebUrl | None = Field(
+        default=None,
+        description="Root of the API, such as http://127.0.0.1:8000/v1. Default for kind openai: OpenAI's.",
+    )
+    api_version: str | None = Field(default=None, description="Kind azure: version of its API, such as 2024-10-21.")
+    connection_id: str | None = Field(default=None, description="Airflow connection whose password is the key.")
+    key_variable: VariableName | None = Field(
+        default=None,
+        description="Environment variable that holds the key. Default: OPENAI_API_KEY, AZURE_OPENAI_API_KEY, or no key"
+        " for kind compatible.",
+    )
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = Field(
+        default=None,
+        description="For models that reason before they reply: how much. They choose tokens by themselves, so"
+        " temperature, top_p and seed are not sent; max_new_tokens holds what they reason, too.",
+    )
+    concurrency: int = Field(default=8, ge=1, le=512, description="Questions asked at the same time.")
+    requests_per_minute: float | None = Field(default=None, gt=0, description="Requests are spaced to this rate.")
+    tokens_per_minute: int | None = Field(
+        default=None, ge=100, description="Tokens of prompts, and of replies as long as they may get, in a minute."
+    )
+    timeout_seconds: float = Field(default=120, gt=0, description="A request that waits longer is given up.")
+    retries: int = Field(
+        default=5, ge=0, le=20, description="Times that a request is sent again after 429, 5xx, or no reply."
+    )
+    prices: PricesSpec | None = Field(default=None, description="Without prices no costs are noted.")
+    budget_tokens: int | None = Field(
+        default=None, ge=1, description="A run stops asking before it has used more tokens than this."
+    )
+    budget_cost: float | None = Field(
+        default=None, gt=0, description="A run stops asking before it has cost more than this."
+    )
+
+    @property
+    def url(self) -> str:
+        """Root of the API."""
+        return (self.base_url or "https://api.openai.com/v1").rstrip("/")
+
+
+class GenerationSpec(Section):
+    """The generator that writes answers from evidence: a model in the process, or an endpoint."""
+
+    rules = (
+        Rule(("revision", "model"), revision_has_use, "leave it out"),
+        Rule(("model", "endpoint"), endpoint_has_model, "name the model as the endpoint does"),
+        Rule(("revision", "endpoint"), weights_are_local, "leave it out"),
+        Rule(("quantization", "endpoint"), weights_are_local, "leave it out"),
+        Rule(("repetition_penalty", "endpoint"), penalty_is_known, "leave it out"),
+    )
+
+    model: Model | None = Field(
+        default=None, description="As memory.model, which is the default; with endpoint, the name that it knows."
+    )
+    revision: str | None = Field(default=None, description="Revision of a Hugging Face id.")
+    endpoint: EndpointSpec | None = Field(default=None, description="Without one, the model runs in the process.")
+    dtype: Dtype = Field(default="bfloat16", description="Number format of the model.")
+    quantization: Quantization | None = Field(default=None, description="As memory.quantization, for this model.")
+    evidence_tokens: int = Field(default=1536, ge=64, description="Evidence is cut to this many generator tokens.")
+    max_new_tokens: int = Field(default=96, ge=1, le=8192, description="An answer has at most this many tokens.")
+    temperature: float = Field(default=0.0, ge=0.0, le=2.0, description="0 is greedy.")
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0, description="Sampling keeps this share of the probability.")
+    repetition_penalty: float = Field(default=1.0, ge=1.0, le=2.0, description="1 leaves the scores as they are.")
+    seed: int = Field(default=0, description="Seed of the sampling, when temperature is above 0.")
+    batch_size: int = Field(default=16, ge=1, description="Rows decoded together, and questions of one unit.")
+    batch_tokens: int = Field(
+        default=32768, ge=256, description="Fewer rows are decoded together when they would have more tokens than this."
+    )
+
+    def content(self) -> dict[str, Any]:
+        """What decides the replies, and which questions make a unit; not how fast or for how much they may be had."""
+        content = self.model_dump(mode="json", exclude={"endpoint", "batch_tokens"})
+        if self.endpoint is not None:
+            content["endpoint"] = {"url": self.endpoint.url, "reasoning_effort": self.endpoint.reasoning_effort}
+        return content
+
+
+class PromptsSpec(Location):
+    """Prompts of one's own. `prompts: URI` is short for `prompts: {uri: URI}`."""
+
+    model_config = ConfigDict(json_schema_extra={"type": ["object", "string"]})
+
+    uri: Uri = Field(
+        description="Folder laid out as this package's prompts: en/answer.yaml, zh/recall.yaml, …; a file that is"
+        " not there is taken from the package."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"uri": value} if isinstance(value, str) else value

@@ -1,0 +1,197 @@
+"""Section `jobs`: questions or summaries, and the warehouse that takes the rows."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from memorag_pipeline.specs.location import Location
+from memorag_pipeline.specs.section import Rule, Section
+from memorag_pipeline.specs.values import AnswerMode, ClueKind, Cron, Distinct, Glob, Name, TableName, Uri
+
+
+def exactly_one_of_questions(uri: str | None, sql: str | None) -> str | None:
+    if uri is not None and sql is not None:
+        return "uri and sql are both given"
+    return "neither uri nor sql is given" if uri is None and sql is None else None
+
+
+def sql_needs_no_location(sql: str | None, storage_options: dict[str, Any], connection_id: str | None) -> str | None:
+    if sql is not None and (storage_options or connection_id):
+        return "a query runs on the job's warehouse; storage_options and connection_id are for a uri"
+    return None
+
+
+def only_answers_have_questions(questions: Any, kind: str) -> str | None:
+    if kind == "answers":
+        return "is missing; kind answers needs it" if questions is None else None
+    return f"has no use for kind {kind}" if questions is not None else None
+
+
+def has_use_for_answers(value: Any, default: Any, kind: str) -> str | None:
+    return f"has no use for kind {kind}" if kind != "answers" and value != default else None
+
+
+def summaries_have_use(summaries: Any, kind: str) -> str | None:
+    return f"has no use for kind {kind}" if kind != "summaries" and summaries != type(summaries)() else None
+
+
+def warehouse_has_database(destination: str, database: str | None, connection_id: str | None) -> str | None:
+    if destination == "duckdb":
+        if connection_id is not None:
+            return "duckdb takes no connection_id"
+        return None if database else "duckdb needs database, the path of its file"
+    if (database is None) == (connection_id is None):
+        return "postgres needs exactly one of database and connection_id"
+    return None
+
+
+def database_is_postgres(database: str | None, destination: str) -> str | None:
+    if destination == "postgres" and database is not None and not re.match(r"postgres(ql)?://", database):
+        return "is not a URL of a PostgreSQL database"
+    return None
+
+
+def clues_have_use(clues: list[str], mode: str) -> str | None:
+    if mode == "memorag" or clues in ([], ["spans", "surrogates"]):
+        return None
+    return f"has no use in mode {mode}, which recalls no clues"
+
+
+def draft_is_recalled(offered: bool, clues: list[str], mode: str) -> str | None:
+    return "is set, but no draft is recalled" if offered and (mode != "memorag" or "draft" not in clues) else None
+
+
+def table_is_free(table: str | None) -> str | None:
+    taken = table in ("evidence", "runs", "quarantine") or (table or "").startswith(("latest_", "staged_", "_dlt"))
+    return "is the name of a table or view of the warehouse's own" if taken else None
+
+
+class QuestionsSpec(Location):
+    """Where a job's questions come from: a JSONL or Parquet file, or a query on the warehouse."""
+
+    rules = (
+        *Location.rules,
+        Rule(("uri", "sql"), exactly_one_of_questions, "give exactly one of uri and sql"),
+        Rule(("sql", "storage_options", "connection_id"), sql_needs_no_location, "leave them out"),
+    )
+
+    uri: Uri | None = Field(default=None, description="JSONL or Parquet with question_id (optional) and question.")
+    sql: str | None = Field(default=None, description="A SELECT on the job's warehouse giving question_id, question.")
+
+
+class WarehouseSpec(Section):
+    """A database of tables for analysts. At the top of a spec: where refreshes note their runs and the quarantine."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(("database", "destination"), database_is_postgres, "write it as postgresql://user@host/name"),
+        Rule(
+            ("destination", "database", "connection_id"),
+            warehouse_has_database,
+            "duckdb: set database; postgres: set database or connection_id",
+        ),
+    )
+
+    destination: Literal["duckdb", "postgres"] = Field(default="duckdb", description="Kind of the warehouse.")
+    database: str | None = Field(
+        default=None, repr=False, description="DuckDB file, or a PostgreSQL URL as ${VARIABLE}."
+    )
+    connection_id: str | None = Field(default=None, description="Airflow connection of the PostgreSQL server.")
+    dataset: TableName = Field(default="memorag", description="Schema of the tables.")
+
+
+class JobWarehouseSpec(WarehouseSpec):
+    """The warehouse that a job's rows land in."""
+
+    rules = (
+        *WarehouseSpec.rules,
+        Rule(("table",), table_is_free, "use another name"),
+    )
+
+    table: TableName | None = Field(
+        default=None, description="Table of the job's rows, one for each question. Default: the kind of the job."
+    )
+
+
+class SummariesSpec(Section):
+    """What a job of kind summaries summarizes, and how long."""
+
+    scope: Literal["document", "corpus"] = Field(
+        default="document", description="document: a summary of each document. corpus: one of all of them."
+    )
+    include: list[Glob] = Field(
+        default=["**"], min_length=1, description="Globs, relative to the source's URI, of the documents to summarize."
+    )
+    focus: str | None = Field(
+        default=None, min_length=1, max_length=1000, description="A question that the summaries are about."
+    )
+    recall_tokens: int = Field(
+        default=128, ge=16, le=2048, description="Key points of one memory have at most this many tokens."
+    )
+    passages: int = Field(default=8, ge=1, le=64, description="Passages of one memory that are given to the generator.")
+    summary_tokens: int = Field(
+        default=192, ge=16, le=8192, description="A summary has at most this many tokens; max_new_tokens is of answers."
+    )
+
+
+def _of_answers(key: str) -> Rule:
+    """That a key of a job is left as it is unless the job answers questions."""
+    return Rule(
+        (key, "kind"),
+        lambda value, kind: has_use_for_answers(value, JobSpec.model_fields[key].default, kind),
+        "leave it out, or use kind answers",
+    )
+
+
+class JobSpec(Section):
+    """Questions answered or documents summarized over each new version, or on a schedule of its own."""
+
+    rules = (
+        Rule(("questions", "kind"), only_answers_have_questions, "give questions for answers alone"),
+        Rule(("summaries", "kind"), summaries_have_use, "set kind: summaries, or leave it out"),
+        *map(
+            _of_answers,
+            ("mode", "clues", "offer_draft", "only_changed", "clue_tokens", "shards_per_question", "evidence"),
+        ),
+        Rule(("clues", "mode"), clues_have_use, "leave it out, or use mode memorag"),
+        Rule(("offer_draft", "clues", "mode"), draft_is_recalled, "add draft to clues in mode memorag"),
+    )
+
+    kind: Literal["answers", "summaries"] = Field(
+        default="answers", description="answers: one answer for each question. summaries: see summaries."
+    )
+    questions: QuestionsSpec | None = Field(default=None, description="Kind answers: what is asked.")
+    summaries: SummariesSpec = Field(default=SummariesSpec(), description="Kind summaries: what is summarized.")
+    warehouse: JobWarehouseSpec
+    schedule: Cron | None = Field(default=None, description="Cron expression; without one, each new version triggers.")
+    each_version: bool = Field(
+        default=False, description="With a schedule: run for each new version, too; without one that is so anyway."
+    )
+    channel: Name | None = Field(default=None, description="Answer from this channel's version instead of the newest.")
+    mode: AnswerMode = Field(
+        default="memorag",
+        description="memorag: clues from memories, evidence, answer. memory_only: the memory answers, without evidence."
+        " retrieval_only: evidence for the question alone, as without memories.",
+    )
+    clues: Annotated[list[ClueKind], Distinct] = Field(
+        default=["spans", "surrogates"],
+        description="What is recalled from memory: quoted spans, surrogate questions, a draft of the answer.",
+    )
+    offer_draft: bool = Field(default=False, description="Offer the draft to the generator as a possible answer.")
+    only_changed: bool = Field(
+        default=False,
+        description="Ask only questions whose evidence changed since the version that the job answered last; the other"
+        " rows are carried over.",
+    )
+    clue_tokens: int = Field(default=64, ge=8, le=2048, description="Clues of one kind have at most this many tokens.")
+    shards_per_question: int = Field(
+        default=2, ge=1, le=64, description="Clues are recalled from the memories of this many shards."
+    )
+    evidence: int = Field(default=4, ge=1, le=64, description="Passages given to the generator.")
+
+    @property
+    def table(self) -> str:
+        """The table of the warehouse that the job's rows land in."""
+        return self.warehouse.table or self.kind

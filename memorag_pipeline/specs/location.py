@@ -1,0 +1,30 @@
+"""A URI with the options and credentials that open it."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from memorag_pipeline.specs.section import Rule, Section
+
+
+def one_source_of_credentials(storage_options: dict[str, Any], connection_id: str | None) -> str | None:
+    return "storage_options and connection_id are both given" if storage_options and connection_id else None
+
+
+class Location(Section):
+    """Access to an object store: options for fsspec, or the id of an Airflow connection that holds them."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(("connection_id", "storage_options"), one_source_of_credentials, "give only one of the two"),
+    )
+
+    storage_options: dict[str, Any] = Field(
+        default={},
+        repr=False,
+        description="Options for fsspec, e.g. {endpoint_url: http://127.0.0.1:8333}. Secrets as ${VARIABLE}.",
+    )
+    connection_id: str | None = Field(
+        default=None, description="Airflow connection that holds credentials and endpoint."
+    )

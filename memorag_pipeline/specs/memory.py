@@ -1,0 +1,116 @@
+"""Section `memory`: the model that reads the corpus, and how much it keeps."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from memorag_pipeline.specs.section import Rule, Section
+from memorag_pipeline.specs.values import Codec, Dtype, Model, Quantization, RatioMix, Ratios, revision_has_use
+
+
+def ratio_fits_kind(ratio: int | tuple[int, ...] | None, kind: str) -> str | None:
+    if kind in ("full", "gist") and ratio not in (None, 1):
+        return f"needs a compressing memory; kind {kind} keeps every token that it reads"
+    return None
+
+
+def selected_has_one_ratio(ratio: int | tuple[int, ...] | None, kind: str) -> str | None:
+    if kind == "selected" and (isinstance(ratio, tuple) or ratio == 0):
+        return "is not a single ratio of 1 or more, which kind selected needs"
+    return None
+
+
+def ratios_fit_window(ratio: int | tuple[int, ...] | None, window: int | None) -> str | None:
+    several = ratio if isinstance(ratio, tuple) and len(ratio) > 1 else ()
+    if several and window and all(each and window % each for each in several):
+        return f"has none that divides the window of {window} tokens, which picking from several needs"
+    return None
+
+
+def mix_has_use(ratio_mix: str, ratio: int | tuple[int, ...] | None) -> str | None:
+    if ratio_mix != "sequence" and (not isinstance(ratio, tuple) or len(ratio) == 1):
+        return "has no use without several ratios to pick from"
+    return None
+
+
+def policy_has_use(policy: str, kind: str) -> str | None:
+    return "has no use in a memory of another kind" if policy != "attention" and kind != "selected" else None
+
+
+def sink_fits_window(sink: int | None, window: int | None) -> str | None:
+    return f"is larger than the window of {window} tokens" if sink and window and sink > window else None
+
+
+def only_for_beacons(adapter: str | None, kind: str) -> str | None:
+    return "has no use in a memory without beacons" if adapter is not None and kind != "beacon" else None
+
+
+def only_for_compressed(sink: int | None, kind: str) -> str | None:
+    return "has no use in a memory that keeps every token" if sink is not None and kind in ("full", "gist") else None
+
+
+class MemorySpec(Section):
+    """The memory model and the form of the memory it makes."""
+
+    rules = (
+        Rule(("ratio", "kind"), ratio_fits_kind, "use ratio 1, or leave it out"),
+        Rule(("ratio", "kind"), selected_has_one_ratio, "give one, or leave it out"),
+        Rule(("ratio", "window"), ratios_fit_window, "use divisors of the window"),
+        Rule(("ratio_mix", "ratio"), mix_has_use, "leave it out, or give several ratios"),
+        Rule(("revision", "model"), revision_has_use, "leave it out"),
+        Rule(("adapter", "kind"), only_for_beacons, "leave it out, or use kind beacon"),
+        Rule(("sink", "kind"), only_for_compressed, "leave it out, or use kind beacon or selected"),
+        Rule(("sink", "window"), sink_fits_window, "make it smaller"),
+        Rule(("policy", "kind"), policy_has_use, "leave it out, or use kind selected"),
+    )
+
+    kind: Literal["beacon", "selected", "gist", "full"] = Field(
+        default="full",
+        description="full: the plain KV cache of a long-context model. beacon: compressed by trained beacons. selected:"
+        " the most useful slots of each window, without training. gist: the model's summaries, in place of the text.",
+    )
+    model: Model = Field(
+        description="Hugging Face id, local folder, object-store URI, or package:smollm2-135m-instruct."
+    )
+    revision: str | None = Field(default=None, description="Revision of a Hugging Face id.")
+    adapter: Model | None = Field(
+        default=None,
+        description="Kind beacon: safetensors file of beacon parameters, a local path or a URI; or ROOT@VERSION of one"
+        " that was trained, VERSION being a number or a channel.",
+    )
+    window: int | None = Field(
+        default=None,
+        ge=16,
+        description="Tokens read at a time; a memory can be cut at these borders. Default: as adapter or model were"
+        " trained, else 1024.",
+    )
+    ratio: Ratios | None = Field(
+        default=None,
+        description="Raw tokens per memory slot, or several to pick from; 0 keeps all. Default: as trained (4, if that"
+        " is one of several).",
+    )
+    ratio_mix: RatioMix = Field(
+        default="sequence",
+        description="How one of several ratios is picked: sequence, step-random, instance-random or adapt-N.",
+    )
+    sink: int | None = Field(
+        default=None, ge=0, le=64, description="First slots of a memory that are always kept. Default: as trained."
+    )
+    policy: Literal["uniform", "recent", "attention"] = Field(
+        default="attention", description="Kind selected: which slots of a window are kept."
+    )
+    dtype: Dtype = Field(default="bfloat16", description="Number format of the model and of the memory.")
+    codec: Codec | None = Field(default=None, description="Number format of stored memories. Default: dtype.")
+    quantization: Quantization | None = Field(
+        default=None, description="The model's own weights in fewer bits; needs an NVIDIA GPU and bitsandbytes."
+    )
+    budget_mib: int | None = Field(
+        default=None, ge=1, description="Memory for activations while memorizing. Default: a part of what is free."
+    )
+
+    @property
+    def ratios(self) -> tuple[int, ...] | None:
+        """The ratios that are given."""
+        return (self.ratio,) if isinstance(self.ratio, int) else self.ratio

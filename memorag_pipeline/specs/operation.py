@@ -1,0 +1,47 @@
+"""Sections `watch`, `maintenance` and `alerts`: what runs besides refreshes and jobs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from memorag_pipeline.specs.section import Section
+from memorag_pipeline.specs.values import (
+    Cron,
+    Distinct,
+)
+
+
+class WatchSpec(Section):
+    """Airflow's triggerer lists the source again and again, and starts a refresh when it changed."""
+
+    every_seconds: float = Field(default=300, ge=5, description="Pause between two listings.")
+    quiet_seconds: float = Field(
+        default=60, ge=1, description="A refresh starts when the listing has stayed the same for so long."
+    )
+
+
+class MaintenanceSpec(Section):
+    """A DAG of its own that retires versions by `store.retention`, sweeps the store, and reads some blobs again."""
+
+    schedule: Cron = Field(default="@weekly", description="Cron expression.")
+    verify_share: float = Field(
+        default=0.1, ge=0, le=1, description="Share of the blobs of all versions that each run reads and compares."
+    )
+
+
+class AlertsSpec(Section):
+    """Whom Airflow tells of the runs of the corpus's DAGs, with documents, tokens, GPU seconds and costs."""
+
+    connection_id: str | None = Field(
+        default=None,
+        description='HTTP connection of Airflow, such as a webhook of Slack, to which {"text": …} is posted. Default:'
+        " the text is only logged.",
+    )
+    on: Annotated[list[Literal["failure", "success"]], Distinct] = Field(
+        default=["failure"], description="Which ends are told."
+    )
+    deadline_minutes: float | None = Field(
+        default=None, gt=0, description="Tell, too, when a run is not done so long after it was queued."
+    )

@@ -1,0 +1,69 @@
+"""Sections `embedding`, `index` and `retrieval`: how passages are found."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from memorag_pipeline.specs.section import Rule, Section
+from memorag_pipeline.specs.values import (
+    Factory,
+    Model,
+    revision_has_use,
+)
+
+
+class EmbeddingSpec(Section):
+    """The embedding model; vectors are normalized, so the inner product is the cosine."""
+
+    rules = (Rule(("revision", "model"), revision_has_use, "leave it out"),)
+
+    model: Model = Field(description="Hugging Face id, local folder, object-store URI, or package:all-minilm-l6-v2.")
+    revision: str | None = Field(default=None, description="Revision of a Hugging Face id.")
+    pooling: Literal["cls", "mean", "last_token"] = Field(default="cls", description="As the model was trained.")
+    max_tokens: int = Field(default=256, ge=16, le=32768, description="Longer texts are cut to this many tokens.")
+    batch_size: int = Field(default=32, ge=1, description="Texts embedded together.")
+    query_instruction: str = Field(default="", description="Put before a question, not before a passage.")
+
+
+class IndexSpec(Section):
+    """The Faiss index, by factory string."""
+
+    factory: Factory = Field(default="Flat", description="Flat, HNSW32, IVF256,Flat, … (inner product).")
+    device: Literal["cpu", "gpu"] = Field(default="cpu", description="gpu needs the extra gpu in place of cpu.")
+
+
+class RerankerSpec(Section):
+    """A cross-encoder that reads each question together with each passage found, and orders these anew."""
+
+    rules = (Rule(("revision", "model"), revision_has_use, "leave it out"),)
+
+    model: Model = Field(
+        description="A model with one score, such as BAAI/bge-reranker-v2-m3: Hugging Face id, folder or URI."
+    )
+    revision: str | None = Field(default=None, description="Revision of a Hugging Face id.")
+    max_tokens: int = Field(
+        default=512, ge=32, le=32768, description="Question and passage together are cut to this many tokens."
+    )
+    batch_size: int = Field(default=32, ge=1, description="Pairs that are read together.")
+
+
+class RetrievalSpec(Section):
+    """How passages are found, and how evidence is made of them. Only `sparse` is part of a version."""
+
+    sparse: Literal["bm25", "model"] | None = Field(
+        default=None,
+        description="Each version gets a sparse index, too, and what it finds is fused with what vectors find. bm25: of"
+        " words. model: of tokens, weighed by an embedding model that has a sparse layer, such as BGE-M3.",
+    )
+    fusion: Literal["rrf", "union"] = Field(
+        default="rrf",
+        description="rrf: the hits of question and clues are fused by rank. union: the first hits of each are taken,"
+        " in the order of the documents, as far as evidence_tokens reaches.",
+    )
+    order: Literal["best_last", "document"] = Field(
+        default="best_last",
+        description="The order in which the generator reads evidence. document: as it stands in the documents.",
+    )
+    reranker: RerankerSpec | None = Field(default=None, description="Without one, passages stay as they were found.")

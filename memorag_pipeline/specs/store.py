@@ -1,0 +1,39 @@
+"""Section `store`: where a corpus is published, and which versions are kept."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from memorag_pipeline.specs.location import Location
+from memorag_pipeline.specs.section import Section
+from memorag_pipeline.specs.values import (
+    Uri,
+)
+
+
+class RetentionSpec(Section):
+    """Which versions `memorag gc` keeps; it retires the others. Without last, daily and weekly, all are kept.
+
+    The newest version and those that channels point to are always kept.
+    """
+
+    last: int | None = Field(default=None, ge=1, description="Keep this many of the newest.")
+    daily: int | None = Field(default=None, ge=1, description="Keep the newest of each of so many days with one.")
+    weekly: int | None = Field(default=None, ge=1, description="Keep the newest of each of so many weeks with one.")
+    grace_days: float = Field(
+        default=7,
+        ge=4,
+        description="What nothing refers to is deleted so many days later: 3 more than the longest refresh takes.",
+    )
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether there is no rule that a version could fall out of."""
+        return self.last is self.daily is self.weekly is None
+
+
+class StoreSpec(Location):
+    """Where versions are published."""
+
+    uri: Uri = Field(description="Folder or bucket; the corpus lies below it under its name.")
+    retention: RetentionSpec = RetentionSpec()

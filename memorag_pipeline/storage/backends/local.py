@@ -1,0 +1,160 @@
+"""Objects as files below a local folder.
+
+Create-only is a complete temporary file and a hard link to the final name, which exactly one of many writers gets.
+fsspec's own `pipe_file(mode="create")` looks and then writes: several writers can win.
+
+A symbolic link below the root that leads out of it is never followed, whoever put it there. The root itself may be one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+from fsspec.core import url_to_fs
+
+from memorag_pipeline.errors import OutsideStoreError
+from memorag_pipeline.storage.backend import StoredObject
+
+_PIECE = 4 << 20
+_PART = ".part-"
+
+
+class LocalObjects:
+    """A local folder; it is made with the first write."""
+
+    def __init__(self, uri: str) -> None:
+        self.root = str(url_to_fs(uri)[1]).rstrip("/")
+        self.uri = f"file://{self.root}"
+
+    def create(self, path: str, data: bytes) -> bool:
+        return self._link(path, lambda file: file.write(data))
+
+    def create_from_file(self, path: str, source: Path) -> bool:
+        with source.open("rb") as opened:
+            return self._link(path, lambda file: shutil.copyfileobj(opened, file, _PIECE))
+
+    def put(self, path: str, data: bytes) -> None:
+        target = self._place(path)
+        _temporary(target, lambda file: file.write(data)).replace(target)
+
+    def read(self, path: str, most: int) -> bytes:
+        with self.file(path).open("rb") as file:
+            # Not `most` as it is: Python would take that much memory before it reads.
+            return file.read(min(most, os.fstat(file.fileno()).st_size))
+
+    def pieces(self, path: str, most: int) -> Iterator[bytes]:
+        with self.file(path).open("rb") as file:
+            while most > 0 and (piece := file.read(min(_PIECE, most))):
+                most -= len(piece)
+                yield piece
+
+    def download(self, path: str, target: Path, most: int) -> None:
+        with target.open("wb") as file:
+            for piece in self.pieces(path, most):
+                file.write(piece)
+
+    def stat(self, path: str) -> StoredObject:
+        found = self.file(path).stat()
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(f"{path} is a folder")
+        return _stored(path, found)
+
+    def listing(self, folder: str) -> Iterator[StoredObject]:
+        start = self.file(folder)
+        if not start.exists():
+            return
+        for parent, _, names in os.walk(start, onerror=_raise):
+            for name in names:
+                if not name.startswith(_PART):
+                    with suppress(FileNotFoundError):  # deleted since the folder was read
+                        yield _stored(f"{parent}/{name}", os.lstat(f"{parent}/{name}"))
+
+    def touch(self, path: str) -> None:
+        os.utime(self.file(path))
+
+    def delete(self, path: str) -> None:
+        self._place(path).unlink()
+
+    def leftovers(self, before: datetime) -> Iterator[StoredObject]:
+        for parent, _, names in os.walk(self.root):
+            for name in names:
+                if name.startswith(_PART):
+                    with suppress(FileNotFoundError):  # finished since the folder was read
+                        found = _stored(f"{parent}/{name}", os.lstat(f"{parent}/{name}"))
+                        if found.modified < before:
+                            yield found
+
+    def discard(self, leftover: StoredObject) -> None:
+        self._place(leftover.key).unlink()
+
+    def file(self, path: str) -> Path:
+        """The file at `path`, no link out of the root on the way nor at the end."""
+        return Path(self._inside(path))
+
+    def _place(self, path: str) -> Path:
+        """Where `path` is written or deleted: its name may be a link, its folders lead nowhere else."""
+        folder, name = os.path.split(path)
+        return Path(self._inside(folder), name)
+
+    def _inside(self, path: str) -> str:
+        root, real = os.path.realpath(self.root), os.path.realpath(path)
+        if real != root and not real.startswith(f"{root.rstrip('/')}/"):
+            raise OutsideStoreError(f"{path} leads out of the store {self.uri} by a symbolic link; remove the link")
+        return path
+
+    def _link(self, path: str, write: Callable[[BinaryIO], object]) -> bool:
+        target = self._place(path)
+        if os.path.lexists(target):
+            return False
+        part = _temporary(target, write)
+        try:
+            os.link(part, target)
+        except FileExistsError:
+            return False
+        finally:
+            part.unlink()
+        _sync_folder(target.parent)
+        return True
+
+
+def _stored(path: str, found: os.stat_result) -> StoredObject:
+    """With a state that every write changes: also one that sets the modification time back."""
+    state = f"{found.st_ino} {found.st_mtime_ns} {found.st_ctime_ns}"
+    return StoredObject(path, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC), state)
+
+
+def _temporary(target: Path, write: Callable[[BinaryIO], object]) -> Path:
+    """A complete file beside `target`, on the disk and not only in the page cache."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=_PART)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+    except BaseException:
+        Path(name).unlink()
+        raise
+    return Path(name)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Keep the new name over a power failure: a commit must not outlive the blobs that it names."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
