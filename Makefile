@@ -37,10 +37,11 @@ test: $(STAMP)  ## Run all tests, WORKERS at a time (2)
 test-long: $(STAMP)  ## Run what `make test` cuts short: every crash point on files, long random histories
 	$(BIN)/python -m pytest -m long -n $(WORKERS) --dist load --timeout 3600
 
-lint: $(STAMP)  ## ruff and mypy
+lint: $(STAMP)  ## ruff, mypy and import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 format: $(STAMP)  ## Let ruff mend what it can
 	$(BIN)/ruff check --fix .

@@ -43,8 +43,8 @@ from memorag_pipeline.refresh.extraction import STAGE, Extraction
 from memorag_pipeline.refresh.inventory import take_inventory
 from memorag_pipeline.refresh.known_units import KnownUnits, unit_rows
 from memorag_pipeline.specs.corpus import CorpusSpec
-from tests.corpus.conftest import refresh
 from tests.fixtures.s3 import run_s3_server
+from tests.refresh.conftest import refresh
 
 ROWS = ("extract", "list", "unchanged")
 MB = 1e6

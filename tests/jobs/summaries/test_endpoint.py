@@ -11,8 +11,8 @@ from memorag_pipeline.jobs.summaries.generate import summarize_parts
 from memorag_pipeline.jobs.summaries.load import load_summaries
 from memorag_pipeline.jobs.summaries.plan import plan_summaries
 from memorag_pipeline.pipeline import Pipeline
-from tests.jobs.generators.chat_server import ChatServer, Response, completion, well
-from tests.jobs.generators.conftest import server  # noqa: F401 - a fixture
+from tests.generators.chat_server import ChatServer, Response, completion, well
+from tests.generators.conftest import server  # noqa: F401 - a fixture
 from tests.jobs.summaries.test_job import RUN, rows_of
 
 MakePipeline = Callable[..., Pipeline]

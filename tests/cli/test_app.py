@@ -25,10 +25,10 @@ from memorag_pipeline.cli.output import EXIT_CODES
 from memorag_pipeline.specs.corpus import CorpusSpec, json_schema
 from memorag_pipeline.storage import CorpusStore, Manifest, ManifestBlob
 from tests.fixtures.s3 import S3Server
-from tests.jobs.generators.chat_server import ChatServer, Response, completion, error
-from tests.jobs.generators.conftest import server  # noqa: F401 - a fixture
+from tests.generators.chat_server import ChatServer, Response, completion, error
+from tests.generators.conftest import server  # noqa: F401 - a fixture
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 MEMORAG = [sys.executable, "-c", "from memorag_pipeline.cli.app import main; main()"]
 
 

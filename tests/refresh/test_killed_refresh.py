@@ -34,7 +34,7 @@ Refresh = Callable[[CorpusSpec, str, int | None], dict[str, int]]
 def server() -> Iterator[subprocess.Popen[str]]:
     """The program that forks refreshes."""
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.refresh_server"],
+        [sys.executable, "-m", "tests.refresh.refresh_server"],
         cwd=REPOSITORY,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

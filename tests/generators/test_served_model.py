@@ -21,8 +21,8 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.prompts.answer_prompts import load_prompts
 from memorag_pipeline.warehouse import open_warehouse
 from tests.fixtures.ports import free_port
+from tests.generators.conftest import ask, spec_of
 from tests.jobs.conftest import QUESTIONS
-from tests.jobs.generators.conftest import ask, spec_of
 
 MODEL = "package:smollm2-135m-instruct"
 

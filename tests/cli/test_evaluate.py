@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from memorag_pipeline.specs.corpus import CorpusSpec
-from tests.test_cli import json_of, memorag, write_spec
+from tests.cli.test_app import json_of, memorag, write_spec
 
 GENERATION = {"max_new_tokens": 4, "evidence_tokens": 64}
 

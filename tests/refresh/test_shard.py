@@ -19,8 +19,8 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.inventory import take_inventory
 from memorag_pipeline.refresh.shard import plan_shards
 from memorag_pipeline.storage import BlobRef, Outcome
-from tests.corpus.conftest import MakePipeline, Refreshed, refresh
 from tests.fixtures.corpus import SMALL_TOPICS
+from tests.refresh.conftest import MakePipeline, Refreshed, refresh
 
 SHARDING = {"max_tokens": 1024, "min_tokens": 64}
 

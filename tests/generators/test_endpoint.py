@@ -11,7 +11,7 @@ import pytest
 from memorag_pipeline.errors import EndpointError, EndpointRefusedError
 from memorag_pipeline.generators.budget import Spending
 from memorag_pipeline.generators.endpoint import EndpointGenerator
-from tests.jobs.generators.chat_server import (
+from tests.generators.chat_server import (
     PROMPT_TOKENS,
     REPLY_TOKENS,
     Answer,
@@ -21,7 +21,7 @@ from tests.jobs.generators.chat_server import (
     error,
     well,
 )
-from tests.jobs.generators.conftest import ask, conversation, spec_of, words
+from tests.generators.conftest import ask, conversation, spec_of, words
 
 SECRET = "sk-very-secret-41"
 

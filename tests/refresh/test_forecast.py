@@ -15,11 +15,11 @@ from memorag_pipeline.refresh.inventory import take_inventory
 from memorag_pipeline.refresh.source_digest import listed_digest, published_digest
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage.verify import verify
-from tests.memory.conftest import MakeFolder, tiny_folder  # noqa: F401
+from tests.memory.conftest import MakeFolder
 
 
 @pytest.fixture
-def pipeline(source: Path, make_spec: Callable[..., CorpusSpec], tiny_folder: MakeFolder) -> Pipeline:  # noqa: F811
+def pipeline(source: Path, make_spec: Callable[..., CorpusSpec], tiny_folder: MakeFolder) -> Pipeline:
     memory = {"kind": "full", "model": str(tiny_folder("llama")), "window": 32, "dtype": "float32"}
     small = {
         "sharding": {"max_tokens": 128, "min_tokens": 32},

@@ -25,9 +25,9 @@ from memorag_pipeline.refresh.extract import extract
 from memorag_pipeline.refresh.inventory import take_inventory
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage import BlobRef
-from tests.corpus.conftest import MakePipeline, Refreshed, refresh
 from tests.corpus.documents import docx, pdf
 from tests.fixtures.s3 import S3Server
+from tests.refresh.conftest import MakePipeline, Refreshed, refresh
 
 ONE_PART = {"documents_per_part": 100}
 ROLES = ("inventory", "documents", "chunks", "quarantine", "shards")

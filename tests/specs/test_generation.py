@@ -14,7 +14,7 @@ from memorag_pipeline.specs.corpus import CorpusSpec, read_spec
 from memorag_pipeline.specs.generation import GenerationSpec
 from memorag_pipeline.specs.section import conflicts
 from memorag_pipeline.specs.training import spec_for_corpus
-from tests.jobs.generators.conftest import spec_of
+from tests.generators.conftest import spec_of
 
 URL = "http://127.0.0.1:8000/v1"
 SECRET = "sk-very-secret-43"

@@ -11,8 +11,8 @@ import pytest
 
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage import CorpusStore
+from tests.cli.test_app import json_of, memorag, write_spec
 from tests.storage.conftest import manifest_of
-from tests.test_cli import json_of, memorag, write_spec
 
 COUNTS = dict.fromkeys(("documents", "chunks", "quarantined", "shards", "tokens"), 1)
 

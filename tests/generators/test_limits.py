@@ -9,8 +9,8 @@ import pytest
 
 from memorag_pipeline.generators.limits import RateLimits
 from memorag_pipeline.specs.generation import EndpointSpec
-from tests.jobs.generators.chat_server import ChatServer, error, well
-from tests.jobs.generators.conftest import ask, spec_of
+from tests.generators.chat_server import ChatServer, error, well
+from tests.generators.conftest import ask, spec_of
 
 
 def test_requests_are_spaced_and_those_that_are_sent_again_are_among_them(server: ChatServer) -> None:

@@ -15,7 +15,7 @@ from memorag_pipeline.errors import EmptyCorpusError, StorageError
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.inventory import take_inventory
 from memorag_pipeline.storage import BlobRef
-from tests.corpus.conftest import MakePipeline, refresh
+from tests.refresh.conftest import MakePipeline, refresh
 
 
 def rows(pipeline: Pipeline, inventory: dict[str, Any]) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from memorag_pipeline.specs.memory import MemorySpec
 from memorag_pipeline.specs.reference import markdown
 from memorag_pipeline.specs.source import RefreshSpec
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 MINIMAL = """\
 corpus: topics

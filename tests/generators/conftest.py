@@ -12,7 +12,10 @@ from memorag_pipeline.generators.endpoint import EndpointGenerator
 from memorag_pipeline.generators.interface import Reply
 from memorag_pipeline.generators.replies import Replies
 from memorag_pipeline.specs.generation import GenerationSpec
-from tests.jobs.generators.chat_server import ChatServer
+from tests.generators.chat_server import ChatServer
+from tests.jobs.conftest import folder, make_pipeline, pipeline
+
+__all__ = ["ask", "conversation", "folder", "make_pipeline", "pipeline", "server", "spec_of", "words"]
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from memorag_pipeline.corpus.quarantine import REASONS, advice
+from tests.cli.test_app import memorag
 from tests.conftest import REPOSITORY
-from tests.corpus.conftest import MakePipeline, make_pipeline, refresh
 from tests.corpus.documents import pdf
-from tests.test_cli import memorag
+from tests.refresh.conftest import MakePipeline, make_pipeline, refresh
 
 __all__ = ["make_pipeline"]
 

@@ -21,7 +21,7 @@ from memorag_pipeline.corpus.text import read_plain, read_text
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.specs.source import RecordsSpec
-from tests.corpus.conftest import refresh
+from tests.refresh.conftest import refresh
 
 _DEFAULT = Path(__file__).parents[3] / "shared" / "data" / "messy" / "dev"
 FOLDER = Path(os.environ.get("MEMORAG_MESSY") or _DEFAULT).resolve()

@@ -52,7 +52,7 @@ def test_a_package_model_is_converted_once() -> None:
     code = f"from memorag_pipeline.models.references import resolve; import sys; m = resolve({SMOLLM2!r});" + (
         "print(m.digest, m.tokenizer_digest, m.folder, 'torch' in sys.modules)"
     )
-    environment = {"MEMORAG_CACHE": str(Path(__file__).parents[1] / ".memorag" / "cache"), "PATH": ""}
+    environment = {"MEMORAG_CACHE": str(Path(__file__).parents[2] / ".memorag" / "cache"), "PATH": ""}
     lines = [
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment).stdout
         for _ in range(2)

@@ -17,7 +17,7 @@ from memorag_pipeline.generators.replies import ReplyUnits
 from memorag_pipeline.specs.generation import PricesSpec
 from memorag_pipeline.storage import CorpusStore
 from tests.conftest import REPOSITORY
-from tests.jobs.generators.chat_server import (
+from tests.generators.chat_server import (
     PROMPT_TOKENS,
     REPLY_TOKENS,
     ChatServer,
@@ -26,7 +26,7 @@ from tests.jobs.generators.chat_server import (
     error,
     well,
 )
-from tests.jobs.generators.conftest import ask, conversation, spec_of, words
+from tests.generators.conftest import ask, conversation, spec_of, words
 
 QUESTIONS = [f"q{number}" for number in range(10)]
 PAID = PROMPT_TOKENS + REPLY_TOKENS
@@ -142,7 +142,7 @@ KILLED = """
 import sys
 from memorag_pipeline.generators.replies import ReplyUnits
 from memorag_pipeline.storage import CorpusStore
-from tests.jobs.generators.conftest import ask, spec_of
+from tests.generators.conftest import ask, spec_of
 url, store, *questions = sys.argv[1:]
 ask(spec_of(url, concurrency=1), questions, ReplyUnits(CorpusStore(store), "run"))
 """

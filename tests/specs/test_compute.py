@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from memorag_pipeline.specs.corpus import read_spec
-from tests.test_spec import changed, problems_of
+from tests.specs.test_corpus import changed, problems_of
 
 KUBERNETES = "compute.kubernetes"
 WRONG = {

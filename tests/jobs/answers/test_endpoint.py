@@ -15,8 +15,8 @@ from memorag_pipeline.jobs.answers.route import route
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.version import Version
 from memorag_pipeline.warehouse import open_warehouse
-from tests.jobs.generators.chat_server import PROMPT_TOKENS, REPLY_TOKENS, ChatServer, error, well
-from tests.jobs.generators.conftest import spec_of
+from tests.generators.chat_server import PROMPT_TOKENS, REPLY_TOKENS, ChatServer, error, well
+from tests.generators.conftest import spec_of
 
 PAID = PROMPT_TOKENS + REPLY_TOKENS
 QUESTIONS = [{"question_id": f"q{n}", "question": f"What does the pass statement do, number {n}?"} for n in range(7)]
