@@ -38,7 +38,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 Mode = Literal["retrieval_only", "full_context", "memory_only", "memorag"]
 
 _ADAPTERS = {"package:smollm2-135m-instruct": "package:smollm2-135m-beacon"}
-_SHARED = ("model", "revision", "window", "dtype", "codec", "quantization", "budget_mib")
+_SHARED = ("model", "revision", "window", "dtype", "codec", "quantization", "budget_mib", "reproducible")
 
 
 @dataclass(frozen=True)

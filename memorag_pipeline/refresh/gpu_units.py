@@ -18,7 +18,7 @@ from memorag_pipeline.storage import BlobRef, Outcome, fingerprint
 
 EMBED_VERSION = 1
 # Of section memory: what is in digests of its own, or changes no memory.
-_NOT_IN_FINGERPRINT = {"model", "revision", "adapter", "budget_mib"}
+_NOT_IN_FINGERPRINT = {"model", "revision", "adapter", "budget_mib", "reproducible"}
 
 Unit = dict[str, Any]
 

@@ -53,9 +53,9 @@ class Embedder:
     """An embedding model with its pooling. `model_digest` stands for weights and configuration.
 
     What a matrix kernel makes of a text can change with the shape of its batch, so the shape depends on the text alone.
-    A `length_step` of 1 puts texts of one exact length together, without padding, in batches of up to
-    `spec.batch_size`: on the CPU the number of rows changes nothing. A larger one, for the GPU, pads lengths to its
-    multiples and fills each batch up to the same number of rows.
+    A `length_step` of 1, for the CPU, computes each text by itself, without padding (measured with MiniLM and chunks of
+    100 to 200 tokens: 10 % more time than with texts of one length together). A larger one, for the GPU, pads lengths
+    to its multiples and fills each batch up to `spec.batch_size` rows.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Embedder:
         by_length: dict[int, list[int]] = {}
         for row, length in enumerate(lengths):
             by_length.setdefault(min(-(-length // step) * step, self._spec.max_tokens), []).append(row)
-        size = self._spec.batch_size
+        size = self._spec.batch_size if step > 1 else 1
         for length in sorted(by_length, reverse=True):
             rows = by_length[length]
             yield from ((length, rows[start : start + size]) for start in range(0, len(rows), size))

@@ -100,7 +100,7 @@ class CorpusSpec(Section):
                 "index": {"factory"},
                 "retrieval": {"sparse"},
             },
-            exclude={"memory": {"budget_mib"}},
+            exclude={"memory": {"budget_mib", "reproducible"}},
         )
 
     def fingerprint(self) -> str:

@@ -110,6 +110,13 @@ class MemorySpec(Section):
         default=None, ge=1, description="Memory for activations while memorizing. Default: a part of what is free."
     )
 
+    reproducible: bool | None = Field(
+        default=None,
+        description="Whether the bits of a memory do not depend on what is memorized beside it. Default: true on CPUs,"
+        " where it is free with windows of 1024 tokens, and false on GPUs; of kind gist only the reading, since"
+        " summarizing windows one at a time takes several times as long.",
+    )
+
     @property
     def ratios(self) -> tuple[int, ...] | None:
         """The ratios that are given."""

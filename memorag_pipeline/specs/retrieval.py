@@ -23,7 +23,9 @@ class EmbeddingSpec(Section):
     revision: str | None = Field(default=None, description="Revision of a Hugging Face id.")
     pooling: Literal["cls", "mean", "last_token"] = Field(default="cls", description="As the model was trained.")
     max_tokens: int = Field(default=256, ge=16, le=32768, description="Longer texts are cut to this many tokens.")
-    batch_size: int = Field(default=32, ge=1, description="Texts embedded together.")
+    batch_size: int = Field(
+        default=32, ge=1, description="Texts embedded together on a GPU; a CPU embeds each by itself."
+    )
     query_instruction: str = Field(default="", description="Put before a question, not before a passage.")
 
 

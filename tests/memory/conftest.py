@@ -78,11 +78,8 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> MakeFolder:
 
     def make(model_type: str) -> Path:
         if model_type not in folders:
-            folder = tmp_path_factory.mktemp(model_type)
-            random_model(model_type).save_pretrained(folder)
-            for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-                shutil.copy(resolve(SMOLLM2).folder / name, folder / name)
-            folders[model_type] = folder
+            folders[model_type] = tmp_path_factory.mktemp(model_type)
+            save_random_model(folders[model_type], model_type)
         return folders[model_type]
 
     return make
@@ -156,6 +153,13 @@ def random_model(model_type: str, **changes: Any) -> PreTrainedModel:
         if name.endswith(("norm.weight", "bias")):
             parameter.data += torch.randn_like(parameter) * 0.2
     return model.eval().requires_grad_(False)
+
+
+def save_random_model(folder: Path, model_type: str, **changes: Any) -> None:
+    """Write a `random_model` with the tokenizer of a real one."""
+    random_model(model_type, **changes).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(resolve(SMOLLM2).folder / name, folder / name)
 
 
 def beacon_tensors(tensors: dict[str, Tensor], letters: str = "qkv", seed: int = 9) -> dict[str, Tensor]:

@@ -60,6 +60,19 @@ class Slots:
         return cls(len(flags), (~flags).nonzero()[:, 0].to(device), flags.nonzero()[:, 0].to(device), asked)
 
 
+@dataclass(eq=False)
+class Pack:
+    """Slots that go through the layers together: their `hidden` states [slots, hidden] and what they may see.
+
+    `kept` are those whose keys and values are wanted: numbers (int64, ascending) and what they are; None: all.
+    """
+
+    hidden: Tensor
+    slots: Slots
+    state: AttentionState
+    kept: tuple[Tensor, Slots] | None = None
+
+
 class Network:
     """The layers of a decoder, with beacon parameters or without."""
 
@@ -98,31 +111,34 @@ class Network:
             hidden = layer.run(number, hidden, slots, state)
         return hidden
 
-    def run_for_memory(
-        self, hidden: Tensor, slots: Slots, kept: Tensor, kept_slots: Slots, state: AttentionState
-    ) -> None:
-        """All slots as far as the keys and values of those at `kept` (int64, ascending; `kept_slots`) depend on them.
+    def run_for_memory(self, packs: Sequence[Pack]) -> None:
+        """Each pack as far as the keys and values of its kept slots depend on it.
 
         In the last layer just the projections of the kept slots are computed, in the layer before it only kept slots
         are attended for and go through the MLP.
         """
         last = len(self.layers) - 1
         for number, layer in enumerate(self.layers[:last]):
-            wanted = (kept, kept_slots) if number == last - 1 else None
-            hidden = layer.run(number, hidden, slots, state, wanted)
-        if not last:
-            hidden = hidden[kept]
+            for pack in packs:
+                wanted = pack.kept if number == last - 1 else None
+                pack.hidden = layer.run(number, pack.hidden, pack.slots, pack.state, wanted)
         layer = self.layers[last]
-        _, key, value = layer.project(normalize(layer.before, hidden), kept_slots, query=False)
-        state.attend(last, hidden.new_empty(0, layer.heads, layer.size), key, value)
+        for pack in packs:
+            assert pack.kept is not None
+            index, slots = pack.kept
+            hidden = pack.hidden if last else pack.hidden[index]
+            _, key, value = layer.project(normalize(layer.before, hidden), slots, query=False)
+            pack.state.attend(last, hidden.new_empty(0, layer.heads, layer.size), key, value)
 
-    def run_for_attention(self, hidden: Tensor, slots: Slots, state: AttentionState) -> None:
-        """All slots up to the last layer's attention, whose output nobody reads."""
+    def run_for_attention(self, packs: Sequence[Pack]) -> None:
+        """Each pack up to the last layer's attention, whose output nobody reads."""
         last = len(self.layers) - 1
         for number, layer in enumerate(self.layers[:last]):
-            hidden = layer.run(number, hidden, slots, state)
+            for pack in packs:
+                pack.hidden = layer.run(number, pack.hidden, pack.slots, pack.state)
         layer = self.layers[last]
-        state.attend(last, *layer.project(normalize(layer.before, hidden), slots))
+        for pack in packs:
+            pack.state.attend(last, *layer.project(normalize(layer.before, pack.hidden), pack.slots))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits of the next token, float32 [slots, vocabulary]."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from torch import Tensor
 from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.memory.engine.attention import attend_all, attend_causal, attend_masked, merge
 from memorag_pipeline.memory.engine.generation import Advance
-from memorag_pipeline.memory.engine.network import Network, Slots
+from memorag_pipeline.memory.engine.network import Network, Pack, Slots
 from memorag_pipeline.memory.engine.rotation import rotate
 from memorag_pipeline.memory.engine.windows import Window
 
@@ -52,11 +52,15 @@ def read(
     readings: Sequence[Reading],
     budget: int,
     advance: Advance | None = None,
-    run: Callable[[Network, Work], None] | None = None,
+    run: Callable[[Network, Sequence[Work]], None] | None = None,
+    reproducible: bool = True,
 ) -> None:
     """Read all streams, in passes whose activations take up to `budget` bytes; `advance` hears of raw tokens read.
 
     `run` reads the windows of one pass, for a kind of memory that has its own way.
+
+    `reproducible`: the windows of a pass go through each layer one at a time. Kernels round a row differently with the
+    number of rows beside it; a window alone has the same rows whatever else is read.
     """
     run = run or run_pass
     waiting = [(reading, window) for reading in readings for window in reading.windows[reading.first :]]
@@ -64,7 +68,8 @@ def read(
     while waiting:
         count = _fitting([window for _, window in waiting], slots_at_once)
         try:
-            run(network, waiting[:count])
+            now = waiting[:count]
+            run(network, [[item] for item in now] if reproducible else [now])
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
@@ -113,20 +118,43 @@ def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def run_pass(network: Network, work: Work) -> None:
-    """Read the windows of one pass."""
-    _Pass(network, work).run()
+def run_pass(network: Network, works: Sequence[Work]) -> None:
+    """Read the windows of one pass; those of a work go through a layer together."""
+    forms: dict[tuple[int, ...], _Form] = {}
+    network.run_for_memory([_Pass(network, work, forms).pack() for work in works])
+
+
+@dataclass(frozen=True, eq=False)
+class _Form:
+    """What windows of one form share: which slots are beacons, and numbers of those that stay, both on the CPU.
+
+    `mask` [kept, slots] is that of the kept slots as queries; None where all stay.
+    """
+
+    beacons: Tensor
+    kept: Tensor
+    mask: Tensor | None
+
+    @classmethod
+    def of(cls, window: Window, dtype: torch.dtype, device: torch.device) -> _Form:
+        """The form of a window."""
+        beacons = torch.zeros(window.slots, dtype=torch.bool)
+        beacons[list(window.beacon_slots)] = True
+        kept = torch.tensor(sorted(set(window.kept)), dtype=torch.int64)
+        if len(kept) == window.slots:
+            return cls(beacons, kept, None)
+        later = torch.arange(window.slots, device=device) > kept.to(device)[:, None]
+        return cls(beacons, kept, torch.zeros(later.shape, dtype=dtype, device=device).masked_fill(later, -torch.inf))
 
 
 @dataclass(frozen=True, eq=False)
 class _Piece:
-    """A window in a pass: its packed slots, those of them that stay (None: all), and the mask of those as queries."""
+    """A window in a pass: its first packed slot, and its form."""
 
     reading: Reading
     window: Window
     start: int
-    kept: Tensor | None
-    mask: Tensor | None
+    form: _Form
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,45 +168,40 @@ class _Kept:
     table: tuple[Tensor, Tensor]
 
 
-@dataclass(eq=False)
 class _Pass:
-    """Some windows through all layers."""
+    """Some windows that go through a layer together."""
 
-    network: Network
-    work: Work
-    pieces: list[_Piece] = field(default_factory=list)
-
-    def run(self) -> None:
-        """Read the windows."""
-        network, device = self.network, self.network.device
-        dtype = self.work[0][0].keys.dtype
-        token_ids, flags, positions, kept, starts, end = [], list[Tensor](), [], list[Tensor](), list[int](), 0
-        forms: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
-        for reading, window in self.work:
-            starts.append(end)
+    def __init__(self, network: Network, work: Work, forms: dict[tuple[int, ...], _Form]) -> None:
+        self.network, self.dtype, self.count = network, work[0][0].keys.dtype, 0
+        self.pieces = list[_Piece]()
+        for reading, window in work:
             form = window.ratio, window.counter, window.slots, window.full, window.index == 0, window.sink
             if form not in forms:
-                beacons = torch.zeros(window.slots, dtype=torch.bool)
-                beacons[list(window.beacon_slots)] = True
-                forms[form] = beacons, torch.tensor(sorted(set(window.kept)), dtype=torch.int64)
-            beacons, stay = forms[form]
+                forms[form] = _Form.of(window, self.dtype, network.device)
+            self.pieces.append(_Piece(reading, window, self.count, forms[form]))
+            self.count += window.slots
+
+    def pack(self) -> Pack:
+        """What goes through the layers."""
+        network, device = self.network, self.network.device
+        token_ids, positions = [], []
+        for piece in self.pieces:
+            window, beacons = piece.window, piece.form.beacons
             begin = window.index * window.size
             packed = torch.zeros(window.slots, dtype=torch.int64)
-            packed[~beacons] = reading.token_ids[begin : begin + window.tokens]
+            packed[~beacons] = piece.reading.token_ids[begin : begin + window.tokens]
             packed[beacons] = packed[beacons.roll(-1)]
             token_ids.append(packed)
-            flags.append(beacons)
             positions.append(torch.arange(window.position, window.position + window.slots))
-            kept.append(stay + end)
-            end += window.slots
-        self.count, is_beacon, stays = end, torch.cat(flags), torch.cat(kept)
+        is_beacon = torch.cat([piece.form.beacons for piece in self.pieces])
+        stays = torch.cat([piece.form.kept + piece.start for piece in self.pieces])
         self.kept = stays.to(device)
-        self.table = network.rotation.table(torch.cat(positions).to(device), dtype)
+        self.table = network.rotation.table(torch.cat(positions).to(device), self.dtype)
         self.kept_table = (self.table[0][self.kept], self.table[1][self.kept])
-        self.pieces = list(self._pieces(starts, dtype))
-        self.stays = list(self._stays(starts, dtype))
-        slots, some = Slots.of(is_beacon, device), Slots.of(is_beacon[stays], device)
-        network.run_for_memory(network.embed(torch.cat(token_ids).to(device), slots), slots, self.kept, some, self)
+        self.stays = list(self._stays())
+        slots, kept_slots = Slots.of(is_beacon, device), Slots.of(is_beacon[stays], device)
+        hidden = network.embed(torch.cat(token_ids).to(device), slots)
+        return Pack(hidden, slots, self, (self.kept, kept_slots))
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """As `AttentionState`: the last layer comes without queries and with kept slots only."""
@@ -193,7 +216,7 @@ class _Pass:
         result, asked = torch.empty_like(query), 0
         for piece in self.pieces:
             start, end = piece.start, piece.start + piece.window.slots
-            count = piece.window.slots if not some or piece.kept is None else len(piece.kept)
+            count = len(piece.form.kept) if some else piece.window.slots
             result[asked : asked + count] = self._attend(
                 layer, piece, query[asked : asked + count], key[start:end], value[start:end], some
             )
@@ -206,8 +229,8 @@ class _Pass:
         scaling = size**-0.5
         grouped = query.unflatten(1, (key.shape[1], -1)).permute(1, 2, 0, 3)
         own_key, own_value = key.transpose(0, 1), value.transpose(0, 1)
-        if some and piece.mask is not None:
-            out, lse = attend_masked(grouped, own_key, own_value, scaling, piece.mask)
+        if some and piece.form.mask is not None:
+            out, lse = attend_masked(grouped, own_key, own_value, scaling, piece.form.mask)
         else:
             out, lse = attend_causal(grouped, own_key, own_value, scaling)
         before = piece.window.position
@@ -224,30 +247,17 @@ class _Pass:
         reading.rotated[layer, stays.begin : end] = rotate(kept, stays.table)
         reading.values[layer, stays.begin : end] = value[source]
 
-    def _pieces(self, starts: Sequence[int], dtype: torch.dtype) -> Iterator[_Piece]:
-        masks: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
-        device = self.network.device
-        for (reading, window), start in zip(self.work, starts, strict=True):
-            kept = tuple(sorted(set(window.kept)))
-            if len(kept) == window.slots:
-                yield _Piece(reading, window, start, None, None)
-                continue
-            if kept not in masks:
-                index = torch.tensor(kept, device=device)
-                later = torch.arange(window.slots, device=device) > index[:, None]
-                masks[kept] = index, torch.zeros(later.shape, dtype=dtype, device=device).masked_fill(later, -torch.inf)
-            yield _Piece(reading, window, start, *masks[kept])
-
-    def _stays(self, starts: Sequence[int], dtype: torch.dtype) -> Iterator[_Kept]:
+    def _stays(self) -> Iterator[_Kept]:
         """For each stream the slots that stay, in the order of the memory."""
         sources: dict[int, list[int]] = {}
         first: dict[int, tuple[Reading, int]] = {}
-        for (reading, window), start in zip(self.work, starts, strict=True):
-            sources.setdefault(id(reading), []).extend(start + slot for slot in window.kept)
+        for piece in self.pieces:
+            reading, window = piece.reading, piece.window
+            sources.setdefault(id(reading), []).extend(piece.start + slot for slot in window.kept)
             first.setdefault(id(reading), (reading, window.position))
         for number, packed in sources.items():
             reading, begin = first[number]
             index = torch.tensor(packed, dtype=torch.int64, device=self.network.device)
             positions = torch.arange(begin, begin + len(packed), device=self.network.device)
-            table = self.network.rotation.table(positions, dtype)
+            table = self.network.rotation.table(positions, self.dtype)
             yield _Kept(reading, index, torch.searchsorted(self.kept, index), begin, table)

@@ -48,7 +48,7 @@ class AttendedMemoryModel(BeaconMemoryModel):
         return 2 * window.tokens if window.full else window.tokens
 
     def _read(self, readings: Sequence[Reading], advance: Advance | None) -> None:
-        read(self.network, readings, self._budget(readings, times_read=2), advance, _run_pass)
+        read(self.network, readings, self._budget(readings, times_read=2), advance, _run_pass, self.reproducible)
 
 
 def model_class(beacons: BeaconParameters) -> type[BeaconMemoryModel]:
@@ -56,8 +56,8 @@ def model_class(beacons: BeaconParameters) -> type[BeaconMemoryModel]:
     return AttendedMemoryModel if beacons.attended else BeaconMemoryModel
 
 
-def _run_pass(network: Network, work: Work) -> None:
-    _Pass("attention", network, work).run()
+def _run_pass(network: Network, works: Sequence[Work]) -> None:
+    network.run_for_attention([_Pass("attention", network, work).pack() for work in works])
 
 
 class _Pass(SelectionPass):

@@ -78,11 +78,16 @@ class BeaconMemoryModel(MemoryModel[BeaconMemory]):
         ratios: RatioPicker,
         codec: str | None = None,
         budget: int | None = None,
+        reproducible: bool | None = None,
     ) -> None:
-        """`codec` is the number format of files, else the model's; `budget` bytes for activations, else found."""
+        """`codec` is the number format of files, else the model's; `budget` bytes for activations, else found.
+
+        `reproducible` is whether a window is computed alone; by default on CPUs only (see `reader.read`).
+        """
         self.language_model, self.network, self.stream, self.origin = language_model, network, stream, origin
         self.window, self.sink, self.ratios, self.budget = origin.window, origin.sink, ratios, budget
         self.codec = codec or origin.dtype
+        self.reproducible = network.device.type == "cpu" if reproducible is None else reproducible
 
     def empty(self) -> BeaconMemory:
         """The memory of an empty stream."""
@@ -196,7 +201,7 @@ class BeaconMemoryModel(MemoryModel[BeaconMemory]):
 
     def _read(self, readings: Sequence[Reading], advance: Advance | None) -> None:
         """Fill the readings' buffers."""
-        read(self.network, readings, self._budget(readings), advance)
+        read(self.network, readings, self._budget(readings), advance, reproducible=self.reproducible)
 
     def _budget(self, readings: Sequence[Reading], times_read: int = 1) -> int:
         """Bytes for the activations of a pass in which a window is read so often."""

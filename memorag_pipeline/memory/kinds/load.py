@@ -48,7 +48,7 @@ def load_memory_model(spec: MemorySpec, language: Language) -> MemoryModel[Any]:
     if spec.kind == "selected":
         return _made(SelectedMemoryModel, spec, language_model, stream, _SELECTED.over(spec))
     full = _made(FullMemoryModel, spec, language_model, stream, replace(BeaconConfig().over(spec), ratios=(0,)))
-    return GistMemoryModel(full, language) if spec.kind == "gist" else full
+    return GistMemoryModel(full, language, alone=spec.reproducible is True) if spec.kind == "gist" else full
 
 
 def _beacon(spec: MemorySpec, language_model: LanguageModel, stream: StreamFormat) -> MemoryModel[Any]:
@@ -85,6 +85,7 @@ def _made(
         Ratios(form.ratios, form.ratio_mix, form.window, language_model.context),
         spec.codec,
         spec.budget_mib * 2**20 if spec.budget_mib is not None else None,
+        spec.reproducible,
     )
 
 

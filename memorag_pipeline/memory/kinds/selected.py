@@ -21,7 +21,7 @@ from torch import Tensor
 
 from memorag_pipeline.memory.engine.attention import attend_all, attend_causal, attention_received, merge_with_lse
 from memorag_pipeline.memory.engine.generation import Advance
-from memorag_pipeline.memory.engine.network import Network, Slots
+from memorag_pipeline.memory.engine.network import Network, Pack, Slots
 from memorag_pipeline.memory.engine.ratios import RatioOf
 from memorag_pipeline.memory.engine.reader import Reading, Work, read
 from memorag_pipeline.memory.engine.rotation import rotate
@@ -80,7 +80,7 @@ class SelectedMemoryModel(FullMemoryModel):
     def _read(self, readings: Sequence[Reading], advance: Advance | None) -> None:
         policy = self.origin.policy
         budget = self._budget(readings, times_read=2 if policy == "attention" else 1)
-        read(self.network, readings, budget, advance, partial(_run_pass, policy))
+        read(self.network, readings, budget, advance, partial(_run_pass, policy), self.reproducible)
 
     def _buffers(self, slots: int) -> list[Tensor]:
         network = self.network
@@ -99,8 +99,8 @@ def selected_windows(size: int, sink: int, ratio_of: RatioOf, tokens: int) -> li
     return found
 
 
-def _run_pass(policy: str, network: Network, work: Work) -> None:
-    SelectionPass(policy, network, work).run()
+def _run_pass(policy: str, network: Network, works: Sequence[Work]) -> None:
+    network.run_for_attention([SelectionPass(policy, network, work).pack() for work in works])
 
 
 class SelectionPass:
@@ -129,10 +129,10 @@ class SelectionPass:
         """What is packed."""
         return Slots(len(self.token_ids))
 
-    def run(self) -> None:
-        """Read the windows."""
+    def pack(self) -> Pack:
+        """What goes through the layers."""
         slots = self.slots()
-        self.network.run_for_attention(self.network.embed(self.token_ids, slots), slots, self)
+        return Pack(self.network.embed(self.token_ids, slots), slots, self)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """As `AttentionState`; what is kept of a window is in its place before the next window attends to it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from benchmarks.straightforward import StraightforwardBeacon
 from memorag_pipeline.errors import ContextLengthError, CorruptBlobError, MemoragError, MemoryMismatchError
 from memorag_pipeline.memory.engine import reader
 from memorag_pipeline.memory.engine.generation import Decoding
-from memorag_pipeline.memory.engine.network import Network, Slots
+from memorag_pipeline.memory.engine.network import Network, Pack
 from memorag_pipeline.memory.engine.rows import Rows
 from memorag_pipeline.memory.format import MemoryOrigin
 from memorag_pipeline.memory.kinds.beacon import BeaconMemory, BeaconMemoryModel
@@ -285,24 +285,18 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Exception],
     def limit(most: int, error: Exception) -> list[int]:
         run, sizes = Network.run_for_memory, list[int]()
 
-        def run_for_memory(
-            network: Network, hidden: Tensor, slots: Slots, kept: Tensor, some: Slots, state: Any
-        ) -> None:
-            if slots.count > most:
-                run(network, hidden[:1], Slots(1), kept[:0], Slots(0), _Nothing())  # some work is done before
+        def run_for_memory(network: Network, packs: Sequence[Pack]) -> None:
+            slots = sum(pack.slots.count for pack in packs)
+            if slots > most:
+                run(network, packs[:1])  # some work is done before
                 raise error
-            sizes.append(slots.count)
-            run(network, hidden, slots, kept, some, state)
+            sizes.append(slots)
+            run(network, packs)
 
         monkeypatch.setattr(Network, "run_for_memory", run_for_memory)
         return sizes
 
     return limit
-
-
-class _Nothing:
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return torch.zeros_like(query)
 
 
 @pytest.mark.parametrize(
