@@ -1,7 +1,7 @@
 """Checks of a spec against the models that it names and this installation, before any work and without loading them.
 
 In:  a spec that was read, and its file's name for messages.
-Out: the problems found; none when the spec can run here.
+Out: the problems found, none when the spec can run here; what a token takes as memory.
 Wrong: nothing is raised; a model that cannot be found is a problem like any other.
 """
 
@@ -19,6 +19,8 @@ from memorag_pipeline.errors import (
     SpecError,
     SpecProblem,
 )
+from memorag_pipeline.memory import cost
+from memorag_pipeline.memory.cost import TEXT_BYTES_PER_TOKEN, MemoryCost
 from memorag_pipeline.memory.engine.beacon_config import ATTENDED, BeaconConfig
 from memorag_pipeline.memory.stream import gist_tokens
 from memorag_pipeline.models.references import (
@@ -68,6 +70,16 @@ def check_models(spec: CorpusSpec, file: str) -> list[SpecProblem]:
         config = _config(problems, file, "retrieval.reranker.model", reranker.model, reranker.revision)
         problems += [] if config is None else _check_reranker(reranker, file, config)
     return problems
+
+
+def memory_cost(spec: CorpusSpec, text_bytes_per_token: float = TEXT_BYTES_PER_TOKEN) -> MemoryCost | None:
+    """What a token of text takes as memory; None where a model or an adapter cannot be read, or does not tell."""
+    problems: list[SpecProblem] = []
+    config = _config(problems, "", "memory.model", spec.memory.model, spec.memory.revision)
+    form = None if config is None else _form(problems, "", spec.memory, config)
+    if config is None or form is None:
+        return None
+    return cost.memory_cost(spec.memory, form, config, text_bytes_per_token)
 
 
 def _form(problems: list[SpecProblem], file: str, memory: MemorySpec, config: Mapping[str, Any]) -> BeaconConfig | None:

@@ -52,5 +52,7 @@ def dry_run(
         ["cost", unknown if found.cost is None else f"about {found.cost:,.4f}"],
     ]
     print_table(f"A refresh of {found.corpus} would be", ["", ""], rows)
+    if found.memory is not None:
+        say(f"  {escape(found.memory.words())}")
     for note in found.rests_on:
         say(f"  {escape(note)}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from memorag_pipeline.cli.arguments import (
     examine_spec,
@@ -19,19 +20,24 @@ def validate(
     json_output: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Check spec files and print everything that is wrong with them."""
+    """Check spec files and print everything that is wrong with them, or what their memories take."""
+    from memorag_pipeline.preflight import memory_cost
+
     with working(verbose):
-        problems = {path: examine_spec(path)[1] for path in specs}
+        found = {path: examine_spec(path) for path in specs}
+        costs = {path: memory_cost(spec.spec) for path, (spec, bad) in found.items() if spec is not None and not bad}
     if json_output:
-        print_json({str(path): found for path, found in problems.items()})
-    for path, found in problems.items():
+        print_json({str(path): {"problems": bad, "memory": costs.get(path)} for path, (_, bad) in found.items()})
+    for path, (_, bad) in found.items():
         if json_output:
             continue
-        if found:
-            print_error(SpecError(found))
-        else:
-            say(f"[green]{path} is right[/]")
-    if any(problems.values()):
+        if bad:
+            print_error(SpecError(bad))
+            continue
+        say(f"[green]{path} is right[/]")
+        if (cost := costs[path]) is not None:
+            say(f"  {escape(cost.words())}")
+    if any(bad for _, bad in found.values()):
         raise typer.Exit(SpecError.exit_code)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from memorag_pipeline.errors import EndpointRefusedError
+from memorag_pipeline.prompts.chat_marks import break_all
 from memorag_pipeline.prompts.message import Message
 from memorag_pipeline.specs.generation import EndpointSpec, GenerationSpec
 from memorag_pipeline.storage.credentials import airflow_connection
@@ -81,12 +82,12 @@ def open_client(spec: GenerationSpec, key: Key, before_request: Callable[[Any], 
 
 
 def request_body(spec: GenerationSpec, messages: Sequence[Message]) -> dict[str, Any]:
-    """What is sent for a conversation; the reply depends on nothing else."""
+    """What is sent for a conversation, whose texts open no turns; the reply depends on nothing else."""
     endpoint = spec.endpoint
     assert endpoint is not None
     # OpenAI calls it by a new name, and its newer models refuse the old one, which is the only one others know.
     limit = "max_tokens" if endpoint.kind == "compatible" else "max_completion_tokens"
-    body: dict[str, Any] = {"model": spec.model, "messages": list(messages), limit: spec.max_new_tokens}
+    body: dict[str, Any] = {"model": spec.model, "messages": break_all(messages), limit: spec.max_new_tokens}
     if endpoint.reasoning_effort is not None:
         return body | {"reasoning_effort": endpoint.reasoning_effort}
     body["temperature"] = spec.temperature

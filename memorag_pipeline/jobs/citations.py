@@ -23,7 +23,7 @@ from memorag_pipeline.words import sentences_of, words_of
 CitedBy = Literal["markers", "overlap"]
 
 LEAST_SHARE = 0.6
-_MARKER = re.compile(r"\s*[\[【]\s*(\d{1,3}(?:\s*[,;\uff0c、]\s*\d{1,3})*)\s*[\]】]")
+_MARKER = re.compile(r"[\[【]\s*(\d{1,3}(?:\s*[,;\uff0c、]\s*\d{1,3})*)\s*[\]】]")
 
 
 def used_passages(answer: str, question: str, passages: Sequence[str]) -> tuple[tuple[int, ...], CitedBy | None]:
@@ -40,7 +40,11 @@ def used_passages(answer: str, question: str, passages: Sequence[str]) -> tuple[
 
 def without_markers(text: str) -> str:
     """A text whose passages are not shown beside it."""
-    return _MARKER.sub("", text)
+    kept, end = [], 0
+    for marker in _MARKER.finditer(text):
+        kept.append(text[end : marker.start()].rstrip())
+        end = marker.end()
+    return "".join([*kept, text[end:]])
 
 
 def _source(sentence: str, held: Sequence[set[str]], silent: frozenset[str]) -> int | None:

@@ -13,6 +13,9 @@ from memorag_pipeline.words import HAN, words_of
 
 MAX_CLUES = 8
 _MAX_CHARACTERS = 600  # longer than a passage: the model copied instead of choosing
+# Of a reply and of a line of it no more is looked at, for some models write one line for ever: what is beyond is not
+# short enough for a clue, and taking labels and emphasis off it takes a time that grows with the square of its length.
+_MOST_CHARACTERS, _LINE_CHARACTERS = 65_536, 2_400
 _MIN_WORDS, _MIN_HAN = 3, 4
 _LABEL = re.compile(
     r"""^(?:\s*(?:
@@ -52,11 +55,16 @@ def parse_clues(kind: str, text: str, question: str, said: Sequence[str]) -> lis
 
     `said` is what stood in the conversation before the reply: the instructions, and the prompt with the question.
     """
-    lines = [" ".join(text.split())] if kind == "draft" else text.splitlines()
+    text = text[:_MOST_CHARACTERS]
+    lines = [" ".join(text.split())[:_LINE_CHARACTERS]] if kind == "draft" else text.splitlines()
     known = [words_of(line) for part in (*said, question) for line in part.splitlines()]
     common = COMMON_WORDS.union(*known)
     kept: list[str] = []
     for line in lines:
+        if len(kept) == MAX_CLUES:
+            break
+        if len(line) > _LINE_CHARACTERS:
+            continue
         clue = _unwrap(line)
         words = words_of(clue)
         if not _long_enough(words) or common.issuperset(words) or clue.endswith((":", "\uff1a")):
@@ -67,7 +75,7 @@ def parse_clues(kind: str, text: str, question: str, said: Sequence[str]) -> lis
             continue
         kept.append(clue[:_MAX_CHARACTERS])
         known.append(words)
-    return kept[:MAX_CLUES]
+    return kept
 
 
 def _unwrap(line: str) -> str:

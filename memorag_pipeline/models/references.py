@@ -247,9 +247,19 @@ def _gguf_config(path: Path) -> dict[str, Any]:
 
     fields = GGUFReader(path).fields
     architecture = fields["general.architecture"].contents()
+
+    def value(name: str) -> Any:
+        field = fields.get(f"{architecture}.{name}")
+        return None if field is None else field.contents()
+
     return {
         "model_type": architecture,
-        "max_position_embeddings": fields[f"{architecture}.context_length"].contents(),
+        "max_position_embeddings": value("context_length"),
+        "num_hidden_layers": value("block_count"),
+        "num_attention_heads": value("attention.head_count"),
+        "num_key_value_heads": value("attention.head_count_kv"),
+        "head_dim": value("attention.key_length"),
+        "hidden_size": value("embedding_length"),
     }
 
 

@@ -1,18 +1,18 @@
 """Putting text of documents into a prompt as data: fenced, and unable to close its fence.
 
-Special tokens of the chat template, with which a text could end its turn, are no matter here: the tokenizer of a
-conversation reads texts as plain characters (`memory.chat`). Evidence rows keep the text as it is.
+Special tokens of the chat template, with which a text could end its turn, are kept plain elsewhere: for a local model
+by its tokenizer (`models.chat`), for an endpoint by `chat_marks`. Evidence rows keep the text as it is.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
+from bisect import bisect_right
 from collections.abc import Sequence
+from unicodedata import category
 
-_ANGLE = re.compile("[<\uff1c\ufe64\u2039\u276e\u3008\u2329\u27e8]")  # what is or looks like an opening bracket
+from memorag_pipeline.prompts.look_alikes import seen, with_round_brackets
+
 _NAMES = ("passage", "draft")
-_REACH = 64  # characters behind a bracket within which the name of a fence would begin and end
 
 
 def fence_passages(passages: Sequence[str]) -> str:
@@ -32,10 +32,18 @@ def fence_draft(draft: str) -> str:
 
 
 def _without_marks(text: str) -> str:
-    return _ANGLE.sub(lambda bracket: "(" if _names_a_fence(text, bracket.end()) else bracket[0], text)
+    """A bracket is round where the letters and digits behind it begin with a fence's name, whatever is among them."""
+    plain, places = seen(text)
+    brackets = [place for place, character in enumerate(plain) if character == "<"]
+    if not brackets:
+        return text
+    letters = [place for place, character in enumerate(plain) if _is_letter(character)]
+    word = "".join(plain[place] for place in letters)
+    return with_round_brackets(
+        text, {places[bracket] for bracket in brackets if word.startswith(_NAMES, bisect_right(letters, bracket))}
+    )
 
 
-def _names_a_fence(text: str, start: int) -> bool:
-    """Whether the letters and digits from `start` on begin with a fence's name, whatever other signs are among them."""
-    plain = unicodedata.normalize("NFKD", text[start : start + _REACH]).casefold()
-    return "".join(filter(str.isalnum, plain)).startswith(_NAMES)
+def _is_letter(character: str) -> bool:
+    # Letters that modify others, such as apostrophes and marks of stress, are read over.
+    return character.isalnum() and category(character) != "Lm"

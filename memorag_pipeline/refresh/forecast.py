@@ -17,14 +17,15 @@ from dataclasses import dataclass
 from operator import itemgetter
 
 from memorag_pipeline.corpus.source import SourceObject
+from memorag_pipeline.memory.cost import TEXT_BYTES_PER_TOKEN, MemoryCost
 from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.preflight import memory_cost
 from memorag_pipeline.refresh.comparison import Comparison, compare
 from memorag_pipeline.refresh.gpu_units import memory_fingerprint
 from memorag_pipeline.refresh.parent_version import Parent, Row
 from memorag_pipeline.refresh.shard_tables import parent_shards
 from memorag_pipeline.storage import Outcome
 
-BYTES_PER_TOKEN = 4.0  # of plain English text; taken where no version tells
 _SAMPLE = 32  # units whose pace is looked at
 _LOOKUPS = 16
 
@@ -35,7 +36,8 @@ class Forecast:
 
     `documents`, `added`, `modified`, `removed` and `source_bytes` (of what would be read) are counted. `tokens` of the
     documents to read, `shards` and `memorize_tokens`, `memory_bytes` of their memories, `gpu_seconds` (memorize and
-    embed) and `cost` are estimates; what nothing tells is None. `rests_on` says what the estimates are made of.
+    embed) and `cost` are estimates; what nothing tells is None.
+    `memory` is what a token takes by the spec. `rests_on` says what the estimates are made of.
     """
 
     corpus: str
@@ -53,6 +55,7 @@ class Forecast:
     memory_bytes: int | None
     gpu_seconds: float | None
     cost: float | None
+    memory: MemoryCost | None
     rests_on: tuple[str, ...]
 
 
@@ -65,14 +68,17 @@ def forecast(pipeline: Pipeline, gpu_hour_price: float | None = None, documents:
     source_bytes = sum(item.size for item in todo)
     tokens = round(source_bytes * per_byte)
     shards, memorize_tokens = _shards(compared, todo, tokens) if compared.changed else (0, 0)
-    seconds = memory_bytes = None
+    memory = memory_cost(pipeline.spec, 1 / per_byte)
+    seconds = None
+    memory_bytes = None if memory is None else round(memorize_tokens * memory.bytes_per_token)
     if parent is not None:
         pace = _pace(pipeline, parent, "memorize", "memorized_tokens"), _pace(pipeline, parent, "embed", "embedded")
         counts = parent.manifest.counts
         chunks = tokens * counts["chunks"] / max(counts["tokens"], 1)
         if not _embeds_alike(compared, parent):
             chunks += counts["chunks"]
-        memory_bytes = round(memorize_tokens * _bytes_per_token(parent))
+        if parent.manifest.spec["memory"] == pipeline.spec.content()["memory"]:
+            memory_bytes = round(memorize_tokens * _bytes_per_token(parent))
         if pace[0] is not None and pace[1] is not None:
             seconds = round(memorize_tokens * pace[0] + chunks * pace[1], 3)
             notes.append(f"seconds: as up to {_SAMPLE} units of each stage took for version {parent.number}")
@@ -95,6 +101,7 @@ def forecast(pipeline: Pipeline, gpu_hour_price: float | None = None, documents:
         memory_bytes=memory_bytes,
         gpu_seconds=seconds,
         cost=None if price is None or seconds is None else round(seconds / 3600 * price, 4),
+        memory=memory,
         rests_on=tuple(notes),
     )
 
@@ -119,7 +126,7 @@ def _tokens_per_byte(parent: Parent | None) -> tuple[float, list[str]]:
         tokens = parent.manifest.counts["tokens"]
         if size and tokens:
             return tokens / size, [f"tokens: {size / tokens:.2f} bytes of source each, as in version {parent.number}"]
-    return 1 / BYTES_PER_TOKEN, [f"tokens: {BYTES_PER_TOKEN:g} bytes of source each, as no version tells"]
+    return 1 / TEXT_BYTES_PER_TOKEN, [f"tokens: {TEXT_BYTES_PER_TOKEN:g} bytes of source each, as no version tells"]
 
 
 def _shards(compared: Comparison, todo: list[SourceObject], tokens: int) -> tuple[int, int]:

@@ -15,9 +15,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 FORMAT = 1
+# Those that run where the spec's `compute` block says.
+MODEL_STAGES = frozenset({"memorize", "embed", "recall", "generate", "merge"})
 STATES = ("unchanged", "added", "modified", "removed")
 
-State = Literal["published", "unchanged", "answered", "failed", "unfinished"]
+State = Literal["published", "unchanged", "answered", "summarized", "failed", "unfinished"]
 
 
 class _Facts(BaseModel):
@@ -101,7 +103,7 @@ class Passage(_Facts):
 
 
 class SampleAnswer(_Facts):
-    """One row of the answers, with its evidence."""
+    """One row of the answers, or of the summaries (`question` is what it is of), with its evidence, the best first."""
 
     question: str
     status: str
@@ -162,7 +164,7 @@ class RunReport(_Facts):
     @property
     def device_seconds(self) -> float:
         """Seconds of the tasks of those stages that run where the spec's `compute` block says: models at work."""
-        return sum(stage.seconds for stage in self.stages if stage.stage in ("memorize", "embed", "recall", "generate"))
+        return sum(stage.seconds for stage in self.stages if stage.stage in MODEL_STAGES)
 
     @property
     def seconds(self) -> float | None:

@@ -34,7 +34,8 @@ def _lines(report: RunReport, price: float | None) -> Iterator[str]:
     if report.formats:
         yield "documents: " + ", ".join(f"{report.total(state):,} {state}" for state in STATES)
     if report.statuses:
-        yield "questions: " + ", ".join(f"{count:,} {status}" for status, count in report.statuses.items())
+        rows = next(iter(report.counts), "questions")
+        yield f"{rows}: " + ", ".join(f"{count:,} {status}" for status, count in report.statuses.items())
     stages = {stage.stage: stage.counts for stage in report.stages}
     counted = [(name, stages[stage][name]) for stage, name in _TOKENS if name in stages.get(stage, ())]
     if counted:

@@ -26,9 +26,11 @@ STATE_TEXTS = {
     "published": "published",
     "unchanged": "nothing changed",
     "answered": "answered",
+    "summarized": "summarized",
     "failed": "failed",
     "unfinished": "not finished",
 }
+_STATUS_TEXTS = {"no_evidence": "without evidence"}
 _NOTHING = "\N{EN DASH}"
 Tile = tuple[str, str, str]  # what it is, its value, a note
 
@@ -100,12 +102,11 @@ def _refresh_tiles(report: RunReport) -> list[Tile]:
 def _job_tiles(report: RunReport) -> list[Tile]:
     tiles: list[Tile] = []
     if report.statuses:
-        asked = sum(report.statuses.values())
-        tiles.append(("questions", _number(asked), ""))
-        answered = report.statuses.get("answered", 0)
-        tiles.append(("answered", _number(answered), f"{_share(answered / max(asked, 1))} of them"))
-        tiles.append(("without evidence", _number(report.statuses.get("no_evidence", 0)), ""))
-        tiles.append(("errors", _number(report.statuses.get("errors", 0)), ""))
+        rows = sum(report.statuses.values())
+        tiles.append((next(iter(report.counts), "questions"), _number(rows), ""))
+        (done, count), *others = report.statuses.items()
+        tiles.append((done, _number(count), f"{_share(count / max(rows, 1))} of them"))
+        tiles += [(_STATUS_TEXTS.get(status, status), _number(count), "") for status, count in others]
     if (generate := report.stage("generate")) is not None:
         given, written = (generate.counts.get(f"{way}_tokens", 0) for way in ("input", "output"))
         tiles.append(("tokens written", _number(written), f"from {_number(given)} read"))

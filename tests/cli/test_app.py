@@ -117,7 +117,22 @@ def test_validate_accepts_a_right_spec(spec_file: Path) -> None:
     result = memorag("validate", spec_file)
     assert result.exit_code == 0
     assert f"{spec_file} is right" in result.stdout
-    assert json_of("validate", spec_file) == {str(spec_file): []}
+    (found,) = json_of("validate", spec_file).values()
+    assert found["problems"] == []
+
+
+def test_validate_and_dry_run_tell_what_a_token_takes_as_memory(tmp_path: Path, source: Path, make_spec: Any) -> None:
+    memory = {"kind": "selected", "model": "package:smollm2-135m-instruct", "ratio": 4}
+    path = write_spec(tmp_path, make_spec(source, memory=memory))
+    line = (
+        "a token of text takes about 5.8 kB of memory (kind selected, bfloat16, 4 tokens to a slot), 1,440 times the"
+        " 4.0 bytes of its text; memory.codec int8 takes 2.9 kB"
+    )
+    assert line in memorag("validate", path).stdout
+    assert line in memorag("dry-run", path).stdout
+    told = json_of("validate", path)[str(path)]["memory"]
+    assert told == json_of("dry-run", path)["memory"]
+    assert (told["bytes_per_token"], told["times"], told["codec"]) == (5760.0, 1440.0, "bfloat16")
 
 
 def test_validate_prints_all_problems_of_all_files(tmp_path: Path, spec_file: Path) -> None:
@@ -136,8 +151,9 @@ def test_validate_prints_all_problems_of_all_files(tmp_path: Path, spec_file: Pa
     result = memorag("validate", spec_file, wrong, none, "--json")
     assert result.exit_code == 3
     found = json.loads(result.stdout)
-    assert found[str(spec_file)] == []
-    assert {"file", "key", "value", "problem", "fix", "line"} == set(found[str(wrong)][0])
+    assert found[str(spec_file)]["problems"] == []
+    assert found[str(wrong)]["memory"] is None
+    assert {"file", "key", "value", "problem", "fix", "line"} == set(found[str(wrong)]["problems"][0])
 
 
 def test_validate_checks_the_spec_against_its_models(tmp_path: Path, source: Path, make_spec: Any) -> None:

@@ -39,13 +39,15 @@ def test_a_forecast_is_near_what_the_refresh_does(pipeline: Pipeline, source: Pa
     first = forecast(pipeline)
     assert (first.parent, first.changed, first.documents, first.added) == (None, True, 12, 12)
     assert first.source_bytes == sum(path.stat().st_size for path in source.iterdir())
-    assert first.gpu_seconds is first.cost is first.memory_bytes is None
+    assert first.gpu_seconds is first.cost is None
     assert objects(pipeline) == {}
     with pytest.raises(NotFoundError, match="no version yet"):
         forecast(pipeline, documents="**/pass.rst")
 
     made = runner.refresh(pipeline, "one").counts
     assert 0.5 < first.shards / made["shard"]["shards"] < 2
+    made_bytes = sum(blob.size for blob in pipeline.store.versions.manifest(1).of_role("memory"))
+    assert first.memory_bytes and 0.5 < made_bytes / first.memory_bytes < 2
     before = objects(pipeline)
     nothing = forecast(pipeline)
     assert (nothing.changed, nothing.tokens, nothing.shards, nothing.cost) == (False, 0, 0, 0)

@@ -64,7 +64,7 @@ def reading_order(passages: Sequence[Passage], settings: AnswerSettings) -> list
     """The passages in the order in which the generator reads them, and in which markers such as [1] number them."""
     from memorag_pipeline.retrieval.evidence import in_document_order
 
-    if settings.retrieval.fusion == "union" or settings.retrieval.order == "document":
+    if not settings.best_last:
         return in_document_order(passages)
     # The best next to the question: a small model answers from what it has read last.
     return list(reversed(passages))

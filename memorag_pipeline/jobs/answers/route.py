@@ -54,6 +54,7 @@ def route(pipeline: Pipeline, job: str, version: int | None = None) -> dict[str,
             "batches": batches.fingerprints,
             "todo": [batch.fingerprint for batch in todo],
             "prompt_version": settings.prompt_version,
+            "best_last": settings.best_last,
         },
     )
     endpoint = settings.generation.endpoint is not None and not settings.from_memory

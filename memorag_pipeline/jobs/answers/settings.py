@@ -61,6 +61,11 @@ class AnswerSettings(BaseModel):
         return self.mode == "memory_only"
 
     @property
+    def best_last(self) -> bool:
+        """Whether the generator reads the best passage last; else passages stand as in the documents."""
+        return self.retrieval.fusion != "union" and self.retrieval.order == "best_last"
+
+    @property
     def prompt_version(self) -> str:
         """Digest of the prompts."""
         return load_prompts(self.language, self.prompts).version

@@ -8,7 +8,7 @@ Wrong: a part that is not there: `MemoragError`; the warehouse refuses: `Warehou
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -22,7 +22,7 @@ from memorag_pipeline.jobs.summaries.targets import Target
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.runs.tasks import Run
 from memorag_pipeline.schemas import SUMMARIES
-from memorag_pipeline.storage import Outcome
+from memorag_pipeline.storage import CorpusStore, Outcome
 
 _TARGETS_TOGETHER = 256
 
@@ -56,14 +56,15 @@ def _rows(pipeline: Pipeline, plan: dict[str, Any]) -> Iterator[pa.RecordBatch]:
     """The rows, some hundred targets at a time."""
     targets = plan["targets"]
     for start in range(0, len(targets), _TARGETS_TOGETHER):
-        summaries = _summaries(pipeline, plan, targets[start : start + _TARGETS_TOGETHER])
+        summaries = summaries_of(pipeline.store, plan, targets[start : start + _TARGETS_TOGETHER])
         rows = [row_of(summary, plan["columns"]) for summary in summaries]
         yield pa.RecordBatch.from_pylist(rows, schema=SUMMARIES)
 
 
-def _summaries(pipeline: Pipeline, plan: dict[str, Any], targets: Sequence[dict[str, Any]]) -> list[Summary]:
-    parts = iter(merge.read_parts(pipeline, [unit for target in targets for unit in target["units"]]))
-    merged = _merged(pipeline, [target["merge"] for target in targets if target["merge"] is not None])
+def summaries_of(store: CorpusStore, plan: Mapping[str, Any], targets: Sequence[Mapping[str, Any]]) -> list[Summary]:
+    """The summaries of targets of a plan, in order."""
+    parts = iter(merge.read_parts(store, [unit for target in targets for unit in target["units"]]))
+    merged = _merged(store, [target["merge"] for target in targets if target["merge"] is not None])
     summaries = []
     for target in targets:
         found = [next(parts) for _ in target["units"]]
@@ -79,11 +80,11 @@ def _summaries(pipeline: Pipeline, plan: dict[str, Any], targets: Sequence[dict[
     return summaries
 
 
-def _merged(pipeline: Pipeline, units: Sequence[str]) -> dict[str, Written]:
+def _merged(store: CorpusStore, units: Sequence[str]) -> dict[str, Written]:
     """The merged texts that there are, by fingerprint."""
-    outcomes = zip(units, pipeline.store.units.find_all(merge.STAGE, units), strict=True)
+    outcomes = zip(units, store.units.find_all(merge.STAGE, units), strict=True)
     return {
-        unit: Written(**pipeline.store.blobs.get_json(outcome.blobs["summary"], "a merged summary"))
+        unit: Written(**store.blobs.get_json(outcome.blobs["summary"], "a merged summary"))
         for unit, outcome in outcomes
         if outcome is not None
     }

@@ -26,7 +26,7 @@ from memorag_pipeline.jobs.summaries.settings import SummarySettings
 from memorag_pipeline.jobs.summaries.summary import PartSummary, Written
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import track
-from memorag_pipeline.storage import Outcome, fingerprint
+from memorag_pipeline.storage import CorpusStore, Outcome, fingerprint
 
 STAGE = "merged_summary"
 STAGE_VERSION = 1
@@ -39,7 +39,7 @@ def merge_summaries(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
     settings = SummarySettings.model_validate(batch["settings"])
     targets: dict[str, list[str]] = {}
     for unit in batch["units"]:
-        texts = [part.written.text for part in read_parts(pipeline, unit["parts"])]
+        texts = [part.written.text for part in read_parts(pipeline.store, unit["parts"])]
         whole = [text for text in texts if text is not None]
         if len(whole) == len(texts):
             targets[unit["fingerprint"]] = whole
@@ -69,15 +69,15 @@ def unit_of(parts: Sequence[str], settings: SummarySettings) -> str:
     return fingerprint(STAGE, STAGE_VERSION, parts=parts, settings=settings.content())
 
 
-def read_parts(pipeline: Pipeline, units: Sequence[str]) -> list[PartSummary]:
+def read_parts(store: CorpusStore, units: Sequence[str]) -> list[PartSummary]:
     """The summaries of parts by fingerprint, in order."""
     refs = []
-    for unit, outcome in zip(units, pipeline.store.units.find_all(generate_stage.STAGE, units), strict=True):
+    for unit, outcome in zip(units, store.units.find_all(generate_stage.STAGE, units), strict=True):
         if outcome is None:
-            raise MemoragError(f"part {unit} is not summarized in {pipeline.store.uri}; run generate first")
+            raise MemoragError(f"part {unit} is not summarized in {store.uri}; run generate first")
         refs.append(outcome.blobs["summary"])
     with ThreadPoolExecutor(_READERS) as pool:
-        values = pool.map(lambda ref: pipeline.store.blobs.get_json(ref, "summary of a part"), refs)
+        values = pool.map(lambda ref: store.blobs.get_json(ref, "summary of a part"), refs)
         return [PartSummary.read(value) for value in values]
 
 

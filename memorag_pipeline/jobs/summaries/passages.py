@@ -14,7 +14,7 @@ from itertools import chain, zip_longest
 from memorag_pipeline.retrieval.evidence import beginning
 from memorag_pipeline.retrieval.passage import Passage
 
-_FENCE = re.compile(r"<\u200b?/?\s*passage\s*\d*\s*>\s*")
+_FENCE = re.compile(r"</?\s*passage\s*(?:\d+\s*)?>\s*")
 
 
 def choose(

@@ -54,4 +54,4 @@ def test_a_spread_goes_from_the_beginning_in_equal_steps(length: int, count: int
 
 
 def test_marks_around_passages_that_a_model_repeats_are_no_part_of_a_summary() -> None:
-    assert without_fences("<passage 1>\nIt rained.\n</passage 1>\n<\u200b/passage 2>") == "It rained."
+    assert without_fences("<passage 1>\nIt rained.\n</passage 1>\n</ passage 2 >") == "It rained."

@@ -1,0 +1,182 @@
+"""What the report of a job must know of its kind: its stages, its units, and where its rows are before they are loaded.
+
+In:  the plan of a run.
+Out: units by stage; rows by status, and some of them.
+Wrong: what was swept, or is not done yet, is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from memorag_pipeline.reports.facts import Passage, SampleAnswer, State
+from memorag_pipeline.storage import CorpusStore, Outcome
+
+_READERS = 16
+_DONE, _FAILED = 5, 5  # rows of a report
+_TABLES = 5  # batches that are read for them, spread over the whole job
+_LONGEST = 600  # characters of a passage, 3 times as many of an answer or a summary
+
+_Row = dict[str, Any]
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class ReportRows:
+    """Rows of a run by status, the good ones first, and some of them; `generation_model` is None if there are none."""
+
+    statuses: dict[str, int]
+    samples: tuple[SampleAnswer, ...]
+    generation_model: str | None
+
+
+@dataclass(frozen=True)
+class JobKind:
+    """A kind of jobs. The first of its stages plans, the last one loads; `done` is the state of a run that has ended.
+
+    `rows` is what its rows are called, `units` counts those of the stages that a plan names, `read` reads the rows of a
+    plan; None when none is made yet.
+    """
+
+    stages: tuple[str, ...]
+    done: State
+    rows: str
+    units: Callable[[Mapping[str, Any]], dict[str, int]]
+    read: Callable[[CorpusStore, Mapping[str, Any]], ReportRows | None]
+
+
+def kind_of(stages: Collection[str]) -> JobKind:
+    """The kind of a run, by the stages that began: the first one is enough."""
+    return SUMMARIES if SUMMARIES.stages[0] in stages else ANSWERS
+
+
+def _answer_units(plan: Mapping[str, Any]) -> dict[str, int]:
+    return {"generate": len(plan["batches"])}
+
+
+def _read_answers(store: CorpusStore, plan: Mapping[str, Any]) -> ReportRows | None:
+    outcomes = [outcome for outcome in _peek(store, "generate", plan["batches"]) if outcome is not None]
+    if not outcomes:
+        return None
+    names = ("answered", "no_evidence", "errors")
+    statuses = {name: sum(outcome.counts.get(name, 0) for outcome in outcomes) for name in names}
+    wrong = [outcome for outcome in outcomes if outcome.counts.get("errors") or outcome.counts.get("no_evidence")]
+    chosen = {outcome.fingerprint: outcome for outcome in (*_spread(outcomes, _TABLES), *wrong[:2])}
+    rows: list[_Row] = []
+    for outcome in chosen.values():
+        rows += store.blobs.get_table(outcome.blobs["answers"], name="answers").to_pylist()
+    samples = _some(rows, "answered", lambda row: row["answer"], lambda row: row["question"], plan.get("best_last"))
+    return ReportRows(statuses, samples, str(rows[0]["generation_model"]) if rows else None)
+
+
+def _summary_units(plan: Mapping[str, Any]) -> dict[str, int]:
+    merged = [target["merge"] for target in plan["targets"] if target["merge"] is not None]
+    return {"generate": len(_parts(plan))} | ({"merge": len(merged)} if merged else {})
+
+
+def _read_summaries(store: CorpusStore, plan: Mapping[str, Any]) -> ReportRows | None:
+    from memorag_pipeline.jobs.summaries import generate, merge
+    from memorag_pipeline.jobs.summaries.load import summaries_of
+    from memorag_pipeline.jobs.summaries.summary import row_of
+
+    parts, merges = _parts(plan), [target["merge"] for target in plan["targets"] if target["merge"] is not None]
+    found = dict(zip(parts, _peek(store, generate.STAGE, parts), strict=True))
+    merged = dict(zip(merges, _peek(store, merge.STAGE, merges), strict=True))
+    good: list[Mapping[str, Any]] = []
+    bad: list[Mapping[str, Any]] = []
+    for target in plan["targets"]:
+        units = [found[unit] for unit in target["units"]]
+        if any(outcome is None for outcome in units):
+            continue
+        failed = any(outcome.counts.get("errors") for outcome in units if outcome is not None)
+        if target["merge"] is not None and not failed:
+            outcome = merged[target["merge"]]
+            if outcome is None:
+                continue
+            failed = bool(outcome.counts.get("errors"))
+        (bad if failed else good).append(target)
+    if not good and not bad:
+        return None
+    chosen = [*_spread(good, _DONE), *_spread(bad, _FAILED)]
+    rows = [row_of(summary, plan["columns"]) for summary in summaries_of(store, plan, chosen)]
+    samples = _some(rows, "summarized", lambda row: row["summary"], _summarized)
+    return ReportRows({"summarized": len(good), "errors": len(bad)}, samples, str(plan["columns"]["generation_model"]))
+
+
+def _parts(plan: Mapping[str, Any]) -> list[str]:
+    """The units of a plan of summaries, each once: two documents may be equal."""
+    return list(dict.fromkeys(unit for target in plan["targets"] for unit in target["units"]))
+
+
+def _summarized(row: _Row) -> str:
+    """What a summary is of, in a line."""
+    what = row["uri"] or ", ".join(row["include"])
+    return what if row["focus"] is None else f"{what}: {row['focus']}"
+
+
+ANSWERS = JobKind(("route", "recall", "generate", "load"), "answered", "questions", _answer_units, _read_answers)
+SUMMARIES = JobKind(
+    ("plan", "recall", "generate", "merge", "load"), "summarized", "summaries", _summary_units, _read_summaries
+)
+
+
+def _peek(store: CorpusStore, stage: str, fingerprints: Sequence[str]) -> list[Outcome | None]:
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(lambda fingerprint: store.units.peek(stage, fingerprint), fingerprints))
+
+
+def _spread(values: Sequence[_T], number: int) -> list[_T]:
+    """At most `number` of the values, evenly from the first to the last."""
+    number = min(number, len(values))
+    return [values[place * len(values) // number] for place in range(number)]
+
+
+def _some(
+    rows: Sequence[_Row],
+    done: str,
+    text: Callable[[_Row], str | None],
+    asked: Callable[[_Row], str],
+    best_last: bool | None = False,
+) -> tuple[SampleAnswer, ...]:
+    """Some rows whose status is `done`, then some of the others."""
+    good = [row for row in rows if row["status"] == done]
+    bad = [row for row in rows if row["status"] != done]
+    return tuple(
+        SampleAnswer(
+            question=asked(row),
+            status=row["status"],
+            answer=_cut(text(row), 3 * _LONGEST),
+            error=row["error"],
+            clues=tuple(_recalled(row)),
+            evidence=tuple(_passages(row["evidence"], bool(best_last))),
+        )
+        for row in (*_spread(good, _DONE), *_spread(bad, _FAILED))
+    )
+
+
+def _recalled(row: _Row) -> Iterator[str]:
+    """The first clues of an answer, or key points of a summary."""
+    for clue in row["clues"][:4] if "clues" in row else row["key_points"][:4]:
+        yield (clue if isinstance(clue, str) else clue["text"])[:_LONGEST]
+
+
+def _passages(evidence: Sequence[_Row], best_last: bool) -> Iterator[Passage]:
+    """The passages, the best one first: those that the text uses, then by rank.
+
+    Read with `best_last` their order is the ranking from its end; in any other order it says nothing of them, and the
+    score does.
+    """
+    ranked = list(reversed(evidence)) if best_last else sorted(evidence, key=lambda passage: -passage["score"])
+    for passage in sorted(ranked, key=lambda passage: not passage.get("used", False)):
+        yield Passage(
+            **{name: passage[name] for name in ("uri", "start", "end", "score")},
+            text=_cut(passage["text"], _LONGEST) or "",
+            used=passage.get("used", False),
+        )
+
+
+def _cut(text: str | None, longest: int) -> str | None:
+    return text if text is None or len(text) <= longest else f"{text[:longest]}…"
