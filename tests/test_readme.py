@@ -33,7 +33,7 @@ def test_the_service_uses_names_that_exist() -> None:
     for name, kind in used.items():
         attributes = set(re.findall(rf"\b{name}\.(\w+)", code))
         assert attributes
-        set_when_made = re.findall(r"self\.(\w+)", inspect.getsource(kind))
+        set_when_made = re.findall(r"self\.(\w+)", "".join(map(inspect.getsource, kind.__mro__[:-1])))
         assert attributes <= {*dir(kind), *inspect.get_annotations(kind), *set_when_made}
 
 

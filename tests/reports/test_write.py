@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from memorag_pipeline import runner
 from memorag_pipeline.cli.app import app
 from memorag_pipeline.errors import StorageError
-from memorag_pipeline.reports import archive as kept
+from memorag_pipeline.reports import archive
 from memorag_pipeline.reports.facts import RunReport, ScoreFacts, StageFacts
 from memorag_pipeline.reports.overview import OverviewReader, overview_page
 from memorag_pipeline.reports.write import leave_report, run_reported
@@ -27,7 +27,7 @@ BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 def newest(store: CorpusStore, job: str | None = None) -> RunReport:
-    found = kept.newest(store.objects, job)
+    found = archive.newest(store.objects, job)
     assert found is not None
     return found
 
@@ -97,12 +97,12 @@ def test_refreshes_and_a_job_from_the_first_night_on(changing: ChangingCorpus, t
     assert (bad.status, bad.answer) == ("error", None)
 
     # The page is kept beside the numbers, and written again it is the same.
-    key = kept.listing(store.objects)[-2].key.removesuffix(".json")
+    key = archive.listing(store.objects)[-2].key.removesuffix(".json")
     page = store.objects.read(f"{key}.html")
     began = datetime.strptime(key.rpartition("/")[2][:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     leave_report(store, "changing", Run("second", began))
     assert store.objects.read(f"{key}.html") == page
-    assert kept.read(store.objects, key) == second
+    assert archive.read(store.objects, key) == second
 
     overview = OverviewReader(store).read()
     assert [(line.number, line.report and line.report.run_id) for line in overview.versions] == [
@@ -173,28 +173,28 @@ def test_a_report_that_cannot_be_written_fails_no_run(
         "created": False
     }
     assert "the report of run night was not written" in caplog.text
-    assert kept.newest(store.objects) is None
+    assert archive.newest(store.objects) is None
 
 
 def test_the_sweep_keeps_the_newest_reports_of_refreshes_and_of_each_job(
     store: CorpusStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old_runs = kept.old_runs
-    monkeypatch.setattr(kept, "old_runs", lambda keys: old_runs(keys, keep=2))
+    old_runs = archive.old_runs
+    monkeypatch.setattr(archive, "old_runs", lambda keys: old_runs(keys, keep=2))
     report = RunReport(
         corpus="topics", uri=store.uri, run_id="", state="published", stages=(StageFacts(stage="x", tasks=1),)
     )
     for job in (None, "faq", "other"):
         for day in range(1 if job == "other" else 3):
-            kept.write(store.objects, Run("night", BEGAN + timedelta(days=day), job), report, "<p>")
-    deleted = {swept.key.rpartition("-")[0] for swept in sweep(store).deleted}
+            archive.write(store.objects, Run("night", BEGAN + timedelta(days=day), job), report, "<p>")
+    deleted = {swept.key.rpartition("-")[0] for swept in sweep(store, outdated=archive.outdated(store.objects)).deleted}
     assert deleted == {"reports/refresh/20260102T030405Z", "reports/jobs/faq/20260102T030405Z"}
     assert len(store.objects.list("reports")) == 2 * (2 + 2 + 1)
 
 
 def test_a_report_of_another_release_counts_as_absent(store: CorpusStore) -> None:
     run = Run("night", BEGAN)
-    kept.write(store.objects, run, RunReport(corpus="topics", uri="", run_id="night", state="failed"), "")
+    archive.write(store.objects, run, RunReport(corpus="topics", uri="", run_id="night", state="failed"), "")
     store.objects.put(f"reports/refresh/{run.name}.json", b'{"corpus": 7}')
-    assert kept.newest(store.objects) is None
+    assert archive.newest(store.objects) is None
     assert OverviewReader(store).read().nights == ()
