@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from memorag_pipeline.errors import CorruptBlobError, StorageError, named
+from memorag_pipeline.forks import require_device
 from memorag_pipeline.specs.memory import MemorySpec
 from memorag_pipeline.specs.retrieval import EmbeddingSpec
 from memorag_pipeline.storage import CorpusStore, Manifest, ManifestBlob
@@ -62,6 +63,7 @@ class OpenedVersion:
 
     def open_memory(self, model: MemoryModel[Any], shard_id: str) -> Memory:
         """The memory of a shard, memory-mapped; KeyError when there is no such shard."""
+        require_device()
         with self._files(self._memory_blobs[shard_id]) as (path,):
             opened: Memory = model.open(path)
             return opened
