@@ -28,6 +28,7 @@ from memorag_pipeline.memory.kinds.interface import Memory, MemoryModel, window_
 from memorag_pipeline.memory.kinds.load import load_memory_model
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import rate_text, track
+from memorag_pipeline.refresh.gpu_units import require_planned
 from memorag_pipeline.retry_share import shared
 from memorag_pipeline.runs.tasks import at_work
 from memorag_pipeline.storage import BlobRef, Outcome
@@ -67,6 +68,8 @@ def memorize(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
     waiting = [unit for unit, outcome in zip(units, outcomes, strict=True) if outcome is None]
     if waiting:
         model = load_memory_model(pipeline.spec.memory, pipeline.spec.language)
+        made_with = {"memory": model.origin.model_digest, "adapter": model.origin.beacon_digest}
+        require_planned(batch.get("models", ()), made_with)
         readings = _readings(pipeline, model, waiting, batch["parent"])
         with track("tokens memorized", sum(reading.tokens for reading in readings), "tokens") as bar:
             for group in _groups(readings):
