@@ -5,8 +5,10 @@ Each message says what was wrong, where (file, key, URI or document), and what t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 
 class MemoragError(Exception):
@@ -80,6 +82,10 @@ class UntrustedReferenceError(StorageError):
     """A manifest from elsewhere names a local path or a URL for a model; it was not opened."""
 
 
+class DiskFullError(StorageError):
+    """There is no space left on a disk of this machine; the message names the folder that was written to."""
+
+
 class CorruptBlobError(StorageError):
     """A blob is missing, truncated or altered; the message names its role, path and digest."""
 
@@ -134,3 +140,14 @@ class MissingDependencyError(MemoragError):
     """An optional package is needed for what was asked; the message names the extra to install."""
 
     exit_code = 8
+
+
+@contextmanager
+def named(path: Path, name: str) -> Iterator[None]:
+    """Let errors about the file at `path`, such as one in the local cache, say what it is instead of where it lies."""
+    try:
+        yield
+    except (MemoryMismatchError, CorruptBlobError) as error:
+        if str(path) not in str(error):
+            raise
+        raise type(error)(str(error).replace(str(path), name)) from error

@@ -2,19 +2,24 @@
 
 In:  the store of a corpus and a version's number.
 Out: an `OpenedVersion`. What it gives is read when it is asked for, memory-mapped, and verified by digest before use.
-Wrong: a missing or altered blob is a `CorruptBlobError` naming it; a model by path or URL that the caller did not allow
-       an `UntrustedReferenceError`.
+Wrong: a missing or altered blob is a `CorruptBlobError` naming it, or a `RetiredVersionError` when the version was
+       retired since; a model by path or URL that the caller did not allow an `UntrustedReferenceError`.
+
+What is open stays usable in a forked process, when the cache folder is deleted, and when the version is retired.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from memorag_pipeline.errors import CorruptBlobError, StorageError, named
+from memorag_pipeline.forks import require_device
 from memorag_pipeline.specs.memory import MemorySpec
 from memorag_pipeline.specs.retrieval import EmbeddingSpec
 from memorag_pipeline.storage import CorpusStore, Manifest, ManifestBlob
@@ -56,6 +61,13 @@ class OpenedVersion:
         """The memories by shard id. Each is memory-mapped when it is asked for; the model is loaded with the first."""
         return self._memories
 
+    def open_memory(self, model: MemoryModel[Any], shard_id: str) -> Memory:
+        """The memory of a shard, memory-mapped; KeyError when there is no such shard."""
+        require_device()
+        with self._files(self._memory_blobs[shard_id]) as (path,):
+            opened: Memory = model.open(path)
+            return opened
+
     @cached_property
     def searcher(self) -> Searcher:
         """Search for many queries at once; `search` is the short way for one."""
@@ -68,14 +80,19 @@ class OpenedVersion:
         def texts(part: int) -> pa.Table:
             return self._table(chunks[part]).read(["text"])
 
-        return open_searcher(
-            self._file(index),
-            self._table(rows).read(),
-            texts,
-            EmbeddingSpec.model_validate(self.manifest.spec["embedding"]),
-            next(model.digest for model in self.manifest.models if model.role == "embedding"),
-            next(map(self._file, self.manifest.of_role("sparse_index")), None),
-        )
+        with self._files(index, *self.manifest.of_role("sparse_index")) as (index_path, *sparse_paths):
+            return open_searcher(
+                index_path,
+                self._table(rows).read(),
+                texts,
+                EmbeddingSpec.model_validate(self.manifest.spec["embedding"]),
+                next(model.digest for model in self.manifest.models if model.role == "embedding"),
+                next(iter(sparse_paths), None),
+            )
+
+    @cached_property
+    def _memory_blobs(self) -> dict[str, ManifestBlob]:
+        return {Path(blob.path).stem: blob for blob in self.manifest.of_role("memory")}
 
     @cached_property
     def _memories(self) -> _Memories:
@@ -87,10 +104,29 @@ class OpenedVersion:
                 yield from batch.to_pylist()
 
     def _table(self, blob: ManifestBlob) -> Any:
-        return open_table(self._file(blob), self._name(blob))
+        with self._files(blob) as (path,):
+            return open_table(path, self._name(blob))
 
-    def _file(self, blob: ManifestBlob) -> Path:
-        return self.store.blobs.open_file(blob.ref, self._name(blob))
+    @contextmanager
+    def _files(self, *blobs: ManifestBlob) -> Iterator[list[Path]]:
+        """Local files of blobs, to be opened. Errors about them say which blobs they are.
+
+        RetiredVersionError when the version was retired since, whose blobs a sweep deletes some time later.
+        """
+        try:
+            with ExitStack() as names:
+                paths = []
+                for blob in blobs:
+                    paths.append(self.store.blobs.open_file(blob.ref, self._name(blob)))
+                    names.enter_context(named(paths[-1], f"{self._name(blob)} of {self.uri}"))
+                yield paths
+        except CorruptBlobError:
+            self.store.versions.manifest(self.number)  # raises RetiredVersionError
+            raise
+        except FileNotFoundError as error:
+            self.store.versions.manifest(self.number)
+            lost = ", ".join(map(self._name, blobs))
+            raise StorageError(f"{lost} of {self.uri}: deleted while it was opened ({error}); try again") from error
 
     def _name(self, blob: ManifestBlob) -> str:
         return f"{blob.path} of version {self.number}"
@@ -109,19 +145,23 @@ class _Memories(Mapping[str, "Memory"]):
 
     def __init__(self, version: OpenedVersion) -> None:
         self._version = version
-        self._blobs = {Path(blob.path).stem: blob for blob in version.manifest.of_role("memory")}
         self._opened: dict[str, Memory] = {}
 
     def __getitem__(self, shard_id: str) -> Memory:
         if shard_id not in self._opened:
-            self._opened[shard_id] = self._model.open(self._version._file(self._blobs[shard_id]))
+            self._opened[shard_id] = self._open(shard_id)
         return self._opened[shard_id]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._blobs)
+        return iter(self._version._memory_blobs)
 
     def __len__(self) -> int:
-        return len(self._blobs)
+        return len(self._version._memory_blobs)
+
+    def _open(self, shard_id: str) -> Memory:
+        if shard_id not in self._version._memory_blobs:
+            raise KeyError(shard_id)  # before the model is loaded
+        return self._version.open_memory(self._model, shard_id)
 
     @cached_property
     def _model(self) -> MemoryModel[Any]:

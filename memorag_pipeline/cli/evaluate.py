@@ -69,7 +69,7 @@ def _compare(
     verbose: bool,
 ) -> None:
     with working(verbose):
-        from memorag_pipeline.cache_folder import cache_folder
+        from memorag_pipeline.cache_folder import own_folder
         from memorag_pipeline.comparison.compare import SECTIONS, compare
         from memorag_pipeline.comparison.report import write_comparison
         from memorag_pipeline.comparison.systems import KINDS
@@ -80,7 +80,7 @@ def _compare(
         sections = SECTIONS if spec is None else pipeline_of(spec).spec
         wanted = memory or (KINDS if spec is None else [sections.memory.kind])
         kinds = tuple(kind for kind in KINDS if kind in wanted)
-        compared = compare(targets, kinds, cache_folder() / "evaluation", sections, rows, seed)
+        compared = compare(targets, kinds, own_folder("evaluation"), sections, rows, seed)
         write_comparison(out, compared)
     if json_output:
         print_json(compared)

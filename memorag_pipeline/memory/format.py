@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from memorag_pipeline.memory.codecs import CODECS, Codec, Part, Role, codec_of
 FORMAT_VERSION = 2
 _KEY = "memory"  # one header key only: safetensors writes several in no fixed order
 _TOKEN_IDS = "token_ids"
+_NOT_STORED = {"stored": False}
 _ROLES: tuple[Role, Role] = ("keys", "values")
 
 
@@ -36,7 +37,8 @@ class MemoryOrigin:
 
     `ratios` are the candidates and `ratio_mix` is how one of several is picked; a kind that keeps everything has none.
     `policy` belongs to the kind `selected`, `beacon_digest` (of the beacon parameters) to the kind `beacon`.
-    `quantization` is that of the model's weights.
+    `quantization` is that of the model's weights. `earlier_tokenizer_digests` are no part of a file: earlier releases
+    gave them to the same tokenizer.
     """
 
     kind: str
@@ -51,6 +53,7 @@ class MemoryOrigin:
     policy: str = ""
     beacon_digest: str = ""
     quantization: str = ""
+    earlier_tokenizer_digests: tuple[str, ...] = field(default=(), compare=False, metadata=_NOT_STORED)
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def write_memory(
     if taken := tensors.keys() & (extra or {}).keys():
         raise ValueError(f"{path}: {sorted(taken)} are names of the memory's own tensors")
     tensors |= {name: tensor.contiguous() for name, tensor in (extra or {}).items()}
-    save_file(tensors, path, metadata={_KEY: canonical_json(asdict(header)).decode()})
+    save_file(tensors, path, metadata={_KEY: canonical_json(_stored(header)).decode()})
 
 
 def read_header(path: Path, origin: MemoryOrigin | None = None) -> MemoryHeader:
@@ -222,8 +225,17 @@ def _parse_header(path: Path, metadata: dict[str, str] | None, origin: MemoryOri
     return header
 
 
+def _stored(header: MemoryHeader) -> dict[str, Any]:
+    """The header as a file has it."""
+    return {**asdict(header), "origin": {name: getattr(header.origin, name) for name in _names(MemoryOrigin)}}
+
+
+def _names(record: type[MemoryOrigin | MemoryHeader]) -> list[str]:
+    return [field.name for field in fields(record) if field.metadata != _NOT_STORED]
+
+
 def _keywords(path: Path, record: type[MemoryOrigin | MemoryHeader], values: dict[str, Any]) -> dict[str, Any]:
-    wanted = {field.name for field in fields(record)}
+    wanted = set(_names(record))
     if values.keys() != wanted:
         raise MemoryMismatchError(
             f"{path}: the memory's header lacks or adds {', '.join(sorted(values.keys() ^ wanted))};"
@@ -233,11 +245,13 @@ def _keywords(path: Path, record: type[MemoryOrigin | MemoryHeader], values: dic
 
 
 def _require_origin(path: Path, found: MemoryOrigin, wanted: MemoryOrigin) -> None:
+    if found.tokenizer_digest in wanted.earlier_tokenizer_digests:
+        found = replace(found, tokenizer_digest=wanted.tokenizer_digest)
     differences = [
-        f"{field.name} {_shown(getattr(found, field.name))} instead of {_shown(getattr(wanted, field.name))}"
-        for field in fields(MemoryOrigin)
+        f"{name} {_shown(getattr(found, name))} instead of {_shown(getattr(wanted, name))}"
+        for name in _names(MemoryOrigin)
         # Two names may stand for the same weights; the digest decides.
-        if field.name != "model" and getattr(found, field.name) != getattr(wanted, field.name)
+        if name != "model" and getattr(found, name) != getattr(wanted, name)
     ]
     if differences:
         raise MemoryMismatchError(

@@ -1,7 +1,8 @@
 """GGUF to safetensors, once for each installed model package.
 
 In:  a quantized GGUF file of a Llama-type model.
-Out: a folder that transformers reads: bfloat16 safetensors, configuration, tokenizer with chat template.
+Out: a folder that transformers reads: bfloat16 safetensors, configuration, tokenizer with chat template; the same bytes
+     in every environment.
 Wrong: what transformers raises for a file it does not know.
 """
 
@@ -13,6 +14,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
+
+from memorag_pipeline.models.file_digests import TOKENIZER_CONFIG, forget_loading
 
 
 def convert_gguf(source: Path, folder: Path) -> None:
@@ -26,6 +29,7 @@ def convert_gguf(source: Path, folder: Path) -> None:
     plain.load_state_dict(loaded.state_dict())
     plain.to(torch.bfloat16).save_pretrained(folder)
     AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(folder)
+    forget_loading(folder / TOKENIZER_CONFIG)
     _forget_release(folder / "config.json")
     _forget_release(folder / "generation_config.json")
     for path in folder.iterdir():

@@ -23,23 +23,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memorag_pipeline.cache_folder import cache_folder
-from memorag_pipeline.digests import bytes_digest, file_digest, text_digest, value_digest
+from memorag_pipeline.cache_folder import cache_errors, cache_folder, full_disk, is_full, own_folder
+from memorag_pipeline.digests import text_digest, value_digest
 from memorag_pipeline.errors import CorruptBlobError, MissingDependencyError, NotFoundError
+from memorag_pipeline.models.file_digests import earlier_tokenizer_digests, tokenizer_digest, weights_digest
 from memorag_pipeline.specs.values import is_hub_id
 
 # A layer of some embedding models that gives the tokens of a text weights to be found by.
 SPARSE_LAYER = "sparse_linear.safetensors"
 # What is fetched of a model; never pickled weights, never code.
 _FETCHED = ("*.safetensors", "*.json", "*.jinja", "*.txt")
-_CONFIGURATION = {"config.json", "generation_config.json", "modules.json", "sentence_bert_config.json"}
-_TOKENIZER = {
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-}
 _PACKAGE = "package:"
 _ADAPTERS = Path(__file__).parents[1] / "memory" / "adapters"
 _CONVERSION_VERSION = 2
@@ -51,13 +44,17 @@ _opened_stores: list[Any] = []  # a cached file is kept from eviction as long as
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """A model on this machine. `digest` covers weights and configuration; `revision` is the commit of a hub model."""
+    """A model on this machine. `digest` covers weights and configuration; `revision` is the commit of a hub model.
+
+    `earlier_tokenizer_digests` are what earlier releases gave to the same tokenizer.
+    """
 
     name: str
     revision: str | None
     folder: Path
     digest: str
     tokenizer_digest: str
+    earlier_tokenizer_digests: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,8 +87,9 @@ def resolve(model: str, revision: str | None = None, storage_options: dict[str, 
         name=model,
         revision=commit,
         folder=folder,
-        digest=_digest(folder, lambda name: name.endswith(".safetensors") or name in _CONFIGURATION),
-        tokenizer_digest=_digest(folder, lambda name: name in _TOKENIZER),
+        digest=weights_digest(folder),
+        tokenizer_digest=tokenizer_digest(folder),
+        earlier_tokenizer_digests=earlier_tokenizer_digests(folder),
     )
 
 
@@ -239,7 +237,7 @@ def _converted(model: str) -> Path:
     """Folder that holds the converted weights of a GGUF package."""
     name = model.removeprefix(_PACKAGE)
     version = importlib.metadata.version(_PACKAGES[name].distribution)
-    return cache_folder() / "models" / f"{name}-{version}-c{_CONVERSION_VERSION}"
+    return _model_folder(f"{name}-{version}-c{_CONVERSION_VERSION}")
 
 
 def _gguf_config(path: Path) -> dict[str, Any]:
@@ -297,9 +295,9 @@ def _fetched_folder(uri: str, storage_options: dict[str, Any] | None) -> Path:
     def download(folder: Path) -> None:
         for name, path in wanted.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            filesystem.get_file(path, str(folder / name))
+            _get(filesystem, path, folder / name, f"model {uri}")
 
-    return _made_once(cache_folder() / "models" / f"{text_digest(uri)[:12]}-{identity[:12]}", download)
+    return _made_once(_model_folder(f"{text_digest(uri)[:12]}-{identity[:12]}"), download)
 
 
 def _adapter_of(uri: str, storage_options: dict[str, Any] | None) -> Path:
@@ -340,16 +338,40 @@ def _fetched_file(uri: str, storage_options: dict[str, Any] | None) -> Path:
     if not found:
         raise NotFoundError(f"{uri}: there is no such file; correct the URI")
     name = str(path).rpartition("/")[2]
-    folder = cache_folder() / "models" / f"{text_digest(uri)[:12]}-{identity[:12]}"
-    return _made_once(folder, lambda part: filesystem.get_file(path, str(part / name))) / name
+    folder = _model_folder(f"{text_digest(uri)[:12]}-{identity[:12]}")
+    return _made_once(folder, lambda part: _get(filesystem, path, part / name, uri)) / name
+
+
+def _get(filesystem: Any, path: str, target: Path, name: str) -> None:
+    try:
+        filesystem.get_file(path, str(target))
+    except Exception as error:  # every filesystem has its own kinds
+        if is_full(error):
+            raise full_disk(target.parent) from error
+        raise NotFoundError(
+            f"{name}: {path} cannot be fetched ({type(error).__name__}: {error});"
+            " check the URI, the credentials and the network"
+        ) from error
+
+
+def _model_folder(name: str) -> Path:
+    """Where the cache has this model: what any user made is used, what is missing will be this user's own."""
+    others = cache_folder() / "models" / name
+    try:
+        if others.is_dir():
+            return others
+    except PermissionError:
+        pass
+    own = others.parent.with_name(f"models-{os.geteuid()}") / name
+    return own if own.is_dir() else others
 
 
 def _made_once(target: Path, make: Callable[[Path], None]) -> Path:
     """`target`, made by one process while others wait; half a folder never gets the final name."""
     if target.is_dir():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(target.with_name(target.name + ".lock")):
+    target = own_folder(target.parent.name, target.parent.parent) / target.name
+    with cache_errors(target.parent), _locked(target.with_name(target.name + ".lock")):
         if target.is_dir():
             return target
         part = Path(tempfile.mkdtemp(dir=target.parent, prefix=".part-"))
@@ -357,6 +379,10 @@ def _made_once(target: Path, make: Callable[[Path], None]) -> Path:
             make(part)
             part.chmod(0o755)
             part.rename(target)
+        except Exception as error:  # libraries that write have their own kinds
+            if is_full(error):
+                raise full_disk(target.parent) from error
+            raise
         finally:
             shutil.rmtree(part, ignore_errors=True)
     return target
@@ -367,28 +393,3 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _digest(folder: Path, wanted: Callable[[str], bool]) -> str:
-    """Digest over (relative name, SHA-256) of the files whose base name is wanted."""
-    files = sorted(path for path in folder.rglob("*") if wanted(path.name) and path.is_file())
-    return value_digest([[path.relative_to(folder).as_posix(), remembered_digest(path)] for path in files])
-
-
-def remembered_digest(path: Path) -> str:
-    """SHA-256 of a file; of a large one remembered on disk by path, size and modification time."""
-    real = path.resolve()
-    stat = real.stat()
-    if stat.st_size < 1 << 20:
-        return file_digest(real)
-    state = bytes_digest(f"{real}\n{stat.st_size}\n{stat.st_mtime_ns}".encode())
-    note = cache_folder() / "models" / "digests" / state
-    if note.exists():
-        return note.read_text(encoding="ascii")
-    digest = file_digest(real)
-    note.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=note.parent, prefix=".part-")
-    with os.fdopen(handle, "w", encoding="ascii") as file:
-        file.write(digest)
-    Path(name).replace(note)
-    return digest

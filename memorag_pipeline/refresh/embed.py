@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from memorag_pipeline import schemas
 from memorag_pipeline.models.references import resolve
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import Bar, track
+from memorag_pipeline.refresh.gpu_units import require_planned
 from memorag_pipeline.runs.tasks import at_work
 from memorag_pipeline.storage import BlobRef, Manifest, Outcome
 
@@ -61,13 +62,20 @@ def embed(pipeline: Pipeline, batch_uri: str) -> dict[str, int]:
     with track("chunks embedded", len(wanted - known.keys()), "chunks") as bar:
         for fingerprint, texts in parts.items():
             with at_work([fingerprint]):
-                outcome = _embed_unit(pipeline, fingerprint, texts, known, bar)
+                outcome = _embed_unit(pipeline, fingerprint, texts, known, batch.get("models", ()), bar)
             for name in counts:
                 counts[name] += outcome.counts[name]
     return counts
 
 
-def _embed_unit(pipeline: Pipeline, fingerprint: str, texts: Mapping[str, str], known: _Known, bar: Bar) -> Outcome:
+def _embed_unit(
+    pipeline: Pipeline,
+    fingerprint: str,
+    texts: Mapping[str, str],
+    known: _Known,
+    models: Sequence[Mapping[str, Any]],
+    bar: Bar,
+) -> Outcome:
     """Embed what `known` does not hold, add it there, and record the unit."""
     started = time.perf_counter()
     missing = [digest for digest in texts if digest not in known]
@@ -76,6 +84,7 @@ def _embed_unit(pipeline: Pipeline, fingerprint: str, texts: Mapping[str, str], 
         from memorag_pipeline.retrieval.embedder import load_embedder
 
         embedder = load_embedder(pipeline.spec.embedding)
+        require_planned(models, {"embedding": embedder.model_digest})
         known.update(
             zip(missing, _run(pipeline, embedder, [texts[digest] for digest in missing], bar.advance), strict=True)
         )

@@ -15,7 +15,8 @@ from memorag_pipeline.corpus.quarantine import UNSETTLED
 from memorag_pipeline.corpus.sections import Sectioner
 from memorag_pipeline.corpus.source import SourceObject
 from memorag_pipeline.memory.stream import render_section
-from memorag_pipeline.models.references import ResolvedModel, remembered_digest, resolve, resolve_file
+from memorag_pipeline.models.file_digests import remembered_digest
+from memorag_pipeline.models.references import ResolvedModel, resolve, resolve_file
 from memorag_pipeline.models.tokens import token_counter
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.storage import ModelRecord, Outcome, fingerprint

@@ -7,9 +7,10 @@ Wrong: nothing beyond what reading a chunk table can raise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.memory.stream import MEMORIZE_VERSION
 from memorag_pipeline.refresh.extraction import Extraction
 from memorag_pipeline.refresh.known_units import KnownUnits
@@ -21,6 +22,20 @@ EMBED_VERSION = 1
 _NOT_IN_FINGERPRINT = {"model", "revision", "adapter", "budget_mib", "reproducible"}
 
 Unit = dict[str, Any]
+
+
+def require_planned(models: Iterable[Mapping[str, Any]], loaded: Mapping[str, str]) -> None:
+    """Refuse to make units with another model than the plan names, whose digest their fingerprints have.
+
+    `models` are the plan's records, `loaded` the digests by role of what was loaded. Raises MemoragError.
+    """
+    for model in models:
+        found = loaded.get(model["role"], model["digest"])
+        if found != model["digest"]:
+            raise MemoragError(
+                f"{model['role']} {model['name']}: this worker has sha256:{found}, but the refresh was planned with"
+                f" sha256:{model['digest']}; give all workers the same files, and start another run"
+            )
 
 
 def memory_fingerprint(extraction: Extraction, contents: Sequence[str]) -> str:

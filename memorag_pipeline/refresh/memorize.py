@@ -21,13 +21,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from memorag_pipeline.errors import CorruptBlobError, MemoryMismatchError
+from memorag_pipeline.errors import CorruptBlobError, MemoryMismatchError, named
 from memorag_pipeline.memory.engine.generation import Advance
 from memorag_pipeline.memory.format import MemoryHeader, read_header
 from memorag_pipeline.memory.kinds.interface import Memory, MemoryModel, window_digests
 from memorag_pipeline.memory.kinds.load import load_memory_model
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import rate_text, track
+from memorag_pipeline.refresh.gpu_units import require_planned
 from memorag_pipeline.retry_share import shared
 from memorag_pipeline.runs.tasks import at_work
 from memorag_pipeline.storage import BlobRef, Outcome
@@ -67,6 +68,8 @@ def memorize(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
     waiting = [unit for unit, outcome in zip(units, outcomes, strict=True) if outcome is None]
     if waiting:
         model = load_memory_model(pipeline.spec.memory, pipeline.spec.language)
+        made_with = {"memory": model.origin.model_digest, "adapter": model.origin.beacon_digest}
+        require_planned(batch.get("models", ()), made_with)
         readings = _readings(pipeline, model, waiting, batch["parent"])
         with track("tokens memorized", sum(reading.tokens for reading in readings), "tokens") as bar:
             for group in _groups(readings):
@@ -149,12 +152,13 @@ def _readings(
     readings, unlike = [], list[MemoryMismatchError]()
     for unit in units:
         base = memories.get(unit["base"])
-        token_ids = _stream(pipeline, model, unit["base"], base) if unit["continues"] else list(model.stream.opening)
+        name = f"memory of shard {unit['base']} in version {parent} of {pipeline.store.uri}"
+        token_ids = _stream(pipeline, model, name, base) if unit["continues"] else list(model.stream.opening)
         for section in unit["sections"]:
             uri, title, text = documents[section["document_id"]]
             token_ids += model.stream.section(uri, title, text[section["start"] : section["end"]])
         try:
-            known = _known_windows(pipeline, model, base)
+            known = _known_windows(pipeline, model, name, base)
         except MemoryMismatchError as error:
             unlike.append(error)
             known = None
@@ -164,11 +168,13 @@ def _readings(
     return readings
 
 
-def _stream(pipeline: Pipeline, model: MemoryModel[Any], shard_id: str, base: BlobRef | None) -> list[int]:
+def _stream(pipeline: Pipeline, model: MemoryModel[Any], name: str, base: BlobRef | None) -> list[int]:
     """The stream of a memory that is continued: its texts may be in no document any more."""
     if base is None:
-        raise CorruptBlobError(f"shard {shard_id}: the parent version has no memory to continue; refresh again")
-    token_ids: list[int] = model.open(pipeline.store.blobs.open_file(base, f"memory of {shard_id}")).token_ids.tolist()
+        raise CorruptBlobError(f"{name}: there is none, and it was to be continued; refresh again")
+    path = pipeline.store.blobs.open_file(base, name)
+    with named(path, name):
+        token_ids: list[int] = model.open(path).token_ids.tolist()
     return token_ids
 
 
@@ -205,7 +211,7 @@ def _parent_memories(pipeline: Pipeline, parent: int | None) -> dict[str, BlobRe
 
 
 def _known_windows(
-    pipeline: Pipeline, model: MemoryModel[Any], ref: BlobRef | None
+    pipeline: Pipeline, model: MemoryModel[Any], name: str, ref: BlobRef | None
 ) -> tuple[Path, MemoryHeader] | None:
     """The file of the parent's memory and its header, when it can be gone on with.
 
@@ -216,8 +222,9 @@ def _known_windows(
     if ref is None or (spec.refresh.mode == "exact" and spec.memory.codec not in (None, "float32", spec.memory.dtype)):
         return None
     try:
-        path = pipeline.store.blobs.open_file(ref, "memory of the parent version")
-        return path, read_header(path, model.origin)
+        path = pipeline.store.blobs.open_file(ref, name)
+        with named(path, name):
+            return path, read_header(path, model.origin)
     except CorruptBlobError as error:
         logger.warning("a shard is memorized from its beginning: %s", error)
         return None

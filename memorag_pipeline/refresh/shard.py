@@ -76,7 +76,7 @@ def plan_shards(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
     size = pipeline.spec.compute.units_per_task
 
     def batch(units: list[Any]) -> dict[str, Any]:
-        return {"parent": plan["parent"], "lost": plan["lost"], "units": units}
+        return {"parent": plan["parent"], "lost": plan["lost"], "models": plan["models"], "units": units}
 
     return {
         "plan": pipeline.write_work(

@@ -30,6 +30,7 @@ from FlagEmbedding.inference.embedder.decoder_only.base import last_token_pool
 from transformers.utils import logging
 
 from memorag_pipeline.errors import NotFoundError
+from memorag_pipeline.forks import one_thread_after_fork, require_device
 from memorag_pipeline.models.references import SPARSE_LAYER, resolve
 from memorag_pipeline.retrieval.sparse_layer import SparseLayer
 from memorag_pipeline.retrieval.terms import TokenWeights
@@ -42,6 +43,7 @@ _GPU_LENGTH_STEP = 16
 
 def load_embedder(spec: EmbeddingSpec) -> Embedder:
     """The embedder that `spec` names; its weights are read once per process."""
+    require_device()
     resolved = resolve(spec.model, spec.revision)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, sparse_layer = _load(resolved.folder, resolved.digest, spec.pooling, device)
@@ -151,6 +153,7 @@ def _load(folder: Path, digest: str, pooling: str, device: str) -> tuple[Any, Sp
 
     `digest` is there so that a folder that was changed is read again.
     """
+    one_thread_after_fork(torch.set_num_threads)
     kind = FlagLLMModel if pooling == "last_token" else FlagModel
     with quiet():
         loaded = kind(

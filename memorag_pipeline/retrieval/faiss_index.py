@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memorag_pipeline.errors import CorruptBlobError, MemoragError
+from memorag_pipeline.forks import one_thread_after_fork
 from memorag_pipeline.specs.retrieval import IndexSpec
 
 Vectors = npt.NDArray[np.float32]
@@ -60,6 +61,7 @@ def write_index(index: Any, path: Path) -> None:
 
 def open_index(path: Path) -> Any:
     """The index in a file, memory-mapped: vectors are read from disk as searches need them."""
+    one_thread_after_fork(faiss.omp_set_num_threads)
     # No vector in the file is longer than the file, whatever it says: memory is taken by what it says.
     faiss.set_deserialization_vector_byte_limit(path.stat().st_size)
     try:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from FlagEmbedding import FlagReranker
 
+from memorag_pipeline.forks import one_thread_after_fork, require_device
 from memorag_pipeline.models.references import resolve
 from memorag_pipeline.retrieval.embedder import quiet
 from memorag_pipeline.specs.retrieval import RerankerSpec
@@ -29,6 +30,8 @@ _GPU_LENGTH_STEP = 64
 
 def load_reranker(spec: RerankerSpec) -> Reranker:
     """The reranker that `spec` names; its weights are read once per process."""
+    require_device()
+    one_thread_after_fork(torch.set_num_threads)
     resolved = resolve(spec.model, spec.revision)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return Reranker(_load(resolved.folder, resolved.digest, device), spec, device)

@@ -2,15 +2,16 @@
 
 In:  a digest, a size and a function that fetches the bytes into a file; MEMORAG_CACHE_GB (default 50).
 Out: the path of a complete, read-only file, which stays while the `LocalCache` that gave it lives.
-Wrong: what the fetch raises; a partial file never gets the final name, one that was altered is fetched again.
+Wrong: what the fetch raises; a partial file never gets the final name, one that was altered is fetched again. A folder
+       that was deleted is made again; one that is full, a file or another user's is a StorageError that names it.
 
-    blobs/ab/abcd…          the cached files
+    blobs/ab/abcd…          the cached files (blobs-UID/ where blobs/ is another user's)
     blobs/leases/X/abcd…    what one `LocalCache` uses: hard links to the same files
     blobs/leases/X.lock     locked by its process as long as that lives
 
 A path that is given out lies in the lease. Eviction takes the least recently used files that have no other link, so
 none that anybody uses, and a file evicted at the very moment when it is leased stays in the lease. The lock goes with
-its process, however that ends; the next eviction then clears the lease away.
+its process, however that ends; the next eviction then clears the lease away. A forked process takes a lease of its own.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from memorag_pipeline.cache_folder import cache_folder
+from memorag_pipeline.cache_folder import cache_errors, cache_folder, is_full, own_folder
 from memorag_pipeline.digests import file_digest
-from memorag_pipeline.errors import StorageError
+from memorag_pipeline.errors import DiskFullError, StorageError
 
 logger = logging.getLogger(__name__)
 
@@ -55,19 +56,44 @@ def cache_limit() -> int:
     return int(limit * 1e9)
 
 
+@dataclass
+class _Use:
+    """What one process has of a cache. In a forked child nobody releases a lock that a thread of the parent held."""
+
+    process: int = field(default_factory=os.getpid)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    unseen: int | None = None  # bytes fetched since the folder was looked at
+    lease: Path | None = None
+
+
 class LocalCache:
     """Files by digest below one folder. Verification is remembered by object and file state."""
 
     def __init__(self, folder: Path | None = None, limit: int | None = None) -> None:
-        self._folder = folder or cache_folder() / "blobs"
+        """`folder` holds the files; without it the user's own folder of the cache as it is set now."""
+        self._given, self._root = folder, cache_folder() if folder is None else folder
         self._limit = limit
         self._verified: set[tuple[str, int, int]] = set()
-        self._lock = threading.Lock()
-        self._unseen: int | None = None  # bytes fetched since the folder was looked at
+        self._used = _Use()
 
     def fetch(self, digest: str, size: int, get: Callable[[Path], None]) -> Path:
         """The cached file of `digest`; `get` writes and verifies it when it is not there as it should be."""
-        shared, leased = self._folder / digest[:2] / digest, self._lease / digest
+        with cache_errors(self._root):
+            try:
+                return self._fetch(digest, size, get)
+            except FileNotFoundError:  # the folder was deleted at this moment
+                return self._fetch(digest, size, get)
+            except OSError as error:
+                if not is_full(error):
+                    raise
+            except DiskFullError:
+                pass
+            self._clear()
+            return self._fetch(digest, size, get)
+
+    def _fetch(self, digest: str, size: int, get: Callable[[Path], None]) -> Path:
+        folder, lease = self._folder(), self._lease()
+        shared, leased = folder / digest[:2] / digest, lease / digest
         # Some systems let nobody link another user's file: each user then has copies of their own.
         with suppress(FileExistsError, FileNotFoundError, PermissionError):
             os.link(shared, leased)
@@ -76,7 +102,7 @@ class LocalCache:
                 os.utime(leased, ns=(time.time_ns(), leased.stat().st_mtime_ns))
                 return leased
             logger.warning("%s in the local cache was altered, and is fetched again", digest)
-        self._make_room(size)
+        self._make_room(folder, size)
         shared.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=shared.parent, prefix=_PART)
         os.close(handle)
@@ -84,7 +110,7 @@ class LocalCache:
         try:
             get(part)
             part.chmod(0o444)
-            own = self._lease / f"{_PART}{uuid.uuid4().hex}"
+            own = lease / f"{_PART}{uuid.uuid4().hex}"
             os.link(part, own)
             own.replace(leased)
             part.replace(shared)
@@ -115,34 +141,59 @@ class LocalCache:
         stat = path.stat()
         return str(path), stat.st_size, stat.st_mtime_ns
 
-    @cached_property
-    def _lease(self) -> Path:
-        """The folder of what this object uses, made with the first file and removed with the object."""
-        leases = self._folder / "leases"
-        leases.mkdir(parents=True, exist_ok=True)
-        while True:
-            lease = leases / uuid.uuid4().hex
-            lock = os.open(_lock_of(lease), os.O_RDWR | os.O_CREAT, 0o600)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if os.fstat(lock).st_nlink:  # else taken for a dead process's between the two calls
-                break
-            os.close(lock)
-        lease.mkdir()
-        weakref.finalize(self, _release, lease, lock, os.getpid())
-        return lease
+    def _folder(self) -> Path:
+        if self._given is None:
+            return own_folder("blobs", self._root)
+        self._given.mkdir(parents=True, exist_ok=True)
+        return self._given
 
-    def _make_room(self, size: int) -> None:
+    def _use(self) -> _Use:
+        if self._used.process != os.getpid():
+            self._used = _Use()
+        return self._used
+
+    def _lease(self) -> Path:
+        """The folder of what this process uses, made with the first file and removed with the object or process."""
+        use = self._use()
+        with use.lock:
+            if use.lease is None or not use.lease.is_dir():
+                use.lease, lock = _take_lease(self._folder() / "leases")
+                weakref.finalize(self, _release, use.lease, lock, os.getpid())
+            return use.lease
+
+    def _make_room(self, folder: Path, size: int) -> None:
         """Evict when the files, with `size` more bytes, would pass the limit."""
         limit = cache_limit() if self._limit is None else self._limit
-        with self._lock:
-            if self._unseen is not None and self._unseen + size <= limit * _SLACK:
-                self._unseen += size
+        use = self._use()
+        with use.lock:
+            if use.unseen is not None and use.unseen + size <= limit * _SLACK:
+                use.unseen += size
                 return
-            self._unseen = size
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with _locked(self._folder / "eviction.lock"):
-                _clear_dead_leases(self._folder / "leases")
-                _evict(self._folder, limit - size, int(limit * _SLACK))
+            use.unseen = size
+            with _locked(folder / "eviction.lock"):
+                _clear_dead_leases(folder / "leases")
+                _evict(folder, limit - size, int(limit * _SLACK))
+
+    def _clear(self) -> None:
+        """Evict all that nobody uses."""
+        folder = self._folder()
+        with _locked(folder / "eviction.lock"):
+            _clear_dead_leases(folder / "leases")
+            _evict(folder, 0, 0)
+
+
+def _take_lease(leases: Path) -> tuple[Path, int]:
+    """A new folder in `leases`, and the handle of its lock."""
+    leases.mkdir(exist_ok=True)
+    while True:
+        lease = leases / uuid.uuid4().hex
+        lock = os.open(_lock_of(lease), os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.fstat(lock).st_nlink:  # else taken for a dead process's between the two calls
+            break
+        os.close(lock)
+    lease.mkdir()
+    return lease, lock
 
 
 def _release(lease: Path, lock: int, process: int) -> None:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from fsspec.core import split_protocol
 
+from memorag_pipeline.cache_folder import full_disk, is_full
 from memorag_pipeline.errors import ObjectNotFoundError, ObjectTooLargeError, StorageError
 from memorag_pipeline.storage.backend import Backend, StoredObject
 
@@ -34,6 +35,7 @@ class ObjectStore:
     def __init__(self, uri: str, options: dict[str, Any] | None = None) -> None:
         self._backend = _open_backend(uri, options or {})
         self.uri = self._backend.uri
+        self._folder = Path(self._backend.root) if self.uri.startswith("file://") else None
 
     def uri_of(self, key: str) -> str:
         """Full URI of `key`."""
@@ -97,7 +99,12 @@ class ObjectStore:
 
     def download(self, key: str, target: Path, most: int) -> None:
         """Copy the first `most` bytes of `key` into a local file, in pieces, several at a time from a remote store."""
-        self._attempt("read", key, lambda path: self._backend.download(path, target, most))
+        try:
+            self._attempt("read", key, lambda path: self._backend.download(path, target, most), target.parent)
+        except ObjectNotFoundError:
+            if not target.parent.is_dir():  # deleted at this moment, which is not the object's fault
+                raise FileNotFoundError(f"{target.parent} was deleted") from None
+            raise
 
     def size(self, key: str) -> int | None:
         """Length in bytes, or None when there is no object `key`."""
@@ -185,12 +192,12 @@ class ObjectStore:
             )
         return f"{self._backend.root}/{key}"
 
-    def _attempt(self, action: str, key: str, call: Callable[[str], T]) -> T:
+    def _attempt(self, action: str, key: str, call: Callable[[str], T], written: Path | None = None) -> T:
         path = self._path(key)
-        return self._call(action, self.uri_of(key), lambda: call(path))
+        return self._call(action, self.uri_of(key), lambda: call(path), written)
 
-    @staticmethod
-    def _call(action: str, uri: str, call: Callable[[], T]) -> T:
+    def _call(self, action: str, uri: str, call: Callable[[], T], written: Path | None = None) -> T:
+        """`written` is the local folder that is written to, if it is not the store's own."""
         try:
             return call()
         except FileNotFoundError as error:
@@ -200,6 +207,9 @@ class ObjectStore:
                 f"cannot {action} {uri}: permission denied ({error}); check the credentials and the rights of this user"
             ) from error
         except OSError as error:
+            folder = written or self._folder
+            if folder is not None and is_full(error):
+                raise full_disk(folder, f", and try again to {action} {uri}") from error
             raise StorageError(f"cannot {action} {uri}: {type(error).__name__}: {error}") from error
 
 

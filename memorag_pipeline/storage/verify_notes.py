@@ -9,13 +9,11 @@ A disk that alters bytes by itself changes no state, which is why notes expire a
 
 from __future__ import annotations
 
-import os
-import tempfile
 import threading
 import time
 from pathlib import Path
 
-from memorag_pipeline.cache_folder import cache_folder
+from memorag_pipeline.cache_folder import cache_errors, own_folder, write_whole
 from memorag_pipeline.digests import text_digest
 from memorag_pipeline.storage.backend import StoredObject
 from memorag_pipeline.storage.blobs import BlobRef
@@ -27,10 +25,11 @@ class VerifiedBlobs:
     """The notes on one store: a line each, of digest over blob and state, and the time."""
 
     def __init__(self, uri: str) -> None:
-        self._path = cache_folder() / "verified" / text_digest(uri)[:32]
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        folder = own_folder("verified")
+        self._path = folder / text_digest(uri)[:32]
         self._notes = _read(self._path)
-        _replace(self._path, self._notes)
+        with cache_errors(folder):
+            write_whole(self._path, "".join(f"{note} {at}\n" for note, at in self._notes.items()).encode())
         self._lock = threading.Lock()
 
     def has(self, ref: BlobRef, stored: StoredObject | None) -> bool:
@@ -59,10 +58,3 @@ def _read(path: Path) -> dict[str, int]:
             if len(note) == 64 and at.isdecimal() and int(at) >= oldest:
                 notes[note] = int(at)
     return notes
-
-
-def _replace(path: Path, notes: dict[str, int]) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-")
-    with os.fdopen(handle, "w", encoding="ascii") as file:
-        file.writelines(f"{note} {at}\n" for note, at in notes.items())
-    Path(name).replace(path)

@@ -23,7 +23,8 @@ from typing import Any
 
 from memorag_pipeline.digests import bytes_digest
 from memorag_pipeline.errors import NotFoundError
-from memorag_pipeline.models.references import remembered_digest, resolve, resolve_file
+from memorag_pipeline.models.file_digests import remembered_digest
+from memorag_pipeline.models.references import resolve, resolve_file
 from memorag_pipeline.specs.training import TrainingSpec
 from memorag_pipeline.storage import CorpusStore
 from memorag_pipeline.storage.blobs import BlobRef

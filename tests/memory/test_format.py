@@ -148,7 +148,26 @@ def test_a_value_that_is_not_finite_is_refused_with_its_layer(tmp_path: Path) ->
 OTHERS = {"window": 64, "ratios": (4,), "sink": 0}
 
 
-@pytest.mark.parametrize("field", [field.name for field in fields(MemoryOrigin) if field.name != "model"])
+def test_a_memory_under_an_earlier_digest_of_its_tokenizer_is_opened(tmp_path: Path) -> None:
+    write(tmp_path / "memory")
+    renamed = replace(ORIGIN, tokenizer_digest="new", earlier_tokenizer_digests=("older", ORIGIN.tokenizer_digest))
+    assert read_header(tmp_path / "memory", renamed).origin.tokenizer_digest == ORIGIN.tokenizer_digest
+    with pytest.raises(MemoryMismatchError, match=r"with tokenizer_digest t instead of new, as model"):
+        read_header(tmp_path / "memory", replace(renamed, earlier_tokenizer_digests=("older",)))
+
+
+def test_earlier_digests_of_a_tokenizer_are_no_part_of_a_file(tmp_path: Path) -> None:
+    write(tmp_path / "memory")
+    header = replace(header_of(150, "bfloat16"), origin=replace(ORIGIN, earlier_tokenizer_digests=("older",)))
+    stored = opened(tmp_path / "memory")
+    write_memory(tmp_path / "other", header, stored.token_ids, stored.keys, stored.values, stored.extra)
+    assert (tmp_path / "memory").read_bytes() == (tmp_path / "other").read_bytes()
+
+
+_NOT_COMPARED = ("model", "earlier_tokenizer_digests")
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(MemoryOrigin) if field.name not in _NOT_COMPARED])
 def test_a_memory_of_another_origin_is_refused(field: str, tmp_path: Path) -> None:
     write(tmp_path / "memory")
     other = replace(ORIGIN, model="renamed", **{field: OTHERS.get(field, "other")})

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from memorag_pipeline.errors import CorruptBlobError, MissingDependencyError, NotFoundError
+from memorag_pipeline.models import file_digests
 from memorag_pipeline.models import references as models
 from memorag_pipeline.models.references import (
     SPARSE_LAYER,
@@ -95,8 +96,9 @@ def test_digests_cover_weights_configuration_and_pooling_but_not_code(folder: Pa
 
 def test_large_files_are_read_once_and_again_when_they_change(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    digest = models.file_digest
-    monkeypatch.setattr(models, "file_digest", lambda path: (read.append(path.name), digest(path))[1])
+    digest = file_digests.file_digest
+    monkeypatch.setattr(file_digests, "file_digest", lambda path: (read.append(path.name), digest(path))[1])
+    monkeypatch.setattr(file_digests, "_SETTLED_SECONDS", 0)
     first = resolve(str(folder))
     assert resolve(str(folder)) == first
     assert read.count("model.safetensors") == 1

@@ -265,7 +265,7 @@ def test_a_parent_of_another_window_or_with_a_damaged_memory_is_not_used(
     blob.write_bytes(bytes(blob.stat().st_size))
     longest = longer | {"c": longer["c"] + "More."}
     assert memorize(pipeline, work_list(pipeline, [["c"]], longest, parent))["reused_tokens"] == 0
-    assert "memory of the parent version" in caplog.text
+    assert f"memory of shard c in version {parent} of {pipeline.store.uri}: blob sha256:" in caplog.text
     assert "was altered" in caplog.text
 
 

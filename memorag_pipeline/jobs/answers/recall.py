@@ -27,6 +27,7 @@ from memorag_pipeline.jobs.answers.questions import BATCH, question_identity
 from memorag_pipeline.jobs.answers.recall_units import STAGE, RecallUnits
 from memorag_pipeline.jobs.answers.settings import AnswerSettings
 from memorag_pipeline.jobs.clues import parse_clues
+from memorag_pipeline.opened_version import OpenedVersion
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import Bar, track
 from memorag_pipeline.schemas import CLUES
@@ -47,12 +48,13 @@ def recall(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
     """Recall the clues of the shards in a work list; returns counts."""
     batch = pipeline.read_work(batch_uri)
     settings = AnswerSettings.model_validate(batch["settings"])
-    names = RecallUnits(pipeline.store.versions.pinned(batch["version"]), settings)
+    version = OpenedVersion(pipeline.store, batch["version"], trust_models=True, pinned=True)
+    names = RecallUnits(version.manifest, settings)
     questions = QuestionFile(pipeline.store, BlobRef(**batch["questions"]))
     counts = {"shards": 0, "questions": 0, "clues": 0}
     with track("questions recalled", sum(len(unit["rows"]) for unit in batch["units"]), "questions") as bar:
         for unit in batch["units"]:
-            with _Shard(pipeline, names, unit["shard_id"], settings, batch["run"], bar) as shard:
+            with _Shard(version, names, unit["shard_id"], settings, batch["run"], bar) as shard:
                 for start in range(0, len(unit["rows"]), BATCH):
                     rows = unit["rows"][start : start + BATCH]
                     shard.ask([row["question"] for row in questions.take(rows)])
@@ -156,11 +158,11 @@ class _Shard:
     """One shard of a work list: asks its memory what is missing, and records what is there."""
 
     def __init__(
-        self, pipeline: Pipeline, names: RecallUnits, shard_id: str, settings: AnswerSettings, run: str, bar: Bar
+        self, version: OpenedVersion, names: RecallUnits, shard_id: str, settings: AnswerSettings, run: str, bar: Bar
     ) -> None:
         self.questions = self.clues = 0
-        self._store, self._names, self._shard_id, self._settings = pipeline.store, names, shard_id, settings
-        self._replies, self._bar = ReplyUnits(pipeline.store, run), bar
+        self._version, self._names, self._shard_id, self._settings = version, names, shard_id, settings
+        self._store, self._replies, self._bar = version.store, ReplyUnits(version.store, run), bar
         self._opened: tuple[MemoryModel[Any], Memory] | None = None
         self._pool = ThreadPoolExecutor(_RECORDERS)
         self._recorded: list[Future[Any]] = []
@@ -205,10 +207,8 @@ class _Shard:
         from memorag_pipeline.memory.kinds.load import load_memory_model
 
         if self._opened is None:
-            name = f"memory of shard {self._shard_id}"
-            path = self._store.blobs.open_file(self._names.memory(self._shard_id), name)
             model = load_memory_model(self._settings.memory, self._settings.language)
-            self._opened = model, model.open(path)
+            self._opened = model, self._version.open_memory(model, self._shard_id)
             self._since = time.perf_counter()
         return self._opened
 

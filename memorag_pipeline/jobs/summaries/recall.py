@@ -97,8 +97,8 @@ def key_points_of(
                 points = _recall(model, made.pop(part), part, settings)
                 spent = shared
             else:
-                path = version.store.blobs.open_file(part.memory, f"memory of shard {part.shard_id}")
-                points, spent = _recall(model, model.open(path), part, settings), 0.0
+                memory = version.open_memory(model, part.shard_id)
+                points, spent = _recall(model, memory, part, settings), 0.0
             advance()
             yield points, spent + time.perf_counter() - started
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from memorag_pipeline.errors import CorruptBlobError, MemoryMismatchError
 from memorag_pipeline.memory.engine.beacon_config import ATTENDED, BeaconConfig
-from memorag_pipeline.models.references import remembered_digest
+from memorag_pipeline.models.file_digests import remembered_digest
 
 EMBEDDING = "model.beacon_embed_tokens.weight"
 PROJECTIONS = ("q", "k", "v", "o")

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 from memorag_pipeline.errors import MemoragError, MissingDependencyError
+from memorag_pipeline.forks import one_thread_after_fork, require_device
 from memorag_pipeline.memory.engine.network import Network
 from memorag_pipeline.models.chat import ChatTokenizer
 from memorag_pipeline.models.references import MODEL_TYPES, ResolvedModel, context_length, read_config, resolve
@@ -63,6 +64,7 @@ def load_language_model(
 
     `quantization` (int8 or int4, by bitsandbytes) is of the weights alone and needs a GPU.
     """
+    require_device()
     return _load(resolve(model, revision), dtype, quantization)
 
 
@@ -74,6 +76,7 @@ def _load(resolved: ResolvedModel, dtype: str, quantization: str | None) -> Lang
             f"model {resolved.name}: models of type {model_type!r} are not supported;"
             f" use one of: {', '.join(MODEL_TYPES)}"
         )
+    one_thread_after_fork(torch.set_num_threads)
     logging.disable_progress_bar()
     # transformers reports every tensor that its own class does not know; a checkpoint's beacon parameters are such.
     logging.set_verbosity_error()

@@ -103,4 +103,5 @@ def _origin(spec: MemorySpec, resolved: ResolvedModel, form: BeaconConfig, beaco
         policy=spec.policy if spec.kind == "selected" else "",
         beacon_digest=beacon_digest,
         quantization=spec.quantization or "",
+        earlier_tokenizer_digests=resolved.earlier_tokenizer_digests,
     )

@@ -39,18 +39,30 @@ class S3Objects:
 
     def __init__(self, uri: str, options: dict[str, Any]) -> None:
         config = {**_PATIENCE, **options.get("config_kwargs", {})}
+        # Without a cache of listings: another process may have written since.
+        self._options = {**options, "config_kwargs": config, "use_listings_cache": False}
         try:
-            # Without a cache of listings: another process may have written since.
-            self._fs, root = url_to_fs(uri, **{**options, "config_kwargs": config, "use_listings_cache": False})
-            self._fs.connect()
-            self._fs.retries = _ROUNDS
+            self._connected, self._process = self._connect(uri), os.getpid()
         except (TypeError, ValueError, AttributeError, BotoCoreError) as error:
             raise StorageError(f"{uri}: the storage options are not accepted: {error}") from error
-        self.root = str(root).rstrip("/")
+        self.root = str(self._connected._strip_protocol(uri)).rstrip("/")
         self.uri = f"s3://{self.root}"
         self._bucket = self.root.split("/")[0]
         if not self._bucket:
             raise StorageError(f"{uri}: names no bucket; write s3://bucket/folder")
+
+    @property
+    def _fs(self) -> Any:
+        """The connection of this process: the thread that one of a parent runs in is not there after a fork."""
+        if self._process != os.getpid():
+            self._connected, self._process = self._connect(self.uri), os.getpid()
+        return self._connected
+
+    def _connect(self, uri: str) -> Any:
+        connected, _ = url_to_fs(uri, **self._options)
+        connected.connect()
+        connected.retries = _ROUNDS
+        return connected
 
     def create(self, path: str, data: bytes) -> bool:
         return self._unless_exists(lambda: self._fs.pipe_file(path, data, mode="create"))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from memorag_pipeline.cache_folder import cache_folder
+from memorag_pipeline.cache_folder import full_disk, is_full, own_folder
 from memorag_pipeline.errors import CorruptBlobError, ObjectNotFoundError
 from memorag_pipeline.progress import track
 from memorag_pipeline.storage.blobs import BlobRef, difference
@@ -41,12 +41,16 @@ def bring_blobs(
                 for _ in pieces(ref, name):
                     pass
             return None
-        transfers = cache_folder() / "transfers"
-        transfers.mkdir(parents=True, exist_ok=True)
+        transfers = own_folder("transfers")
         with tempfile.TemporaryDirectory(dir=transfers) as folder:
             part = Path(folder, ref.digest)
-            with part.open("wb") as file:
-                file.writelines(pieces(ref, name))
+            try:
+                with part.open("wb") as file:
+                    file.writelines(pieces(ref, name))
+            except OSError as error:
+                if is_full(error):
+                    raise full_disk(transfers) from error
+                raise
             (target.blobs.replace if ref in bad else target.blobs.write_file)(ref, part)
         return ref
 
