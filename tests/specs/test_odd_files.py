@@ -115,6 +115,21 @@ def test_no_number_of_a_spec_is_endless(tmp_path: Path, number: str) -> None:
         assert f"{key}: should be a finite number (found {number.replace('.', '', 1)})" in told
 
 
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ("source", "max_document_mb"),
+        ("source", "timeout_seconds"),
+        ("store", "retention"),
+        ("alerts", "deadline_minutes"),
+    ],
+)
+def test_no_number_is_too_large_to_be_worked_with(tmp_path: Path, section: str, key: str) -> None:
+    value = "{grace_days: 1.0e+308}" if key == "retention" else "1.0e+308"
+    text = re.sub(rf"^{section}: {{", f"{section}: {{{key}: {value}, ", GOOD + "alerts: {on: [failure]}\n", flags=re.M)
+    assert f"{section}.{key}" in (told := problem_of(text, tmp_path)) and "should be less than or equal to" in told
+
+
 def test_keys_are_texts_as_they_are_written(tmp_path: Path) -> None:
     path = tmp_path / "corpus.yaml"
     path.write_text(
