@@ -1,6 +1,7 @@
 """Errors that a user can act on. Everything else is a bug and shows its traceback.
 
-Each message says what was wrong, where (file, key, URI or document), and what to do.
+Each message says what was wrong, where (file, key, URI or document), and what to do. Secrets in URIs are struck out of
+it, whoever wrote it.
 """
 
 from __future__ import annotations
@@ -10,11 +11,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from memorag_pipeline.redaction import redacted
+
 
 class MemoragError(Exception):
     """Base class of every error that a user can act on; `exit_code` is what the CLI returns for it."""
 
     exit_code = 1
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(redacted(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class SpecProblem:
         where = f"{place}: {self.key}" if self.key else place
         shown = f" (found {self.value})" if self.value else ""
         fix = f"; {self.fix}" if self.fix else ""
-        return f"{where}: {self.problem}{shown}{fix}"
+        return redacted(f"{where}: {self.problem}{shown}{fix}")
 
 
 class SpecError(MemoragError):

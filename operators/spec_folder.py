@@ -2,11 +2,12 @@
 
 In:  a folder of YAML files, corpus specs; those of trainings in its folder `training`.
 Out: the accepted specs by file, and every problem of the others.
-Wrong: nothing is raised: one broken spec must not take the DAGs of the other corpora away.
+Wrong: nothing is raised, whatever a file is: one broken spec must not take the DAGs of the other corpora away.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from memorag_pipeline.errors import SpecError, SpecProblem
 from memorag_pipeline.specs.compute import ComputeSpec
 from memorag_pipeline.specs.corpus import CorpusSpec, read_spec
 from memorag_pipeline.specs.training import TrainingSpec, read_training_spec
+
+_log = logging.getLogger(__name__)
 
 S = TypeVar("S", CorpusSpec, TrainingSpec)
 
@@ -75,15 +78,48 @@ def _accepted(
     """The specs of a folder that DAGs can be built from; problems and the DAG ids that are taken are added."""
     for path in sorted(folder.glob("*.yaml")):
         try:
+            _check_name(path)
             spec = read(path)
+            found = [*_compute_problems(path, spec.compute), *_clashes(path, spec, owners), *_dag_problems(path, spec)]
         except SpecError as error:
             problems.extend(error.problems)
             continue
-        found = [*_compute_problems(path, spec.compute), *_clashes(path, spec, owners)]
+        except Exception as error:  # a fault of ours, or of a library: it must cost this file alone
+            problem = f"cannot be used, for an unexpected {type(error).__name__} (a fault of this package; report it)"
+            problems.append(SpecProblem(str(path), "", "", problem, "take it out, or change what was changed last"))
+            _log.exception("The spec %s cannot be used", path)
+            continue
         problems.extend(found)
         if not found:
             owners.update(dict.fromkeys(_dag_ids(spec).values(), path))
             yield path, spec
+
+
+def _check_name(path: Path) -> None:
+    """Airflow keeps the name of the file in its database, as text."""
+    shown = os.fsencode(path).decode("utf-8", "replace")
+    if shown != str(path):
+        raise SpecError([SpecProblem(shown, "", "", "has a name that is not UTF-8", "rename the file")])
+
+
+def _dag_problems(path: Path, spec: CorpusSpec | TrainingSpec) -> Iterator[SpecProblem]:
+    """What Airflow does not take of what the DAGs of a spec are made with, for one of its providers is missing, say."""
+    from memorag_operators.alerts import alert_arguments
+    from memorag_operators.placement import gpu_placement, retry_arguments
+    from memorag_operators.watcher import schedule_of, source_asset
+
+    makers: dict[str, Callable[[], object]] = {
+        "compute": lambda: (retry_arguments(spec.compute), gpu_placement(spec.compute))
+    }
+    if isinstance(spec, CorpusSpec):
+        makers["alerts"] = lambda: alert_arguments(str(path), spec)
+        makers["schedule"] = lambda: schedule_of(spec.schedule, source_asset(str(path), spec))
+    for key, make in makers.items():
+        try:
+            make()
+        except Exception as error:
+            problem = f"is not accepted by this Airflow: {type(error).__name__}: {error}"
+            yield SpecProblem(str(path), key, "", problem, "correct it, or leave it out")
 
 
 def _dag_ids(spec: CorpusSpec | TrainingSpec) -> dict[str, str]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from memorag_pipeline.errors import EndpointRefusedError
 from memorag_pipeline.prompts.chat_marks import break_all
 from memorag_pipeline.prompts.message import Message
+from memorag_pipeline.redaction import redacted
 from memorag_pipeline.specs.generation import EndpointSpec, GenerationSpec
 from memorag_pipeline.storage.credentials import airflow_connection
 
@@ -36,7 +37,7 @@ class Key:
 
     def struck_out(self, text: str) -> str:
         """`text` without the key."""
-        return text if self.value == _NO_KEY else text.replace(self.value, "***")
+        return redacted(text, "" if self.value == _NO_KEY else self.value)
 
 
 def read_key(spec: EndpointSpec) -> Key:

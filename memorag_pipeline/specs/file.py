@@ -2,13 +2,15 @@
 
 In:  the path of a YAML file.
 Out: a `SpecFile`: nested dicts and lists, where each key stands, what was written before variables were put in.
-Wrong: no such file, not YAML, not a mapping: `SpecError`. A key given twice or an unset variable is in `problems`.
+Wrong: no such file, not YAML or beyond its bounds, not a mapping: `SpecError`. A key given twice, an unset variable or
+       an impossible path is in `problems`.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +19,12 @@ from typing import Any
 import yaml
 
 from memorag_pipeline.errors import SpecError, SpecProblem
+from memorag_pipeline.specs.bounded_yaml import BoundedLoader, OutOfBoundsError, bad_character, without_bad_characters
 
+LARGEST = 256 << 10  # bytes: hundreds of times a long spec
+# PyYAML quotes what it did not expect, which may be a secret; signs and its own words, such as '<block end>', are none.
+_QUOTED = re.compile(r"'.*?'|\".*?\"")
+_SIGN = 2  # characters
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(:-(?P<default>[^}]*))?\}")
 # Keys whose values are paths or URIs; a relative path there is meant from the spec's own folder.
 _PATH_KEYS = {
@@ -58,31 +65,60 @@ class SpecFile:
 def load(path: Path) -> SpecFile:
     """Read `path`."""
     file = SpecFile(path)
+    text = _read(path)
     try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        loader = BoundedLoader(text)
         node = loader.get_single_node()
         if node is not None:
             _note_lines(file, node, "")
         raw = None if node is None else loader.construct_document(node)
-    except OSError as error:
-        raise SpecError([SpecProblem(str(path), "", "", f"cannot be read: {error.strerror}")]) from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise SpecError([_not_yaml(path, error)]) from error
+    except yaml.YAMLError as error:
+        raise SpecError([_not_yaml(path, error)]) from None  # its text quotes lines
     if not isinstance(raw, dict):
         what = "is empty" if raw is None else f"is a {type(raw).__name__}, not a mapping of keys to values"
         raise SpecError([SpecProblem(str(path), "", "", what, "start with `corpus: NAME` or `adapter: NAME`")])
     file.values = _map_strings(raw, lambda key, text: _put_in_variables(file, key, text))
-    _resolve_paths(file.values, path.resolve().parent)
+    _resolve_paths(file, path.resolve().parent)
     return file
 
 
-def _not_yaml(path: Path, error: Exception) -> SpecProblem:
+def _read(path: Path) -> str:
+    """The text of a file. What is no file, such as a pipe, would never end, or never begin."""
+    fix = ""
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            what = "a directory" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
+            reason, fix = f"is {what}, not a file", "take it out of the folder of specs"
+        else:
+            with path.open("rb") as file:
+                data = file.read(LARGEST + 1)
+            if len(data) <= LARGEST:
+                return data.decode("utf-8")
+            reason, fix = f"has more than {LARGEST:,} bytes", "put lists that long into patterns"
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror or error}"
+    except UnicodeDecodeError as error:
+        reason = f"is not YAML: {error.reason} at byte {error.start + 1}"
+        fix = "write it as YAML, in UTF-8; put a text with special characters in quotes"
+    raise SpecError([SpecProblem(str(path), "", "", reason, fix)])
+
+
+def _not_yaml(path: Path, error: yaml.YAMLError) -> SpecProblem:
     """Without the lines around the error, which PyYAML would quote: they may hold a secret."""
     mark = getattr(error, "problem_mark", None)
-    reason = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
-    column = f" at column {mark.column + 1}" if mark else ""
+    reason = getattr(error, "problem", None) or getattr(error, "reason", None) or type(error).__name__
+    reason = _QUOTED.sub(_only_signs, reason)
+    column, line = (f" at column {mark.column + 1}", mark.line + 1) if mark else ("", None)
+    if isinstance(error, OutOfBoundsError):
+        return SpecProblem(str(path), "", "", f"{reason} (found{column})", str(error.note), line)
     fix = "write it as YAML, in UTF-8; put a text with special characters in quotes"
-    return SpecProblem(str(path), "", "", f"is not YAML{column}: {reason}", fix, mark.line + 1 if mark else None)
+    return SpecProblem(str(path), "", "", f"is not YAML{column}: {reason}", fix, line)
+
+
+def _only_signs(quoted: re.Match[str]) -> str:
+    text = quoted[0][1:-1]
+    return quoted[0] if len(text) <= _SIGN or text.startswith("<") else f"{quoted[0][0]}…{quoted[0][0]}"
 
 
 def _note_lines(file: SpecFile, node: yaml.Node, key: str) -> None:
@@ -124,7 +160,10 @@ def _put_in_variables(file: SpecFile, key: str, text: str) -> str:
             )
         return os.environ.get(name, default or "")
 
-    return _VARIABLE.sub(value, text)
+    result, bad = without_bad_characters(_VARIABLE.sub(value, text))
+    if bad is not None:
+        file.problems.append(file.problem(key, text, bad_character(bad), "correct the environment variable"))
+    return result
 
 
 def _map_strings(value: Any, change: Callable[[str, str], str], key: str = "") -> Any:
@@ -137,25 +176,31 @@ def _map_strings(value: Any, change: Callable[[str, str], str], key: str = "") -
     return value
 
 
-def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
+def _resolve_paths(file: SpecFile, folder: Path) -> None:
     """Make relative paths absolute, from the folder of the spec file; URIs and absolute paths stay."""
-    for section, value in [("", values), *_sections(values)]:
+
+    def absolute(key: str, text: str) -> str:
+        if not text or "://" in text or text.startswith("package:"):
+            return text
+        try:
+            return str((folder / Path(text).expanduser()).resolve())
+        except (RuntimeError, OSError, ValueError):  # nobody of that name, or links in a circle
+            problem = "is no path: ~ names a user that is not there, or links lead in a circle"
+            file.problems.append(file.problem(key, repr(text), problem, "write the whole path"))
+            return text
+
+    for place, section, value in [("", "", file.values), *_sections(file.values, "")]:
         for name, item in value.items():
             local_model = name == "model" and isinstance(item, str) and item.startswith((".", "~"))
             duckdb = (section, name) == ("warehouse", "database") and value.get("destination", "duckdb") == "duckdb"
             is_path = (section, name) in _PATH_KEYS and not isinstance(item, dict)
             if is_path or local_model or duckdb:
-                value[name] = _map_strings(item, lambda _, text: _absolute(text, folder))
+                value[name] = _map_strings(item, absolute, f"{place}{name}")
 
 
-def _sections(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _sections(values: dict[str, Any], place: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """The mappings below `values`: the place of their keys, their name, and their values."""
     for name, value in values.items():
         if isinstance(value, dict):
-            yield name, value
-            yield from _sections(value)
-
-
-def _absolute(text: str, folder: Path) -> str:
-    if not text or "://" in text or text.startswith("package:"):
-        return text
-    return str((folder / Path(text).expanduser()).resolve())
+            yield f"{place}{name}.", name, value
+            yield from _sections(value, f"{place}{name}.")

@@ -8,7 +8,16 @@ from pydantic import ConfigDict, Field, model_validator
 
 from memorag_pipeline.specs.location import Location
 from memorag_pipeline.specs.section import Rule, Section
-from memorag_pipeline.specs.values import Dtype, Model, Quantization, Uri, VariableName, WebUrl, revision_has_use
+from memorag_pipeline.specs.values import (
+    ConnectionId,
+    Dtype,
+    Model,
+    Quantization,
+    Uri,
+    VariableName,
+    WebUrl,
+    revision_has_use,
+)
 
 
 def endpoint_has_url(base_url: str | None, kind: str) -> str | None:
@@ -75,7 +84,9 @@ class EndpointSpec(Section):
         description="Root of the API, such as http://127.0.0.1:8000/v1. Default for kind openai: OpenAI's.",
     )
     api_version: str | None = Field(default=None, description="Kind azure: version of its API, such as 2024-10-21.")
-    connection_id: str | None = Field(default=None, description="Airflow connection whose password is the key.")
+    connection_id: ConnectionId | None = Field(
+        default=None, description="Airflow connection whose password is the key."
+    )
     key_variable: VariableName | None = Field(
         default=None,
         description="Environment variable that holds the key. Default: OPENAI_API_KEY, AZURE_OPENAI_API_KEY, or no key"

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from memorag_pipeline.specs.location import Location
 from memorag_pipeline.specs.section import Rule, Section
-from memorag_pipeline.specs.values import AnswerMode, ClueKind, Cron, Distinct, Glob, Name, TableName, Uri
+from memorag_pipeline.specs.values import AnswerMode, ClueKind, ConnectionId, Cron, Distinct, Glob, Name, TableName, Uri
 
 
 def exactly_one_of_questions(uri: str | None, sql: str | None) -> str | None:
@@ -98,7 +98,7 @@ class WarehouseSpec(Section):
     database: str | None = Field(
         default=None, repr=False, description="DuckDB file, or a PostgreSQL URL as ${VARIABLE}."
     )
-    connection_id: str | None = Field(default=None, description="Airflow connection of the PostgreSQL server.")
+    connection_id: ConnectionId | None = Field(default=None, description="Airflow connection of the PostgreSQL server.")
     dataset: TableName = Field(default="memorag", description="Schema of the tables.")
 
 

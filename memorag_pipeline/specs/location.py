@@ -6,11 +6,18 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from memorag_pipeline.redaction import secret_in_options
 from memorag_pipeline.specs.section import Rule, Section
+from memorag_pipeline.specs.values import ConnectionId
 
 
 def one_source_of_credentials(storage_options: dict[str, Any], connection_id: str | None) -> str | None:
     return "storage_options and connection_id are both given" if storage_options and connection_id else None
+
+
+def addresses_hold_no_secret(storage_options: dict[str, Any]) -> str | None:
+    found = secret_in_options(storage_options)
+    return f"has {found[0]} with {found[1]}, which errors would quote" if found else None
 
 
 class Location(Section):
@@ -18,6 +25,7 @@ class Location(Section):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(("connection_id", "storage_options"), one_source_of_credentials, "give only one of the two"),
+        Rule(("storage_options",), addresses_hold_no_secret, "give it in an option of its own, such as key and secret"),
     )
 
     storage_options: dict[str, Any] = Field(
@@ -25,6 +33,6 @@ class Location(Section):
         repr=False,
         description="Options for fsspec, e.g. {endpoint_url: http://127.0.0.1:8333}. Secrets as ${VARIABLE}.",
     )
-    connection_id: str | None = Field(
+    connection_id: ConnectionId | None = Field(
         default=None, description="Airflow connection that holds credentials and endpoint."
     )

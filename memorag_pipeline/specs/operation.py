@@ -8,9 +8,12 @@ from pydantic import Field
 
 from memorag_pipeline.specs.section import Section
 from memorag_pipeline.specs.values import (
+    ConnectionId,
     Cron,
     Distinct,
 )
+
+_YEAR = 365 * 24 * 60  # minutes; Python's times end somewhere
 
 
 class WatchSpec(Section):
@@ -34,7 +37,7 @@ class MaintenanceSpec(Section):
 class AlertsSpec(Section):
     """Whom Airflow tells of the runs of the corpus's DAGs, with documents, tokens, GPU seconds and costs."""
 
-    connection_id: str | None = Field(
+    connection_id: ConnectionId | None = Field(
         default=None,
         description='HTTP connection of Airflow, such as a webhook of Slack, to which {"text": …} is posted. Default:'
         " the text is only logged.",
@@ -43,5 +46,5 @@ class AlertsSpec(Section):
         default=["failure"], description="Which ends are told."
     )
     deadline_minutes: float | None = Field(
-        default=None, gt=0, description="Tell, too, when a run is not done so long after it was queued."
+        default=None, gt=0, le=_YEAR, description="Tell, too, when a run is not done so long after it was queued."
     )

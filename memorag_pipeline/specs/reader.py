@@ -9,26 +9,32 @@ from __future__ import annotations
 
 import copy
 import difflib
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_args
+from typing import Any, Generic, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from memorag_pipeline.errors import SpecError, SpecProblem
+from memorag_pipeline.redaction import redacted
 from memorag_pipeline.specs.file import SpecFile, load
 from memorag_pipeline.specs.section import Section
 from memorag_pipeline.specs.values import PATTERNS
 
 _SECRET = re.compile(r"secret|password|token\b|credential|(\b|_)key(\b|_)|storage_option|database", re.IGNORECASE)
+_HTTP = re.compile(r"(https?://[^/?#\s'\"]*)[^\s'\"]*", re.IGNORECASE)
+_MOST_PROBLEMS = 50
+_ROUNDS = 32  # far more than sections are nested; each takes wrong values out
 _SHOULD_BE = {
     "bool_type": "true or false",
     "dict_type": "a mapping",
     "float_parsing": "a number",
     "float_type": "a number",
+    "finite_number": "a finite number",
     "int_from_float": "a whole number",
     "int_parsing": "a whole number",
     "int_type": "a whole number",
@@ -86,15 +92,23 @@ def examine(path: Path, kind: type[S]) -> Examined[S]:
         key = _dotted(error["loc"])
         if not _within(key, broken):
             problems.append(_explain(file, key, error, kind))
+        if len(problems) > _MOST_PROBLEMS:
+            break
     broken |= {_dotted(error["loc"]) for error in errors}
     problems.extend(_conflicts(file, spec, broken))
-    return Examined(file, spec, tuple(sorted(problems, key=lambda problem: problem.line or 0)), frozenset(broken))
+    problems.sort(key=lambda problem: problem.line or 0)
+    if len(problems) > _MOST_PROBLEMS:
+        more = SpecProblem(str(path), "", "", "has more problems than these", "correct them and look again")
+        problems[_MOST_PROBLEMS:] = [more]
+    return Examined(file, spec, tuple(problems), frozenset(broken))
 
 
 def _validate_leniently(values: dict[str, Any], kind: type[S]) -> tuple[S, list[Any]]:
     """The spec without its wrong values, and the errors of these. Rules between keys are not looked at."""
     values, first_errors = copy.deepcopy(values), None
-    while True:
+    for attempt in itertools.count():
+        if attempt == _ROUNDS:
+            values = {}  # no sense can be made of it: all stand-ins
         try:
             spec = kind.model_validate(values, context={"skip_rules": True})
             return spec, first_errors or []
@@ -102,12 +116,13 @@ def _validate_leniently(values: dict[str, Any], kind: type[S]) -> tuple[S, list[
             found = error.errors(include_url=False)
             first_errors = found if first_errors is None else first_errors
             for item in found:
-                _mend(values, [part for part in item["loc"] if part != "[key]"], item["type"] == "missing")
+                _mend(values, _place(item["loc"]), item["type"] == "missing")
+    raise AssertionError("unreachable")
 
 
-def _mend(values: dict[str, Any], loc: list[Any], missing: bool) -> None:
+def _mend(values: dict[Any, Any], loc: tuple[int | str, ...], missing: bool) -> None:
     """Take the value at `loc` out (a whole list for one of its items), or put a stand-in where one is missing."""
-    parent: Any = values
+    parent: dict[Any, Any] = values
     for part in loc[:-1]:
         below = parent.get(part)
         if not isinstance(below, dict):
@@ -115,7 +130,7 @@ def _mend(values: dict[str, Any], loc: list[Any], missing: bool) -> None:
             return
         parent = below
     if missing:
-        parent[loc[-1]] = copy.deepcopy(_STAND_INS[loc[-1]])
+        parent[loc[-1]] = copy.deepcopy(_STAND_INS[str(loc[-1])])
     else:
         parent.pop(loc[-1], None)
 
@@ -148,16 +163,22 @@ def _within(key: str, places: set[str]) -> bool:
     return any(key == place or key.startswith(f"{place}.") for place in places)
 
 
+def _place(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """The place that an error is about; pydantic tells one of a mapping's key by a last part of its own."""
+    return loc[:-1] if loc[-1:] == ("[key]",) else loc
+
+
 def _dotted(loc: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in loc if part != "[key]")
+    return ".".join(map(str, _place(loc)))
 
 
 def _explain(file: SpecFile, key: str, error: Any, spec: type[Section]) -> SpecProblem:
-    kind, loc = error["type"], error["loc"]
+    kind, loc = error["type"], _place(error["loc"])
     problem, fix = str(error["msg"]).removeprefix("Value error, ").replace("Input should", "should"), ""
     shown = _shown(file, key, error["input"])
     if kind == "extra_forbidden":
-        problem, fix = "is not a key of the spec", _suggest(spec, loc)
+        # The value may be anything, such as the URL of a webhook.
+        problem, shown, fix = "is not a key of the spec", "", _suggest(spec, loc)
     elif kind == "missing":
         description = _field_at(spec, loc).description
         problem, shown, fix = "is missing", "", f"add it: {description}" if description else "add this section"
@@ -175,8 +196,7 @@ def _shown(file: SpecFile, key: str, value: Any) -> str:
     value = list(value) if isinstance(value, tuple) else value
     if value is None or _SECRET.search(key) or not _is_plain(value):
         return ""
-    text = re.sub(r"://[^/@]*@", "://…@", file.written.get(key) or repr(value))
-    text = re.sub(r"(://[^?\s']*)\?[^\s']*", r"\1?…", text)
+    text = _HTTP.sub(r"\1/…", redacted(file.written.get(key) or repr(value)))
     return text if len(text) <= 80 else f"{text[:39]}…{text[-40:]}"  # a path's end says more than its middle
 
 
@@ -203,9 +223,13 @@ def _field_at(spec: type[Section], loc: tuple[int | str, ...]) -> FieldInfo:
 def _section_at(spec: type[Section], loc: tuple[int | str, ...]) -> type[BaseModel]:
     """The model that describes the place `loc` of a spec; the names of jobs are stepped over."""
     section: type[BaseModel] = spec
-    for part in loc:
-        if str(part) in section.model_fields:
-            section = next(_models_in(section.model_fields[str(part)].annotation), section)
+    parts = iter(loc)
+    for part in parts:
+        field = section.model_fields.get(str(part))
+        if field is not None:
+            section = next(_models_in(field.annotation), section)
+            if get_origin(field.annotation) is dict:
+                next(parts, None)
     return section
 
 

@@ -23,6 +23,7 @@ class RetentionSpec(Section):
     grace_days: float = Field(
         default=7,
         ge=4,
+        le=36_500,
         description="What nothing refers to is deleted so many days later: 3 more than the longest refresh takes.",
     )
 

@@ -19,6 +19,7 @@ from pydantic import (
     WrapValidator,
 )
 
+from memorag_pipeline.redaction import secret_in
 from memorag_pipeline.specs.cron import check_cron
 
 
@@ -36,17 +37,27 @@ def is_hub_id(model: str) -> bool:
 _FACTORY = re.compile(r"(OPQ\d+(_\d+)?,|PCA[RW]?\d+,)?(IVF\d+(_HNSW\d+)?,|HNSW\d+(,|$))?(Flat|PQ\d+(x\d+)?|SQ\w+)?")
 
 
-def _without_password(uri: str) -> str:
-    if re.search(r"://[^/@:]*:[^/@]*@", uri):
-        raise ValueError("a URI with a password would be copied into manifests; use storage_options or connection_id")
-    return uri
+def _without_secret(way: str) -> AfterValidator:
+    def check(uri: str) -> str:
+        if secret := secret_in(uri):
+            raise ValueError(f"has {secret}, which manifests, plans and reports would show; {way}")
+        return uri
+
+    return AfterValidator(check)
+
+
+def _connection_id(text: str) -> str:
+    if "://" in text:
+        raise ValueError("is a URL, not the id of an Airflow connection; put the URL into a connection and name that")
+    return text
 
 
 def _distinct(items: list[str]) -> list[str]:
-    plain = [item.rstrip("/") for item in items]
-    twice = next((item for position, item in enumerate(plain) if item in plain[:position]), None)
-    if twice is not None:
-        raise ValueError(f"{twice} is listed twice; name it once")
+    seen: set[str] = set()
+    for item in items:
+        if (plain := item.rstrip("/")) in seen:
+            raise ValueError(f"{plain} is listed twice; name it once")
+        seen.add(plain)
     return items
 
 
@@ -76,6 +87,9 @@ def _number_as_text(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
+_BY_OPTIONS = _without_secret("give it in storage_options, as ${VARIABLE}, or by connection_id")
+_BY_ENVIRONMENT = _without_secret("leave it to the environment of the workers, such as AWS_SECRET_ACCESS_KEY")
+_BY_KEY = _without_secret("give it by key_variable or connection_id")
 _NAME, _TABLE_NAME = r"^[a-z0-9][a-z0-9_-]{1,62}$", r"^[a-z][a-z0-9_]{0,62}$"
 _VARIABLE_NAME, _WEB_URL = r"^[A-Z_][A-Z0-9_]*$", r"^https?://[^/?#\s]+[^?#\s]*$"
 _RATIO_MIX = r"^(sequence|step-random|instance-random|adapt-\d+)$"
@@ -118,9 +132,9 @@ PATTERNS = {
 }
 Name = Annotated[str, Field(pattern=_NAME)]
 TableName = Annotated[str, Field(pattern=_TABLE_NAME)]
-Uri = Annotated[str, Field(min_length=1), AfterValidator(_without_password)]
+Uri = Annotated[str, Field(min_length=1), _BY_OPTIONS]
 VariableName = Annotated[str, Field(pattern=_VARIABLE_NAME)]
-WebUrl = Annotated[str, Field(pattern=_WEB_URL), AfterValidator(_without_password)]
+WebUrl = Annotated[str, Field(pattern=_WEB_URL), _BY_KEY]
 ObjectName = Annotated[str, Field(pattern=_OBJECT_NAME)]
 Labels = dict[Annotated[str, Field(pattern=_LABEL_KEY)], Annotated[str, Field(pattern=_LABEL_VALUE)]]
 Quantity = Annotated[str, BeforeValidator(_number_as_text), Field(pattern=_QUANTITY)]
@@ -133,7 +147,8 @@ Cron = Annotated[str, AfterValidator(check_cron)]
 Distinct = AfterValidator(_distinct)
 Factory = Annotated[str, AfterValidator(_faiss_factory)]
 Glob = Annotated[str, Field(min_length=1), AfterValidator(_glob)]
-Model = Annotated[str, Field(min_length=1)]
+Model = Annotated[str, Field(min_length=1), _BY_ENVIRONMENT]
+ConnectionId = Annotated[str, AfterValidator(_connection_id)]
 Language = Literal["en", "zh"]
 ClueKind = Literal["spans", "surrogates", "draft"]
 AnswerMode = Literal["memorag", "memory_only", "retrieval_only"]

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from memorag_pipeline.errors import MissingDependencyError, NotFoundError
+from memorag_pipeline.errors import MissingDependencyError, NotFoundError, StorageError
+from memorag_pipeline.redaction import secret_in_options
 from memorag_pipeline.specs.location import Location
 
 
@@ -23,7 +24,18 @@ def options_for(location: Location) -> dict[str, Any]:
     options["token"] = extra.get("aws_session_token")
     options["endpoint_url"] = extra.get("endpoint_url")
     client: dict[str, Any] = {"region_name": extra["region_name"]} if "region_name" in extra else {}
-    return {name: value for name, value in {**options, "client_kwargs": client}.items() if value}
+    given = {name: value for name, value in {**options, "client_kwargs": client}.items() if value}
+    refuse_secret_addresses(f"the Airflow connection {location.connection_id!r}", given)
+    return given
+
+
+def refuse_secret_addresses(where: str, options: dict[str, Any]) -> None:
+    """Refuse options in which the address of a server holds a secret: libraries quote it in errors."""
+    if found := secret_in_options(options):
+        raise StorageError(
+            f"{where}: {found[0]} has {found[1]}, which errors would quote; give it in an option of its own, such as"
+            " key and secret"
+        )
 
 
 def airflow_connection(connection_id: str) -> Any:

@@ -20,9 +20,12 @@ from fsspec.core import split_protocol
 
 from memorag_pipeline.cache_folder import full_disk, is_full
 from memorag_pipeline.errors import ObjectNotFoundError, ObjectTooLargeError, StorageError
+from memorag_pipeline.redaction import secret_in
 from memorag_pipeline.storage.backend import Backend, StoredObject
+from memorag_pipeline.storage.credentials import refuse_secret_addresses
 
 T = TypeVar("T")
+_SECRETS_GO = "give it in storage_options or by a connection"
 
 LARGEST_RECORD = 64 << 20  # bytes; commit, channel and unit records have a thousandth of it
 # What every backend, server and proxy takes literally: no way up, no escape to decode, no look-alike of a slash or dot.
@@ -214,6 +217,9 @@ class ObjectStore:
 
 
 def _open_backend(uri: str, options: dict[str, Any]) -> Backend:
+    if secret := secret_in(uri):
+        raise StorageError(f"{uri}: has {secret}, which manifests and errors would show; {_SECRETS_GO}")
+    refuse_secret_addresses(uri, options)
     protocol = split_protocol(uri)[0] or "file"
     if protocol in {"file", "local"}:
         from memorag_pipeline.storage.backends.local import LocalObjects

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,8 +15,8 @@ import pyarrow as pa
 
 from memorag_pipeline.errors import WarehouseError
 from memorag_pipeline.specs.jobs import WarehouseSpec
-from memorag_pipeline.warehouse.failures import load_failed
-from memorag_pipeline.warehouse.interface import LOCK_SECONDS, Warehouse
+from memorag_pipeline.warehouse.failures import load_failed, query_took_too_long
+from memorag_pipeline.warehouse.interface import LOCK_SECONDS, QUERY_SECONDS, Warehouse, as_subquery
 from memorag_pipeline.warehouse.landing import plain_table
 from memorag_pipeline.warehouse.merge import merge_tables
 from memorag_pipeline.warehouse.table_load import TableLoad
@@ -30,10 +31,12 @@ _LOADING = {"memory_limit": "256MB", "threads": 1}
 class DuckDBWarehouse(Warehouse):
     """Tables in one DuckDB file. One process at a time may write it; others wait, up to `lock_seconds`."""
 
-    def __init__(self, spec: WarehouseSpec, lock_seconds: float = LOCK_SECONDS) -> None:
+    def __init__(
+        self, spec: WarehouseSpec, lock_seconds: float = LOCK_SECONDS, query_seconds: float = QUERY_SECONDS
+    ) -> None:
         self._file = Path(_local_path(spec))
         self._dataset = spec.dataset
-        self._lock_seconds = lock_seconds
+        self._lock_seconds, self._query_seconds = lock_seconds, query_seconds
 
     def load_tables(self, tables: Mapping[str, TableLoad]) -> dict[str, int]:
         """See `Warehouse.load_tables`. The file and its folder are made when they are not there."""
@@ -60,13 +63,19 @@ class DuckDBWarehouse(Warehouse):
         if not self._file.exists():
             raise WarehouseError(f"{self.describe()}: there is no such file yet; load into it, or correct database")
         with self._connected(_ALONE, read_only=True) as connection:
+            clock = threading.Timer(self._query_seconds, connection.interrupt)
+            clock.start()
             try:
-                found = connection.sql(sql)
-                if found is None:
-                    raise WarehouseError(f"{self.describe()}: the query gives no rows; write a SELECT\nin: {sql}")
-                return plain_table(found.to_arrow_table())
+                if len(connection.extract_statements(as_subquery(sql))) != 1:
+                    raise WarehouseError(f"{self.describe()}: the query failed: it is not one SELECT\nin: {sql}")
+                return plain_table(connection.sql(as_subquery(sql)).to_arrow_table())
+            except duckdb.InterruptException:
+                raise WarehouseError(query_took_too_long(self.describe(), self._query_seconds, sql)) from None
             except duckdb.Error as error:
                 raise WarehouseError(f"{self.describe()}: the query failed: {error}\nin: {sql}") from None
+            finally:
+                clock.cancel()
+                clock.join()  # an interrupt must not come when the connection is closed
 
     def describe(self) -> str:
         """See `Warehouse.describe`."""

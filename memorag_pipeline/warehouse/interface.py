@@ -10,6 +10,12 @@ import pyarrow as pa
 from memorag_pipeline.warehouse.table_load import TableLoad
 
 LOCK_SECONDS = 60  # how long a load waits for another one, or for a table that somebody locked
+QUERY_SECONDS = 300.0  # how long a query may take
+
+
+def as_subquery(sql: str) -> str:
+    """A statement that has `sql` in the place where only a SELECT can be; lines are numbered as in `sql`."""
+    return f"SELECT * FROM ({sql.strip().rstrip(';')}\n) AS questions"
 
 
 class Warehouse(ABC):
@@ -29,7 +35,7 @@ class Warehouse(ABC):
 
     @abstractmethod
     def query(self, sql: str) -> pa.Table:
-        """The rows that a SELECT gives. Writing is refused."""
+        """The rows that one SELECT gives, in its order. Writing is refused; what takes `QUERY_SECONDS` is stopped."""
 
     @abstractmethod
     def describe(self) -> str:

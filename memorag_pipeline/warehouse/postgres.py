@@ -14,22 +14,39 @@ from adbc_driver_postgresql import dbapi as adbc
 from memorag_pipeline.digests import text_digest
 from memorag_pipeline.errors import WarehouseError
 from memorag_pipeline.specs.jobs import WarehouseSpec
-from memorag_pipeline.warehouse.failures import load_failed, said
-from memorag_pipeline.warehouse.interface import LOCK_SECONDS, Warehouse
+from memorag_pipeline.warehouse.failures import load_failed, query_took_too_long, said
+from memorag_pipeline.warehouse.interface import LOCK_SECONDS, QUERY_SECONDS, Warehouse, as_subquery
 from memorag_pipeline.warehouse.landing import plain_table
 from memorag_pipeline.warehouse.merge import merge_tables
 from memorag_pipeline.warehouse.postgres_address import PostgresAddress
 from memorag_pipeline.warehouse.table_load import TableLoad
 
 _LOCK_NOT_AVAILABLE = "55P03"
+_QUERY_CANCELED = "57014"
+# What a login is, may become by SET ROLE, or may call: read-only transactions do not hold any of it.
+_POWERS = """
+SELECT string_agg(power, ', ') FROM (
+    SELECT 'the role ' || rolname FROM pg_catalog.pg_roles
+    WHERE (rolsuper OR rolname IN ('pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program'))
+        AND pg_catalog.pg_has_role(session_user, oid, 'MEMBER')
+    UNION
+    SELECT 'the function ' || proname FROM pg_catalog.pg_proc
+    WHERE proname IN ('pg_read_file', 'pg_read_binary_file', 'lo_import', 'lo_export', 'pg_ls_dir')
+        AND pronamespace = 'pg_catalog'::pg_catalog.regnamespace
+        AND pg_catalog.has_function_privilege(session_user, oid, 'EXECUTE')
+    ORDER BY 1
+) AS powers (power)
+"""
 
 
 class PostgresWarehouse(Warehouse):
     """Tables in one schema of a PostgreSQL database. Loads of one schema wait for each other, up to `lock_seconds`."""
 
-    def __init__(self, spec: WarehouseSpec, lock_seconds: float = LOCK_SECONDS) -> None:
+    def __init__(
+        self, spec: WarehouseSpec, lock_seconds: float = LOCK_SECONDS, query_seconds: float = QUERY_SECONDS
+    ) -> None:
         self._spec = spec
-        self._lock_seconds = lock_seconds
+        self._lock_seconds, self._query_seconds = lock_seconds, query_seconds
 
     def load_tables(self, tables: Mapping[str, TableLoad]) -> dict[str, int]:
         """See `Warehouse.load_tables`. The schema is made when it is not there."""
@@ -49,15 +66,21 @@ class PostgresWarehouse(Warehouse):
         return rows
 
     def query(self, sql: str) -> pa.Table:
-        """See `Warehouse.query`. Runs as one prepared statement in a read-only session."""
+        """See `Warehouse.query`. A login that reaches beyond the database is refused."""
         with self._connected(self._address.url(default_transaction_read_only="on")) as connection:
             try:
+                # Again, for poolers such as PgBouncer pass over the settings of a session.
+                _run(connection, "SET TRANSACTION READ ONLY")
+                _run(connection, f"SET LOCAL statement_timeout = {round(self._query_seconds * 1000)}")
+                self._refuse_powers(connection)
                 with connection.cursor() as cursor:
-                    cursor.execute(sql)
+                    cursor.execute(as_subquery(sql))
                     return plain_table(cursor.fetch_arrow_table())
             except dbapi.Error as error:
-                failed = WarehouseError(f"{self.describe()}: the query failed: {said(error)}\nin: {sql}")
-                raise self._address.without_secrets(failed) from None
+                told = f"{self.describe()}: the query failed: {said(error)}\nin: {sql}"
+                if error.sqlstate == _QUERY_CANCELED:
+                    told = query_took_too_long(self.describe(), self._query_seconds, sql)
+                raise self._address.without_secrets(WarehouseError(told)) from None
 
     def describe(self) -> str:
         """See `Warehouse.describe`."""
@@ -82,6 +105,15 @@ class PostgresWarehouse(Warehouse):
             raise WarehouseError(
                 f"{self.describe()}: another load still runs after {self._lock_seconds:g} s; load again when it is done"
             ) from None
+
+    def _refuse_powers(self, connection: dbapi.Connection) -> None:
+        """Refuse a login by which a SELECT could read the server's files or run programs there."""
+        ((powers,),) = _run(connection, _POWERS)
+        if powers:
+            raise WarehouseError(
+                f"{self.describe()}: a query would run with a login that is or has {powers}, by which a SELECT can"
+                " reach the server's files; give the job a login that only owns its schema (docs/warehouse.md)"
+            )
 
     @contextmanager
     def _connected(self, url: str) -> Iterator[dbapi.Connection]:

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from memorag_pipeline.errors import MemoragError, WarehouseError
+from memorag_pipeline.redaction import redacted
 from memorag_pipeline.specs.jobs import WarehouseSpec
 from memorag_pipeline.storage.credentials import airflow_connection
 
@@ -53,13 +54,10 @@ class PostgresAddress:
         return f"postgresql://{login}@{host}:{self.port}/{quote(self.database, safe='')}?{query}"
 
     def without_secrets(self, error: MemoragError) -> MemoragError:
-        """`error` with the password, in whatever form a driver may repeat it, struck out."""
+        """`error` without passwords, in whatever form a driver may repeat them."""
         if not isinstance(error, WarehouseError):
             return error  # not from the database
-        text = str(error)
-        for form in {self.password, quote(self.password, safe=""), quote(self.password)} - {""}:
-            text = text.replace(form, "***")
-        return WarehouseError(text)
+        return WarehouseError(redacted(str(error), self.password, self.parameters.get("sslpassword", "")))
 
 
 def _from_url(url: str) -> PostgresAddress:
@@ -70,8 +68,8 @@ def _from_url(url: str) -> PostgresAddress:
         host, port = None, _PORT
     if host is None or not parts.path.strip("/"):
         raise WarehouseError(
-            "warehouse.database is not a PostgreSQL URL; write postgresql://user:password@host:5432/database,"
-            " with special characters of the password percent-encoded (@ is %40, / is %2F)"
+            "warehouse.database is not a PostgreSQL URL; write postgresql://USER@HOST:5432/DATABASE,"
+            " the password after USER and a colon, its special characters percent-encoded (@ is %40, / is %2F)"
         )
     parameters = dict(parse_qsl(parts.query))
     return PostgresAddress(

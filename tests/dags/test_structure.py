@@ -129,6 +129,11 @@ def test_tasks_that_load_a_model_go_where_the_spec_says(
     [
         ("corpus: broken\nmemori: {}\n", r"broken\.yaml.*: memori: .*did you mean memory\?"),
         ("corpus: [", r"broken\.yaml.*: is not YAML"),
+        ("corpus: broken\ncompute: {~: 1}\n", r"broken\.yaml:2: compute\.~: is not a key of the spec"),
+        ("corpus: broken\nsource: {uris: [~nouser/x]}\n", r"broken\.yaml:2: source\.uris\.0: is no path"),
+        ('corpus: "a\\0\\ud800"\n', r"broken\.yaml:1: has the character U\+0000"),
+        ("corpus: " + "[" * 5000, r"broken\.yaml:1: is nested more than"),
+        ("a: &a [x, x]\nb: &b {<<: *b}\n", r"broken\.yaml:2: has an alias"),
     ],
 )
 def test_a_broken_spec_is_an_import_error_and_the_other_corpora_keep_their_dags(

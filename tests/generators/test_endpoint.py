@@ -245,7 +245,7 @@ def test_a_server_that_never_offers_a_choice_is_given_up_and_its_tokens_are_coun
         (Response(completion(None, "content_filter")), "content filter withheld"),
         (Response(completion("", "length")), "reached its 10 tokens before it had any text"),
         (Response(completion(" \n")), None),
-        (error(400, f"too long; key {SECRET}"), "replied 400: too long; key ***"),
+        (error(400, f"too long; key {SECRET}"), "replied 400: too long; key …"),
     ],
     ids=["refusal", "filter", "length", "blank", "400"],
 )

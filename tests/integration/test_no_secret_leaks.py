@@ -123,6 +123,84 @@ def test_no_secret_is_written_anywhere(
             assert secret.encode() not in data, f"{secret} is in {name}"
 
 
+# Ways to put a secret where it does not belong: sections of the spec to replace, by way.
+MISPLACED: dict[str, dict[str, Any]] = {
+    "password in memory.model": {"memory": {"kind": "full", "model": f"https://me:{WRONG}@127.0.0.1:9/model"}},
+    "token in memory.model": {"memory": {"kind": "full", "model": f"https://{WRONG}@127.0.0.1:9/model"}},
+    "key in memory.adapter": {
+        "memory": {"kind": "beacon", "model": "package:smollm2-135m-instruct", "adapter": f"s3://key:{WRONG}@b/a@1"}
+    },
+    "presigned embedding.model": {
+        "embedding": {"model": f"https://127.0.0.1:9/m?X-Amz-Expires=9&X-Amz-Signature={WRONG}", "pooling": "mean"}
+    },
+    "shared access signature of a source": {"source": {"uris": [f"abfs://c@account/docs?sv=1&sig={WRONG}"]}},
+    "token of a source": {"source": {"uris": [f"https://{WRONG}@127.0.0.1:9/docs"]}},
+    "key in store.uri": {"store": {"uri": f"s3://key:a/{WRONG}@bucket/kb"}},
+    "token of a reranker": {"retrieval": {"reranker": {"model": f"https://127.0.0.1:9/m?access_token={WRONG}"}}},
+    "token of prompts": {"prompts": f"https://{WRONG}@127.0.0.1:9/prompts"},
+    "key in base_url": {"generation": {"model": "m", "endpoint": {"base_url": f"https://{WRONG}@127.0.0.1:9/v1"}}},
+    "webhook as an unknown key": {"alerts": {"webhook": f"https://127.0.0.1:9/{WRONG}"}},
+    "webhook as a connection": {"alerts": {"connection_id": f"https://127.0.0.1:9/{WRONG}"}},
+    "webhook as a number": {"alerts": {"deadline_minutes": f"https://127.0.0.1:9/{WRONG}"}},
+    "unknown section": {"slack": {"webhook": WRONG}, "hook": WRONG},
+    "unknown key of a list": {"alerts": {"hooks": [WRONG]}},
+    "endpoint_url with a password": {
+        "store": {"uri": "s3://b/kb", "storage_options": {"endpoint_url": f"http://me:{WRONG}@127.0.0.1:9"}}
+    },
+    "endpoint_url with a signature": {
+        "store": {"uri": "s3://b/kb", "storage_options": {"endpoint_url": f"http://127.0.0.1:9?sig={WRONG}"}}
+    },
+    "endpoint_url of the client": {
+        "store": {
+            "uri": "s3://b/kb",
+            "storage_options": {"client_kwargs": {"endpoint_url": f"http://{WRONG}@127.0.0.1:9"}},
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("way", MISPLACED)
+def test_a_misplaced_secret_is_refused_and_written_nowhere(
+    way: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    run_reports: None,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    # Sections that are right would be tried on real models, which takes time and shows nothing of the others.
+    monkeypatch.setattr("memorag_pipeline.preflight.check", lambda *_: [])
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents" / "break.rst").write_text(topics["break"], encoding="utf-8")
+    values: dict[str, Any] = {
+        "corpus": "topics",
+        "source": {"uris": [str(tmp_path / "documents")]},
+        "store": {"uri": str(tmp_path / "kb")},
+        "memory": {"kind": "full", "model": "package:smollm2-135m-instruct"},
+        "embedding": {"model": "package:all-minilm-l6-v2", "pooling": "mean"},
+        "warehouse": {"database": str(tmp_path / "runs.duckdb")},
+        **MISPLACED[way],
+    }
+    spec = tmp_path / "specs" / "topics.yaml"
+    spec.parent.mkdir()
+    spec.write_text(yaml.safe_dump(values), encoding="utf-8")
+    written = [caplog.text]
+    for command in (["validate", spec], ["dry-run", spec], ["refresh", spec, "--verbose"], ["show", spec]):
+        result = CliRunner().invoke(app, [str(argument) for argument in command])
+        assert result.exit_code == 3, result.output
+        written += [result.stdout, result.stderr]
+        error = result.exception
+        while error is not None:
+            written += traceback.format_exception(error)
+            error = error.__cause__ or error.__context__
+    assert "topics.yaml" in written[1] + written[2]
+    written += [caplog.text, *capfd.readouterr()]
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path != spec]
+    assert all(WRONG not in text for text in written)
+    assert all(WRONG.encode() not in path.read_bytes() for path in files)
+
+
 def test_errors_that_a_service_catches_hold_no_secret(s3_server: S3Server) -> None:
     from memorag_pipeline import open_version
 
@@ -130,9 +208,14 @@ def test_errors_that_a_service_catches_hold_no_secret(s3_server: S3Server) -> No
         {**s3_server.options(), "secret": WRONG},
         {**s3_server.options(), "endpont_url": "x", "secret": WRONG},
         {**s3_server.options(), "endpoint_url": "x", "secret": WRONG},
+        {**s3_server.options(), "endpoint_url": f"http://me:{WRONG}@127.0.0.1:9"},
+        {**s3_server.options(), "client_kwargs": {"endpoint_url": f"http://127.0.0.1:9/?token={WRONG}"}},
     ):
         with pytest.raises(MemoragError) as caught:
             open_version("s3://bucket-of-none/kb/topics", storage_options=options)
         shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
         assert WRONG not in shown
+    with pytest.raises(MemoragError) as caught:
+        open_version(f"s3://key:{WRONG}@bucket-of-none/kb/topics")
+    assert WRONG not in "".join(traceback.format_exception(caught.value)) + repr(caught.value)
     assert sys.exc_info() == (None, None, None)

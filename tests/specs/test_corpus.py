@@ -113,10 +113,10 @@ def test_every_kind_of_memory_can_be_asked_for(
 
 
 WRONG = {
-    "unknown key": (changed(memory={"windows": 128}), "memory.windows", "128", "did you mean window?"),
-    "key of another section": (changed(window=128), "window", "128", "it belongs under memory"),
-    "unknown key that resembles none": (changed(store={"zzz": 1}), "store.zzz", "1", "known here: storage_options"),
-    "key that is no text": (changed(memory={5: 1}), "memory.5", "5", ""),
+    "unknown key": (changed(memory={"windows": 128}), "memory.windows", "", "did you mean window?"),
+    "key of another section": (changed(window=128), "window", "", "it belongs under memory"),
+    "unknown key that resembles none": (changed(store={"zzz": 1}), "store.zzz", "", "known here: storage_options"),
+    "key that is no text": (changed(memory={5: 1}), "memory.5", "", "known here"),
     "missing key": (changed(store={"uri": None}), "store.uri", "", "add it: Folder or bucket"),
     "missing section": (changed(embedding=None), "embedding", "", "add this section"),
     "not a number": (changed(memory={"window": "wide"}), "memory.window", "'wide'", "a whole number"),
@@ -314,8 +314,8 @@ WRONG = {
     "password in a URI": (
         changed(source={"uris": ["https://me:hush@host/docs"]}),
         "source.uris.0",
-        "https://…@host/docs",
-        "use storage_options",
+        "https://…@host/…",
+        "give it in storage_options",
     ),
     "cron with four fields": (changed(schedule="0 2 * *"), "schedule", "'0 2 * *'", "five fields"),
     "cron out of range": (changed(schedule="0 25 * * *"), "schedule", "'0 25 * * *'", "'25' is no hour: use 0-23"),
@@ -378,8 +378,7 @@ def test_only_what_is_wrong_is_refused(write: Write, name: str) -> None:
 FILES = {
     "not YAML": ("corpus: [a\nsource: {", "is not YAML"),
     "tab": ("corpus:\n\tname: x", "is not YAML"),
-    "impossible date": ("corpus: 2026-13-40", "is not YAML"),
-    "python object": ("corpus: !!python/object/apply:os.getcwd []", "is not YAML"),
+    "python object": ("corpus: !!python/object/apply:os.getcwd []", "has a tag"),
     "two documents": ("corpus: a\n---\ncorpus: b\n", "is not YAML"),
     "list": ("- corpus\n- source\n", "is a list, not a mapping"),
     "text": ("hello", "is a str, not a mapping"),

@@ -43,7 +43,12 @@ def written(folder: Path, generation: dict[str, Any]) -> Path:
         ({}, {"api_version": "2024-10-21"}, "generation.endpoint.api_version", "has no use for kind compatible"),
         ({}, {"base_url": "127.0.0.1:8000"}, "generation.endpoint.base_url", "is not the URL of an API"),
         ({}, {"base_url": f"{URL}?key={SECRET}"}, "generation.endpoint.base_url", "is not the URL of an API"),
-        ({}, {"base_url": f"http://me:{SECRET}@h/v1"}, "generation.endpoint.base_url", "a URI with a password"),
+        (
+            {},
+            {"base_url": f"http://me:{SECRET}@h/v1"},
+            "generation.endpoint.base_url",
+            "has a password before its host",
+        ),
         ({}, {"connection_id": "a", "key_variable": "B"}, "generation.endpoint.connection_id", "are both given"),
         ({}, {"key_variable": SECRET}, "generation.endpoint.key_variable", "is not the name of a variable"),
         ({}, {"api_key": SECRET}, "generation.endpoint.api_key", "is not a key of the spec"),
