@@ -93,8 +93,7 @@ def measure_extraction(folder: Path, temporary: Path, report: Report) -> None:
     texts: list[str] = []
 
     def read() -> None:
-        with Parser(600) as parser:
-            texts.extend(read_text(name, data, "en", parser, 1 << 30).text for name, data in documents)
+        texts.extend(read_text(name, data, "en", Parser(), 1 << 30).text for name, data in documents)
 
     read()
     counter.count("warm")
@@ -130,7 +129,7 @@ def _staged(pipeline: Pipeline, processes: int) -> tuple[float, float]:
 
 def _warm_up(spec: str) -> None:
     """Import and read what a worker has read once it has done its first task."""
-    Extraction.of(Pipeline(CorpusSpec.model_validate_json(spec))).chunker()
+    Extraction.of(Pipeline(CorpusSpec.model_validate_json(spec))).reader()
     time.sleep(1)  # so that each process gets one of these calls
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
@@ -49,28 +50,47 @@ class Chunker:
         memory: TokenCounter,
         capacity: int,
     ) -> None:
-        overlap = min(chunking.overlap_tokens, capacity - 1)
-        self._text = TextSplitter.from_huggingface_tokenizer(embedding.tokenizer, capacity, overlap)
-        self._markdown = MarkdownSplitter.from_huggingface_tokenizer(embedding.tokenizer, capacity, overlap)
+        self._capacity, self._overlap = capacity, min(chunking.overlap_tokens, capacity - 1)
         self._most = min(_MOST_RATIO * capacity, max(sharding.max_tokens // 2, 1))
-        self._small = TextSplitter.from_huggingface_tokenizer(memory.tokenizer, self._most)
         self._embedding, self._memory = embedding, memory
 
-    def cut(self, document_id: str, text: str, markdown: bool, headings: Sequence[Heading] = ()) -> list[Chunk]:
-        """The chunks of one document."""
-        splitter = self._markdown if markdown else self._text
-        pieces = [
-            small
-            for start, end in _stretches(text, [heading.start for heading in headings])
-            for offset, piece in splitter.chunk_indices(text[start:end])
-            for small in self._bounded(start + offset, piece)
-        ]
+    def cut(
+        self,
+        document_id: str,
+        text: str,
+        markdown: bool,
+        headings: Sequence[Heading] = (),
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> list[Chunk]:
+        """The chunks of one document; `progress` is told how many of its characters are cut, from 0 on."""
+        splitter = self._markdown if markdown else self._plain
+        pieces: list[tuple[int, str]] = []
+        for start, end in _stretches(text, [heading.start for heading in headings]):
+            progress(start)
+            pieces += [
+                small
+                for offset, piece in splitter.chunk_indices(text[start:end])
+                for small in self._bounded(start + offset, piece)
+            ]
         counts = self._embedding.counts([piece for _, piece in pieces])
         chunks = [
             Chunk("", start, start + len(piece), tokens, text_digest(piece), piece)
             for (start, piece), tokens in zip(pieces, counts, strict=True)
         ]
         return identified(document_id, chunks)
+
+    # Each takes as long to make as some pages to cut, and many corpora need one alone.
+    @cached_property
+    def _plain(self) -> TextSplitter:
+        return TextSplitter.from_huggingface_tokenizer(self._embedding.tokenizer, self._capacity, self._overlap)
+
+    @cached_property
+    def _markdown(self) -> MarkdownSplitter:
+        return MarkdownSplitter.from_huggingface_tokenizer(self._embedding.tokenizer, self._capacity, self._overlap)
+
+    @cached_property
+    def _small(self) -> TextSplitter:
+        return TextSplitter.from_huggingface_tokenizer(self._memory.tokenizer, self._most)
 
     def _bounded(self, start: int, piece: str) -> list[tuple[int, str]]:
         """The piece, or its parts when it is too long for the memory model."""

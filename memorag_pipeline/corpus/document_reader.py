@@ -1,29 +1,54 @@
-"""From the bytes of one source object to its documents, cut into chunks.
+"""From the bytes of one source object to its documents, cut into chunks and sections.
 
 In:  an object of the source and its bytes.
-Out: its document, or those of its records; each with its text and chunks, or the reason why there is none.
+Out: its document, or those of its records; each with its text, chunks and sections, or the reason why there is none.
 Wrong: nothing is raised; what cannot be read is `Refused`, as a value.
 
 Objects with the same bytes are read and cut once: the results for the last few million characters are kept.
+All of it runs in the reading process (`reader_process.py`), because a document's bytes may hang or kill it.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import quote
+
+from pydantic import BaseModel, ConfigDict
 
 from memorag_pipeline.corpus.chunk import Chunk, Chunker, identified
 from memorag_pipeline.corpus.parser import Parser
 from memorag_pipeline.corpus.quarantine import Refused
 from memorag_pipeline.corpus.records import read_records
+from memorag_pipeline.corpus.sections import Section, Sectioner
 from memorag_pipeline.corpus.text import DocumentText, read_plain, read_text, titled
 from memorag_pipeline.digests import bytes_digest, text_digest
-from memorag_pipeline.specs.corpus import CorpusSpec
+from memorag_pipeline.models.references import ResolvedModel
+from memorag_pipeline.models.tokens import token_counter
+from memorag_pipeline.specs.source import ChunkingSpec, RecordsSpec, ShardingSpec
 
 _KEPT = 16_000_000  # characters
+Render = Callable[[str, str, str], str]
+
+
+class ReadingSpec(BaseModel):
+    """All that the reading of documents depends on; `chunk_tokens` is the most that a chunk has."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    language: str
+    max_bytes: int
+    max_characters: int
+    max_pages: int
+    max_expansion: float
+    records: RecordsSpec
+    chunking: ChunkingSpec
+    sharding: ShardingSpec
+    chunk_tokens: int
+    embedding: ResolvedModel
+    memory: ResolvedModel
 
 
 @dataclass(frozen=True)
@@ -34,45 +59,99 @@ class ReadDocument:
     uri: str
     document: DocumentText | Refused
     chunks: list[Chunk]
+    sections: list[Section]
+
+
+class Watch:
+    """Told by a reader what it is about to do; the reading process passes it on to the process that keeps the time."""
+
+    def record(self, number: int, document_id: str, uri: str) -> None:
+        """A record of a file is to be read."""
+
+    def cutting(self, done: int, of: int) -> None:
+        """Characters of the document or record that are cut into chunks by now."""
 
 
 class Reader:
-    """Reads objects one after the other with one parser process."""
+    """Reads objects one after the other. `render` gives the form in which a section is memorized (uri, title, text)."""
 
-    def __init__(self, spec: CorpusSpec, parser: Parser, chunker: Chunker) -> None:
-        self._language, self._source = spec.language, spec.source
-        self._limit = int(spec.source.max_document_mb * (1 << 20))
-        self._parser, self._chunker = parser, chunker
+    def __init__(self, spec: ReadingSpec, render: Render, watch: Watch | None = None) -> None:
+        self._spec, self._watch = spec, watch or Watch()
+        self._parser = Parser(spec.max_pages, spec.max_characters)
+        embedding, memory = token_counter(spec.embedding), token_counter(spec.memory)
+        self._chunker = Chunker(spec.chunking, spec.sharding, embedding, memory, spec.chunk_tokens)
+        self._sectioner = Sectioner(memory, spec.sharding.max_tokens, render)
         self._known: OrderedDict[tuple[str, ...], tuple[str, DocumentText, list[Chunk]]] = OrderedDict()
         self._characters = 0
 
     def document(self, document_id: str, uri: str, data: bytes) -> ReadDocument:
         """The object as one document."""
-        name = _name(uri)
+        try:
+            document, chunks = self._document(document_id, _name(uri), data)
+            return self._sectioned(document_id, uri, document, chunks)
+        except Exception as error:
+            return ReadDocument(document_id, uri, refusal(error), [], [])
+
+    def records(self, document_id: str, uri: str, data: bytes, first: int = 0) -> Iterator[ReadDocument]:
+        """The records of the object from number `first` on; the object itself where it is not of records at all."""
+        spec, characters = self._spec, 0
+
+        def place(record_id: str) -> tuple[str, str]:
+            own_uri = record_uri(uri, record_id)
+            return text_digest(own_uri)[:16], own_uri
+
+        def wants(number: int, record_id: str) -> bool:
+            if number >= first:
+                self._watch.record(number, *place(record_id))
+            return number >= first
+
+        try:
+            plain = read_plain(_name(uri), data, spec.language, spec.max_bytes, spec.max_expansion)
+            # The names of columns and fields are in the text of each record, so a file may give far more than it holds.
+            allowed = max(spec.max_characters, 2 * len(plain.text))
+            for record_id, document in read_records(plain, spec.records, self._parser, wants):
+                if not isinstance(document, Refused):
+                    characters += len(document.text)
+                    if characters > allowed:
+                        raise Refused(
+                            "too_large",
+                            f"gives more than {allowed:,} characters of text (source.max_extracted_characters);"
+                            f" record {record_id} and those after it are left out",
+                        )
+                yield self._record(*place(record_id), document)
+        except Exception as error:
+            yield ReadDocument(document_id, uri, refusal(error), [], [])
+
+    def _document(self, document_id: str, name: str, data: bytes) -> tuple[DocumentText, list[Chunk]]:
         key = (bytes_digest(data), *(suffix.lower() for suffix in PurePosixPath(name).suffixes[-3:]))
         if (known := self._known.get(key)) is not None:
             self._known.move_to_end(key)
             like, document, chunks = known
-            return ReadDocument(document_id, uri, titled(document, name, like), identified(document_id, chunks))
-        try:
-            document = read_text(name, data, self._language, self._parser, self._limit, self._source.max_expansion)
-        except Refused as refused:
-            return ReadDocument(document_id, uri, refused, [])
-        chunks = self._chunker.cut(document_id, document.text, document.is_markdown, document.headings)
+            return titled(document, name, like), identified(document_id, chunks)
+        spec = self._spec
+        document = read_text(name, data, spec.language, self._parser, spec.max_bytes, spec.max_expansion)
+        chunks = self._cut(document_id, document)
         self._keep(key, name, document, chunks)
-        return ReadDocument(document_id, uri, document, chunks)
+        return document, chunks
 
-    def records(self, document_id: str, uri: str, data: bytes) -> Iterator[ReadDocument]:
-        """The records of the object; the object itself where it is not of records at all."""
+    def _record(self, document_id: str, uri: str, document: DocumentText | Refused) -> ReadDocument:
+        if isinstance(document, Refused):
+            return ReadDocument(document_id, uri, document, [], [])
         try:
-            plain = read_plain(_name(uri), data, self._language, self._limit, self._source.max_expansion)
-            for record_id, document in read_records(plain, self._source.records, self._parser):
-                place = record_uri(uri, record_id)
-                own_id = text_digest(place)[:16]
-                chunks = [] if isinstance(document, Refused) else self._chunker.cut(own_id, document.text, False)
-                yield ReadDocument(own_id, place, document, chunks)
-        except Refused as refused:
-            yield ReadDocument(document_id, uri, refused, [])
+            return self._sectioned(document_id, uri, document, self._cut(document_id, document))
+        except Exception as error:
+            return ReadDocument(document_id, uri, refusal(error), [], [])
+
+    def _cut(self, document_id: str, document: DocumentText) -> list[Chunk]:
+        def progress(done: int) -> None:
+            self._watch.cutting(done, len(document.text))
+
+        return self._chunker.cut(document_id, document.text, document.is_markdown, document.headings, progress)
+
+    def _sectioned(self, document_id: str, uri: str, document: DocumentText, chunks: list[Chunk]) -> ReadDocument:
+        self._watch.cutting(len(document.text), len(document.text))
+        sections = self._sectioner.cut(uri, document.title, document.text, chunks)
+        return ReadDocument(document_id, uri, document, chunks, sections)
 
     def _keep(self, key: tuple[str, ...], name: str, document: DocumentText, chunks: list[Chunk]) -> None:
         self._known[key] = (name, document, chunks)
@@ -80,6 +159,17 @@ class Reader:
         while self._characters > _KEPT:
             _, (_, oldest, _) = self._known.popitem(last=False)
             self._characters -= len(oldest.text)
+
+
+def refusal(error: Exception) -> Refused:
+    """What a document is refused for whose reading ended in this error."""
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, MemoryError):
+        return Refused("too_large", "needs more memory than the reading process may use")
+    if isinstance(error, RecursionError):
+        return Refused("bomb", "nests without end")
+    return Refused("crashed", f"reading it failed: {type(error).__name__}: {error}")
 
 
 def record_uri(uri: str, record_id: str) -> str:

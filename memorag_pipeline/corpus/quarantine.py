@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 Reason = Literal[
-    "too_large",  # more bytes than source.max_document_mb, or more memory than a parser may use
+    "too_large",  # more than source.max_document_mb or max_extracted_characters, or than the process's memory
     "too_many_pages",  # more pages than source.max_pages
     "bomb",  # unpacks to far more than it is: source.max_expansion, or archives within archives
     "empty",  # no text in it
@@ -20,15 +20,16 @@ Reason = Literal[
     "unreadable",  # damaged, or not what its name says
     "password",  # encrypted
     "bad_record",  # a record of a file of records that is broken, or has an id that another one has
-    "timeout",  # the parser took longer than source.timeout_seconds
-    "crashed",  # the parser's process died
+    "timeout",  # reading it, or cutting it into chunks, took longer than source.timeout_seconds admits
+    "crashed",  # the reading process died of it, or the reader failed
     "outside_source",  # a link to a file outside of source.uris
     "download_failed",  # gone, changed or forbidden since it was listed
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
 _ADVICE: dict[Reason, str] = {
-    "too_large": "Split it, or raise source.max_document_mb; or exclude it with source.exclude.",
+    "too_large": "Split it, or raise the limit that is named, such as source.max_document_mb; or exclude it with"
+    " source.exclude.",
     "too_many_pages": "Split it, or raise source.max_pages.",
     "bomb": "Look at where it comes from. If it is genuine, store it unpacked or raise source.max_expansion.",
     "empty": "Nothing to do if it is meant to be empty; exclude it with source.exclude. Else store it again.",
@@ -39,7 +40,8 @@ _ADVICE: dict[Reason, str] = {
     " promises another format than it has, rename it.",
     "password": "Store a copy without a password.",
     "bad_record": "Correct the record, or the fields named in source.records.",
-    "timeout": "The next refresh tries it again. If it times out each time, split it or raise source.timeout_seconds.",
+    "timeout": "The next refresh tries it again. If it times out each time, split it, take out what is no text (such as"
+    " a long run of one sign), raise source.timeout_seconds, or exclude it with source.exclude.",
     "crashed": "Store it again from the program that made it, or in another format.",
     "outside_source": "Store the file itself in place of the link, or add the folder it is in to source.uris.",
     "download_failed": "The next refresh tries it again. If it fails each time, check that it may be read.",

@@ -13,7 +13,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -28,26 +28,45 @@ _MOST_ID = 200  # characters
 Record = Any  # a value as JSON has them; of a table, an object of its cells
 
 
-def read_records(plain: Plain, spec: RecordsSpec, parser: Parser) -> Iterator[tuple[str, DocumentText | Refused]]:
-    """The records of a file in order, each with an id that no other one of the file has."""
+def _wants_all(number: int, record_id: str) -> bool:
+    return True
+
+
+def read_records(
+    plain: Plain, spec: RecordsSpec, parser: Parser, wants: Callable[[int, str], bool] = _wants_all
+) -> Iterator[tuple[str, DocumentText | Refused]]:
+    """The records of a file in order, each with an id that no other one of the file has.
+
+    `wants` is called with the number and the id of each record before its text is made, and may decline it.
+    """
     media_type, found = _records(plain, spec, parser)
     seen: set[str] = set()
     for number, record in enumerate(found):
-        document: DocumentText | Refused
-        if isinstance(record, Refused):
-            record_id, document = _unused(str(number), seen), record
-        else:
-            record_id = str(number) if spec.id is None else _one_line(_field(record, spec.id))[:_MOST_ID]
-            if not record_id:
-                record_id = _unused(str(number), seen)
-                document = Refused("bad_record", f"record {number} has no {spec.id}")
-            elif record_id in seen:
-                document = Refused("bad_record", f"record {number} has the id of a record before it, {record_id}")
-                record_id = _unused(f"{record_id}~{number}", seen)
-            else:
-                document = _document(plain.path, media_type, number, record_id, record, spec)
+        record_id, refused = _identified(number, record, spec, seen)
         seen.add(record_id)
+        if not wants(number, record_id):
+            continue
+        try:
+            document = refused or _document(plain.path, media_type, number, record_id, record, spec)
+        except RecursionError:
+            document = Refused("bad_record", f"record {number} nests too deep")
         yield record_id, document
+
+
+def _identified(number: int, record: Record | Refused, spec: RecordsSpec, seen: set[str]) -> tuple[str, Refused | None]:
+    """The id of a record, and what is wrong with it as far as that is known by now."""
+    if isinstance(record, Refused):
+        return _unused(str(number), seen), record
+    try:
+        record_id = str(number) if spec.id is None else _one_line(_field(record, spec.id))[:_MOST_ID]
+    except RecursionError:
+        return _unused(str(number), seen), Refused("bad_record", f"record {number} nests too deep in {spec.id}")
+    if not record_id:
+        return _unused(str(number), seen), Refused("bad_record", f"record {number} has no {spec.id}")
+    if record_id in seen:
+        refused = Refused("bad_record", f"record {number} has the id of a record before it, {record_id}")
+        return _unused(f"{record_id}~{number}", seen), refused
+    return record_id, None
 
 
 def _unused(record_id: str, seen: set[str]) -> str:
@@ -73,7 +92,7 @@ def _document(
 def _records(plain: Plain, spec: RecordsSpec, parser: Parser) -> tuple[str, Iterator[Record | Refused]]:
     start = plain.text.lstrip()[:1]
     if start == "<":
-        return "application/xml", iter(parser.records(plain.text.encode(), spec.at or ""))
+        return "application/xml", parser.records(plain.text.encode(), spec.at or "")
     if start in {"{", "["} or plain.path.suffix.lower() in _LINES:
         return "application/json", _json_records(plain.text, spec.at)
     return "text/csv", _table_records(plain)
@@ -110,7 +129,9 @@ def _table_records(plain: Plain) -> Iterator[Record | Refused]:
     csv.field_size_limit(sys.maxsize)  # the file's own size is bounded
     first = next(line for line in plain.text.split("\n") if line.strip())
     rows = csv.reader(io.StringIO(plain.text, newline=""), delimiter=max(",\t;|", key=first.count))
-    names = next(row for row in rows if any(cell.strip() for cell in row))
+    names = next((row for row in rows if any(cell.strip() for cell in row)), None)
+    if names is None:
+        raise Refused("unreadable", "is a table without a line of names")
     for row in rows:
         if not any(cell.strip() for cell in row):
             continue

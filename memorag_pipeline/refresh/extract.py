@@ -19,10 +19,8 @@ from typing import TypeVar
 import pyarrow as pa
 
 from memorag_pipeline import schemas
-from memorag_pipeline.corpus.document_reader import ReadDocument, Reader
-from memorag_pipeline.corpus.parser import Parser
+from memorag_pipeline.corpus.document_reader import ReadDocument
 from memorag_pipeline.corpus.quarantine import Refused, advice
-from memorag_pipeline.corpus.sections import Sectioner
 from memorag_pipeline.corpus.source import Source, SourceObject
 from memorag_pipeline.digests import bytes_digest, text_digest
 from memorag_pipeline.pipeline import Pipeline
@@ -34,7 +32,7 @@ from memorag_pipeline.storage import Outcome
 
 T = TypeVar("T")
 R = TypeVar("R")
-_AHEAD = 8  # documents that are downloaded while one is parsed
+_AHEAD = 8  # documents that are downloaded while one is read
 
 
 @dataclass
@@ -65,7 +63,7 @@ def extract(pipeline: Pipeline, batch_uri: str) -> dict[str, int]:
 
 
 class _PartExtractor:
-    """Extracts parts one after the other, with one parser process for all of them."""
+    """Extracts parts one after the other, with one reading process for all of them."""
 
     def __init__(self, pipeline: Pipeline, parent: Parent | None) -> None:
         self._blobs, self._units = pipeline.store.blobs, pipeline.store.units
@@ -74,9 +72,7 @@ class _PartExtractor:
         self._extraction = Extraction.of(pipeline)
         self._parent = parent
         self._reusable: dict[int, bool] = {}
-        self._sectioner: Sectioner = self._extraction.sectioner()
-        self._parser = Parser(pipeline.spec.source.timeout_seconds, pipeline.spec.source.max_pages)
-        self._reader = Reader(pipeline.spec, self._parser, self._extraction.chunker())
+        self._reader = self._extraction.reader()
         self._readers = ThreadPoolExecutor(_AHEAD)
 
     def __enter__(self) -> _PartExtractor:
@@ -84,7 +80,7 @@ class _PartExtractor:
 
     def __exit__(self, *_: object) -> None:
         self._readers.shutdown(cancel_futures=True)
-        self._parser.close()
+        self._reader.close()
 
     def run(self, fingerprint: str, objects: list[SourceObject], bar: Bar) -> Outcome:
         """The outcome of one part, done now unless it was done before."""
@@ -150,7 +146,7 @@ class _PartExtractor:
         document_id, uri = item.document_id, item.uri
         found: Iterable[ReadDocument]
         if isinstance(data, Refused):
-            found, digest = [ReadDocument(document_id, uri, data, [])], None
+            found, digest = [ReadDocument(document_id, uri, data, [], [])], None
         else:
             digest = bytes_digest(data)
             if self._source.holds_records(uri):
@@ -167,8 +163,7 @@ class _PartExtractor:
             why = {"reason": document.reason, "detail": document.detail, "advice": advice(document.reason)}
             rows.quarantine.append({**source, **why})
             return
-        document_id, uri, text, chunks = read.document_id, read.uri, document.text, read.chunks
-        sections = self._sectioner.cut(uri, document.title, text, chunks)
+        document_id, uri, text = read.document_id, read.uri, document.text
         rows.documents.append(
             {
                 **source,
@@ -177,15 +172,15 @@ class _PartExtractor:
                 "media_type": document.media_type,
                 "text_digest": text_digest(text),
                 "characters": len(text),
-                "tokens": sum(section.tokens for section in sections),
+                "tokens": sum(section.tokens for section in read.sections),
                 "headings": [asdict(heading) for heading in document.headings],
-                "sections": [asdict(section) for section in sections],
+                "sections": [asdict(section) for section in read.sections],
                 "text": text,
             }
         )
         rows.chunks += [
             {"document_id": document_id, "uri": uri, "ordinal": ordinal, **asdict(chunk)}
-            for ordinal, chunk in enumerate(chunks)
+            for ordinal, chunk in enumerate(read.chunks)
         ]
 
     def _record(self, fingerprint: str, rows: _Rows, reused: int, seconds: float) -> Outcome:

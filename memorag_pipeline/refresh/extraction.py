@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from memorag_pipeline.corpus.chunk import Chunker
+from memorag_pipeline.corpus.document_reader import ReadingSpec
 from memorag_pipeline.corpus.quarantine import UNSETTLED
-from memorag_pipeline.corpus.sections import Sectioner
+from memorag_pipeline.corpus.reader_process import ReaderProcess
 from memorag_pipeline.corpus.source import SourceObject
 from memorag_pipeline.memory.stream import render_section
 from memorag_pipeline.models.file_digests import remembered_digest
@@ -68,20 +68,23 @@ class Extraction:
         spec = self.pipeline.spec
         return min(spec.chunking.max_tokens, spec.embedding.max_tokens - token_counter(self.embedding).special_tokens)
 
-    def chunker(self) -> Chunker:
-        """The chunker of the corpus."""
-        spec = self.pipeline.spec
-        return Chunker(
-            spec.chunking,
-            spec.sharding,
-            token_counter(self.embedding),
-            token_counter(self.memory),
-            self.chunk_tokens,
+    def reader(self) -> ReaderProcess:
+        """A reading process for the documents of the corpus."""
+        spec, source = self.pipeline.spec, self.pipeline.spec.source
+        reading = ReadingSpec(
+            language=spec.language,
+            max_bytes=self.byte_limit,
+            max_characters=source.max_extracted_characters,
+            max_pages=source.max_pages,
+            max_expansion=source.max_expansion,
+            records=source.records,
+            chunking=spec.chunking,
+            sharding=spec.sharding,
+            chunk_tokens=self.chunk_tokens,
+            embedding=self.embedding,
+            memory=self.memory,
         )
-
-    def sectioner(self) -> Sectioner:
-        """The sectioner of the corpus."""
-        return Sectioner(token_counter(self.memory), self.pipeline.spec.sharding.max_tokens, render_section)
+        return ReaderProcess(reading, source.timeout_seconds, "memorag_pipeline.refresh.reading_process")
 
     def fingerprint(self, part: Sequence[SourceObject]) -> str:
         """Fingerprint of the unit that extracts `part`. The time limit is not in it: see `find`."""
@@ -93,7 +96,12 @@ class Extraction:
             language=spec.language,
             chunking=spec.chunking.model_dump(mode="json"),
             chunk_tokens=self.chunk_tokens,
-            limits=[spec.source.max_document_mb, spec.source.max_pages, spec.source.max_expansion],
+            limits=[
+                spec.source.max_document_mb,
+                spec.source.max_pages,
+                spec.source.max_expansion,
+                spec.source.max_extracted_characters,
+            ],
             # Its globs are relative to the URIs.
             records=[spec.source.records.model_dump(mode="json"), spec.source.uris]
             if spec.source.records.include

@@ -90,7 +90,7 @@ class CorpusSpec(Section):
                 "language": True,
                 "source": {
                     *("uris", "include", "exclude", "documents_per_part", "records"),
-                    *("max_document_mb", "max_pages", "max_expansion"),
+                    *("max_document_mb", "max_extracted_characters", "max_pages", "max_expansion"),
                 },
                 "chunking": True,
                 "sharding": True,

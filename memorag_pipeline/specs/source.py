@@ -63,8 +63,14 @@ class SourceSpec(Location):
     include: list[str] = Field(default=["**"], min_length=1, description="Globs, relative to the URI.")
     exclude: list[str] = Field(default=[], description="Globs, relative to the URI, applied after include.")
     max_document_mb: float = Field(default=64, gt=0, le=1 << 20, description="A larger document is quarantined unread.")
+    max_extracted_characters: int = Field(
+        default=20_000_000, ge=1, description="A PDF, DOCX, HTML … or file of records that gives more is quarantined."
+    )
     timeout_seconds: float = Field(
-        default=60, gt=0, le=7 * 86400, description="Extraction of one document may take this long."
+        default=60,
+        gt=0,
+        le=7 * 86400,
+        description="Reading one document may take this long, and cutting it as long for each million characters.",
     )
     max_pages: int = Field(default=5000, ge=1, description="A PDF of more pages is quarantined.")
     max_expansion: float = Field(

@@ -8,7 +8,10 @@ from uuid import uuid4
 import fsspec
 import pytest
 
+from memorag_pipeline.corpus.document_reader import ReadingSpec
 from memorag_pipeline.corpus.parser import Parser
+from memorag_pipeline.models.references import resolve
+from memorag_pipeline.specs.source import ChunkingSpec, RecordsSpec, ShardingSpec
 
 
 @pytest.fixture
@@ -22,7 +25,24 @@ def memory_folder() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def parser() -> Iterator[Parser]:
-    """A parser process that all tests of documents share."""
-    with Parser(60) as shared:
-        yield shared
+def parser() -> Parser:
+    """A parser in this process, for documents that do not harm it."""
+    return Parser()
+
+
+@pytest.fixture(scope="session")
+def reading() -> ReadingSpec:
+    """As a corpus with default limits is read."""
+    return ReadingSpec(
+        language="en",
+        max_bytes=64 << 20,
+        max_characters=20_000_000,
+        max_pages=5000,
+        max_expansion=200,
+        records=RecordsSpec(),
+        chunking=ChunkingSpec(),
+        sharding=ShardingSpec(),
+        chunk_tokens=200,
+        embedding=resolve("package:all-minilm-l6-v2"),
+        memory=resolve("package:smollm2-135m-instruct"),
+    )

@@ -14,8 +14,6 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from memorag_pipeline import schemas
-from memorag_pipeline.corpus.chunk import Chunker
-from memorag_pipeline.corpus.parser import Parser
 from memorag_pipeline.corpus.source import Source
 from memorag_pipeline.digests import bytes_digest, text_digest
 from memorag_pipeline.errors import CorruptBlobError, StorageError
@@ -222,17 +220,10 @@ def test_limits_of_the_spec_hold_and_a_higher_one_lets_documents_in(make_pipelin
     assert quarantined(refresh(make_pipeline(source={"include": ["**"], "max_pages": 3, "max_expansion": 2000}))) == {}
 
 
-def test_copies_are_parsed_and_cut_once_and_have_all_their_names(
-    make_pipeline: MakePipeline, source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    parsed: list[str] = []
-    parse, cut = Parser.parse, Chunker.cut
-    monkeypatch.setattr(Parser, "parse", lambda self, *given: parsed.append("parse") or parse(self, *given))
-    monkeypatch.setattr(Chunker, "cut", lambda self, *given: parsed.append("cut") or cut(self, *given))
+def test_copies_have_all_their_names(make_pipeline: MakePipeline, source: Path) -> None:
     for name in ("one.html", "two.html", "three.htm"):
         (source / name).write_text("<p>" + topics["lambda"])
     refreshed = refresh(make_pipeline(source={"include": ["*.htm*"], **ONE_PART}))
-    assert parsed == ["parse", "cut"] * 2  # another suffix may be another format
     rows = {row["uri"].rsplit("/", 1)[-1]: row for row in refreshed.rows("documents")}
     assert set(rows) == {"one.html", "two.html", "three.htm"}
     assert len({row["text_digest"] for row in rows.values()}) == 1
@@ -299,17 +290,24 @@ def test_a_document_that_is_too_large_is_not_read(
     assert read and not any(uri.endswith("large.rst") for uri in read)
 
 
-def test_a_slow_document_is_quarantined_and_tried_again(make_pipeline: MakePipeline, source: Path) -> None:
-    (source / "slow.html").write_text("<p>" + "<b>many</b> <i>words</i> " * 300_000)
-    quick = {"include": ["**"], "timeout_seconds": 0.2}
-    pipeline = make_pipeline(source=quick)
+def test_a_document_that_does_harm_costs_itself_and_is_tried_again(make_pipeline: MakePipeline, source: Path) -> None:
+    deep = '{"a":' * 450 + '"x"' + "}" * 450
+    (source / "deep.jsonl").write_text(f'{{"a": "Words."}}\n{deep}\n')
+    # Quotes within quotes: minutes of the Markdown splitter. The others take it milliseconds.
+    (source / "quotes.md").write_text("Words.\n\n" + ">" * 131_072)
+    records = {"include": ["*.jsonl"], "text": ["a"]}
+    pipeline = make_pipeline(source={"include": ["**"], "timeout_seconds": 4, "records": records, **ONE_PART})
     first = refresh(pipeline)
-    assert quarantined(first) == {"slow.html": "timeout"}
+    assert quarantined(first) == {"deep.jsonl#1": "bad_record", "quotes.md": "timeout"}
+    assert first.sharded["counts"]["documents"] == 13
+    (row,) = (row for row in first.rows("quarantine") if row["reason"] == "timeout")
+    assert "cutting it into chunks took longer than 4 s" in row["detail"]
+    assert "source.timeout_seconds" in row["advice"]
     first.publish()
     again = take_inventory(pipeline)
     assert again["changed"] and len(again["extract"]) == 1
-    (source / "slow.html").write_text("<p>few words")
-    assert quarantined(refresh(pipeline)) == {}
+    (source / "quotes.md").write_text("few words")
+    assert quarantined(refresh(pipeline)) == {"deep.jsonl#1": "bad_record"}
 
 
 def test_a_document_that_is_gone_is_quarantined_until_it_is_back(
