@@ -5,6 +5,7 @@
 | memorize | tokens/s of reading a stream             | causal prefill by transformers (no head,     | FLOPs           |
 |          |                                          | SDPA, DynamicCache) in pieces of one window  |                 |
 | memorize | the same                                 | the straightforward loop, window by window   | FLOPs at peak   |
+| bits     | tokens/s when bits depend on the window  | all windows of a pass packed together        | 1               |
 | together | new tokens/s of many prompts, one memory | 8 of them one at a time, same engine         | both at peak    |
 | together | growth of memory while they decode       | computed bytes of the rows' own slots        | 1               |
 | alone    | new tokens/s of one prompt               | the straightforward loop's `ask`             | bytes at peak   |
@@ -188,6 +189,33 @@ def memorize(bench: Bench) -> None:
             bound=bench.machine.flops / needed / rates[2],
             target=1.5,
             note=f"keys of the last layer differ by {difference:.1e} of the largest",
+        )
+
+
+def bits(bench: Bench) -> None:
+    """Reading with windows one at a time, so that their bits depend on nothing beside them, against packed windows."""
+    given, tokens = bench.given, bench.given.tokens[0]
+    stream = text_tokens(bench.model, tokens)
+    for window in sorted({256, given.window, 2 * given.window}):
+        ours = beacon_model(bench.model, window, given.ratio)
+
+        def read(reproducible: bool, ids: Sequence[int], ours: BeaconMemoryModel = ours) -> None:
+            ours.reproducible = reproducible
+            ours.memorize(ids)
+
+        warm_up = [partial(read, alone, stream[: 2 * window]) for alone in (True, False)]
+        seconds = in_turn([partial(read, alone, stream) for alone in (True, False)], given.runs, warm_up)
+        bench.add(
+            row="bits",
+            what=f"window {window}",
+            tokens=tokens,
+            slots=tokens // given.ratio,
+            value=tokens / seconds[0],
+            unit="tokens/s",
+            against="packed windows",
+            baseline=tokens / seconds[1],
+            bound=1.0,
+            target=0.9 if window >= given.window else None,
         )
 
 
@@ -430,6 +458,7 @@ def peak(bench: Bench) -> None:
 
 ROWS: dict[str, Callable[[Bench], None]] = {
     "memorize": memorize,
+    "bits": bits,
     "together": together,
     "alone": alone,
     "open": stored,

@@ -57,7 +57,7 @@ def change_everything_once(corpus: ChangingCorpus) -> int:
     [
         {},
         {"kind": "selected", "ratio": 4},
-        {"kind": "gist"},
+        {"kind": "gist", "reproducible": True},
         {"codec": "int8"},
         {"kind": "beacon", "ratio": [2, 4]},
     ],
