@@ -1,0 +1,62 @@
+"""A store that an earlier release wrote opens, and a refresh reuses what is in it.
+
+`animals-format-1.tar.xz` is the store of one refresh by the code before the packages were moved, less its reports.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from memorag_pipeline import open_version
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.runner import refresh
+from memorag_pipeline.specs.corpus import CorpusSpec
+
+STORE = Path(__file__).parents[1] / "fixtures" / "stores" / "animals-format-1.tar.xz"
+TEXTS = {
+    "bees.md": "# Bees\n\nA honey bee visits about two million flowers for one jar of honey.\n",
+    "otters.md": "# Otters\n\nSea otters hold hands while they sleep, so that they do not drift apart.\n",
+}
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """The spec that the store was made with, beside a copy of the store."""
+    with tarfile.open(STORE) as stored:
+        stored.extractall(tmp_path / "store", filter="data")
+    filesystem = fsspec.filesystem("memory")
+    for name, text in TEXTS.items():
+        filesystem.pipe(f"/animals/{name}", text.encode())
+    memory = {"kind": "selected", "model": "package:smollm2-135m-instruct", "window": 32, "ratio": 16, "codec": "int8"}
+    yield {
+        "corpus": "animals",
+        "source": {"uris": ["memory://animals"]},
+        "store": {"uri": str(tmp_path / "store")},
+        "memory": memory,
+        "embedding": {"model": "package:all-minilm-l6-v2", "pooling": "mean"},
+    }
+    filesystem.rm("/animals", recursive=True)
+
+
+def test_its_version_is_searched_and_its_memories_are_read(spec: dict[str, Any]) -> None:
+    version = open_version(f"{spec['store']['uri']}/animals")
+    assert version.search("Who holds hands?", k=1)[0].uri == "memory:///animals/otters.md"
+    (memory,) = version.memories().values()
+    assert memory.tokens == 91
+
+
+def test_a_refresh_reads_nothing_again_but_what_changed(spec: dict[str, Any]) -> None:
+    pipeline = Pipeline(CorpusSpec.model_validate(spec))
+    same = refresh(pipeline, "run-2")
+    assert same.counts["shard"]["memorize_units"] == same.counts["shard"]["embed_units"] == 0
+    bears = "# Bears\n\nA bear wakes up when the snow melts.\n"
+    fsspec.filesystem("memory").pipe("/animals/bears.md", bears.encode())
+    after = refresh(pipeline, "run-3")
+    assert after.counts["publish"]["documents"] == 3
+    assert after.counts["embed"]["embedded"] == 1
