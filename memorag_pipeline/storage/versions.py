@@ -3,8 +3,8 @@
 In:  a manifest without a parent, the run that made it; or a version to retire, by whom and why.
 Out: the number of the version that holds it: a new one, the newest when that holds the same already, or the one that
      the same run made in an earlier try.
-Wrong: a lost answer is read back; a lost race is rebased onto the winner; a missing blob refuses the commit. A version
-       that is retired is a `RetiredVersionError` for whoever opens it.
+Wrong: a lost answer is read back; a lost race is rebased onto the winner, once a listing shows it; a missing blob
+       refuses the commit. A version that is retired is a `RetiredVersionError` for whoever opens it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ from memorag_pipeline.storage.backend import StoredObject
 from memorag_pipeline.storage.blobs import BlobRef, Blobs
 from memorag_pipeline.storage.channel_log import ChannelLog
 from memorag_pipeline.storage.intents import Intent, Intents
+from memorag_pipeline.storage.layout import own
 from memorag_pipeline.storage.manifest import FORMAT, Manifest, ManifestBlob
 from memorag_pipeline.storage.objects import ObjectStore
+from memorag_pipeline.storage.unlisted import Unlisted
 
 _DIGITS = 20
 _RETIRED = "retired"
@@ -77,7 +79,7 @@ class Versions:
 
     def numbers(self) -> Iterator[int]:
         """Numbers of all versions, ascending, retired ones included."""
-        yield from _numbers(self._objects.listing("versions"))
+        yield from _numbers(own(self._objects, "versions"))
 
     def retained(self) -> list[int]:
         """Numbers of the versions that can be opened, ascending: all but the retired ones."""
@@ -176,7 +178,7 @@ class Versions:
 
     def tombstones(self) -> list[tuple[int, StoredObject]]:
         """Number and object of every tombstone, also of those that do not count."""
-        stored = self._objects.listing(_RETIRED)
+        stored = own(self._objects, _RETIRED)
         return list(zip(_numbers(stored), stored, strict=True))
 
     def publish(
@@ -191,12 +193,14 @@ class Versions:
         """
         write_id = uuid.uuid4().hex
         declared = in_doubt = False
+        unlisted = Unlisted(self._objects.uri)
         try:
             while True:
                 found = self._published(manifest, run_id, base)
                 if found is not None:
                     return found
                 record, content = self._next(manifest, run_id, write_id)
+                unlisted.wait_if_refused(record.version)
                 self._declare(record, manifest)
                 if not declared:
                     self._require_blobs(self._unsure(manifest, base, fresh), "not published")
@@ -207,6 +211,7 @@ class Versions:
                 in_doubt = False
                 if landed:
                     break
+                unlisted.refused(record.version)
             self._require_after(record, self._unsure(manifest, base, fresh))
             return Published(record.version, record.manifest, created=True)
         finally:
@@ -274,7 +279,7 @@ class Versions:
             raise
 
     def _retired_numbers(self) -> set[int]:
-        retired = set(_numbers(self._objects.listing(_RETIRED)))
+        retired = set(_numbers(own(self._objects, _RETIRED)))
         return retired - set(self._channels.targets().values()) if retired else retired
 
     def _tombstone(self, version: int) -> Tombstone | None:
@@ -290,10 +295,7 @@ class Versions:
 
 
 def _numbers(stored: Sequence[StoredObject]) -> Iterator[int]:
-    for item in stored:
-        stem = item.key.rsplit("/", 1)[-1].removesuffix(".json")
-        if stem.isdigit():
-            yield int(stem)
+    return (int(item.key.rpartition("/")[2].removesuffix(".json")) for item in stored)
 
 
 def _content(manifest: Manifest, parent: int | None) -> bytes:
