@@ -72,8 +72,14 @@ class ChannelLog:
     def read(self, key: str) -> ChannelRecord:
         """The record at `key`."""
         try:
-            return ChannelRecord.model_validate_json(self._objects.read(key))
+            record = ChannelRecord.model_validate_json(self._objects.read(key))
         except ValidationError as error:
-            raise CorruptBlobError(
-                f"channel record {self._objects.uri_of(key)} was altered; restore it from a copy of the store"
-            ) from error
+            raise self._altered(key) from error
+        if record.channel != key.split("/")[1]:
+            raise self._altered(key)
+        return record
+
+    def _altered(self, key: str) -> CorruptBlobError:
+        return CorruptBlobError(
+            f"channel record {self._objects.uri_of(key)} was altered; restore it from a copy of the store"
+        )

@@ -13,9 +13,9 @@ import uuid
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from memorag_pipeline.digests import bytes_digest, canonical_json
 from memorag_pipeline.errors import (
@@ -30,7 +30,7 @@ from memorag_pipeline.storage.blobs import BlobRef, Blobs
 from memorag_pipeline.storage.channel_log import ChannelLog
 from memorag_pipeline.storage.intents import Intent, Intents
 from memorag_pipeline.storage.layout import own
-from memorag_pipeline.storage.manifest import FORMAT, Manifest, ManifestBlob
+from memorag_pipeline.storage.manifest import Manifest, ManifestBlob, parse_manifest
 from memorag_pipeline.storage.objects import ObjectStore
 from memorag_pipeline.storage.unlisted import Unlisted
 
@@ -38,17 +38,22 @@ _DIGITS = 20
 _RETIRED = "retired"
 
 
+def _time(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
 class CommitRecord(BaseModel):
     """One line of a corpus's history; never changed, never deleted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: int
-    parent: int | None
+    version: int = Field(ge=0, lt=10**_DIGITS)
+    parent: int | None = Field(ge=0, lt=10**_DIGITS)
     manifest: BlobRef
     write_id: str
     run_id: str
-    created_at: str
+    created_at: Annotated[str, AfterValidator(_time)]
 
 
 class Tombstone(BaseModel):
@@ -104,14 +109,15 @@ class Versions:
     def record(self, version: int) -> CommitRecord:
         """The commit record of `version`; retired versions keep theirs."""
         try:
-            return CommitRecord.model_validate_json(self._objects.read(_key(version)))
+            record = CommitRecord.model_validate_json(self._objects.read(_key(version)))
         except ObjectNotFoundError:
             known = ", ".join(str(number) for number in self.numbers()) or "none"
             raise NotFoundError(f"{self._objects.uri} has no version {version}; it has: {known}") from None
         except ValidationError as error:
-            raise CorruptBlobError(
-                f"commit record {self._objects.uri_of(_key(version))} was altered; restore it from a copy of the store"
-            ) from error
+            raise self._altered("commit record", _key(version)) from error
+        if record.version != version:
+            raise self._altered("commit record", _key(version))
+        return record
 
     def manifest(self, version: int) -> Manifest:
         """The manifest of `version`, verified. Raises RetiredVersionError."""
@@ -139,12 +145,8 @@ class Versions:
         return self._parsed(record, self._blobs.get_json(record.manifest, f"manifest of version {record.version}"))
 
     def _parsed(self, record: CommitRecord, values: Any) -> Manifest:
-        if values["format"] != FORMAT:
-            raise StorageError(
-                f"version {record.version} of {self._objects.uri} has format {values['format']}, this release reads"
-                f" format {FORMAT}; read it with the release that wrote it, or refresh anew"
-            )
-        return Manifest.model_validate(values)
+        where = f"version {record.version} of {self._objects.uri}"
+        return parse_manifest(values, where, "read it with the release that wrote it, or refresh again")
 
     def missing(self, manifest: Manifest) -> list[ManifestBlob]:
         """The blobs of `manifest` that are not in the store with the size that they should have."""
@@ -284,14 +286,17 @@ class Versions:
 
     def _tombstone(self, version: int) -> Tombstone | None:
         try:
-            return Tombstone.model_validate_json(self._objects.read(_tombstone_key(version)))
+            tombstone = Tombstone.model_validate_json(self._objects.read(_tombstone_key(version)))
         except ObjectNotFoundError:
             return None
         except ValidationError as error:
-            raise CorruptBlobError(
-                f"tombstone {self._objects.uri_of(_tombstone_key(version))} was altered; restore it from a copy of the"
-                " store"
-            ) from error
+            raise self._altered("tombstone", _tombstone_key(version)) from error
+        if tombstone.version != version:
+            raise self._altered("tombstone", _tombstone_key(version))
+        return tombstone
+
+    def _altered(self, what: str, key: str) -> CorruptBlobError:
+        return CorruptBlobError(f"{what} {self._objects.uri_of(key)} was altered; restore it from a copy of the store")
 
 
 def _numbers(stored: Sequence[StoredObject]) -> Iterator[int]:
