@@ -19,6 +19,7 @@ from memorag_pipeline.reports.archive import outdated
 from memorag_pipeline.storage.blobs import BlobRef
 from memorag_pipeline.storage.garbage import retention
 from memorag_pipeline.storage.garbage.sweep import sweep
+from memorag_pipeline.storage.layout import foreign_text
 from memorag_pipeline.storage.verify import damaged
 
 logger = logging.getLogger(__name__)
@@ -33,17 +34,23 @@ def retire_outdated(pipeline: Pipeline, by: str) -> dict[str, Any]:
 
 
 def sweep_store(pipeline: Pipeline) -> dict[str, Any]:
-    """Sweep with the spec's grace period; returns counts and bytes of what was deleted, and of what is condemned."""
+    """Sweep with the spec's grace period; returns counts and bytes of what was deleted, and of what is condemned.
+
+    "foreign" counts what is not of the pipeline; the log names it.
+    """
     store = pipeline.store
     grace = timedelta(days=pipeline.spec.store.retention.grace_days)
     report = sweep(store, grace=grace, outdated=outdated(store.objects))
     for swept in report.deleted:
         logger.info("deleted %s, %s: %s", swept.key, bytes_text(swept.size), swept.why)
+    if report.foreign:
+        logger.warning("not of the pipeline in %s, and left alone: %s", store.uri, foreign_text(report.foreign))
     return {
         "deleted": len(report.deleted),
         "deleted_bytes": report.deleted_bytes,
         "condemned": len(report.condemned) + len(report.waiting),
         "condemned_bytes": report.condemned_bytes,
+        "foreign": len(report.foreign),
     }
 
 

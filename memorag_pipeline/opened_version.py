@@ -20,11 +20,12 @@ import pyarrow as pa
 
 from memorag_pipeline.errors import CorruptBlobError, StorageError, named
 from memorag_pipeline.forks import require_device
+from memorag_pipeline.schemas import OF_ROLE
 from memorag_pipeline.specs.memory import MemorySpec
 from memorag_pipeline.specs.retrieval import EmbeddingSpec
 from memorag_pipeline.storage import CorpusStore, Manifest, ManifestBlob
-from memorag_pipeline.storage.model_references import require_known_references
-from memorag_pipeline.storage.parquet import open_table
+from memorag_pipeline.storage.model_references import known_language, require_known_references
+from memorag_pipeline.storage.parquet import StoredTable, open_table
 
 if TYPE_CHECKING:
     from memorag_pipeline.memory.kinds.interface import Memory, MemoryModel
@@ -74,10 +75,15 @@ class OpenedVersion:
         from memorag_pipeline.retrieval.search import open_searcher
 
         self.require_trusted_models()
-        (index,), (rows,) = self.manifest.of_role("index"), self.manifest.of_role("index_rows")
+        index, rows = self.manifest.one("index"), self.manifest.one("index_rows")
         chunks = self.manifest.of_role("chunks")
 
         def texts(part: int) -> pa.Table:
+            if not 0 <= part < len(chunks):
+                raise CorruptBlobError(
+                    f"{self._name(rows)}: names part {part} of the chunks, of which the version has {len(chunks)};"
+                    " refresh again to make it anew"
+                )
             return self._table(chunks[part]).read(["text"])
 
         with self._files(index, *self.manifest.of_role("sparse_index")) as (index_path, *sparse_paths):
@@ -85,8 +91,8 @@ class OpenedVersion:
                 index_path,
                 self._table(rows).read(),
                 texts,
-                EmbeddingSpec.model_validate(self.manifest.spec["embedding"]),
-                next(model.digest for model in self.manifest.models if model.role == "embedding"),
+                self.manifest.section("embedding", EmbeddingSpec),
+                self.manifest.model_of("embedding").digest,
                 next(iter(sparse_paths), None),
             )
 
@@ -100,12 +106,12 @@ class OpenedVersion:
 
     def _rows(self, role: str) -> Iterator[dict[str, Any]]:
         for part in self.manifest.of_role(role):
-            for batch in self._table(part).iter_batches(batch_size=1024):
+            for batch in self._table(part).batches(1024):
                 yield from batch.to_pylist()
 
-    def _table(self, blob: ManifestBlob) -> Any:
+    def _table(self, blob: ManifestBlob) -> StoredTable:
         with self._files(blob) as (path,):
-            return open_table(path, self._name(blob))
+            return open_table(path, self._name(blob), OF_ROLE[blob.role])
 
     @contextmanager
     def _files(self, *blobs: ManifestBlob) -> Iterator[list[Path]]:
@@ -169,4 +175,4 @@ class _Memories(Mapping[str, "Memory"]):
 
         self._version.require_trusted_models()
         manifest = self._version.manifest
-        return load_memory_model(MemorySpec.model_validate(manifest.spec["memory"]), manifest.language)
+        return load_memory_model(manifest.section("memory", MemorySpec), known_language(manifest))

@@ -109,6 +109,18 @@ INDEX_ROWS = _schema(
     row=_I, chunk_id=_S, document_id=_S, uri=_S, start=_I, end=_I, shard_id=_S, part=_I32, part_row=_I32
 )
 
+# What readers ask of the tables of a version, by role. Earlier releases wrote some without the columns named `later`.
+OF_ROLE = {
+    "inventory": INVENTORY,
+    "documents": DOCUMENTS,
+    "chunks": CHUNKS,
+    "quarantine": QUARANTINE.with_metadata({"later": "advice"}),
+    "shards": SHARDS,
+    "sections": SECTIONS.with_metadata({"later": "text"}),
+    "digests": DIGESTS,
+    "index_rows": INDEX_ROWS,
+}
+
 QUESTIONS = _schema(question_id=_S, question=_S, error=_S)
 
 # The questions of a run, and the shards that each is asked of, the best one first.

@@ -20,12 +20,14 @@ def quarantine(
     from rich.markup import escape
 
     from memorag_pipeline.corpus.quarantine import advice
+    from memorag_pipeline.schemas import OF_ROLE
 
     with working(verbose):
         store = store_of(target)
         number = version_of(store, version)
         blobs = store.versions.manifest(number).of_role("quarantine")
-        rows = [row for blob in blobs for row in store.blobs.get_table(blob.ref, name=blob.path).to_pylist()]
+        tables = [store.blobs.get_table(blob.ref, None, blob.path, OF_ROLE["quarantine"]) for blob in blobs]
+        rows = [row for table in tables for row in table.to_pylist()]
     if json_output:
         print_json(rows)
         return

@@ -1,7 +1,7 @@
 """Commands that end the life of versions: retire, gc.
 
 In:  TARGET; a version and a reason, or the retention rules of a spec.
-Out: the tombstone; what was deleted, condemned or waits, why, and how many bytes.
+Out: the tombstone; what was deleted, condemned or waits, why, and how many bytes; what is not of the pipeline.
 Wrong: a version that a channel points to is not retired (exit code 5).
 """
 
@@ -52,6 +52,7 @@ def gc(
     from memorag_pipeline.reports.archive import outdated
     from memorag_pipeline.storage.garbage import retention
     from memorag_pipeline.storage.garbage.sweep import GRACE, sweep
+    from memorag_pipeline.storage.layout import foreign_text
 
     with working(verbose):
         store, grace, retired = store_of(target), GRACE, list[int]()
@@ -80,6 +81,8 @@ def gc(
         f"{bytes_text(report.deleted_bytes)} {would}deleted; {bytes_text(report.condemned_bytes)} are not referred to"
         f" and {would}deleted after {grace.total_seconds() / 86400:g} days"
     )
+    if report.foreign:
+        say(f"not of the pipeline, and left alone: {foreign_text(report.foreign)}")
 
 
 def _rows(state: str, swept: tuple[SweptObject, ...]) -> list[list[Any]]:
@@ -92,12 +95,15 @@ def _rows(state: str, swept: tuple[SweptObject, ...]) -> list[list[Any]]:
 
 
 def _as_json(report: SweepReport) -> dict[str, Any]:
+    from memorag_pipeline.storage.layout import printable
+
     lists = {name: getattr(report, name) for name in ("deleted", "condemned", "waiting")}
     return {
         "dry_run": report.dry_run,
         "grace_days": report.grace.total_seconds() / 86400,
         "deleted_bytes": report.deleted_bytes,
         "condemned_bytes": report.condemned_bytes,
+        "foreign": [printable(name) for name in report.foreign],
         **{
             name: [
                 {

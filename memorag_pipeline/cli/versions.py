@@ -85,7 +85,7 @@ def show(
     say(f"[bold]Version {number}[/] of {manifest.corpus} at {store.uri}")
     say(f"created at {record.created_at} by run {record.run_id}, after version {record.parent or 'none'}")
     say(f"channels: {', '.join(channels) or 'none'}")
-    say(f"holds {counts_text({name: manifest.counts[name] for name in _COLUMNS})}\n")
+    say(f"holds {counts_text({name: manifest.count(name) for name in _COLUMNS})}\n")
     print_table(
         "Models",
         ["role", "name", "revision", "digest"],

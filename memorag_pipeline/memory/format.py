@@ -8,7 +8,6 @@ Wrong: another model, tokenizer or form is a `MemoryMismatchError` saying which 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -74,6 +75,9 @@ class MemoryHeader:
     codec: str
 
 
+_HEADER = TypeAdapter(MemoryHeader)
+
+
 @dataclass(frozen=True, eq=False)
 class StoredMemory:
     """A memory file's content. Keys (before rotation) and values of each layer, [slots, key/value heads, head size].
@@ -122,12 +126,16 @@ def read_header(path: Path, origin: MemoryOrigin | None = None) -> MemoryHeader:
         return stored.header
 
 
-def open_memory(path: Path, origin: MemoryOrigin, device: torch.device, dtype: torch.dtype) -> StoredMemory:
-    """A memory file of this origin, with keys and values decoded to `dtype`.
+def open_memory(
+    path: Path, origin: MemoryOrigin, device: torch.device, dtype: torch.dtype, shape: tuple[int, int, int]
+) -> StoredMemory:
+    """A memory file of this origin and shape [layers, key/value heads, head size], decoded to `dtype`.
 
     On the CPU, what is stored as it is wanted is a view of the mapped file, of which no byte is read here.
     """
     with _opened(path, origin, device) as stored:
+        if stored.header.shape != shape:
+            raise damaged(path, f"its keys and values have the shape {stored.header.shape}, the model's have {shape}")
         token_ids = stored.token_ids().cpu()
         keys, values = (
             tuple(stored.slots(role, layer, 0, stored.header.slots, dtype) for layer in range(stored.header.shape[0]))
@@ -184,13 +192,13 @@ class _Stored:
         stored = self.file.get_slice(name)
         shape = [part.rows(0, slots).stop, *part.shape]
         if stored.get_shape() != shape:
-            raise _damaged(self.path, f"{name} has the shape {stored.get_shape()}, not {shape}")
+            raise damaged(self.path, f"{name} has the shape {stored.get_shape()}, not {shape}")
         wanted = part.rows(start, end)
         # Whole tensors have a way of their own to a GPU, through pinned memory.
         whole = self.device.type == "cuda" and (wanted.start, wanted.stop) == (0, shape[0])
         rows: Tensor = self.file.get_tensor(name) if whole else stored[wanted]
         if rows.dtype != part.dtype:
-            raise _damaged(self.path, f"{name} is {rows.dtype}, not {part.dtype}")
+            raise damaged(self.path, f"{name} is {rows.dtype}, not {part.dtype}")
         return rows
 
 
@@ -201,20 +209,34 @@ def _opened(path: Path, origin: MemoryOrigin | None, device: torch.device) -> It
             header = _parse_header(path, file.metadata(), origin)
             yield _Stored(path, file, header, codec_of(header.codec, *header.shape[1:]), device)
     except SafetensorError as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
 def _parse_header(path: Path, metadata: dict[str, str] | None, origin: MemoryOrigin | None) -> MemoryHeader:
     if _KEY not in (metadata or {}):
         raise MemoryMismatchError(f"{path}: is a safetensors file but not a memory; give a file made by `memorize`")
-    values: dict[str, Any] = json.loads((metadata or {})[_KEY])
+    try:
+        values = from_json((metadata or {})[_KEY], allow_inf_nan=False)
+    except ValueError as error:
+        raise damaged(path, f"its header is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise damaged(path, "its header is no JSON object")
     if values.get("format") != FORMAT_VERSION:
         raise MemoryMismatchError(
             f"{path}: memory format {values.get('format')}, but this release reads format {FORMAT_VERSION};"
             " refresh the corpus to make the memory anew"
         )
-    found = MemoryOrigin(**_keywords(path, MemoryOrigin, values.get("origin", {})))
-    header = MemoryHeader(**_keywords(path, MemoryHeader, values) | {"origin": found})
+    origin_of = values.get("origin")
+    _require_keys(path, MemoryOrigin, origin_of if isinstance(origin_of, dict) else {})
+    _require_keys(path, MemoryHeader, values)
+    try:
+        header = _HEADER.validate_python(values)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, problem["loc"]))
+        raise damaged(path, f"its header has no right {place}: {problem['msg']}") from error
+    if min(header.tokens, header.slots, *header.window_ratios) < 0 or min(header.shape) < 1:
+        raise damaged(path, "its header has a number below what is possible")
     if header.codec not in CODECS:
         raise MemoryMismatchError(
             f"{path}: the memory's codec is {header.codec}, but this release reads {', '.join(CODECS)};"
@@ -234,14 +256,13 @@ def _names(record: type[MemoryOrigin | MemoryHeader]) -> list[str]:
     return [field.name for field in fields(record) if field.metadata != _NOT_STORED]
 
 
-def _keywords(path: Path, record: type[MemoryOrigin | MemoryHeader], values: dict[str, Any]) -> dict[str, Any]:
+def _require_keys(path: Path, record: type[MemoryOrigin | MemoryHeader], values: dict[str, Any]) -> None:
     wanted = set(_names(record))
     if values.keys() != wanted:
         raise MemoryMismatchError(
             f"{path}: the memory's header lacks or adds {', '.join(sorted(values.keys() ^ wanted))};"
             " another release wrote it: refresh the corpus to make the memory anew"
         )
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def _require_origin(path: Path, found: MemoryOrigin, wanted: MemoryOrigin) -> None:
@@ -268,5 +289,5 @@ def _name(layer: int, role: Role, part: str) -> str:
     return f"layers.{layer:03d}.{role}" + (f".{part}" if part else "")
 
 
-def _damaged(path: Path, error: object) -> CorruptBlobError:
+def damaged(path: Path, error: object) -> CorruptBlobError:
     return CorruptBlobError(f"{path}: not a complete memory file ({error}); fetch it again, or memorize again")

@@ -23,6 +23,7 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import Bar, track
 from memorag_pipeline.refresh.gpu_units import require_planned
 from memorag_pipeline.runs.tasks import at_work
+from memorag_pipeline.specs.retrieval import EmbeddingSpec, RetrievalSpec
 from memorag_pipeline.storage import BlobRef, Manifest, Outcome
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def _places(pipeline: Pipeline, manifest: Manifest, lost: Collection[str], wante
     beginnings = {schemas.beginning(digest): digest for digest in wanted}
     sought = pa.array(beginnings, schemas.DIGESTS.field("digest").type)
     for blob in found:
-        table = pipeline.store.blobs.cached_table(blob.ref, None, f"{blob.path} of the parent")
+        table = pipeline.store.blobs.cached_table(blob.ref, None, f"{blob.path} of the parent", schemas.DIGESTS)
         for row in table.filter(pc.is_in(table.column("digest"), sought)).to_pylist():
             if row["part"] in places:
                 places[row["part"]].add(beginnings[row["digest"]])
@@ -192,11 +193,11 @@ def _places(pipeline: Pipeline, manifest: Manifest, lost: Collection[str], wante
 
 
 def _made_alike(pipeline: Pipeline, parent: Manifest) -> bool:
-    if _weighed(pipeline) and parent.spec.get("retrieval", {}).get("sparse") != "model":
+    if _weighed(pipeline) and parent.section("retrieval", RetrievalSpec).sparse != "model":
         return False
-    spec, embedding = pipeline.spec.embedding, parent.spec["embedding"]
+    spec, embedding = pipeline.spec.embedding, parent.section("embedding", EmbeddingSpec)
     digests = {model.role: model.digest for model in parent.models}
-    return (embedding["pooling"], embedding["max_tokens"], digests.get("embedding")) == (
+    return (embedding.pooling, embedding.max_tokens, digests.get("embedding")) == (
         spec.pooling,
         spec.max_tokens,
         resolve(spec.model, spec.revision).digest,

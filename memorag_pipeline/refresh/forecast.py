@@ -110,7 +110,7 @@ def _embeds_alike(compared: Comparison, parent: Parent) -> bool:
     """Whether chunks that the version holds keep their vectors."""
     names = ("chunking", "embedding")
     now, digests = compared.pipeline.spec.content(), {model.role: model.digest for model in parent.manifest.models}
-    same = all(parent.manifest.spec[name] == now[name] for name in names)
+    same = all(parent.manifest.spec.get(name) == now[name] for name in names)
     return same and digests.get("embedding") == compared.extraction.embedding.digest
 
 
@@ -123,7 +123,7 @@ def _to_read(compared: Comparison) -> list[SourceObject]:
 def _tokens_per_byte(parent: Parent | None) -> tuple[float, list[str]]:
     if parent is not None:
         size = sum(item.size for item in parent.objects.values() if item.document_id not in parent.quarantined)
-        tokens = parent.manifest.counts["tokens"]
+        tokens = parent.manifest.count("tokens")
         if size and tokens:
             return tokens / size, [f"tokens: {size / tokens:.2f} bytes of source each, as in version {parent.number}"]
     return 1 / TEXT_BYTES_PER_TOKEN, [f"tokens: {TEXT_BYTES_PER_TOKEN:g} bytes of source each, as no version tells"]

@@ -16,14 +16,8 @@ from typing import Any
 
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.parent_version import Parent
+from memorag_pipeline.refresh.unit_table import COUNTS
 from memorag_pipeline.storage import BlobRef, Outcome
-
-# Counts that follow from the fingerprint. Others, such as how much was reused, tell of one run.
-_COUNTS = {
-    "extract": ("documents", "chunks", "tokens", "quarantined", "unsettled"),
-    "memorize": ("tokens",),
-    "embed": ("chunks",),
-}
 
 
 class KnownUnits:
@@ -81,7 +75,7 @@ def unit_rows(outcomes: Iterable[Outcome], **inputs: Sequence[str]) -> list[dict
     """Rows of a version's table of units; `inputs` are further columns, a value for each outcome."""
     rows = []
     for number, outcome in enumerate(outcomes):
-        counts = {name: outcome.counts[name] for name in _COUNTS[outcome.stage]}
+        counts = {name: outcome.counts[name] for name in COUNTS[outcome.stage]}
         blobs = {role: ref.model_dump() for role, ref in outcome.blobs.items()}
         more = {name: values[number] for name, values in inputs.items()}
         rows.append(

@@ -20,6 +20,8 @@ from memorag_pipeline.corpus.grouping import group_by_priority
 from memorag_pipeline.corpus.source import SourceObject
 from memorag_pipeline.digests import text_digest
 from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.refresh.unit_table import checked_units
+from memorag_pipeline.schemas import OF_ROLE
 from memorag_pipeline.storage import BlobRef, Manifest, ManifestBlob, ModelRecord
 
 Row = dict[str, Any]
@@ -75,11 +77,8 @@ class Parent:
     @cached_property
     def units(self) -> list[Row]:
         """Which unit made which blobs, empty when that is lost, or in a version of an earlier release."""
-        return [
-            row
-            for blob in self._there("units")
-            for row in self._blobs.cached_json(blob.ref, f"{blob.path} of version {self.number}")
-        ]
+        named = [(blob, f"{blob.path} of version {self.number}") for blob in self._there("units")]
+        return [row for blob, name in named for row in checked_units(self._blobs.cached_json(blob.ref, name), name)]
 
     @cached_property
     def held(self) -> set[str]:
@@ -130,7 +129,7 @@ class Parent:
     def _parts(self) -> list[list[SourceObject]]:
         """The parts: a pure function of the inventory, so they are not stored."""
         objects = list(self.objects.values())
-        parts = group_documents(list(self.objects), self.manifest.spec["source"]["documents_per_part"])
+        parts = group_documents(list(self.objects), self.manifest.value("source", "documents_per_part", int))
         # A version that was grouped by other rules has other parts; nothing can be taken from it by part.
         known = len(parts) == len(self.manifest.of_role("documents"))
         return [objects[part.start : part.stop] for part in parts] if known else []
@@ -145,7 +144,7 @@ class Parent:
     def _rows(
         self, blob: ManifestBlob, columns: list[str] | None = None, object_ids: Collection[str] | None = None
     ) -> list[Row]:
-        table = self._blobs.cached_table(blob.ref, columns, f"{blob.path} of version {self.number}")
+        table = self._blobs.cached_table(blob.ref, columns, f"{blob.path} of version {self.number}", OF_ROLE[blob.role])
         if object_ids is not None:
             names = table.select(["document_id", "uri"]).to_pylist()
             table = table.filter(pa.array([self.object_of(row) in object_ids for row in names], pa.bool_()))

@@ -127,7 +127,7 @@ def _shards(extraction: Extraction, known: KnownUnits, sections: Sequence[ShardS
     bounds = Bounds(spec.sharding.max_tokens, spec.sharding.min_tokens)
     parent = known.parent
     sharding = spec.sharding.model_dump(mode="json")
-    if spec.refresh.mode == "exact" or parent is None or parent.manifest.spec["sharding"] != sharding:
+    if spec.refresh.mode == "exact" or parent is None or parent.manifest.spec.get("sharding") != sharding:
         return plan_exact(sections, bounds)
     shards = parent_shards(parent)
     made = known.find_all("memorize", [memory_fingerprint(extraction, shard.contents) for shard in shards])

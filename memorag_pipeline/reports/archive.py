@@ -14,11 +14,12 @@ from itertools import groupby
 
 from pydantic import ValidationError
 
-from memorag_pipeline.errors import ObjectNotFoundError
+from memorag_pipeline.errors import ObjectNotFoundError, ObjectTooLargeError
 from memorag_pipeline.reports.facts import RunReport
 from memorag_pipeline.runs.tasks import FOLDER as TASKS
 from memorag_pipeline.runs.tasks import JOBS_FOLDER, RUNS_KEPT, Run, old_reports, run_digest
 from memorag_pipeline.storage.backend import StoredObject
+from memorag_pipeline.storage.layout import own
 from memorag_pipeline.storage.objects import ObjectStore
 
 logger = logging.getLogger(__name__)
@@ -46,19 +47,19 @@ def read(objects: ObjectStore, key: str) -> RunReport | None:
         return RunReport.model_validate_json(objects.read(f"{key}.json"))
     except ObjectNotFoundError:
         return None
-    except ValidationError:
+    except (ValidationError, ObjectTooLargeError):
         logger.warning("%s.json is no report that this release can read, and is left out", objects.uri_of(key))
         return None
 
 
 def listing(objects: ObjectStore, job: str | None = None) -> list[StoredObject]:
     """The JSON forms of the reports of a job's runs, or of the refreshes, the oldest first."""
-    return [stored for stored in objects.listing(folder_of(job)) if stored.key.endswith(".json")]
+    return [stored for stored in own(objects, folder_of(job)) if stored.key.endswith(".json")]
 
 
 def jobs(objects: ObjectStore) -> list[str]:
     """Names of the jobs that have reports, sorted."""
-    return sorted({key.split("/")[2] for key in objects.list(f"{FOLDER}/jobs")})
+    return sorted({stored.key.split("/")[2] for stored in own(objects, f"{FOLDER}/jobs")})
 
 
 def newest(objects: ObjectStore, job: str | None = None) -> RunReport | None:
@@ -72,7 +73,7 @@ def newest(objects: ObjectStore, job: str | None = None) -> RunReport | None:
 def of_run(objects: ObjectStore, run_id: str) -> RunReport | None:
     """The report of the newest run with this id, be it of a refresh or of a job."""
     ending = f"-{run_digest(run_id)}.json"
-    keys = [key for key in objects.list(FOLDER) if key.endswith(ending)]
+    keys = [stored.key for stored in own(objects, FOLDER) if stored.key.endswith(ending)]
     for key in sorted(keys, key=lambda key: key.rpartition("/")[2], reverse=True):
         if (report := read(objects, key.removesuffix(".json"))) is not None:
             return report
@@ -82,10 +83,10 @@ def of_run(objects: ObjectStore, run_id: str) -> RunReport | None:
 def outdated(objects: ObjectStore) -> Iterator[tuple[StoredObject, str]]:
     """What the sweep deletes, and why: the reports of tasks and of runs that later runs have pushed out."""
     for folder in (TASKS, JOBS_FOLDER):
-        tasks = {stored.key: stored for stored in objects.listing(folder)}
+        tasks = {stored.key: stored for stored in own(objects, folder)}
         for key in old_reports(tasks):
             yield tasks[key], f"report of a task of a run before the last {RUNS_KEPT}"
-    runs = {stored.key: stored for stored in objects.listing(FOLDER)}
+    runs = {stored.key: stored for stored in own(objects, FOLDER)}
     for key in old_runs(runs):
         yield runs[key], f"report of a run before the last {KEPT}"
 

@@ -29,6 +29,8 @@ from memorag_pipeline.reports.facts import (
 )
 from memorag_pipeline.reports.stage_facts import problems, read_plan, result_of, span, stage_facts
 from memorag_pipeline.runs.tasks import TaskReport
+from memorag_pipeline.schemas import OF_ROLE
+from memorag_pipeline.specs.memory import MemorySpec
 from memorag_pipeline.storage import BlobRef, CorpusStore, Manifest
 
 _SHOWN = 20  # documents of each reason in the quarantine
@@ -77,7 +79,7 @@ def of_run(
 def of_version(store: CorpusStore, version: int) -> RunReport:
     """The report of a version from what it holds: without stages and their seconds, which only tasks tell."""
     record, manifest = store.versions.record(version), store.versions.manifest(version)
-    (inventory,) = manifest.of_role("inventory")
+    inventory = manifest.one("inventory")
     return RunReport(
         corpus=manifest.corpus,
         uri=store.uri,
@@ -117,7 +119,7 @@ def _manifest(store: CorpusStore, version: int) -> Manifest | None:
 
 
 def _facts(manifest: Manifest) -> dict[str, str]:
-    memory = manifest.spec["memory"]
+    memory = manifest.section("memory", MemorySpec).model_dump()
     details = [f"{name} {memory[name]}" for name in ("ratio", "window", "codec") if memory.get(name) is not None]
     models = {f"{model.role} model": f"{model.name} (sha256:{model.digest[:12]})" for model in manifest.models}
     return {"memory": ", ".join([str(memory["kind"]), *details]), **models}
@@ -159,7 +161,7 @@ def _formats(
 
 def _table(store: CorpusStore, ref: BlobRef) -> pa.Table | None:
     try:
-        return store.blobs.cached_table(ref, ["uri", *_IDENTITY], "inventory")
+        return store.blobs.cached_table(ref, ["uri", *_IDENTITY], "inventory", OF_ROLE["inventory"])
     except CorruptBlobError:
         return None
 
@@ -206,7 +208,7 @@ def _blobs(manifest: Manifest, parent: Manifest | None) -> tuple[BlobFacts, ...]
 def _quarantine(store: CorpusStore, manifest: Manifest) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for blob in manifest.of_role("quarantine"):
-        rows += store.blobs.cached_table(blob.ref, None, blob.path).to_pylist()
+        rows += store.blobs.cached_table(blob.ref, None, blob.path, OF_ROLE["quarantine"]).to_pylist()
     return sorted(rows, key=lambda row: (row["reason"], row["uri"]))
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from memorag_pipeline.errors import CorruptBlobError, NotFoundError
 from memorag_pipeline.refresh.stages import STAGES
+from memorag_pipeline.refresh.unit_table import checked_units
 from memorag_pipeline.runs.tasks import TaskReport, read_reports
 from memorag_pipeline.storage import CorpusStore, Outcome
 
@@ -108,7 +109,7 @@ class StatusReader:
             state = "running"
         elif published:
             state = "published"
-        elif any(not result["changed"] for result in _results(reports, "inventory")):
+        elif any(result.get("changed") is False for result in _results(reports, "inventory")):
             state = "unchanged"
         else:
             state = "failed" if failed else "idle"
@@ -118,7 +119,7 @@ class StatusReader:
             state=state,
             began_at=_text(min(report.began_at for report in reports)),
             beat_at=_text(max(report.beat_at for report in reports)),
-            version=next((int(str(result["version"])) for result in published), None),
+            version=next((found for r in published if isinstance(found := r.get("version"), int)), None),
             seconds_left=sum(left) if left else None,
             stages=stages,
             failures=tuple(Failure(r.stage, r.number, r.attempt, r.error or "") for r in failed),
@@ -157,7 +158,7 @@ class StatusReader:
         """All units of a stage by fingerprint, with their tokens where these are known, else 1; None if not planned."""
         planner, name = _PLANNED[stage]
         for result in _results(reports, planner):
-            plan = self._list(str(result["plan"]))
+            plan = self._list(str(result.get("plan")))
             if plan is not None:
                 units = [unit if isinstance(unit, dict) else {"fingerprint": unit} for unit in plan[name]]
                 return {unit["fingerprint"]: max(unit.get("tokens", 1), 1) for unit in units}
@@ -191,7 +192,7 @@ class StatusReader:
     def _given(self, reports: Sequence[TaskReport]) -> set[tuple[str, str]]:
         """Stage and fingerprint of the units whose outcomes the parent version names, all blobs of them being there."""
         for result in _results(reports, "inventory"):
-            plan = self._list(str(result["plan"]))
+            plan = self._list(str(result.get("plan")))
             if plan is None or plan["parent"] is None:
                 continue
             number, lost = int(plan["parent"]), set(plan["lost"])
@@ -208,7 +209,8 @@ class StatusReader:
         """The table of units of a version; empty for one that was swept."""
         try:
             blobs = self.store.versions.manifest(version).of_role("units")
-            return [row for blob in blobs for row in self.store.blobs.get_json(blob.ref, blob.path)]
+            tables = [checked_units(self.store.blobs.get_json(blob.ref, blob.path), blob.path) for blob in blobs]
+            return [row for table in tables for row in table]
         except (CorruptBlobError, NotFoundError):
             return []
 

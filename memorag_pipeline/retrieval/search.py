@@ -8,11 +8,13 @@ Wrong: an index, a row table and an embedding model that do not belong together 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import faiss
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -32,6 +34,8 @@ __all__ = ["Passage", "Searcher", "open_searcher"]
 _PARTS_KEPT = 64
 _FUSED_PER_HIT = 2  # hits looked at by vectors and by the sparse index for each one wanted
 
+_REMEDY = "refresh again to make both anew"
+
 _Hits = list[tuple[int, float]]  # row of the index, cosine
 
 
@@ -48,15 +52,34 @@ def open_searcher(
     `rows` has schemas.INDEX_ROWS, `get_chunks(part)` gives the chunk table of a part, `model_digest` is that of the
     model that made the vectors. Raises CorruptBlobError.
     """
-    index = open_index(index_path)
+    with _named(index_path):
+        index = open_index(index_path)
+    if index.metric_type != faiss.METRIC_INNER_PRODUCT:
+        raise CorruptBlobError(f"{index_path}: not an index over inner products; refresh again to make it anew")
     sparse = None if sparse_path is None else SparseIndex(sparse_path)
-    texts = len(set(rows.column("row").unique().to_pylist()))
+    numbers = set(rows.column("row").unique().to_pylist())
+    texts = len(numbers)
+    if numbers and (min(numbers), max(numbers)) != (0, texts - 1):
+        raise CorruptBlobError(
+            f"{index_path}: its row table goes from row {min(numbers)} to {max(numbers)} and has {texts} of them;"
+            " refresh again to make both anew"
+        )
     for path, count in ((index_path, index.ntotal), (sparse_path, texts if sparse is None else sparse.texts)):
         if count != texts:
             raise CorruptBlobError(
                 f"{path}: the index has {count} rows and its row table {texts}; refresh again to make both anew"
             )
-    return Searcher(index, rows, get_chunks, embedding, model_digest, sparse)
+    return Searcher(index, rows, get_chunks, embedding, model_digest, sparse, index_path)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """What Faiss finds wrong with an index, which it tells in several ways, as an error that names the file."""
+    try:
+        yield
+    except (RuntimeError, AssertionError, ValueError, MemoryError) as error:
+        reason = str(error).strip().rpartition("\n")[2] or type(error).__name__
+        raise CorruptBlobError(f"{path}: not an index that can be searched ({reason}); {_REMEDY}") from error
 
 
 class Searcher:
@@ -70,8 +93,10 @@ class Searcher:
         embedding: EmbeddingSpec,
         model_digest: str,
         sparse: SparseIndex | None = None,
+        path: Path = Path("index"),
     ) -> None:
-        self._index, self._rows, self._sparse = index, rows, sparse
+        """`path` says in an error which index it is."""
+        self._index, self._rows, self._sparse, self._path = index, rows, sparse, path
         self._embedding, self._model_digest = embedding, model_digest
         self._texts = functools.lru_cache(_PARTS_KEPT)(lambda part: get_chunks(part).column("text"))
 
@@ -118,7 +143,10 @@ class Searcher:
                 f"embedding model {self._embedding.model} gives vectors of {vectors.shape[1]} dimensions, but those of"
                 f" the index have {self._index.d}; name the model in embedding.model that made the index, or refresh"
             )
-        scores, found = self._index.search(vectors, min(k, self._index.ntotal))
+        with _named(self._path):
+            scores, found = self._index.search(vectors, min(k, self._index.ntotal))
+        if found.size and found.max() >= self._index.ntotal:
+            raise CorruptBlobError(f"{self._path}: the index has a vector of row {found.max()}; {_REMEDY}")
         return [
             # An index that looks at a part of its lists can find fewer than k; Faiss fills up with -1.
             sorted(
@@ -132,10 +160,11 @@ class Searcher:
         """The rows of both lists by reciprocal rank, with their cosines."""
         cosines = dict(dense)
         weights = fused_weights([(1.0, [row for row, _ in dense]), (1.0, [row for row, _ in sparse])])
-        return [
-            (row, cosines[row] if row in cosines else cosine(self._index, row, vector))
-            for row in sorted(weights, key=lambda row: -weights[row])
-        ]
+        with _named(self._path):
+            return [
+                (row, cosines[row] if row in cosines else cosine(self._index, row, vector))
+                for row in sorted(weights, key=lambda row: -weights[row])
+            ]
 
     def _passages(self, hits: _Hits) -> list[Passage]:
         return [self._passage(row, score) for row, score in hits]
@@ -143,6 +172,12 @@ class Searcher:
     def _passage(self, row: int, score: float) -> Passage:
         order, starts = self._chunks_of_rows
         place, *copies = self._rows.take(order[starts[row] : starts[row + 1]]).to_pylist()
+        texts = self._texts(place["part"])
+        if not 0 <= place["part_row"] < len(texts):
+            raise CorruptBlobError(
+                f"{self._path}: its row table names chunk {place['part_row']} of part {place['part']}, which has"
+                f" {len(texts)}; {_REMEDY}"
+            )
         return Passage(
             chunk_id=place["chunk_id"],
             document_id=place["document_id"],
@@ -150,7 +185,7 @@ class Searcher:
             start=place["start"],
             end=place["end"],
             score=score,
-            text=self._texts(place["part"])[place["part_row"]].as_py(),
+            text=texts[place["part_row"]].as_py(),
             shard_id=place["shard_id"],
             also_in=tuple(dict.fromkeys(copy["uri"] for copy in copies if copy["uri"] != place["uri"])),
         )

@@ -29,6 +29,8 @@ from memorag_pipeline.retrieval.terms import TokenWeights, terms_of
 
 _WORDS, _TOKENS = "memorag-sparse-1", "memorag-sparse-tokens-1"  # formats, by what the terms are
 
+_DTYPES = {"starts": "I64", "rows": "I32", "weights": "F32", "terms": "U8"}
+
 
 def build_sparse_index(texts: Iterable[str], path: Path) -> None:
     """Write the BM25 index of `texts`. Equal texts give an equal file: terms are numbered as they come."""
@@ -79,16 +81,20 @@ class SparseIndex:
         try:
             self._file = safe_open(path, framework="numpy")
             metadata = self._file.metadata() or {}
+            kinds = {name: self._file.get_slice(name).get_dtype() for name in _DTYPES}
             starts, terms = self._file.get_tensor("starts"), self._file.get_tensor("terms")
             size = self._file.get_slice("rows").get_shape()
             fits = size == self._file.get_slice("weights").get_shape() == [int(starts[-1])]
-        except (SafetensorError, OSError, IndexError) as error:
+            fits = fits and kinds == _DTYPES and starts.ndim == terms.ndim == 1
+            fits = fits and starts[0] == 0 and bool((starts[1:] >= starts[:-1]).all())
+            names = bytes(terms).decode().split("\n") if len(terms) else []
+            self.texts = int(metadata.get("texts", ""))
+        except (SafetensorError, OSError, IndexError, TypeError, ValueError) as error:
             raise CorruptBlobError(f"{path}: not a sparse index ({error}); refresh again to make it anew") from error
-        names = bytes(terms).decode().split("\n") if len(terms) else []
         if metadata.get("format") not in (_WORDS, _TOKENS) or not fits or len(starts) != len(names) + 1:
             raise CorruptBlobError(f"{path}: not a sparse index that this version reads; refresh again to make it anew")
         self._path = path
-        self.texts, self.of_tokens = int(metadata["texts"]), metadata["format"] == _TOKENS
+        self.of_tokens = metadata["format"] == _TOKENS
         self._starts = starts
         self._numbers = {name: number for number, name in enumerate(names)}
 

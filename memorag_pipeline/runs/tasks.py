@@ -26,8 +26,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from memorag_pipeline.digests import text_digest
-from memorag_pipeline.errors import MemoragError, ObjectNotFoundError, StorageError
+from memorag_pipeline.errors import MemoragError, ObjectNotFoundError, ObjectTooLargeError, StorageError
 from memorag_pipeline.storage import CorpusStore, ObjectStore
+from memorag_pipeline.storage.layout import own
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +154,7 @@ def read_reports(objects: ObjectStore, run: Run | None = None) -> list[TaskRepor
 
     Unreadable ones are left out.
     """
-    keys = [key for key in objects.list(FOLDER if run is None else run.folder) if key.endswith(".json")]
+    keys = [stored.key for stored in own(objects, FOLDER if run is None else run.folder)]
     folder = max((key.rpartition("/")[0] for key in keys), default="")
     found = []
     for key in keys:
@@ -163,7 +164,7 @@ def read_reports(objects: ObjectStore, run: Run | None = None) -> list[TaskRepor
             found.append(TaskReport.model_validate_json(objects.read(key)))
         except ObjectNotFoundError:
             continue  # swept meanwhile
-        except ValidationError:
+        except (ValidationError, ObjectTooLargeError):
             logger.warning("%s cannot be read and is left out", objects.uri_of(key))
     return found
 

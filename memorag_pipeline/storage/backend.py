@@ -52,6 +52,9 @@ class Backend(Protocol):
     def listing(self, folder: str) -> Iterable[StoredObject]:
         """All complete objects below a folder, as the store lists them."""
 
+    def entries(self) -> Iterable[str]:
+        """Names of what lies directly below the root, folders with a slash at the end."""
+
     def touch(self, path: str) -> None:
         """Make the object as young as one that is written now."""
 

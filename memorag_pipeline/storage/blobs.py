@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
-import json
 import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import from_json
 
 from memorag_pipeline.digests import bytes_digest, canonical_json, file_digest
 from memorag_pipeline.errors import CorruptBlobError, ObjectNotFoundError, ObjectTooLargeError, OutsideStoreError
@@ -31,6 +31,7 @@ from memorag_pipeline.storage.objects import ObjectStore
 from memorag_pipeline.storage.parquet import open_table
 
 LARGEST_JSON = 256 << 20  # bytes; the manifest of 100,000 blobs has a tenth of it
+LARGEST_BLOB = (1 << 63) - 1  # bytes; what file systems count with
 _MISSING = "is missing"
 _AT_ONCE = 16
 _LISTED_AT_ONCE = 1000  # objects in one answer of S3 to a listing
@@ -42,7 +43,7 @@ class BlobRef(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     digest: str = Field(pattern=r"^[0-9a-f]{64}$")
-    size: int = Field(ge=0)
+    size: int = Field(ge=0, le=LARGEST_BLOB)
 
     @property
     def key(self) -> str:
@@ -153,13 +154,17 @@ class Blobs:
         """As `get_json`, by way of the local cache: for lists that several stages of a refresh read."""
         return self._parsed(ref, name, lambda: self.open_file(ref, name).read_bytes())
 
-    def get_table(self, ref: BlobRef, columns: list[str] | None = None, name: str = "") -> pa.Table:
-        """The blob as a table, verified."""
-        return open_table(pa.py_buffer(self.get_bytes(ref, name)), name or ref.key).read(columns)
+    def get_table(
+        self, ref: BlobRef, columns: list[str] | None = None, name: str = "", schema: pa.Schema | None = None
+    ) -> pa.Table:
+        """The blob as a table, verified; with a `schema`, one whose columns are of its types."""
+        return open_table(pa.py_buffer(self.get_bytes(ref, name)), name or ref.key, schema).read(columns)
 
-    def cached_table(self, ref: BlobRef, columns: list[str] | None, name: str) -> pa.Table:
+    def cached_table(
+        self, ref: BlobRef, columns: list[str] | None, name: str, schema: pa.Schema | None = None
+    ) -> pa.Table:
         """As `get_table`, by way of the local cache: for tables that every refresh reads, most of them unchanged."""
-        return open_table(self.open_file(ref, name), name).read(columns)
+        return open_table(self.open_file(ref, name), name, schema).read(columns)
 
     def open_file(self, ref: BlobRef, name: str = "") -> Path:
         """A verified local file with the blob's bytes, to be memory-mapped and never written.
@@ -210,9 +215,9 @@ class Blobs:
             raise self._corrupt(ref, name, f"has {ref.size} bytes by the record that names it, too many for JSON")
         data = read()
         try:
-            return json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise self._corrupt(ref, name, f"is not JSON ({type(error).__name__})") from error
+            return parsed_json(data)
+        except ValueError as error:
+            raise self._corrupt(ref, name, f"is not JSON ({error})") from error
 
     def _verify_file(self, ref: BlobRef, path: Path, name: str) -> None:
         if not path.exists():
@@ -229,6 +234,11 @@ class Blobs:
             f"{what}blob sha256:{ref.digest} at {self.uri(ref)} {problem};"
             " restore it from a copy of the store, or delete what is left of it and refresh again"
         )
+
+
+def parsed_json(data: bytes) -> Any:
+    """JSON as strict as what is written: UTF-8, no half surrogates, no NaN, not nested without end. ValueError."""
+    return from_json(data, allow_inf_nan=False)
 
 
 def _too_large(ref: BlobRef) -> str:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from memorag_pipeline.digests import canonical_json
 from memorag_pipeline.errors import CorruptBlobError, NotFoundError
 from memorag_pipeline.storage.backend import StoredObject
+from memorag_pipeline.storage.layout import NAME, own
 from memorag_pipeline.storage.objects import ObjectStore
 
 FOLDER = "channels"
@@ -43,7 +44,7 @@ class ChannelLog:
 
     def names(self) -> list[str]:
         """All channels, sorted."""
-        return sorted({key.split("/")[1] for key in self._objects.list(FOLDER)})
+        return sorted({stored.key.split("/")[1] for stored in own(self._objects, FOLDER)})
 
     def records(self, channel: str) -> list[ChannelRecord]:
         """All records of a channel, oldest first."""
@@ -51,17 +52,15 @@ class ChannelLog:
 
     def stored(self, channel: str) -> Sequence[StoredObject]:
         """The objects of a channel's records, oldest first."""
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{1,62}", channel):
+        if not re.fullmatch(NAME, channel):
             raise NotFoundError(
                 f"{channel!r} cannot be a channel: use 2 to 63 of a-z, 0-9, _ and -, starting with a letter or digit"
             )
-        return self._objects.listing(f"{FOLDER}/{channel}")
+        return own(self._objects, f"{FOLDER}/{channel}")
 
     def targets(self) -> dict[str, int]:
         """Channel to the version that it points to now."""
-        newest: dict[str, str] = {}
-        for key in self._objects.list(FOLDER):
-            newest[key.split("/")[1]] = key
+        newest = {stored.key.split("/")[1]: stored.key for stored in own(self._objects, FOLDER)}
         return {channel: self.read(key).version for channel, key in newest.items()}
 
     def append(self, record: ChannelRecord, number: int) -> None:
@@ -73,8 +72,14 @@ class ChannelLog:
     def read(self, key: str) -> ChannelRecord:
         """The record at `key`."""
         try:
-            return ChannelRecord.model_validate_json(self._objects.read(key))
+            record = ChannelRecord.model_validate_json(self._objects.read(key))
         except ValidationError as error:
-            raise CorruptBlobError(
-                f"channel record {self._objects.uri_of(key)} was altered; restore it from a copy of the store"
-            ) from error
+            raise self._altered(key) from error
+        if record.channel != key.split("/")[1]:
+            raise self._altered(key)
+        return record
+
+    def _altered(self, key: str) -> CorruptBlobError:
+        return CorruptBlobError(
+            f"channel record {self._objects.uri_of(key)} was altered; restore it from a copy of the store"
+        )

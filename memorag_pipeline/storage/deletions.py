@@ -16,11 +16,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from memorag_pipeline.digests import canonical_json
-from memorag_pipeline.errors import ObjectNotFoundError
+from memorag_pipeline.errors import CorruptBlobError, ObjectNotFoundError
 from memorag_pipeline.storage.backend import StoredObject
+from memorag_pipeline.storage.layout import own
 from memorag_pipeline.storage.objects import ObjectStore
 
 RENEW_AFTER = timedelta(days=2)
@@ -78,7 +79,7 @@ class Deletions:
 
     def forget_dead(self, now: datetime) -> None:
         """Remove what sweeps that died have left."""
-        for stored in self._objects.listing(_FOLDER):
+        for stored in own(self._objects, _FOLDER):
             if now - stored.modified >= PASS:
                 self._objects.delete(stored.key)
 
@@ -95,7 +96,7 @@ class Deletions:
 
         `sign` is the key of the sign of use that was just written. After a wait some of `used` may be gone.
         """
-        if not self._objects.list(_FOLDER):  # as nearly always
+        if not own(self._objects, _FOLDER):  # as nearly always
             return False
         stored = self._objects.stat(sign)
         if stored is None:
@@ -107,12 +108,17 @@ class Deletions:
         return waited
 
     def _is_announced(self, keys: AbstractSet[str], now: datetime) -> bool:
-        for stored in self._objects.listing(_FOLDER):
+        for stored in own(self._objects, _FOLDER):
             if now - stored.modified < PASS:
                 try:
                     announcement = _Announcement.model_validate_json(self._objects.read(stored.key))
                 except ObjectNotFoundError:
                     continue
+                except ValidationError as error:
+                    raise CorruptBlobError(
+                        f"announcement {self._objects.uri_of(stored.key)} was altered: what is about to be deleted is"
+                        " unknown; delete it when no sweep is under way, or try again in ten minutes"
+                    ) from error
                 if not keys.isdisjoint(announcement.keys):
                     return True
         return False

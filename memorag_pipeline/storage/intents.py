@@ -16,6 +16,7 @@ from memorag_pipeline.errors import CorruptBlobError, ObjectNotFoundError
 from memorag_pipeline.storage.backend import StoredObject
 from memorag_pipeline.storage.blobs import BlobRef
 from memorag_pipeline.storage.deletions import Deletions
+from memorag_pipeline.storage.layout import own
 from memorag_pipeline.storage.objects import ObjectStore
 
 LIFETIME = timedelta(days=1)
@@ -51,7 +52,7 @@ class Intents:
 
     def stored(self) -> list[StoredObject]:
         """All intents, with their ages."""
-        return list(self._objects.listing(FOLDER))
+        return own(self._objects, FOLDER)
 
     def read(self, key: str) -> Intent | None:
         """The intent at `key`; None when it was withdrawn meanwhile."""

@@ -5,14 +5,17 @@ Two refreshes of the same corpus with the same spec and models give the same man
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from memorag_pipeline.digests import value_digest
-from memorag_pipeline.storage.blobs import BlobRef
+from memorag_pipeline.errors import CorruptBlobError, StorageError
+from memorag_pipeline.storage.blobs import LARGEST_BLOB, BlobRef
 
 FORMAT = 1
+M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 
 class _Record(BaseModel):
@@ -25,7 +28,7 @@ class ManifestBlob(_Record):
     role: str
     path: str
     digest: str = Field(pattern=r"^[0-9a-f]{64}$")
-    size: int = Field(ge=0)
+    size: int = Field(ge=0, le=LARGEST_BLOB)
 
     @property
     def ref(self) -> BlobRef:
@@ -77,15 +80,78 @@ class Manifest(_Record):
         """The blobs of one role, in order of path."""
         return [blob for blob in self.blobs if blob.role == role]
 
+    def one(self, role: str) -> ManifestBlob:
+        """The only blob of a role. Raises CorruptBlobError."""
+        found = self.of_role(role)
+        if len(found) != 1:
+            raise self._corrupt(f"names {len(found)} blobs of role {role!r}, not one")
+        return found[0]
+
+    def model_of(self, role: str) -> ModelRecord:
+        """The only model of a role. Raises CorruptBlobError."""
+        found = [model for model in self.models if model.role == role]
+        if len(found) != 1:
+            raise self._corrupt(f"names {len(found)} models of role {role!r}, not one")
+        return found[0]
+
+    def section(self, name: str, kind: type[M]) -> M:
+        """A section of the spec. Raises CorruptBlobError."""
+        try:
+            return kind.model_validate(self.spec.get(name))
+        except ValidationError as error:
+            raise self._corrupt(f"has a section spec.{name} that this release cannot read ({_first(error)})") from error
+
+    def value(self, section: str, key: str, kind: type[T]) -> T:
+        """A value of a section of the spec, of this type. Raises CorruptBlobError."""
+        values = self.spec.get(section)
+        found = values.get(key) if isinstance(values, dict) else None
+        if type(found) is not kind:
+            raise self._corrupt(f"has no {kind.__name__} as spec.{section}.{key}")
+        return found
+
+    def count(self, name: str) -> int:
+        """One of the counts. Raises CorruptBlobError."""
+        if name not in self.counts:
+            raise self._corrupt(f"has no count of {name}")
+        return self.counts[name]
+
+    def _corrupt(self, problem: str) -> CorruptBlobError:
+        return CorruptBlobError(
+            f"manifest of {self.corpus!r}, parent {self.parent}, content sha256:{self.content_digest()}: {problem};"
+            " refresh again, or restore it from a copy of the store"
+        )
+
     def model_columns(self) -> dict[str, str]:
         """Name and digest of the memory model, with its adapter, and of the embedding model, as tables name them."""
         models = {model.role: f"{model.name}@sha256:{model.digest}" for model in self.models}
         memory = " with ".join(models[role] for role in ("memory", "adapter") if role in models)
-        return {"memory_model": memory, "embedding_model": models["embedding"]}
+        return {"memory_model": memory, "embedding_model": models.get("embedding", "")}
 
     def content_digest(self) -> str:
         """Digest of all but the parent: equal for versions that hold the same."""
         return value_digest(self.model_dump(mode="json", exclude={"parent"}))
+
+
+def parse_manifest(values: Any, where: str, remedy: str) -> Manifest:
+    """The manifest that JSON `values` are; an error says `where` they are from, and what to do about another format.
+
+    Raises StorageError when it is of another format, CorruptBlobError when it is none.
+    """
+    if not isinstance(values, dict) or "format" not in values:
+        raise CorruptBlobError(f"{where}: its manifest is none that a refresh writes; it has no format")
+    if values["format"] != FORMAT:
+        raise StorageError(f"{where} has format {values['format']!r}, this release reads format {FORMAT}; {remedy}")
+    try:
+        return Manifest.model_validate(values)
+    except ValidationError as error:
+        raise CorruptBlobError(f"{where}: its manifest is none that a refresh writes ({_first(error)})") from error
+
+
+def _first(error: ValidationError) -> str:
+    """The first of what is wrong, without the value, which may be anything."""
+    problem, *more = error.errors(include_url=False, include_input=False, include_context=False)
+    place = ".".join(map(str, problem["loc"])) or "all of it"
+    return f"{place}: {problem['msg']}" + (f", and {len(more)} more" if more else "")
 
 
 def memory_path(shard_id: str) -> str:

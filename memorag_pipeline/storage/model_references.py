@@ -26,8 +26,7 @@ _REVISION = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
 
 def require_known_references(manifest: Manifest, where: str, remedy: str) -> None:
     """Refuse a manifest that names models by path or URL; `where` is it from, and `remedy` says how to allow it."""
-    if manifest.language not in get_args(Language):
-        raise CorruptBlobError(f"{where}: the manifest's language is {manifest.language!r}; no release wrote that")
+    known_language(manifest, where)
     named = [f"{key} {reference!r}" for key, reference in _references(manifest.spec) if not _is_known(key, reference)]
     if named:
         raise UntrustedReferenceError(
@@ -36,9 +35,20 @@ def require_known_references(manifest: Manifest, where: str, remedy: str) -> Non
         )
 
 
+def known_language(manifest: Manifest, where: str = "a version") -> Language:
+    """The manifest's language. Raises CorruptBlobError when it is none of ours."""
+    for language in get_args(Language):
+        if manifest.language == language:
+            found: Language = language
+            return found
+    raise CorruptBlobError(f"{where}: the manifest's language is {manifest.language!r}; no release wrote that")
+
+
 def _references(spec: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for section in _SECTIONS:
-        values = spec.get(section) or {}
+        values = spec.get(section)
+        if not isinstance(values, dict):
+            continue
         for key in (*_KEYS, "revision"):
             if values.get(key) is not None:
                 yield f"{section}.{key}", values[key]

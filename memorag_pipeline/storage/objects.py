@@ -136,6 +136,10 @@ class ObjectStore:
         while stored := self._attempt("list", prefix, lambda _: next(found, None)):
             yield replace(stored, key=stored.key[start:])
 
+    def entries(self) -> Sequence[str]:
+        """Names of what lies directly below the root, sorted; folders with a slash at the end."""
+        return sorted(self._call("list", self.uri, lambda: tuple(self._backend.entries())))
+
     def touch(self, key: str) -> None:
         """Make `key` as young as one that is written now; ObjectNotFoundError when it is not there."""
         try:

@@ -1,13 +1,16 @@
 """Parquet of a store, opened with a look at what it says of itself before memory is taken for it.
 
-In:  a Parquet file, or its bytes.
-Out: a `ParquetFile`.
-Wrong: a file that is none, or one that says to be far larger than it can be: `CorruptBlobError`. A digest proves only
-       that the bytes are those that the manifest names; a manifest from elsewhere may name anything.
+In:  a Parquet file, or its bytes; the columns that the reader needs.
+Out: a `StoredTable`, which gives rows whose columns, types and values are those that a refresh writes.
+Wrong: a file that is no table, one that says to be far larger than it can be, or one with other columns or with values
+       that are none: `CorruptBlobError` that names it. A digest proves only that the bytes are those that the manifest
+       names; a manifest from elsewhere may name anything.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,12 +25,92 @@ _FREE_BYTES = 1 << 30
 _MOST_TIMES = 1000
 
 
-def open_table(source: Path | pa.Buffer, name: str) -> pq.ParquetFile:
+class StoredTable:
+    """An open Parquet file. With a `schema`, what is read must have its columns, types, and values where it says so.
+
+    Columns that its metadata names as `later` may be missing from what an earlier release wrote.
+    """
+
+    def __init__(self, file: pq.ParquetFile, name: str, schema: pa.Schema | None) -> None:
+        self._file, self._name, self._schema = file, name, schema
+
+    def __len__(self) -> int:
+        rows: int = self._file.metadata.num_rows
+        return rows
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The table, or some columns of it. Raises CorruptBlobError."""
+        with _named(self._name):
+            self._require(columns)
+            table = self._file.read(None if columns is None else list(columns))
+            table.validate(full=True)
+        self._require_values(table)
+        return table
+
+    def group(self, number: int) -> pa.Table:
+        """One of its row groups. Raises CorruptBlobError."""
+        with _named(self._name):
+            self._require(None)
+            table = self._file.read_row_group(number)
+            table.validate(full=True)
+        self._require_values(table)
+        return table
+
+    def batches(self, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The table in batches of so many rows. Raises CorruptBlobError."""
+        with _named(self._name):
+            self._require(columns)
+            batches = self._file.iter_batches(batch_size=rows, columns=None if columns is None else list(columns))
+        while True:
+            with _named(self._name):
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                batch.validate(full=True)
+            self._require_values(batch)
+            yield batch
+
+    def _require(self, columns: Sequence[str] | None) -> None:
+        there = self._file.schema_arrow
+        if len(set(there.names)) != len(there.names):
+            raise CorruptBlobError(f"{self._name}: a table with two columns of one name; {_REMEDY}")
+        schema = self._schema
+        later = () if schema is None else (schema.metadata or {}).get(b"later", b"").decode().split()
+        for column in schema.names if columns is None and schema is not None else columns or ():
+            if columns is None and column in later and column not in there.names:
+                continue
+            if column not in there.names:
+                raise CorruptBlobError(f"{self._name}: the table has no column {column!r}; {_REMEDY}")
+            wanted = there.field(column).type if schema is None else schema.field(column).type
+            if there.field(column).type != wanted:
+                raise CorruptBlobError(
+                    f"{self._name}: column {column!r} is of type {there.field(column).type}, not {wanted}; {_REMEDY}"
+                )
+
+    def _require_values(self, table: pa.Table | pa.RecordBatch) -> None:
+        for field in self._schema or ():
+            if not field.nullable and field.name in table.schema.names and table.column(field.name).null_count:
+                raise CorruptBlobError(f"{self._name}: column {field.name!r} has rows without a value; {_REMEDY}")
+
+
+_REMEDY = "no refresh writes such a one; refresh to make it anew, or restore it from a copy of the store"
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Errors of the reader, which tells them in several ways, as one that names the file."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
+        raise CorruptBlobError(f"{name}: not a table in Parquet that can be read ({error}); {_REMEDY}") from error
+
+
+def open_table(source: Path | pa.Buffer, name: str, schema: pa.Schema | None = None) -> StoredTable:
     """A Parquet file, memory-mapped when it is a path; `name` says in an error which."""
     size = source.stat().st_size if isinstance(source, Path) else source.size
     try:
         file = pq.ParquetFile(source, memory_map=True)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise CorruptBlobError(f"{name}: not a table in Parquet ({error}); refresh to make it anew") from error
     metadata = file.metadata
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
@@ -38,4 +121,4 @@ def open_table(source: Path | pa.Buffer, name: str) -> pq.ParquetFile:
             f"{name}: a table of {size} bytes that says to hold {rows} rows of {said} bytes; no refresh writes such a"
             " one, and it was not read"
         )
-    return file
+    return StoredTable(file, name, schema)

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from memorag_pipeline.digests import value_digest
-from memorag_pipeline.errors import ObjectNotFoundError
+from memorag_pipeline.errors import ObjectNotFoundError, ObjectTooLargeError
 from memorag_pipeline.storage.blobs import BlobRef, Blobs
 from memorag_pipeline.storage.deletions import Deletions, is_old
 from memorag_pipeline.storage.objects import ObjectStore
@@ -60,7 +60,7 @@ class Units:
             outcome = Outcome.model_validate_json(self._objects.read(key))
         except ObjectNotFoundError:
             return None
-        except ValidationError:
+        except (ValidationError, ObjectTooLargeError):
             logger.warning("%s cannot be read; the unit is done again", self._objects.uri_of(key))
             return None
         return outcome if self._is_whole(outcome) else None

@@ -3,8 +3,8 @@
 In:  a manifest without a parent, the run that made it; or a version to retire, by whom and why.
 Out: the number of the version that holds it: a new one, the newest when that holds the same already, or the one that
      the same run made in an earlier try.
-Wrong: a lost answer is read back; a lost race is rebased onto the winner; a missing blob refuses the commit. A version
-       that is retired is a `RetiredVersionError` for whoever opens it.
+Wrong: a lost answer is read back; a lost race is rebased onto the winner, once a listing shows it; a missing blob
+       refuses the commit. A version that is retired is a `RetiredVersionError` for whoever opens it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import uuid
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from memorag_pipeline.digests import bytes_digest, canonical_json
 from memorag_pipeline.errors import (
@@ -29,11 +29,18 @@ from memorag_pipeline.storage.backend import StoredObject
 from memorag_pipeline.storage.blobs import BlobRef, Blobs
 from memorag_pipeline.storage.channel_log import ChannelLog
 from memorag_pipeline.storage.intents import Intent, Intents
-from memorag_pipeline.storage.manifest import FORMAT, Manifest, ManifestBlob
+from memorag_pipeline.storage.layout import own
+from memorag_pipeline.storage.manifest import Manifest, ManifestBlob, parse_manifest
 from memorag_pipeline.storage.objects import ObjectStore
+from memorag_pipeline.storage.unlisted import Unlisted
 
 _DIGITS = 20
 _RETIRED = "retired"
+
+
+def _time(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
 
 
 class CommitRecord(BaseModel):
@@ -41,12 +48,12 @@ class CommitRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: int
-    parent: int | None
+    version: int = Field(ge=0, lt=10**_DIGITS)
+    parent: int | None = Field(ge=0, lt=10**_DIGITS)
     manifest: BlobRef
     write_id: str
     run_id: str
-    created_at: str
+    created_at: Annotated[str, AfterValidator(_time)]
 
 
 class Tombstone(BaseModel):
@@ -77,7 +84,7 @@ class Versions:
 
     def numbers(self) -> Iterator[int]:
         """Numbers of all versions, ascending, retired ones included."""
-        yield from _numbers(self._objects.listing("versions"))
+        yield from _numbers(own(self._objects, "versions"))
 
     def retained(self) -> list[int]:
         """Numbers of the versions that can be opened, ascending: all but the retired ones."""
@@ -102,14 +109,15 @@ class Versions:
     def record(self, version: int) -> CommitRecord:
         """The commit record of `version`; retired versions keep theirs."""
         try:
-            return CommitRecord.model_validate_json(self._objects.read(_key(version)))
+            record = CommitRecord.model_validate_json(self._objects.read(_key(version)))
         except ObjectNotFoundError:
             known = ", ".join(str(number) for number in self.numbers()) or "none"
             raise NotFoundError(f"{self._objects.uri} has no version {version}; it has: {known}") from None
         except ValidationError as error:
-            raise CorruptBlobError(
-                f"commit record {self._objects.uri_of(_key(version))} was altered; restore it from a copy of the store"
-            ) from error
+            raise self._altered("commit record", _key(version)) from error
+        if record.version != version:
+            raise self._altered("commit record", _key(version))
+        return record
 
     def manifest(self, version: int) -> Manifest:
         """The manifest of `version`, verified. Raises RetiredVersionError."""
@@ -137,12 +145,8 @@ class Versions:
         return self._parsed(record, self._blobs.get_json(record.manifest, f"manifest of version {record.version}"))
 
     def _parsed(self, record: CommitRecord, values: Any) -> Manifest:
-        if values["format"] != FORMAT:
-            raise StorageError(
-                f"version {record.version} of {self._objects.uri} has format {values['format']}, this release reads"
-                f" format {FORMAT}; read it with the release that wrote it, or refresh anew"
-            )
-        return Manifest.model_validate(values)
+        where = f"version {record.version} of {self._objects.uri}"
+        return parse_manifest(values, where, "read it with the release that wrote it, or refresh again")
 
     def missing(self, manifest: Manifest) -> list[ManifestBlob]:
         """The blobs of `manifest` that are not in the store with the size that they should have."""
@@ -176,7 +180,7 @@ class Versions:
 
     def tombstones(self) -> list[tuple[int, StoredObject]]:
         """Number and object of every tombstone, also of those that do not count."""
-        stored = self._objects.listing(_RETIRED)
+        stored = own(self._objects, _RETIRED)
         return list(zip(_numbers(stored), stored, strict=True))
 
     def publish(
@@ -191,12 +195,14 @@ class Versions:
         """
         write_id = uuid.uuid4().hex
         declared = in_doubt = False
+        unlisted = Unlisted(self._objects.uri)
         try:
             while True:
                 found = self._published(manifest, run_id, base)
                 if found is not None:
                     return found
                 record, content = self._next(manifest, run_id, write_id)
+                unlisted.wait_if_refused(record.version)
                 self._declare(record, manifest)
                 if not declared:
                     self._require_blobs(self._unsure(manifest, base, fresh), "not published")
@@ -207,6 +213,7 @@ class Versions:
                 in_doubt = False
                 if landed:
                     break
+                unlisted.refused(record.version)
             self._require_after(record, self._unsure(manifest, base, fresh))
             return Published(record.version, record.manifest, created=True)
         finally:
@@ -274,26 +281,26 @@ class Versions:
             raise
 
     def _retired_numbers(self) -> set[int]:
-        retired = set(_numbers(self._objects.listing(_RETIRED)))
+        retired = set(_numbers(own(self._objects, _RETIRED)))
         return retired - set(self._channels.targets().values()) if retired else retired
 
     def _tombstone(self, version: int) -> Tombstone | None:
         try:
-            return Tombstone.model_validate_json(self._objects.read(_tombstone_key(version)))
+            tombstone = Tombstone.model_validate_json(self._objects.read(_tombstone_key(version)))
         except ObjectNotFoundError:
             return None
         except ValidationError as error:
-            raise CorruptBlobError(
-                f"tombstone {self._objects.uri_of(_tombstone_key(version))} was altered; restore it from a copy of the"
-                " store"
-            ) from error
+            raise self._altered("tombstone", _tombstone_key(version)) from error
+        if tombstone.version != version:
+            raise self._altered("tombstone", _tombstone_key(version))
+        return tombstone
+
+    def _altered(self, what: str, key: str) -> CorruptBlobError:
+        return CorruptBlobError(f"{what} {self._objects.uri_of(key)} was altered; restore it from a copy of the store")
 
 
 def _numbers(stored: Sequence[StoredObject]) -> Iterator[int]:
-    for item in stored:
-        stem = item.key.rsplit("/", 1)[-1].removesuffix(".json")
-        if stem.isdigit():
-            yield int(stem)
+    return (int(item.key.rpartition("/")[2].removesuffix(".json")) for item in stored)
 
 
 def _content(manifest: Manifest, parent: int | None) -> bytes:

@@ -62,7 +62,7 @@ def write(path: Path, codec: str = "bfloat16", slots: int = 150, dtype: torch.dt
 
 
 def opened(path: Path, dtype: torch.dtype = torch.bfloat16) -> StoredMemory:
-    return open_memory(path, ORIGIN, CPU, dtype)
+    return open_memory(path, ORIGIN, CPU, dtype, (LAYERS, HEADS, SIZE))
 
 
 def change(path: Path, values: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> None:
@@ -172,7 +172,7 @@ def test_a_memory_of_another_origin_is_refused(field: str, tmp_path: Path) -> No
     write(tmp_path / "memory")
     other = replace(ORIGIN, model="renamed", **{field: OTHERS.get(field, "other")})
     with pytest.raises(MemoryMismatchError, match=f"{field} .* instead of .*, as model renamed"):
-        open_memory(tmp_path / "memory", other, CPU, torch.bfloat16)
+        open_memory(tmp_path / "memory", other, CPU, torch.bfloat16, (LAYERS, HEADS, SIZE))
     with pytest.raises(MemoryMismatchError):
         read_header(tmp_path / "memory", other)
     assert read_header(tmp_path / "memory", replace(ORIGIN, model="renamed")).origin == ORIGIN

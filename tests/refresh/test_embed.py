@@ -74,9 +74,9 @@ def test_only_tables_of_the_parent_that_hold_a_sought_text_are_read(
     read: list[str] = []
     cached = Blobs.cached_table
 
-    def watched(blobs: Blobs, ref: BlobRef, columns: list[str] | None, name: str) -> Any:
+    def watched(blobs: Blobs, ref: BlobRef, columns: list[str] | None, name: str, *schema: Any) -> Any:
         read.append(name)
-        return cached(blobs, ref, columns, name)
+        return cached(blobs, ref, columns, name, *schema)
 
     monkeypatch.setattr(Blobs, "cached_table", watched)
     again, _ = embed_batch(pipeline, parent, [{"copied": [*A, *C, "A paragraph that was not there before."]}])

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from memorag_pipeline.storage import CorpusStore, deletions, versions
+from memorag_pipeline.storage import CorpusStore, deletions, unlisted, versions
 from memorag_pipeline.storage.backend import Backend, StoredObject
 
 T = TypeVar("T")
@@ -46,6 +46,7 @@ class StoreClock:
             sleep=lambda seconds: self.advance(timedelta(seconds=seconds)),
         )
         monkeypatch.setattr(deletions, "time", seconds)
+        monkeypatch.setattr(unlisted, "time", seconds)
 
 
 class FaultyBackend:
@@ -59,6 +60,7 @@ class FaultyBackend:
         self.root, self.uri = backend.root, backend.uri
         self.before: Callable[[str, str], object] = lambda operation, key: None
         self.after: Callable[[str, str], object] = lambda operation, key: None
+        self.hidden: Callable[[str], bool] = lambda key: False  # from listings
         self._crashed = False
         self._lock = threading.RLock()
 
@@ -87,7 +89,13 @@ class FaultyBackend:
         return self._run("stat", path, lambda: self._aged(self._backend.stat(path)))
 
     def listing(self, folder: str) -> Sequence[StoredObject]:
-        return self._run("list", folder, lambda: [self._aged(item) for item in self._backend.listing(folder)])
+        return self._run("list", folder, lambda: [self._aged(item) for item in self._listed(folder)])
+
+    def _listed(self, folder: str) -> Iterator[StoredObject]:
+        return (item for item in self._backend.listing(folder) if not self.hidden(item.key[len(self.root) + 1 :]))
+
+    def entries(self) -> Sequence[str]:
+        return self._run("list", self.root, lambda: list(self._backend.entries()))
 
     def touch(self, path: str) -> None:
         self._run("touch", path, lambda: self._backend.touch(path))

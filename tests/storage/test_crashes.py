@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from memorag_pipeline.digests import bytes_digest
 from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.storage import BlobRef, CorpusStore, Outcome
 from memorag_pipeline.storage.garbage.sweep import GRACE, sweep
@@ -46,10 +47,10 @@ def new_root(
 def work(store: CorpusStore, text: bytes, folder: Path) -> int:
     """What a run does: blobs from bytes and from a file, a unit's record, a work list, and a version of it all."""
     (folder / "memory").write_bytes(b"memory of " + text)
-    found = store.units.find("memorize", text.hex())
+    found = store.units.find("memorize", bytes_digest(text))
     if found is None:
         memory = store.blobs.put_file(folder / "memory")
-        found = store.units.record(Outcome(stage="memorize", fingerprint=text.hex(), blobs={"memory": memory}))
+        found = store.units.record(Outcome(stage="memorize", fingerprint=bytes_digest(text), blobs={"memory": memory}))
     store.blobs.put_json({"plan": text.decode()})
     manifest = manifest_of(store, documents=text, index=b"an index that all versions share")
     ref = found.blobs["memory"]

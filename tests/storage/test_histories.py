@@ -24,6 +24,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from memorag_pipeline.digests import bytes_digest
 from memorag_pipeline.errors import CorruptBlobError, MemoragError, NotFoundError, RetiredVersionError, StorageError
 from memorag_pipeline.storage import CorpusStore, Manifest, Outcome
 from memorag_pipeline.storage.garbage import references
@@ -217,11 +218,11 @@ class Histories(RuleBasedStateMachine):
     def _new_run(self, text: bytes) -> Run:
         self.count += 1
         manifest = manifest_of(self.store, documents=text, index=b"index of " + text)
-        outcome = self.store.units.find("memorize", text.hex())
+        outcome = self.store.units.find("memorize", bytes_digest(text))
         if outcome is None:
             memory = self.store.blobs.put_bytes(b"memory of " + text)
             outcome = self.store.units.record(
-                Outcome(stage="memorize", fingerprint=text.hex(), blobs={"memory": memory})
+                Outcome(stage="memorize", fingerprint=bytes_digest(text), blobs={"memory": memory})
             )
         ref = outcome.blobs["memory"]
         blob = manifest.blobs[0].model_copy(

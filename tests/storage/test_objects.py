@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import sys
@@ -224,6 +225,28 @@ def test_a_folder_in_the_place_of_an_object_is_an_error(tmp_path: Path) -> None:
     for call in (objects.read, objects.size):
         with pytest.raises(StorageError, match=r"units/x.*IsADirectory"):
             call("units/x")
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_hard_links_is_told_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Such as FAT and exFAT, and many of those that mount a bucket."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    store = ObjectStore(str(tmp_path))
+    (tmp_path / "source").write_bytes(b"x")
+    for write in (
+        lambda: store.create("versions/x", b"x"),
+        lambda: store.claim("versions/x", b"x"),
+        lambda: store.create_from_file("versions/x", tmp_path / "source"),
+    ):
+        with pytest.raises(StorageError, match=rf"file://{tmp_path}: its file system has no hard links .*s3://"):
+            write()
+    assert list((tmp_path / "versions").iterdir()) == []
 
 
 def test_a_file_in_the_place_of_the_root_is_an_error(tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def test_an_intent_protects_its_blobs_for_a_day(swept: Swept) -> None:
     ref = swept.blob(b"one")
     swept.sweep(GRACE)
     swept.clock.advance(GRACE)
-    swept.store.intents.declare(Intent(write_id="w", run_id="run", blobs=(ref,), since=""))
+    swept.store.intents.declare(Intent(write_id="a" * 32, run_id="run", blobs=(ref,), since=""))
     assert swept.keys(swept.sweep(LIFETIME - timedelta(hours=1))) == set()
     report = swept.sweep(timedelta(hours=2))
     assert [item.why for item in report.deleted] == ["intent of a publish that died over 1 day ago"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +15,7 @@ from memorag_pipeline.digests import canonical_json
 from memorag_pipeline.errors import CorruptBlobError, NotFoundError, StorageError
 from memorag_pipeline.storage import CorpusStore, Manifest
 from tests.storage.conftest import Root, manifest_of
-from tests.storage.faults import lose_answer, open_faulty
+from tests.storage.faults import StoreClock, lose_answer, open_faulty
 
 MakeManifest = Callable[..., Manifest]
 
@@ -257,3 +260,44 @@ def test_a_manifest_of_another_format_is_told(store: CorpusStore, make_manifest:
     store.objects.put(store.objects.list("versions")[0], canonical_json(record.model_dump(mode="json")))
     with pytest.raises(StorageError, match="has format 2, this release reads format 1"):
         store.versions.manifest(1)
+
+
+@pytest.mark.parametrize(("late", "told"), [(timedelta(seconds=40), 0), (timedelta(seconds=200), 3)])
+def test_a_publish_waits_for_a_listing_to_show_the_newest_version(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    late: timedelta,
+    told: int,
+) -> None:
+    """Pauses double, so that few requests are made; what is waited for is said once a minute."""
+    monkeypatch.setenv("MEMORAG_CACHE", str(tmp_path / "cache"))
+    clock = StoreClock()
+    clock.rule(monkeypatch)
+    store, backend = open_faulty((str(tmp_path / "store"), {}), clock)
+    store.versions.publish(manifest_of(store, documents=b"theirs"), "theirs")
+    shown, listed = clock.now + late, []
+    backend.hidden = lambda key: key.startswith("versions/") and clock.now < shown
+    backend.before = lambda operation, key: listed.append(key) if (operation, key) == ("list", "versions") else None
+    with caplog.at_level(logging.WARNING):
+        published = store.versions.publish(manifest_of(store, documents=b"mine"), "mine")
+    assert (published.version, published.created) == (2, True)
+    assert len(caplog.records) == told
+    assert all("no listing has shown it" in message for message in caplog.messages)
+    assert len(listed) < 100
+
+
+def test_a_publish_gives_up_when_no_listing_ever_shows_the_newest_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEMORAG_CACHE", str(tmp_path / "cache"))
+    clock = StoreClock()
+    clock.rule(monkeypatch)
+    store, backend = open_faulty((str(tmp_path / "store"), {}), clock)
+    store.versions.publish(manifest_of(store, documents=b"theirs"), "theirs")
+    backend.hidden = lambda key: key.startswith("versions/")
+    with pytest.raises(StorageError, match=r"version 1 of file://.* no listing has shown it; nothing was published"):
+        store.versions.publish(manifest_of(store, documents=b"mine"), "mine")
+    backend.hidden = lambda key: False
+    assert list(store.versions.numbers()) == [1]
+    assert store.objects.list("intents") == []

@@ -39,7 +39,7 @@ class QuestionFile:
 
     def __init__(self, store: CorpusStore, ref: BlobRef) -> None:
         name = "questions of the job"
-        self._file = open_table(store.blobs.open_file(ref, name), name)
+        self._file = open_table(store.blobs.open_file(ref, name), name, ROUTED_QUESTIONS)
         self._held, self._rows = -1, list[Row]()
 
     def take(self, numbers: Sequence[int]) -> list[Row]:
@@ -47,6 +47,6 @@ class QuestionFile:
         taken: list[Row] = []
         for group, wanted in groupby(numbers, lambda number: number // BATCH):
             if group != self._held:
-                self._held, self._rows = group, self._file.read_row_group(group).to_pylist()
+                self._held, self._rows = group, self._file.group(group).to_pylist()
             taken += [self._rows[number % BATCH] for number in wanted]
         return taken

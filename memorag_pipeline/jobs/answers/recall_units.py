@@ -36,7 +36,7 @@ class RecallUnits:
     def __init__(self, manifest: Manifest, settings: AnswerSettings) -> None:
         self._settings = settings
         self._memories = {blob.path: blob.ref for blob in manifest.of_role("memory")}
-        (model,) = (model.digest for model in manifest.models if model.role == "memory")
+        model = manifest.model_of("memory").digest
         self._shared: dict[str, Any] = {
             "model": model,
             "language": settings.language,

@@ -111,7 +111,7 @@ def _digest_of(reranker: RerankerSpec | None) -> str:
 
 def _over(manifest: Manifest, generation: GenerationSpec, **values: Any) -> AnswerSettings:
     """Settings with the models of a version; a generator that is not named is the memory model itself."""
-    memory = MemorySpec.model_validate(manifest.spec["memory"])
+    memory = manifest.section("memory", MemorySpec)
     if generation.model is None:
         same = ("model", "revision", "dtype", "quantization")
         generation = generation.model_copy(update={name: getattr(memory, name) for name in same})

@@ -74,8 +74,8 @@ def unit_of(manifest: Manifest, part: Part, recall: str | None, settings: Summar
         STAGE_VERSION,
         sections=sections,
         recall=recall,
-        chunking=manifest.spec["chunking"],
-        embedding=[manifest.spec["embedding"], *(m.digest for m in manifest.models if m.role == "embedding")],
+        chunking=manifest.spec.get("chunking"),
+        embedding=[manifest.spec.get("embedding"), *(m.digest for m in manifest.models if m.role == "embedding")],
         settings=settings.content(),
     )
 

@@ -17,9 +17,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from memorag_pipeline.errors import CorruptBlobError
 from memorag_pipeline.jobs.summaries.targets import Part, PartSection
 from memorag_pipeline.retrieval.passage import Passage
-from memorag_pipeline.storage import ManifestBlob
+from memorag_pipeline.schemas import OF_ROLE
 
 if TYPE_CHECKING:
     from memorag_pipeline.opened_version import OpenedVersion
@@ -105,14 +106,22 @@ class VersionTables:
     @cached_property
     def _with_chunks(self) -> dict[int, int]:
         """The number of its embedding table for each chunk table; one without chunks has none."""
-        (blob,) = self._version.manifest.of_role("index_rows")
-        parts = self._version.store.blobs.cached_table(blob.ref, ["part"], blob.path).column("part")
+        blob = self._version.manifest.one("index_rows")
+        parts = self._version.store.blobs.cached_table(blob.ref, ["part"], blob.path, OF_ROLE["index_rows"]).column(
+            "part"
+        )
         return {number: place for place, number in enumerate(sorted(pc.unique(parts).to_pylist()))}
 
     def _read(self, role: str, number: int, columns: list[str] | None) -> pa.Table:
-        blob: ManifestBlob = self._version.manifest.of_role(role)[number]
+        blobs = self._version.manifest.of_role(role)
+        if not 0 <= number < len(blobs):
+            raise CorruptBlobError(
+                f"version {self._version.number} of {self._version.uri} has {len(blobs)} blobs of role {role!r}, and"
+                f" its tables name number {number}; refresh again to make them anew"
+            )
+        blob = blobs[number]
         name = f"{blob.path} of version {self._version.number}"
-        return self._version.store.blobs.cached_table(blob.ref, columns, name)
+        return self._version.store.blobs.cached_table(blob.ref, columns, name, OF_ROLE.get(role))
 
 
 def _passage(row: _Row, shard_id: str, score: float) -> Passage:

@@ -70,7 +70,7 @@ def unit_of(manifest: Manifest, part: Part, settings: SummarySettings) -> str:
         STAGE_VERSION,
         memory=part.memory.digest if part.memory is not None else None,
         sections=part.contents if part.memory is None else None,
-        how=manifest.spec["memory"] if part.memory is None else None,
+        how=manifest.spec.get("memory") if part.memory is None else None,
         models=models,
         language=settings.models.language,
         focus=settings.focus,

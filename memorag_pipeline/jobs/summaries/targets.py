@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict
 from memorag_pipeline.digests import value_digest
 from memorag_pipeline.errors import NotFoundError
 from memorag_pipeline.opened_version import OpenedVersion
+from memorag_pipeline.schemas import OF_ROLE
 from memorag_pipeline.storage import BlobRef, Manifest
 from memorag_pipeline.storage.manifest import memory_path
 
@@ -162,8 +163,8 @@ def _contents_by_shard(sections: Sequence[Mapping[str, Any]]) -> dict[str, set[s
 
 
 def _sections(version: OpenedVersion) -> list[dict[str, Any]]:
-    (blob,) = version.manifest.of_role("sections")
-    table = version.store.blobs.cached_table(blob.ref, _SECTION_COLUMNS, "sections")
+    blob = version.manifest.one("sections")
+    table = version.store.blobs.cached_table(blob.ref, _SECTION_COLUMNS, blob.path, OF_ROLE["sections"])
     rows: list[dict[str, Any]] = table.to_pylist()
     return sorted(rows, key=lambda row: (row["uri"], row["start"]))
 
@@ -172,7 +173,9 @@ def _documents(version: OpenedVersion) -> list[dict[str, Any]]:
     rows = [
         row
         for blob in version.manifest.of_role("documents")
-        for row in version.store.blobs.cached_table(blob.ref, _DOCUMENT_COLUMNS, blob.path).to_pylist()
+        for row in version.store.blobs.cached_table(
+            blob.ref, _DOCUMENT_COLUMNS, blob.path, OF_ROLE["documents"]
+        ).to_pylist()
     ]
     return sorted(rows, key=lambda row: row["uri"])
 
@@ -181,7 +184,7 @@ class _Names:
     """The names of documents as the globs of a spec see them: relative to a URI of the source."""
 
     def __init__(self, manifest: Manifest) -> None:
-        uris = manifest.spec["source"]["uris"]
+        uris = manifest.value("source", "uris", list)
         self._roots = [(uri if "://" in uri else f"file://{os.path.abspath(uri)}").rstrip("/") for uri in uris]
 
     def of(self, uri: str) -> list[str]:

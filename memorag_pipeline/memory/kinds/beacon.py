@@ -29,7 +29,15 @@ from memorag_pipeline.memory.engine.ratios import RatioOf
 from memorag_pipeline.memory.engine.reader import Reading, bytes_per_slot, read
 from memorag_pipeline.memory.engine.rotation import rotate
 from memorag_pipeline.memory.engine.windows import Window, first_window, windows
-from memorag_pipeline.memory.format import FORMAT_VERSION, MemoryHeader, MemoryOrigin, open_memory, write_memory
+from memorag_pipeline.memory.format import (
+    FORMAT_VERSION,
+    MemoryHeader,
+    MemoryOrigin,
+    StoredMemory,
+    damaged,
+    open_memory,
+    write_memory,
+)
 from memorag_pipeline.memory.kinds.interface import Memory, MemoryModel
 from memorag_pipeline.memory.stream import StreamFormat
 from memorag_pipeline.retry_share import shared
@@ -68,6 +76,7 @@ class BeaconMemoryModel(MemoryModel[BeaconMemory]):
     """Reads streams into beacon slots and answers from them."""
 
     kind: ClassVar[str] = "beacon"
+    has_positions: ClassVar[bool] = False  # whether a slot's number is not its position
 
     def __init__(
         self,
@@ -146,10 +155,30 @@ class BeaconMemoryModel(MemoryModel[BeaconMemory]):
 
     def open(self, path: Path) -> BeaconMemory:
         """As the interface says."""
-        stored = open_memory(path, self.origin, self.network.device, self.network.dtype)
-        found = self._windows(stored.header.window_ratios.__getitem__, stored.header.tokens)
-        positions = tuple(stored.extra[name] for name in sorted(stored.extra))
+        layer = self.network.layers[0]
+        shape = (len(self.network.layers), layer.kv_heads, layer.size)
+        stored = open_memory(path, self.origin, self.network.device, self.network.dtype, shape)
+        header, ratios = stored.header, stored.header.window_ratios
+        if len(ratios) != -(-header.tokens // self.window):
+            raise damaged(path, f"it has the ratios of {len(ratios)} windows for {header.tokens} tokens")
+        found = self._windows(ratios.__getitem__, header.tokens)
+        if _slots(found) != header.slots:
+            raise damaged(path, f"{header.slots} slots are not what {header.tokens} tokens leave")
+        positions = self._positions(path, stored)
         return BeaconMemory(stored.token_ids, self.window, stored.keys, stored.values, tuple(found), positions)
+
+    def _positions(self, path: Path, stored: StoredMemory) -> tuple[Tensor, ...]:
+        """The positions of slots, of each layer or of none, as this kind of memory has them."""
+        names = [_POSITIONS.format(layer) for layer in range(len(self.network.layers))] if self.has_positions else []
+        if sorted(stored.extra) != names:
+            raise damaged(path, f"it has the tensors {sorted(stored.extra)} besides keys and values, not {names}")
+        for name in names:
+            found = stored.extra[name]
+            if found.dtype != torch.int32 or found.shape != stored.keys[0].shape[:2]:
+                raise damaged(path, f"{name} are no positions of its slots")
+            if found.numel() and not 0 <= int(found.min()) <= int(found.max()) < stored.header.tokens:
+                raise damaged(path, f"{name} has a position outside of its {stored.header.tokens} tokens")
+        return tuple(stored.extra[name] for name in names)
 
     def rotated(self, memory: BeaconMemory) -> list[Tensor]:
         """Its keys at their positions; rotated once, at first use."""

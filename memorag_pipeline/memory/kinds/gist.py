@@ -21,7 +21,7 @@ from torch import Tensor
 from memorag_pipeline.errors import ContextLengthError, CorruptBlobError
 from memorag_pipeline.memory.engine.decode import decode
 from memorag_pipeline.memory.engine.generation import Advance, Decoding, Generation, OnFinished
-from memorag_pipeline.memory.format import FORMAT_VERSION, MemoryHeader, open_memory, write_memory
+from memorag_pipeline.memory.format import FORMAT_VERSION, MemoryHeader, damaged, open_memory, write_memory
 from memorag_pipeline.memory.kinds.beacon import BeaconMemory
 from memorag_pipeline.memory.kinds.full import FullMemoryModel
 from memorag_pipeline.memory.kinds.interface import Memory, MemoryModel
@@ -127,12 +127,21 @@ class GistMemoryModel(MemoryModel[GistMemory]):
     def open(self, path: Path) -> GistMemory:
         """As the interface says."""
         network = self.full.network
-        stored = open_memory(path, self.origin, network.device, network.dtype)
+        layer = network.layers[0]
+        shape = (len(network.layers), layer.kv_heads, layer.size)
+        stored = open_memory(path, self.origin, network.device, network.dtype, shape)
         if not {"gist_ids", "gist_lengths"} <= stored.extra.keys():
             raise CorruptBlobError(f"{path}: the summaries are missing; fetch it again, or memorize again")
-        pieces = stored.extra["gist_ids"].cpu().split(stored.extra["gist_lengths"].tolist())
+        ids, lengths = stored.extra["gist_ids"].cpu(), stored.extra["gist_lengths"]
+        if {ids.dtype, lengths.dtype} != {torch.int32} or not ids.ndim == lengths.ndim == 1:
+            raise damaged(path, "its summaries are no token ids")
+        if min(lengths.tolist(), default=0) < 0 or int(lengths.sum()) != len(ids):
+            raise damaged(path, f"its summaries have {len(ids)} tokens, and their lengths say {int(lengths.sum())}")
+        pieces = ids.split(lengths.tolist())
         gists = tuple(tuple(piece.tolist()) for piece in pieces) if len(stored.extra["gist_lengths"]) else ()
         stream = self._gist_stream(stored.token_ids, gists)
+        if len(stream) != stored.header.slots or len(gists) != -(-stored.header.tokens // self.window):
+            raise damaged(path, f"{len(gists)} summaries in {stored.header.slots} slots are not those of its tokens")
         found = self.full.windows_of(len(stream))
         return GistMemory(
             stored.token_ids,

@@ -66,6 +66,7 @@ class SelectedMemoryModel(FullMemoryModel):
     """Reads streams into selected slots and answers from them."""
 
     kind: ClassVar[str] = "selected"
+    has_positions: ClassVar[bool] = True
 
     def rotated(self, memory: BeaconMemory) -> list[Tensor]:
         """Its keys at the positions they keep; rotated once, at first use."""

@@ -8,6 +8,7 @@ A symbolic link below the root that leads out of it is never followed, whoever p
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -16,15 +17,16 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO
 
 from fsspec.core import url_to_fs
 
-from memorag_pipeline.errors import OutsideStoreError
+from memorag_pipeline.errors import OutsideStoreError, StorageError
 from memorag_pipeline.storage.backend import StoredObject
 
 _PIECE = 4 << 20
 _PART = ".part-"
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}  # by kind of file system
 
 
 class LocalObjects:
@@ -46,12 +48,12 @@ class LocalObjects:
         _temporary(target, lambda file: file.write(data)).replace(target)
 
     def read(self, path: str, most: int) -> bytes:
-        with self.file(path).open("rb") as file:
+        with self._open(path) as file:
             # Not `most` as it is: Python would take that much memory before it reads.
             return file.read(min(most, os.fstat(file.fileno()).st_size))
 
     def pieces(self, path: str, most: int) -> Iterator[bytes]:
-        with self.file(path).open("rb") as file:
+        with self._open(path) as file:
             while most > 0 and (piece := file.read(min(_PIECE, most))):
                 most -= len(piece)
                 yield piece
@@ -63,19 +65,25 @@ class LocalObjects:
 
     def stat(self, path: str) -> StoredObject:
         found = self.file(path).stat()
-        if stat.S_ISDIR(found.st_mode):
-            raise IsADirectoryError(f"{path} is a folder")
+        _require_file(path, found)
         return _stored(path, found)
 
     def listing(self, folder: str) -> Iterator[StoredObject]:
         start = self.file(folder)
         if not start.exists():
             return
-        for parent, _, names in os.walk(start, onerror=_raise):
+        for parent, _, names in os.walk(start, onerror=_unless_hidden):
             for name in names:
                 if not name.startswith(_PART):
                     with suppress(FileNotFoundError):  # deleted since the folder was read
                         yield _stored(f"{parent}/{name}", os.lstat(f"{parent}/{name}"))
+
+    def entries(self) -> Iterator[str]:
+        if os.path.lexists(self.root):
+            with os.scandir(self.root) as found:
+                for entry in found:
+                    if not entry.name.startswith(_PART):
+                        yield entry.name + "/" * entry.is_dir()
 
     def touch(self, path: str) -> None:
         os.utime(self.file(path))
@@ -99,6 +107,16 @@ class LocalObjects:
         """The file at `path`, no link out of the root on the way nor at the end."""
         return Path(self._inside(path))
 
+    def _open(self, path: str) -> BinaryIO:
+        # Opening a pipe would wait for its writer.
+        file = os.fdopen(os.open(self.file(path), os.O_RDONLY | os.O_NONBLOCK), "rb")
+        try:
+            _require_file(path, os.fstat(file.fileno()))
+        except OSError:
+            file.close()
+            raise
+        return file
+
     def _place(self, path: str) -> Path:
         """Where `path` is written or deleted: its name may be a link, its folders lead nowhere else."""
         folder, name = os.path.split(path)
@@ -119,10 +137,25 @@ class LocalObjects:
             os.link(part, target)
         except FileExistsError:
             return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            raise StorageError(
+                f"{self.uri}: its file system has no hard links ({error.strerror}), without which two writers could"
+                " both believe that they made a version; keep the store on another one (ext4, XFS, ZFS, NFS and CephFS"
+                " have them) or in a bucket, s3://"
+            ) from error
         finally:
             part.unlink()
         _sync_folder(target.parent)
         return True
+
+
+def _require_file(path: str, found: os.stat_result) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(f"{path} is a folder")
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(f"{path} is a pipe, a socket or a device, and no file")
 
 
 def _stored(path: str, found: os.stat_result) -> StoredObject:
@@ -156,5 +189,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _raise(error: OSError) -> NoReturn:
-    raise error
+def _unless_hidden(error: OSError) -> None:
+    """A folder that cannot be read stops a listing; one such as `.snapshot` or `.Trash-0`, which is not ours, not."""
+    if not Path(error.filename or "").name.startswith("."):
+        raise error

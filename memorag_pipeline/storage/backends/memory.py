@@ -54,6 +54,11 @@ class MemoryObjects:
         with _lock:
             return [self.stat(str(path)) for path in self._fs.find(folder)]
 
+    def entries(self) -> list[str]:
+        with _lock:
+            found = self._fs.ls(self.root) if self._fs.isdir(self.root) else []
+        return [item["name"].rpartition("/")[2] + "/" * (item["type"] == "directory") for item in found]
+
     def touch(self, path: str) -> None:
         with _lock:
             self._fs.pipe_file(path, self._fs.cat_file(path))

@@ -100,18 +100,30 @@ class S3Objects:
         return _stored(path, found["ContentLength"], found)
 
     def listing(self, folder: str) -> Iterator[StoredObject]:
-        """Page by page. s3fs's `find` tries each page less often than it tries other requests."""
-        asked = {"Bucket": self._bucket, "Prefix": f"{self._key(folder)}/"}
+        for page in self._pages(Prefix=f"{self._key(folder)}/"):
+            for item in page.get("Contents", []):
+                # Some servers list the folder itself when there is nothing in it but they remember it.
+                if not item["Key"].endswith("/"):
+                    yield _stored(f"{self._bucket}/{item['Key']}", item["Size"], item)
+
+    def entries(self) -> Iterator[str]:
+        key = self._key(self.root)
+        prefix = f"{key}/" if key else ""
+        for page in self._pages(Prefix=prefix, Delimiter="/"):
+            found = [item["Key"] for item in page.get("Contents", [])]
+            found += [item["Prefix"] for item in page.get("CommonPrefixes", [])]
+            yield from (name.removeprefix(prefix) for name in found if name != prefix)
+
+    def _pages(self, **asked: str) -> Iterator[dict[str, Any]]:
+        """A listing page by page. s3fs's `find` tries each page less often than it tries other requests."""
+        asked["Bucket"] = self._bucket
         while True:
             with self._os_errors():
                 try:
                     page = self._fs.call_s3("list_objects_v2", **asked)
                 except FileNotFoundError as error:  # an empty folder gives an empty list
                     raise self._no_bucket() from error
-            for item in page.get("Contents", []):
-                # Some servers list the folder itself when there is nothing in it but they remember it.
-                if not item["Key"].endswith("/"):
-                    yield _stored(f"{self._bucket}/{item['Key']}", item["Size"], item)
+            yield page
             if not page.get("IsTruncated"):
                 return
             asked["ContinuationToken"] = page["NextContinuationToken"]

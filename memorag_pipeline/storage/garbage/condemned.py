@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from memorag_pipeline.digests import canonical_json
 from memorag_pipeline.errors import CorruptBlobError, ObjectNotFoundError
 from memorag_pipeline.storage.backend import StoredObject
+from memorag_pipeline.storage.layout import own
 from memorag_pipeline.storage.objects import ObjectStore
 
 _FOLDER = "condemned"
@@ -61,7 +62,7 @@ class Condemned:
         """The condemnations that stand, of objects that are there and were not written again."""
         self._records = {}
         standing: dict[str, Sentence] = {}
-        for stored in self._objects.listing(_FOLDER):
+        for stored in own(self._objects, _FOLDER):
             record = self._read(stored.key)
             if record is None:
                 continue

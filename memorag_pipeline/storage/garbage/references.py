@@ -14,9 +14,10 @@ from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
-from memorag_pipeline.errors import CorruptBlobError, ObjectNotFoundError
+from memorag_pipeline.errors import CorruptBlobError, ObjectNotFoundError, ObjectTooLargeError
 from memorag_pipeline.storage.backend import StoredObject
 from memorag_pipeline.storage.intents import LIFETIME
+from memorag_pipeline.storage.layout import is_ours
 from memorag_pipeline.storage.store import CorpusStore
 from memorag_pipeline.storage.units import Outcome
 
@@ -32,6 +33,7 @@ class References:
     dangling: frozenset[str]  # records of units whose blobs are gone
     dead_intents: tuple[StoredObject, ...]
     present: dict[str, StoredObject]
+    foreign: tuple[str, ...]  # keys below `units` and `blobs` that are not ours
 
 
 class ReferenceReader:
@@ -45,8 +47,9 @@ class ReferenceReader:
     def read(self, now: datetime) -> References:
         """The references at `now`. Objects are listed before what may refer to them."""
         store = self._store
-        units = store.objects.listing("units")
-        present = {stored.key: stored for stored in (*store.objects.listing("blobs"), *units)}
+        listed = [*store.objects.listing("units"), *store.objects.listing("blobs")]
+        present = {stored.key: stored for stored in listed if is_ours(stored.key)}
+        units = [stored for stored in present.values() if stored.key.startswith("units/")]
         outcomes = self._read_outcomes(units)
         used: set[str] = set()
         dangling = set()
@@ -68,7 +71,8 @@ class ReferenceReader:
         for number in self._left_lately(now) - set(retained):
             recent |= self._of_retired(number, present)
         dead = tuple(stored for stored in intents if now - stored.modified >= LIFETIME)
-        return References(frozenset(used), frozenset(recent), frozenset(dangling), dead, present)
+        foreign = tuple(stored.key for stored in listed if stored.key not in present)
+        return References(frozenset(used), frozenset(recent), frozenset(dangling), dead, present, foreign)
 
     def of_version(self, number: int) -> frozenset[str]:
         """The keys that a version refers to, its manifest's included."""
@@ -115,6 +119,6 @@ class ReferenceReader:
     def _read_outcome(self, stored: StoredObject) -> frozenset[str] | None:
         try:
             outcome = Outcome.model_validate_json(self._store.objects.read(stored.key))
-        except (ObjectNotFoundError, ValidationError):
+        except (ObjectNotFoundError, ObjectTooLargeError, ValidationError):
             return None
         return frozenset(ref.key for ref in outcome.blobs.values())

@@ -16,11 +16,13 @@ from datetime import datetime, timedelta
 
 from memorag_pipeline.errors import StorageError
 from memorag_pipeline.progress import track
+from memorag_pipeline.storage import layout
 from memorag_pipeline.storage.backend import StoredObject
 from memorag_pipeline.storage.deletions import Announced
 from memorag_pipeline.storage.garbage.condemned import Condemned, CondemnedObject, Sentence
 from memorag_pipeline.storage.garbage.references import ReferenceReader, References
 from memorag_pipeline.storage.intents import LIFETIME
+from memorag_pipeline.storage.layout import is_in_our_folders
 from memorag_pipeline.storage.store import CorpusStore
 
 GRACE = timedelta(days=7)
@@ -48,6 +50,7 @@ class SweepReport:
     condemned: tuple[SweptObject, ...]
     waiting: tuple[SweptObject, ...]
     released: tuple[str, ...]
+    foreign: tuple[str, ...]  # keys, and folders with a slash at the end, that are not the pipeline's; left alone
 
     @property
     def deleted_bytes(self) -> int:
@@ -103,7 +106,8 @@ class _Sweep:
         ]
         dead += [SweptObject(stored.key, stored.size, why) for stored, why in self.outdated]
         why = "begun by a writer that died, and never finished"
-        leftovers = self.store.objects.leftovers(now - self.grace)
+        leftovers = [item for item in self.store.objects.leftovers(now - self.grace) if is_in_our_folders(item.key)]
+        foreign = sorted([*found.foreign, *layout.foreign(self.store.objects, "units", "blobs")])
         if not self.dry_run:
             deleted = self._delete(deleted)
             for leftover in leftovers:
@@ -126,6 +130,7 @@ class _Sweep:
                 if key in unreferenced and key not in gone
             ),
             released=tuple(released),
+            foreign=tuple(foreign),
         )
 
     def _unreferenced(self, found: References, now: datetime) -> dict[str, CondemnedObject]:

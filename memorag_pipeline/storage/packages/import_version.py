@@ -8,7 +8,6 @@ Wrong: a package that is not exactly what an export writes, or whose blobs are a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,8 +17,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from memorag_pipeline.errors import CorruptBlobError, NotFoundError, StorageError
-from memorag_pipeline.storage.blobs import LARGEST_JSON, BlobRef
-from memorag_pipeline.storage.manifest import FORMAT, Manifest
+from memorag_pipeline.storage.blobs import LARGEST_JSON, BlobRef, parsed_json
+from memorag_pipeline.storage.manifest import Manifest, parse_manifest
 from memorag_pipeline.storage.model_references import require_known_references
 from memorag_pipeline.storage.packages.export import AT_ONCE, named_blobs
 from memorag_pipeline.storage.packages.tar import TarReader, is_tar
@@ -108,15 +107,10 @@ def _tar(reader: TarReader, name: str) -> _Package:
         raise CorruptBlobError(f"{name}: the manifest has {record.manifest.size} bytes by its record, too many")
     data = b"".join(pieces(record.manifest, "manifest"))
     try:
-        values = json.loads(data)
-        if values["format"] != FORMAT:
-            raise StorageError(
-                f"{name}: has format {values['format']!r}, this release reads format {FORMAT}; import it with the"
-                " release that exported it"
-            )
-        manifest = Manifest.model_validate(values)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CorruptBlobError(f"{name}: its manifest is none that an export writes") from error
+        values = parsed_json(data)
+    except ValueError as error:
+        raise CorruptBlobError(f"{name}: its manifest is not JSON ({error}); export the version again") from error
+    manifest = parse_manifest(values, name, "import it with the release that exported it")
     return _Package(record, manifest, pieces, reader)
 
 

@@ -1,0 +1,59 @@
+"""The table of units of a version, as JSON: which unit made which blobs, and from what.
+
+In:  the JSON of a blob of the role `units`.
+Out: its rows, each with `stage`, `fingerprint`, `blobs` and `counts`; those of `embed` with `chunks` and
+     `configuration`, too.
+Wrong: rows that no refresh writes: `CorruptBlobError` that names the blob.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
+
+from memorag_pipeline.errors import CorruptBlobError
+from memorag_pipeline.storage import BlobRef
+
+# Counts that follow from the fingerprint. Others, such as how much was reused, tell of one run.
+COUNTS = {
+    "extract": ("documents", "chunks", "tokens", "quarantined", "unsettled"),
+    "memorize": ("tokens",),
+    "embed": ("chunks",),
+}
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    stage: str
+    fingerprint: str
+    blobs: dict[str, BlobRef]
+    counts: dict[str, int]
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        missing = set(COUNTS.get(self.stage, ())) - self.counts.keys()
+        inputs = self.model_extra or {}
+        if missing or (self.stage == "embed" and not {"chunks", "configuration"} <= inputs.keys()):
+            raise ValueError("a count or an input is missing")
+        if not all(isinstance(value, str) for value in inputs.values()):
+            raise ValueError("an input is no text")
+        return self
+
+
+_ROWS = TypeAdapter(list[_Row])
+
+
+def checked_units(rows: Any, name: str) -> list[dict[str, Any]]:
+    """`rows` as they are, when they are those of a table of units; `name` says in an error which."""
+    try:
+        _ROWS.validate_python(rows)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        raise CorruptBlobError(
+            f"{name}: no table of units that a refresh writes ({'.'.join(map(str, problem['loc']))}: {problem['msg']});"
+            " restore it from a copy of the store, or refresh into another one"
+        ) from error
+    found: list[dict[str, Any]] = rows
+    return found
