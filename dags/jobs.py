@@ -30,7 +30,7 @@ from memorag_operators import (
     version_asset,
 )
 from memorag_operators.alerts import alert_arguments
-from memorag_operators.placement import gpu_placement, retry_arguments
+from memorag_operators.placement import gpu_placement, pool_note, retry_arguments
 from memorag_operators.spec_folder import job_dag_id, read_spec_folder, spec_folder
 from memorag_operators.watcher import schedule_of
 from memorag_pipeline.specs.corpus import CorpusSpec
@@ -66,7 +66,7 @@ def build_job_dag(spec_file: Path, spec: CorpusSpec, job: str) -> DAG:
         },
         tags=["memorag", kind, spec.corpus],
         **alert_arguments(str(spec_file), spec, job),
-        doc_md=doc(spec_file, spec, job),
+        doc_md=doc(spec_file, spec, job) + pool_note(spec.compute),
     ) as dag:
         tasks(job, {"spec_file": str(spec_file)}, gpu_placement(spec.compute))
     return dag

@@ -34,7 +34,7 @@ from memorag_operators import (
     version_asset,
 )
 from memorag_operators.alerts import alert_arguments
-from memorag_operators.placement import gpu_placement, retry_arguments
+from memorag_operators.placement import gpu_placement, pool_note, retry_arguments
 from memorag_operators.spec_folder import read_spec_folder, refresh_dag_id, spec_folder
 from memorag_operators.watcher import schedule_of, source_asset
 from memorag_pipeline.specs.corpus import CorpusSpec
@@ -79,7 +79,7 @@ def build_refresh_dag(spec_file: Path, spec: CorpusSpec) -> DAG:
         params=PARAMS,
         tags=["memorag", "refresh", spec.corpus],
         **alert_arguments(str(spec_file), spec),
-        doc_md=_doc(spec_file, spec),
+        doc_md=_doc(spec_file, spec) + pool_note(spec.compute),
     ) as dag:
         inventory = InventoryOperator(
             task_id="inventory",

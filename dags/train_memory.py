@@ -22,7 +22,7 @@ from memorag_operators import (
     StudyOperator,
     TrainOperator,
 )
-from memorag_operators.placement import gpu_placement, retry_arguments
+from memorag_operators.placement import gpu_placement, pool_note, retry_arguments
 from memorag_operators.spec_folder import read_spec_folder, spec_folder, train_dag_id
 from memorag_operators.training import adapter_asset
 from memorag_pipeline.specs.training import TrainingSpec
@@ -42,7 +42,7 @@ def build_training_dag(spec_file: Path, spec: TrainingSpec) -> DAG:
         max_active_runs=1,
         default_args=retry_arguments(spec.compute),
         tags=["memorag", "train", spec.adapter],
-        doc_md=_doc(spec_file, spec),
+        doc_md=_doc(spec_file, spec) + pool_note(spec.compute),
     ) as dag:
         prepare = PrepareTrainingOperator(task_id="prepare", **stage)
         study = StudyOperator(task_id="study", work=prepare.output["plan"], **stage, **gpu)

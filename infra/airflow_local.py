@@ -1,7 +1,8 @@
 """The full local Airflow on loopback: api-server, scheduler, dag-processor and triggerer.
 
 In:  `python infra/airflow_local.py`, which `make airflow` calls; all state lies in `.memorag/airflow`.
-Out: the address of the UI, once everything is healthy. Ctrl-C stops everything.
+Out: the pools that the specs name, and the address of the UI, once everything is healthy; what a second shell must
+     export to reach this Airflow. Ctrl-C stops everything.
 Wrong: a taken port, or a component that ends, stops the rest; the message names the component's log.
 
 Everybody who can reach the port is admin (SimpleAuthManager), so all servers listen on the loopback address alone.
@@ -15,6 +16,7 @@ import contextlib
 import json
 import os
 import secrets
+import shlex
 import signal
 import socket
 import subprocess
@@ -36,6 +38,16 @@ COMPONENTS = {
     "dag-processor": ["dag-processor"],
     "triggerer": ["triggerer", "--skip-serve-logs"],
 }
+# No secret is among them: a second shell needs none.
+EXPORTED = (
+    "AIRFLOW_HOME",
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
+    "AIRFLOW__CORE__DAGS_FOLDER",
+    "AIRFLOW__CORE__LOAD_EXAMPLES",
+    "MEMORAG_HOME",
+    "MEMORAG_CACHE",
+    "MEMORAG_SPECS",
+)
 
 
 class StackError(Exception):
@@ -66,7 +78,9 @@ class LocalAirflow:
         """Migrate the database, start all components and wait until they report to be healthy."""
         with socket.socket() as probe:
             if probe.connect_ex((HOST, self.port)) == 0:
-                raise StackError(f"port {self.port} is taken; stop what listens there, or choose another with --port")
+                raise StackError(
+                    f"port {self.port} is taken; stop what listens there, or choose another: make airflow PORT=8091"
+                )
         self.home.mkdir(parents=True, exist_ok=True)
         if self._open("migrate", ["db", "migrate"]).wait() != 0:
             raise StackError(self._ended("migrate"))
@@ -79,6 +93,25 @@ class LocalAirflow:
             if time.monotonic() > deadline:
                 raise StackError(f"not healthy after {seconds:.0f} s; see the logs in {self.home}")
             time.sleep(0.5)
+
+    def make_pools(self) -> str:
+        """Create the pools that the specs name, as `memorag airflow setup` does; returns what it says against specs."""
+        folder = self.environment.get("MEMORAG_SPECS") or str(REPOSITORY / "dags" / "corpora")
+        done = subprocess.run(
+            [sys.executable, "-c", "from memorag_pipeline.cli.app import main; main()", "airflow", "setup", folder],
+            env={**self.environment, "NO_COLOR": "1"},
+            cwd=REPOSITORY,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        return "" if done.returncode == 0 else done.stderr.strip()
+
+    def exports(self) -> str:
+        """Lines for a second shell, in which `airflow` and `memorag` then mean this Airflow and its state."""
+        return "\n".join(
+            f"  export {name}={shlex.quote(self.environment[name])}" for name in EXPORTED if name in self.environment
+        )
 
     def add(self, name: str, arguments: list[str]) -> None:
         """Start one more component by its `airflow` arguments, such as a Celery worker; its log is `log(name)`."""
@@ -213,6 +246,9 @@ def main() -> None:
     print("Starting api-server, scheduler, dag-processor and triggerer; this takes about half a minute.", flush=True)
     try:
         with stack:
+            if problems := stack.make_pools():
+                print(f"Pools of these specs could not be created; their GPU tasks would not start:\n{problems}")
+            print(f"For airflow and memorag in a second shell:\n{stack.exports()}")
             print(f"Airflow is ready: {stack.url} (no login). Logs: {stack.home}. Ctrl-C stops it.", flush=True)
             while True:
                 time.sleep(1)

@@ -24,7 +24,7 @@ from memorag_pipeline.schemas import OF_ROLE
 from memorag_pipeline.specs.memory import MemorySpec
 from memorag_pipeline.specs.retrieval import EmbeddingSpec
 from memorag_pipeline.storage import CorpusStore, Manifest, ManifestBlob
-from memorag_pipeline.storage.model_references import known_language, require_known_references
+from memorag_pipeline.storage.model_references import Section, known_language, require_known_references
 from memorag_pipeline.storage.parquet import StoredTable, open_table
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class OpenedVersion:
         """Search for many queries at once; `search` is the short way for one."""
         from memorag_pipeline.retrieval.search import open_searcher
 
-        self.require_trusted_models()
+        self.require_trusted_models("embedding")
         index, rows = self.manifest.one("index"), self.manifest.one("index_rows")
         chunks = self.manifest.of_role("chunks")
 
@@ -137,12 +137,14 @@ class OpenedVersion:
     def _name(self, blob: ManifestBlob) -> str:
         return f"{blob.path} of version {self.number}"
 
-    def require_trusted_models(self) -> None:
+    def require_trusted_models(self, *sections: Section) -> None:
+        """Refuse the models of these sections of the spec, if the caller did not allow what the manifest names."""
         if not self._trust_models:
             require_known_references(
                 self.manifest,
                 f"version {self.number} of {self.uri}",
                 "open it with trust_models=True, or --trust-models at the command line",
+                sections,
             )
 
 
@@ -173,6 +175,6 @@ class _Memories(Mapping[str, "Memory"]):
     def _model(self) -> MemoryModel[Any]:
         from memorag_pipeline.memory.kinds.load import load_memory_model
 
-        self._version.require_trusted_models()
+        self._version.require_trusted_models("memory")
         manifest = self._version.manifest
         return load_memory_model(manifest.section("memory", MemorySpec), known_language(manifest))

@@ -70,7 +70,7 @@ class Version(OpenedVersion):
         from memorag_pipeline.jobs.answers.ask import answer_questions
         from memorag_pipeline.jobs.answers.settings import AnswerSettings
 
-        self.require_trusted_models()
+        self.require_trusted_models("memory", "embedding")
         settings = AnswerSettings.of_version(
             self.manifest, generation, mode=mode, clues=tuple(clues), offer_draft=offer_draft
         )
@@ -81,7 +81,7 @@ class Version(OpenedVersion):
         from memorag_pipeline.jobs.answers.ask import recall_questions
         from memorag_pipeline.jobs.answers.settings import AnswerSettings
 
-        self.require_trusted_models()
+        self.require_trusted_models("memory", "embedding")
         chosen: dict[str, Any] = {"clues": tuple(kinds)} if kinds else {}
         return recall_questions(self, questions, AnswerSettings.of_version(self.manifest, **chosen))
 
@@ -93,5 +93,5 @@ class Version(OpenedVersion):
         """
         from memorag_pipeline.jobs.summaries.summarize import summarize
 
-        self.require_trusted_models()
+        self.require_trusted_models("memory", "embedding")
         return summarize(self, document, include, focus)

@@ -2,7 +2,8 @@
 
 In:  a `ComputeSpec`.
 Out: keyword arguments for operators; what the spec leaves empty is left to the Airflow deployment.
-Wrong: nothing here; an unknown executor is refused with the spec, an unknown pool shows as a warning at the DAG.
+Wrong: nothing here; an unknown executor is refused with the spec. What pools there are is not known where DAGs are
+       parsed: the DAG's documentation says which one it needs, and the page of the corpus whether it is missing.
 """
 
 from __future__ import annotations
@@ -34,6 +35,21 @@ def gpu_placement(compute: ComputeSpec) -> dict[str, Any]:
     if pod:
         arguments["executor_config"] = pod
     return arguments
+
+
+def pool_advice(pool: str) -> str:
+    """What happens without a pool, and what to do about it."""
+    return (
+        f"Without the pool `{pool}`, GPU tasks stay in state scheduled and never start. `memorag airflow setup` creates"
+        " the pools of all specs, Airflow's page Admin → Pools a single one."
+    )
+
+
+def pool_note(compute: ComputeSpec) -> str:
+    """The paragraph of a DAG's documentation about the pool that it needs; none for the pool that is always there."""
+    if compute.pool == ComputeSpec().pool:
+        return ""
+    return f"\nGPU tasks run in the pool `{compute.pool}`. {pool_advice(compute.pool)}\n"
 
 
 def retry_arguments(compute: ComputeSpec) -> dict[str, Any]:

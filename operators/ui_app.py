@@ -1,6 +1,7 @@
 """The pages behind the plugin of Airflow's UI: the corpora, each corpus, each of its runs.
 
-In:  the folder of specs (MEMORAG_SPECS, else `corpora` of the DAG folder), and the stores that they name, read only.
+In:  the folder of specs (MEMORAG_SPECS, else `corpora` of the DAG folder), and the stores that they name, read only;
+     of Airflow's metadata database the pools.
 Out: HTML without scripts.
 Wrong: not logged in: 401. A corpus whose refresh DAG the user may not read, or that does not exist: 404. A store that
        cannot be read: 502 with the reason.
@@ -21,6 +22,7 @@ from airflow.models.dag import DagModel
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse
 
+from memorag_operators.pools import pool_problem
 from memorag_operators.spec_folder import SpecFolder, read_spec_folder, refresh_dag_id, spec_folder
 from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.pipeline import Pipeline
@@ -53,17 +55,19 @@ def make_app() -> FastAPI:
     @app.get("/")
     def corpora(user: GetUserDep) -> HTMLResponse:
         found = _specs()
+        readable = list(_readable(found, user))
         return _page(
             corpora_page(
-                [(spec.corpus, spec.description) for spec in _readable(found, user)],
+                [(spec.corpus, spec.description) for spec in readable],
                 [str(problem) for problem in found.problems] if _may_read(user, None) else [],
+                list(filter(None, (pool_problem(pool) for pool in sorted({spec.compute.pool for spec in readable})))),
             )
         )
 
     @app.get("/{corpus}/")
     def corpus(corpus: str, user: GetUserDep) -> HTMLResponse:
         spec = _spec(corpus, user)
-        return _page(overview_page(spec.corpus, spec.description, reader(spec).read()))
+        return _page(overview_page(spec.corpus, spec.description, reader(spec).read(), pool_problem(spec.compute.pool)))
 
     @app.get("/{corpus}/runs/{kind}/{run}")
     def run(corpus: str, kind: str, run: str, user: GetUserDep) -> HTMLResponse:

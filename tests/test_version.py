@@ -279,12 +279,13 @@ def test_a_manifest_from_elsewhere_opens_no_path_and_no_url(
     number = store.versions.publish(manifest.model_copy(update={"spec": evil}), "evil").version
     version = open_version(str(root), version=number)
     assert list(version.documents())
-    for use in (
-        lambda: version.search("loop"),
-        lambda: version.answer(["loop"]),
-        lambda: version.recall(["loop"]),
-        lambda: list(version.memories().values()),
-    ):
+    uses: list[Callable[[], object]] = [lambda: version.answer(["loop"]), lambda: version.recall(["loop"])]
+    if section == "memory":
+        uses += [lambda: list(version.memories().values())]
+        assert version.search("loop", k=1)  # opens the embedding model alone
+    else:
+        uses += [lambda: version.search("loop")]
+    for use in uses:
         with pytest.raises(
             UntrustedReferenceError, match=rf"version {number} of .*{section}.{key} .*trust_models=True"
         ):
@@ -292,6 +293,25 @@ def test_a_manifest_from_elsewhere_opens_no_path_and_no_url(
     if (section, reference) == ("memory", "/etc"):
         with pytest.raises(NotFoundError, match=r"model /etc: no \*.safetensors in /etc"):
             open_version(str(root), version=number, trust_models=True).answer(["loop"])
+
+
+def test_models_and_adapters_inside_known_packages_need_no_trust(published: Path, tmp_path: Path) -> None:
+    root = tmp_path / "topics"
+    shutil.copytree(published, root)
+    store = CorpusStore(str(root))
+    manifest = store.versions.manifest(1)
+    for adapter, message in (
+        ("package:smollm2-135m-beacon", None),
+        ("package:../../../etc/passwd", "no adapter comes with this package by that name"),
+    ):
+        memory = {**manifest.spec["memory"], "kind": "beacon", "adapter": adapter}
+        named = manifest.model_copy(update={"spec": {**manifest.spec, "memory": memory}})
+        version = open_version(str(root), version=store.versions.publish(named, "run-3").version)
+        version.require_trusted_models("memory", "embedding")
+        assert version.search("loop", k=1)
+        if message is not None:
+            with pytest.raises(NotFoundError, match=message):
+                list(version.memories().values())
 
 
 def test_names_in_a_manifest_are_names_and_no_paths(published: Path, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 In:  the folder of specs, as MEMORAG_SPECS names it for the DAGs; Airflow's own configuration.
 Out: the pools that the specs name, with their slots.
-Wrong: a spec that is refused exits with 3; without the extra airflow the command exits with 8.
+Wrong: a spec that is refused exits with 3, no deployment or no database with 4; without the extra airflow the command
+     exits with 8.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def setup(
     folder = specs or Path(os.environ.get("MEMORAG_SPECS", "dags/corpora"))
     if not folder.is_dir():
         raise NotFoundError(f"{folder} is no folder; give the folder of specs, or set MEMORAG_SPECS")
+    _require_deployment()
     with working(verbose):
         try:
             from memorag_operators.pools import create_pools
@@ -45,3 +47,15 @@ def setup(
         return
     rows = [[pool.pool, pool.slots, "created" if pool.created else "was there"] for pool in pools]
     print_table("Pools", ["pool", "slots", ""], rows)
+
+
+def _require_deployment() -> None:
+    """Refuse before Airflow is imported, which would set up a deployment of its own in the home folder."""
+    home = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser()
+    config = Path(os.environ.get("AIRFLOW_CONFIG", home / "airflow.cfg")).expanduser()
+    named = any(name.startswith("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN") for name in os.environ)
+    if not named and not config.is_file():
+        raise NotFoundError(
+            f"there is no Airflow deployment here: no {config}, and AIRFLOW__DATABASE__SQL_ALCHEMY_CONN is not set; set"
+            " AIRFLOW_HOME and what else the deployment sets (`make airflow` prints its own settings)"
+        )

@@ -3,7 +3,8 @@
 In:  the plan, and the outcomes of its memorize and embed units.
 Out: the plan with the blobs of its units, the index, the row table and the table of digests; with `retrieval.sparse`
      a sparse index, too.
-Wrong: a unit that was not run, an index that cannot be trained on so few vectors, no GPU where one is asked for.
+Wrong: a unit that was not run, an index that cannot be trained on so few vectors or not be opened when it is written,
+     no GPU where one is asked for.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from memorag_pipeline import schemas
-from memorag_pipeline.errors import MemoragError
+from memorag_pipeline.errors import CorruptBlobError, MemoragError
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.known_units import KnownUnits, unit_rows
 from memorag_pipeline.refresh.publish import manifest_blobs
@@ -127,12 +128,15 @@ def _build(pipeline: Pipeline, unit: str, parts: Sequence[_Part], sections: Blob
         blobs, parts, numbers, _Sections(blobs.get_table(sections, ["shard_id", "document_id", "start"], "sections"))
     )
     distinct = sum(len(_first(numbers, part)) for part in range(len(parts)))
-    dimensions = len(next(_vectors(blobs, parts, numbers))[0])
-    index = faiss_index.build_index(pipeline.spec.index, dimensions, distinct, lambda: _vectors(blobs, parts, numbers))
+    first = next(_vectors(blobs, parts, numbers))[:1]
+    index = faiss_index.build_index(
+        pipeline.spec.index, first.shape[1], distinct, lambda: _vectors(blobs, parts, numbers)
+    )
     stored = {"rows": blobs.put_table(rows)}
     with tempfile.TemporaryDirectory(prefix="memorag-index-") as folder:
         path = Path(folder) / "index"
         faiss_index.write_index(index, path)
+        _require_searchable(path, pipeline.spec.index.factory, first, distinct)
         stored["index"] = blobs.put_file(path)
         if pipeline.spec.retrieval.sparse is not None:
             from memorag_pipeline.retrieval.sparse_index import build_sparse_index, build_token_index
@@ -149,6 +153,25 @@ def _build(pipeline: Pipeline, unit: str, parts: Sequence[_Part], sections: Blob
         counts={"vectors": distinct},
         seconds=time.perf_counter() - started,
     )
+
+
+def _require_searchable(path: Path, factory: str, vectors: npt.NDArray[np.float32], count: int) -> None:
+    """Open the index as whoever searches the version will: what cannot be opened must not be published."""
+    from memorag_pipeline.retrieval.faiss_index import open_index
+
+    try:
+        index = open_index(path)
+    except CorruptBlobError as error:
+        raise MemoragError(
+            f"index: what was made by index.factory {factory} cannot be opened ({error}); free disk space if there is"
+            " none left, or set index.factory to Flat or HNSW32"
+        ) from error
+    _, rows = index.search(vectors, 1)
+    if index.ntotal != count or rows.min() < 0:
+        raise MemoragError(
+            f"index: the index made by index.factory {factory} has {index.ntotal} of {count} vectors, or finds none of"
+            " them; set index.factory to Flat or HNSW32"
+        )
 
 
 def _numbers(blobs: Blobs, parts: Sequence[_Part]) -> _Numbers:

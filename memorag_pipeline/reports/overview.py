@@ -130,14 +130,18 @@ class OverviewReader:
         return self._lines[number]
 
 
-def overview_page(corpus: str, description: str, overview: Overview) -> str:
-    """The page of a corpus. Its links go to `runs/{kind}/{run}`, relative to it."""
+def overview_page(corpus: str, description: str, overview: Overview, problem: str | None = None) -> str:
+    """The page of a corpus. Its links go to `runs/{kind}/{run}`, relative to it.
+
+    `problem` is what keeps its runs from going on, whatever the store holds.
+    """
     return (
         environment()
         .get_template("corpus.html.j2")
         .render(
             corpus=corpus,
             description=description,
+            problem=problem,
             overview=overview,
             states=STATE_TEXTS,
             columns=STATES[1:],
@@ -146,9 +150,9 @@ def overview_page(corpus: str, description: str, overview: Overview) -> str:
     )
 
 
-def corpora_page(corpora: Sequence[tuple[str, str]], problems: Sequence[str]) -> str:
-    """The list of corpora (name and description), and what is wrong with specs that were refused."""
-    return environment().get_template("corpora.html.j2").render(corpora=corpora, problems=problems)
+def corpora_page(corpora: Sequence[tuple[str, str]], refused: Sequence[str], problems: Sequence[str] = ()) -> str:
+    """The list of corpora (name and description), what is wrong with specs that were refused, and with others."""
+    return environment().get_template("corpora.html.j2").render(corpora=corpora, refused=refused, problems=problems)
 
 
 def _address(stored: StoredObject, kind: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ _LEAST_TRAINING_VECTORS = 39
 _PQ_CENTROIDS = 256
 _EF_SEARCH = 64
 
+_opening = threading.Lock()  # Faiss's limit for a file's vectors is of the process
 logger = logging.getLogger(__name__)
 
 
@@ -62,16 +64,28 @@ def write_index(index: Any, path: Path) -> None:
 def open_index(path: Path) -> Any:
     """The index in a file, memory-mapped: vectors are read from disk as searches need them."""
     one_thread_after_fork(faiss.omp_set_num_threads)
-    # No vector in the file is longer than the file, whatever it says: memory is taken by what it says.
-    faiss.set_deserialization_vector_byte_limit(path.stat().st_size)
+    # A table of products that only L2 distances use; it may be larger than the file, and is not needed here.
+    flags = faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE
     try:
-        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        with _vectors_of_at_most(path.stat().st_size):
+            index = faiss.read_index(str(path), flags)
     except RuntimeError as error:
         raise CorruptBlobError(f"{path}: not a Faiss index that this version reads ({_reason(error)})") from error
+    if any(isinstance(part, faiss.IndexHNSWPQ) for part in _parts_of(index)):
+        raise MemoragError(
+            f"{path}: an index of kind HNSW,PQ gives distances, not inner products, so its order would be wrong; set"
+            " index.factory to HNSW32,SQ8 and refresh"
+        )
+    return index
 
 
 def cosine(index: Any, row: int, vector: Vectors) -> float:
-    """The inner product of a row's vector, as the index holds it, with `vector`."""
+    """The inner product of a row's vector, as the index holds it, with `vector`: the score that a search would give."""
+    if isinstance(index, faiss.IndexPreTransform):
+        chain: Any = index.chain
+        for number in range(chain.size()):
+            vector = faiss.downcast_VectorTransform(chain.at(number)).apply(vector[None])[0]
+        return cosine(faiss.downcast_index(index.index), row, vector)
     inverted = faiss.try_extract_index_ivf(index)
     if inverted:
         inverted.make_direct_map()  # where each row is; does nothing the second time
@@ -92,7 +106,7 @@ def _train(index: Any, spec: IndexSpec, count: int, parts: Callable[[], Iterable
             raise _untrainable(spec, count, f"it has {inverted.nlist} lists")
         if count < inverted.nlist * _LEAST_TRAINING_VECTORS:
             logger.warning("index.factory %s: %d vectors are few for its lists; %s", spec.factory, count, _fit(count))
-    _silence(index)
+    _prepare(index)
     most = _MOST_TRAINING_VECTORS * max(inverted.nlist if inverted else 0, _PQ_CENTROIDS)
     try:
         index.train(_sample(parts, step=-(-count // most)))
@@ -132,13 +146,27 @@ def _set_search_effort(index: Any) -> None:
         innermost.hnsw.efSearch = _EF_SEARCH
 
 
-def _silence(index: Any) -> None:
-    """Keep Faiss's own warning about few vectors, one line for each sub-quantizer, off the standard error."""
-    inverted = faiss.try_extract_index_ivf(index)
-    trained = faiss.downcast_index(inverted or index)
-    for clustering in (getattr(trained, "cp", None), getattr(getattr(trained, "pq", None), "cp", None)):
-        if clustering:
-            clustering.min_points_per_centroid = 1
+def _prepare(index: Any) -> None:
+    """Leave out of training what is of no use here.
+
+    Faiss warns of few vectors, one line for each sub-quantizer, on the standard error. It also orders the codes of a
+    product quantizer so that their bits can be compared, which no search here does, and which takes most of the time.
+    """
+    for part in _parts_of(index):
+        for clustering in (getattr(part, "cp", None), getattr(getattr(part, "pq", None), "cp", None)):
+            if clustering:
+                clustering.min_points_per_centroid = 1
+        if hasattr(part, "do_polysemous_training"):
+            part.do_polysemous_training = False
+
+
+def _parts_of(index: Any) -> Iterator[Any]:
+    """An index and those inside of it: behind a transform of the vectors, or under a graph."""
+    index = faiss.downcast_index(index)
+    yield index
+    for name in ("index", "storage"):
+        if inner := getattr(index, name, None):
+            yield from _parts_of(inner)
 
 
 def _untrainable(spec: IndexSpec, count: int, why: str) -> MemoragError:
@@ -163,3 +191,15 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         faiss.omp_set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def _vectors_of_at_most(size: int) -> Iterator[None]:
+    """No vector in a file is longer than the file, whatever it says: memory is taken by what it says."""
+    with _opening:
+        before = faiss.get_deserialization_vector_byte_limit()
+        faiss.set_deserialization_vector_byte_limit(size)
+        try:
+            yield
+        finally:
+            faiss.set_deserialization_vector_byte_limit(before)

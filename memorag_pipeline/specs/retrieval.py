@@ -32,7 +32,9 @@ class EmbeddingSpec(Section):
 class IndexSpec(Section):
     """The Faiss index, by factory string."""
 
-    factory: Factory = Field(default="Flat", description="Flat, HNSW32, IVF256,Flat, … (inner product).")
+    factory: Factory = Field(
+        default="Flat", description="Flat, HNSW32, IVF256,Flat, IVF256,PQ16, … (inner product; no PQ under HNSW)."
+    )
     device: Literal["cpu", "gpu"] = Field(default="cpu", description="gpu needs the extra gpu in place of cpu.")
 
 

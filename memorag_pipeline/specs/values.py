@@ -34,7 +34,9 @@ def is_hub_id(model: str) -> bool:
     return re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", model) is not None
 
 
-_FACTORY = re.compile(r"(OPQ\d+(_\d+)?,|PCA[RW]?\d+,)?(IVF\d+(_HNSW\d+)?,|HNSW\d+(,|$))?(Flat|PQ\d+(x\d+)?|SQ\w+)?")
+# Not SQ8_direct, which keeps whole numbers: nothing would be left of normalized vectors.
+_CODES = r"(Flat|PQ\d+(x\d+)?|SQ(4|6|8|fp16|bf16))"
+_FACTORY = re.compile(rf"(OPQ\d+(_\d+)?,|PCA[RW]?\d+,)?((IVF\d+(_HNSW\d+)?,|HNSW\d+,)?{_CODES}|HNSW\d+)")
 
 
 def _without_secret(way: str) -> AfterValidator:
@@ -62,7 +64,11 @@ def _distinct(items: list[str]) -> list[str]:
 
 
 def _faiss_factory(text: str) -> str:
-    if not text or not _FACTORY.fullmatch(text):
+    if re.search(r"\bHNSW\d+,PQ", text):
+        raise ValueError(
+            "Faiss gives distances for PQ under HNSW, not inner products; use e.g. HNSW32,SQ8 or IVF256,PQ16"
+        )
+    if not _FACTORY.fullmatch(text):
         raise ValueError("not a Faiss factory string; use Flat, HNSW32, or e.g. IVF256,Flat")
     return text
 

@@ -67,7 +67,7 @@ def stack(corpus: Pipeline, tmp_path: Path) -> Iterator[Any]:
     """A running stack with the connection and the pool; all of its processes end with the test."""
     with local_airflow(tmp_path / "airflow") as running:
         connect(running, "artifacts", corpus.spec.store.storage_options)
-        running.call("POST", "/api/v2/pools", {"name": "gpu", "slots": 1})
+        assert "broken.yaml: memory: is missing" in running.make_pools()  # as `make airflow` prints it
         yield running
 
 
@@ -83,6 +83,7 @@ def test_a_refresh_by_the_rest_api_triggers_the_answers(corpus: Pipeline, stack:
     assert (refresh["state"], refresh["dag_run_id"]) == ("success", started["dag_run_id"])
     assert corpus.store.versions.record(1).run_id == started["dag_run_id"]
     tasks = tasks_of(stack, refresh)
+    assert stack.call("GET", "/api/v2/pools/gpu")["slots"] == 1
     assert {task["pool"] for task in tasks if task["task_id"] in {"memorize", "embed"}} == {"gpu"}
 
     answers = wait_for_run(stack, "topics_faq")
@@ -114,13 +115,18 @@ def page_of(stack: Any, path: str) -> str:
 
 
 def local_airflow(home: Path, environment: Mapping[str, str] | None = None) -> Any:
-    """A stack of `infra/airflow_local.py` on a free port, which runs within a `with`; `infra` is no package."""
+    """A stack of `infra/airflow_local.py` on a free port, which runs within a `with`."""
+    return airflow_local().LocalAirflow(home, free_port(), environment)
+
+
+def airflow_local() -> Any:
+    """The script `infra/airflow_local.py` as a module; `infra` is no package."""
     spec = spec_from_file_location("airflow_local", SCRIPT)
     assert spec and spec.loader
     module = module_from_spec(spec)
     sys.modules["airflow_local"] = module
     spec.loader.exec_module(module)
-    return module.LocalAirflow(home, free_port(), environment)
+    return module
 
 
 def connect(stack: Any, name: str, options: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from memorag_pipeline.models.references import resolve
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.embed import embed
 from memorag_pipeline.refresh.index import build_index
+from memorag_pipeline.retrieval import faiss_index
 from memorag_pipeline.retrieval.search import Searcher, open_searcher
 from memorag_pipeline.retrieval.sparse_index import build_sparse_index
 from memorag_pipeline.retrieval.terms import terms_of
@@ -178,6 +179,27 @@ def test_units_that_were_not_run_are_named(tmp_path: Path) -> None:
     _, units = embed_batch(pipeline, None, PARTS)
     with pytest.raises(MemoragError, match=f"embed unit {units[0]['fingerprint']}.*run embed first"):
         build_index(pipeline, index_plan(pipeline, units, SECTIONS))
+
+
+@pytest.mark.parametrize("cut", [100, -100])
+def test_an_index_that_cannot_be_opened_is_not_recorded(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, cut: int
+) -> None:
+    pipeline = with_store(Path(pipeline.spec.store.uri), "SQfp16")  # an index that no other test makes
+    batch, units = embed_batch(pipeline, None, PARTS)
+    embed(pipeline, batch)
+    write = faiss_index.write_index
+
+    def write_a_part(index: Any, path: Path) -> None:
+        write(index, path)
+        path.write_bytes(path.read_bytes()[:cut])
+
+    monkeypatch.setattr(faiss_index, "write_index", write_a_part)
+    recorded: list[Outcome] = []
+    monkeypatch.setattr(type(pipeline.store.units), "record", lambda self, outcome: recorded.append(outcome) or outcome)
+    with pytest.raises(MemoragError, match=r"index\.factory SQfp16 cannot be opened .*set index\.factory to Flat"):
+        build_index(pipeline, index_plan(pipeline, units, SECTIONS))
+    assert recorded == []
 
 
 def test_memories_of_the_plan_get_their_blobs(pipeline: Pipeline) -> None:
