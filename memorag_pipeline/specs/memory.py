@@ -2,23 +2,73 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from memorag_pipeline.specs.section import Rule, Section
-from memorag_pipeline.specs.values import Codec, Dtype, Model, Quantization, RatioMix, Ratios, revision_has_use
+from memorag_pipeline.specs.values import (
+    Codec,
+    Dtype,
+    KeyOf,
+    Model,
+    Quantization,
+    RatioMix,
+    Ratios,
+    alternatives,
+    revision_has_use,
+)
+
+
+@dataclass(frozen=True)
+class KindTraits:
+    """What the rest of the program has to know of a kind of memory; its class is named in `memory/kinds/load.py`.
+
+    `compresses`: fewer slots are kept than tokens are read, so that a ratio and a sink have use. `has_beacons`: it can
+    be trained, and an adapter or a checkpoint says its form. `several_ratios`: a ratio can be picked from several, or
+    be 0. `has_policy`: slots are chosen by `memory.policy`. `sink` is the default one of what was not trained.
+    `positions` says what takes positions of the model's context: each `token` of a stream, only the `slot`s that are
+    kept, or the tokens of a `summary` of each window.
+    """
+
+    describes: str
+    compresses: bool = False
+    has_beacons: bool = False
+    several_ratios: bool = False
+    has_policy: bool = False
+    sink: int = 0
+    positions: Literal["token", "slot", "summary"] = "token"
+
+
+KINDS: dict[str, KindTraits] = {
+    "beacon": KindTraits(
+        "compressed by trained beacons.", compresses=True, has_beacons=True, several_ratios=True, positions="slot"
+    ),
+    # Without a sink, models that were trained without one lose all that the other slots bring.
+    "selected": KindTraits(
+        "the most useful slots of each window, without training.", compresses=True, has_policy=True, sink=1
+    ),
+    "full": KindTraits("the plain KV cache of a long-context model."),
+    "gist": KindTraits("the model's summaries, in place of the text.", positions="summary"),
+}
+
+
+def kinds_with(trait: str) -> str:
+    """The kinds that have a trait, for messages."""
+    return " or ".join(kind for kind, traits in KINDS.items() if getattr(traits, trait))
 
 
 def ratio_fits_kind(ratio: int | tuple[int, ...] | None, kind: str) -> str | None:
-    if kind in ("full", "gist") and ratio not in (None, 1):
+    if not KINDS[kind].compresses and ratio not in (None, 1):
         return f"needs a compressing memory; kind {kind} keeps every token that it reads"
     return None
 
 
-def selected_has_one_ratio(ratio: int | tuple[int, ...] | None, kind: str) -> str | None:
-    if kind == "selected" and (isinstance(ratio, tuple) or ratio == 0):
-        return "is not a single ratio of 1 or more, which kind selected needs"
+def kind_has_one_ratio(ratio: int | tuple[int, ...] | None, kind: str) -> str | None:
+    traits = KINDS[kind]
+    if traits.compresses and not traits.several_ratios and (isinstance(ratio, tuple) or ratio == 0):
+        return f"is not a single ratio of 1 or more, which kind {kind} needs"
     return None
 
 
@@ -36,7 +86,7 @@ def mix_has_use(ratio_mix: str, ratio: int | tuple[int, ...] | None) -> str | No
 
 
 def policy_has_use(policy: str, kind: str) -> str | None:
-    return "has no use in a memory of another kind" if policy != "attention" and kind != "selected" else None
+    return "has no use in a memory of another kind" if policy != "attention" and not KINDS[kind].has_policy else None
 
 
 def sink_fits_window(sink: int | None, window: int | None) -> str | None:
@@ -44,11 +94,11 @@ def sink_fits_window(sink: int | None, window: int | None) -> str | None:
 
 
 def only_for_beacons(adapter: str | None, kind: str) -> str | None:
-    return "has no use in a memory without beacons" if adapter is not None and kind != "beacon" else None
+    return "has no use in a memory without beacons" if adapter is not None and not KINDS[kind].has_beacons else None
 
 
 def only_for_compressed(sink: int | None, kind: str) -> str | None:
-    return "has no use in a memory that keeps every token" if sink is not None and kind in ("full", "gist") else None
+    return "has no use in a memory that keeps every token" if sink is not None and not KINDS[kind].compresses else None
 
 
 class MemorySpec(Section):
@@ -56,21 +106,17 @@ class MemorySpec(Section):
 
     rules = (
         Rule(("ratio", "kind"), ratio_fits_kind, "use ratio 1, or leave it out"),
-        Rule(("ratio", "kind"), selected_has_one_ratio, "give one, or leave it out"),
+        Rule(("ratio", "kind"), kind_has_one_ratio, "give one, or leave it out"),
         Rule(("ratio", "window"), ratios_fit_window, "use divisors of the window"),
         Rule(("ratio_mix", "ratio"), mix_has_use, "leave it out, or give several ratios"),
         Rule(("revision", "model"), revision_has_use, "leave it out"),
-        Rule(("adapter", "kind"), only_for_beacons, "leave it out, or use kind beacon"),
-        Rule(("sink", "kind"), only_for_compressed, "leave it out, or use kind beacon or selected"),
+        Rule(("adapter", "kind"), only_for_beacons, f"leave it out, or use kind {kinds_with('has_beacons')}"),
+        Rule(("sink", "kind"), only_for_compressed, f"leave it out, or use kind {kinds_with('compresses')}"),
         Rule(("sink", "window"), sink_fits_window, "make it smaller"),
-        Rule(("policy", "kind"), policy_has_use, "leave it out, or use kind selected"),
+        Rule(("policy", "kind"), policy_has_use, f"leave it out, or use kind {kinds_with('has_policy')}"),
     )
 
-    kind: Literal["beacon", "selected", "gist", "full"] = Field(
-        default="full",
-        description="full: the plain KV cache of a long-context model. beacon: compressed by trained beacons. selected:"
-        " the most useful slots of each window, without training. gist: the model's summaries, in place of the text.",
-    )
+    kind: Annotated[str, KeyOf(KINDS)] = Field(default="full", description=alternatives(KINDS))
     model: Model = Field(
         description="Hugging Face id, local folder, object-store URI, or package:smollm2-135m-instruct."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import psycopg2
@@ -11,8 +12,10 @@ import pytest
 
 from memorag_pipeline.specs.jobs import WarehouseSpec
 
+WAREHOUSES: tuple[Any, ...] = ("duckdb", pytest.param("postgres", marks=pytest.mark.servers))
 
-@pytest.fixture(params=["duckdb", "postgres"])
+
+@pytest.fixture(params=WAREHOUSES)
 def spec(request: pytest.FixtureRequest, tmp_path: Path) -> WarehouseSpec:
     """A warehouse that is still empty."""
     if request.param == "duckdb":

@@ -13,19 +13,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from memorag_pipeline.errors import ContextLengthError, MemoragError, MemoryConfigError
 from memorag_pipeline.memory.engine.activation_budget import activation_budget
+from memorag_pipeline.memory.engine.beacon_config import BeaconConfig
+from memorag_pipeline.memory.engine.beacon_parameters import BeaconParameters
 from memorag_pipeline.memory.engine.decode import decode
 from memorag_pipeline.memory.engine.generation import Advance, Decoding, Generation, OnFinished
 from memorag_pipeline.memory.engine.language_model import LanguageModel
 from memorag_pipeline.memory.engine.network import Network
 from memorag_pipeline.memory.engine.prefix import SharedPrefix
-from memorag_pipeline.memory.engine.ratios import RatioOf
+from memorag_pipeline.memory.engine.ratios import RatioOf, Ratios
 from memorag_pipeline.memory.engine.reader import Reading, bytes_per_slot, read
 from memorag_pipeline.memory.engine.rotation import rotate
 from memorag_pipeline.memory.engine.windows import Window, first_window, windows
@@ -33,6 +35,8 @@ from memorag_pipeline.memory.format import FORMAT_VERSION, MemoryHeader, MemoryO
 from memorag_pipeline.memory.kinds.interface import Memory, MemoryModel
 from memorag_pipeline.memory.stream import StreamFormat
 from memorag_pipeline.retry_share import shared
+from memorag_pipeline.specs.memory import KINDS, MemorySpec
+from memorag_pipeline.specs.values import Language
 
 _POSITIONS = "layers.{:03d}.positions"
 
@@ -88,6 +92,48 @@ class BeaconMemoryModel(MemoryModel[BeaconMemory]):
         self.window, self.sink, self.ratios, self.budget = origin.window, origin.sink, ratios, budget
         self.codec = codec or origin.dtype
         self.reproducible = network.device.type == "cpu" if reproducible is None else reproducible
+
+    @classmethod
+    def load(cls, spec: MemorySpec, language_model: LanguageModel, language: Language) -> Self:
+        """The memory model that a spec asks for, where nothing was trained."""
+        return cls.made(spec, language_model, language, BeaconConfig.untrained(spec))
+
+    @classmethod
+    def made(
+        cls,
+        spec: MemorySpec,
+        language_model: LanguageModel,
+        language: Language,
+        form: BeaconConfig,
+        beacons: BeaconParameters | None = None,
+    ) -> Self:
+        """The memory model of a spec in the form that was found for it."""
+        resolved = language_model.resolved
+        origin = MemoryOrigin(
+            kind=spec.kind,
+            model=resolved.name,
+            model_digest=resolved.digest,
+            tokenizer_digest=resolved.tokenizer_digest,
+            window=form.window,
+            dtype=spec.dtype,
+            ratios=form.ratios,
+            ratio_mix=form.ratio_mix if len(form.ratios) > 1 else "",
+            sink=form.sink,
+            policy=spec.policy if KINDS[spec.kind].has_policy else "",
+            beacon_digest=beacons.digest if beacons is not None else "",
+            quantization=spec.quantization or "",
+            earlier_tokenizer_digests=resolved.earlier_tokenizer_digests,
+        )
+        return cls(
+            language_model,
+            language_model.network if beacons is None else Network(language_model.model, beacons),
+            StreamFormat.of(language_model.tokenizer, language),
+            origin,
+            Ratios(form.ratios, form.ratio_mix, form.window, language_model.context),
+            spec.codec,
+            spec.budget_mib * 2**20 if spec.budget_mib is not None else None,
+            spec.reproducible,
+        )
 
     def empty(self) -> BeaconMemory:
         """The memory of an empty stream."""

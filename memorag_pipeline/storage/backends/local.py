@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from fsspec.core import url_to_fs
 
@@ -30,7 +30,7 @@ _PART = ".part-"
 class LocalObjects:
     """A local folder; it is made with the first write."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, options: dict[str, Any]) -> None:
         self.root = str(url_to_fs(uri)[1]).rstrip("/")
         self.uri = f"file://{self.root}"
 
