@@ -34,7 +34,8 @@ from memorag_pipeline.models.references import (
 from memorag_pipeline.prompts.texts import read_own
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.specs.jobs import JobSpec
-from memorag_pipeline.specs.memory import KINDS, MemorySpec, ratios_fit_window, sink_fits_window
+from memorag_pipeline.specs.memory import MemorySpec, ratios_fit_window, sink_fits_window
+from memorag_pipeline.specs.memory_kinds import KINDS
 from memorag_pipeline.specs.retrieval import RerankerSpec
 from memorag_pipeline.storage.credentials import options_for
 

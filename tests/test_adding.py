@@ -22,7 +22,7 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.specs.corpus import CorpusSpec, json_schema, read_spec
 from memorag_pipeline.specs.generation import ENDPOINTS, EndpointTraits
 from memorag_pipeline.specs.jobs import DESTINATIONS, Destination, WarehouseSpec
-from memorag_pipeline.specs.memory import KINDS, KindTraits
+from memorag_pipeline.specs.memory_kinds import KINDS, KindTraits
 from memorag_pipeline.storage.objects import BACKENDS
 from memorag_pipeline.warehouse import WAREHOUSES, open_warehouse
 from memorag_pipeline.warehouse.table_load import TableLoad

@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from memorag_pipeline.cli.arguments import VersionOption, is_spec_file, pipeline_of, version_of
 from memorag_pipeline.cli.output import Json, Verbose, print_json, print_table, say, working
-from memorag_pipeline.specs.memory import KINDS
+from memorag_pipeline.specs.memory_kinds import KINDS
 
 if TYPE_CHECKING:
     from memorag_pipeline.comparison.compare import Comparison

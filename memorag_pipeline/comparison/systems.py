@@ -27,7 +27,8 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.prompts.answer_prompts import load_prompts
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.specs.generation import GenerationSpec
-from memorag_pipeline.specs.memory import KINDS, MemorySpec
+from memorag_pipeline.specs.memory import MemorySpec
+from memorag_pipeline.specs.memory_kinds import KINDS
 
 if TYPE_CHECKING:
     from memorag_pipeline.memory.engine.generation import Generation

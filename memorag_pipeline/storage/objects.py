@@ -105,7 +105,7 @@ class ObjectStore:
 
     def pieces(self, key: str, most: int) -> Iterator[bytes]:
         """The first `most` bytes of `key` in pieces of some MB; ObjectNotFoundError when it is not there."""
-        pieces = self._backend.pieces(self._path(key), most)
+        pieces = self._attempt("read", key, lambda path: self._backend.pieces(path, most))
         while piece := self._attempt("read", key, lambda _: next(pieces, b"")):
             yield piece
 

@@ -14,7 +14,7 @@ from memorag_pipeline.specs.generation import GenerationSpec
 
 
 class CannedGenerator:
-    """Repeats the question, as many of its words as a reply may have."""
+    """Repeats the question, as far as a reply may go."""
 
     def __init__(
         self, spec: GenerationSpec, count_tokens: Callable[[str], int], replies: Replies | None, spent: Spending
@@ -47,9 +47,12 @@ class CannedGenerator:
         return replies
 
     def _request(self, messages: Sequence[Message]) -> dict[str, Any]:
-        return {"messages": list(messages), "words": self._spec.max_new_tokens}
+        return {"messages": list(messages), "max_tokens": self._spec.max_new_tokens}
 
     def _write(self, messages: Sequence[Message]) -> Reply:
         asked = " ".join(message["content"] for message in messages)
-        text = " ".join(messages[-1]["content"].split()[: self._spec.max_new_tokens])
+        words = messages[-1]["content"].split()
+        while words and self._count(" ".join(words)) > self._spec.max_new_tokens:
+            words.pop()
+        text = " ".join(words)
         return Reply(f"You said: {text}", self._count(asked), self._count(text))

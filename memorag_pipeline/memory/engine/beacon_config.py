@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from memorag_pipeline.errors import MemoryConfigError
-from memorag_pipeline.specs.memory import KINDS, MemorySpec
+from memorag_pipeline.specs.memory import MemorySpec
+from memorag_pipeline.specs.memory_kinds import KINDS
 
 WINDOW, RATIO = 1024, 4
 INPUTS = ("embedding", "copy")

@@ -10,6 +10,7 @@ extended from its last full window on, and cut by leaving slots out.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +36,8 @@ from memorag_pipeline.memory.format import FORMAT_VERSION, MemoryHeader, MemoryO
 from memorag_pipeline.memory.kinds.interface import Memory, MemoryModel
 from memorag_pipeline.memory.stream import StreamFormat
 from memorag_pipeline.retry_share import shared
-from memorag_pipeline.specs.memory import KINDS, MemorySpec
+from memorag_pipeline.specs.memory import MemorySpec
+from memorag_pipeline.specs.memory_kinds import KINDS
 from memorag_pipeline.specs.values import Language
 
 _POSITIONS = "layers.{:03d}.positions"
@@ -68,10 +70,12 @@ class BeaconMemory(Memory):
         return len(self.keys[0])
 
 
-class BeaconMemoryModel(MemoryModel[BeaconMemory]):
-    """Reads streams into beacon slots and answers from them."""
+class WindowedMemoryModel(MemoryModel[BeaconMemory]):
+    """What kinds share that read a stream in windows, keep slots of each, and answer from the slots.
 
-    kind: ClassVar[str] = "beacon"
+    A kind says what prompts over its slots continue, how long a stream may be, and, if it is not beacons, which windows
+    a stream has and how they are read.
+    """
 
     def __init__(
         self,
@@ -205,15 +209,9 @@ class BeaconMemoryModel(MemoryModel[BeaconMemory]):
             memory.rotated.extend(rotate(layer, table) for layer in memory.keys)
         return memory.rotated
 
+    @abstractmethod
     def prefix(self, memory: BeaconMemory) -> SharedPrefix:
         """What prompts over `memory` continue."""
-        ratio_of = self.ratios.of(memory.token_ids)
-        if not memory.windows:
-            opened = first_window(self.window, self.sink, ratio_of(0))
-        else:
-            opened = memory.windows[-1]
-            opened = opened.next(ratio_of(opened.index + 1)) if opened.full else opened
-        return SharedPrefix(self.rotated(memory), memory.values, opened.position, opened, ratio_of)
 
     @torch.inference_mode()
     def generate(
@@ -267,6 +265,26 @@ class BeaconMemoryModel(MemoryModel[BeaconMemory]):
         network, layer = self.network, self.network.layers[0]
         shape = (len(network.layers), slots, layer.kv_heads, layer.size)
         return [torch.empty(shape, dtype=network.dtype, device=network.device) for _ in range(3)]
+
+    @abstractmethod
+    def _require_room(self, found: Sequence[Window], tokens: int) -> None:
+        """Raise ContextLengthError when a stream of these windows is too long for the model."""
+
+
+class BeaconMemoryModel(WindowedMemoryModel):
+    """Reads streams into beacon slots and answers from them."""
+
+    kind: ClassVar[str] = "beacon"
+
+    def prefix(self, memory: BeaconMemory) -> SharedPrefix:
+        """What prompts over `memory` continue."""
+        ratio_of = self.ratios.of(memory.token_ids)
+        if not memory.windows:
+            opened = first_window(self.window, self.sink, ratio_of(0))
+        else:
+            opened = memory.windows[-1]
+            opened = opened.next(ratio_of(opened.index + 1)) if opened.full else opened
+        return SharedPrefix(self.rotated(memory), memory.values, opened.position, opened, ratio_of)
 
     def _read_tokens(self, window: Window) -> int:
         """Positions that a window must have behind the memory before it."""

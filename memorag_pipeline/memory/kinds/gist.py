@@ -164,6 +164,8 @@ class GistMemoryModel(MemoryModel[GistMemory]):
         """Tokens of each window's summary, as a paragraph."""
         tokenizer, template = self.full.language_model.tokenizer, _SUMMARIZE[self.language]
         asked = [number for number, window in enumerate(windows) if window.text.strip()]
+        if advance is not None and (untold := sum(window.tokens for window in windows if not window.text.strip())):
+            advance(untold)
         replies = list[Generation]()
         for together in [[number] for number in asked] if self.alone else [asked]:
             told = partial(self._tell, windows, together, advance)

@@ -16,7 +16,7 @@ from memorag_pipeline.memory.kinds.interface import MemoryModel
 from memorag_pipeline.specs.memory import MemorySpec
 from memorag_pipeline.specs.values import Language
 
-# For each kind of `specs.memory.KINDS` what makes its model of a spec, a language model and a language.
+# For each kind of `specs.memory_kinds.KINDS` what makes its model of a spec, a language model and a language.
 LOADERS = {
     "beacon": "memorag_pipeline.memory.kinds.attended:load_beacons",
     "selected": "memorag_pipeline.memory.kinds.selected:SelectedMemoryModel.load",

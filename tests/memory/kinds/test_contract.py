@@ -14,7 +14,7 @@ from memorag_pipeline.errors import CorruptBlobError, MemoryMismatchError
 from memorag_pipeline.memory.engine.generation import Decoding
 from memorag_pipeline.memory.kinds.interface import Memory, MemoryModel
 from memorag_pipeline.memory.kinds.load import LOADERS
-from memorag_pipeline.specs.memory import KINDS, KindTraits
+from memorag_pipeline.specs.memory_kinds import KINDS, KindTraits
 from tests.memory.conftest import WINDOW, MakeModel, stream_of
 
 STREAM = stream_of(4 * WINDOW + 9)
