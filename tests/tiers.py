@@ -27,7 +27,7 @@ _FIXTURES = {
     "airflow": {"airflow_home", "load_dags", "metrics", "run_dag"},
     "models": {
         "changing",
-        "make_tiny_spec",
+        "corpus",
         "pipeline",
         "published",
         "small_model_folder",
@@ -36,7 +36,7 @@ _FIXTURES = {
     },
     "servers": {"postgres_server", "redis_url", "s3_server"},
 }
-_SLOW = {"refresh/test_messy.py", "storage/test_crashes.py"}  # of these, what takes minutes all together
+_SLOW = {"refresh/test_messy.py", "storage/test_crashes.py"}  # minutes, all together
 _LEFT_OUT = pytest.StashKey[list[str]]()
 
 
