@@ -36,6 +36,7 @@ _FIXTURES = {
     },
     "servers": {"postgres_server", "redis_url", "s3_server"},
 }
+_PARAMETERS = {("root", "s3"), ("spec", "postgres")}  # of fixtures that run a test on several servers or on none
 _SLOW = {"refresh/test_messy.py", "storage/test_crashes.py"}  # minutes, all together
 _LEFT_OUT = pytest.StashKey[list[str]]()
 
@@ -86,6 +87,9 @@ def mark(items: Iterable[pytest.Item]) -> None:
         for need in {*_FIXTURES, *_FOLDERS}:
             if fixtures & _FIXTURES.get(need, set()) or folder in _FOLDERS.get(need, ()):
                 item.add_marker(need)
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        if any(parameters.get(name) == value for name, value in _PARAMETERS):
+            item.add_marker("servers")
         if item.path.relative_to(_TESTS).as_posix() in _SLOW:
             item.add_marker("slow")
 

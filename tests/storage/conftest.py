@@ -14,7 +14,7 @@ from memorag_pipeline.storage import CorpusStore, Manifest, ManifestBlob, ModelR
 Root = tuple[str, dict[str, Any]]
 
 
-PROTOCOLS: tuple[Any, ...] = ("file", "memory", pytest.param("s3", marks=pytest.mark.servers))
+PROTOCOLS = ("file", "memory", "s3")
 
 
 @pytest.fixture(params=PROTOCOLS)

@@ -29,8 +29,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_every_backend_is_tested() -> None:
-    protocols = [getattr(each, "values", (each,))[0] for each in PROTOCOLS]
-    assert {BACKENDS[protocol] for protocol in protocols} == set(BACKENDS.values())
+    assert {BACKENDS[protocol] for protocol in PROTOCOLS} == set(BACKENDS.values())
 
 
 def race(create: Callable[[int], bool]) -> list[int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import psycopg2
@@ -12,10 +11,10 @@ import pytest
 
 from memorag_pipeline.specs.jobs import WarehouseSpec
 
-WAREHOUSES: tuple[Any, ...] = ("duckdb", pytest.param("postgres", marks=pytest.mark.servers))
+TESTED = ("duckdb", "postgres")
 
 
-@pytest.fixture(params=WAREHOUSES)
+@pytest.fixture(params=TESTED)
 def spec(request: pytest.FixtureRequest, tmp_path: Path) -> WarehouseSpec:
     """A warehouse that is still empty."""
     if request.param == "duckdb":
