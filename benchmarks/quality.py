@@ -32,7 +32,7 @@ from benchmarks.timing import device_name
 from memorag_pipeline.digests import file_digest
 from memorag_pipeline.evaluation.gap import ASKED, TOKENS, gap_closed, row_losses, with_all, without_context
 from memorag_pipeline.memory.engine.language_model import LanguageModel
-from memorag_pipeline.memory.kinds.beacon import BeaconMemoryModel
+from memorag_pipeline.memory.kinds.beacon import WindowedMemoryModel
 
 TEXT = Path(__file__).parents[2] / "shared" / "data" / "train" / "text" / "train-006.jsonl.zst"
 RATIOS = (4, 8, 16)
@@ -145,7 +145,7 @@ def losses(
     return found
 
 
-def _memory_model(model: LanguageModel, settings: argparse.Namespace, subject: Given) -> BeaconMemoryModel:
+def _memory_model(model: LanguageModel, settings: argparse.Namespace, subject: Given) -> WindowedMemoryModel:
     codec, window = subject.codec or None, settings.window
     if subject.kind in ("beacon", "untrained"):
         adapter = settings.adapter if subject.kind == "beacon" else None

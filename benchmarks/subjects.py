@@ -23,7 +23,7 @@ from memorag_pipeline.memory.engine.ratios import Ratios
 from memorag_pipeline.memory.engine.windows import windows
 from memorag_pipeline.memory.format import MemoryOrigin
 from memorag_pipeline.memory.kinds.attended import model_class
-from memorag_pipeline.memory.kinds.beacon import BeaconMemory, BeaconMemoryModel
+from memorag_pipeline.memory.kinds.beacon import BeaconMemory, BeaconMemoryModel, WindowedMemoryModel
 from memorag_pipeline.memory.kinds.selected import SelectedMemoryModel
 from memorag_pipeline.memory.stream import StreamFormat
 from memorag_pipeline.models.chat import ChatTokenizer
@@ -137,7 +137,7 @@ def straightforward_model(model: LanguageModel, window: int, ratio: int) -> Stra
     return StraightforwardBeacon(decoder, untrained_beacon(decoder), window, ratio)
 
 
-def random_memory(model: BeaconMemoryModel, tokens: int) -> BeaconMemory:
+def random_memory(model: WindowedMemoryModel, tokens: int) -> BeaconMemory:
     """A memory of random slots: asking and storing it costs what a real one does, and it is there at once."""
     network, layer = model.network, model.network.layers[0]
     token_ids = torch.zeros(tokens, dtype=torch.int32)
@@ -166,7 +166,7 @@ def text_tokens(model: LanguageModel, count: int) -> list[int]:
     return (found * -(-count // len(found)))[:count]
 
 
-def prompts(model: BeaconMemoryModel, count: int) -> list[list[int]]:
+def prompts(model: WindowedMemoryModel, count: int) -> list[list[int]]:
     """Tokens of so many questions."""
     names = sorted(topics)
     return [

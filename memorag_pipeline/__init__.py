@@ -1,4 +1,7 @@
-"""Turn a corpus in object storage into a versioned memory, and answer from it in bulk."""
+"""Turn a corpus in object storage into a versioned memory, and answer from it in bulk.
+
+The names here are the public ones: what a service that asks a version needs. They are imported when they are used.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +9,94 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from memorag_pipeline.errors import MemoragError
+    from memorag_pipeline.errors import (
+        ContextLengthError,
+        CorruptBlobError,
+        EndpointError,
+        EndpointRefusedError,
+        MemoragError,
+        MemoryConfigError,
+        MemoryMismatchError,
+        MissingDependencyError,
+        NotFoundError,
+        RetiredVersionError,
+        SpecError,
+        SpecProblem,
+        StorageError,
+        UntrustedReferenceError,
+    )
+    from memorag_pipeline.jobs.answers.answer import Answer, Clue, Recollection
+    from memorag_pipeline.jobs.summaries.summary import Summary
+    from memorag_pipeline.retrieval.passage import Passage
     from memorag_pipeline.specs.corpus import CorpusSpec, read_spec
+    from memorag_pipeline.specs.generation import EndpointSpec, GenerationSpec, PricesSpec
     from memorag_pipeline.version import Version, open_version
 
 __version__ = "0.1.0"
-__all__ = ["CorpusSpec", "MemoragError", "Version", "__version__", "open_version", "read_spec"]
+__all__ = [
+    "Answer",
+    "Clue",
+    "ContextLengthError",
+    "CorpusSpec",
+    "CorruptBlobError",
+    "EndpointError",
+    "EndpointRefusedError",
+    "EndpointSpec",
+    "GenerationSpec",
+    "MemoragError",
+    "MemoryConfigError",
+    "MemoryMismatchError",
+    "MissingDependencyError",
+    "NotFoundError",
+    "Passage",
+    "PricesSpec",
+    "Recollection",
+    "RetiredVersionError",
+    "SpecError",
+    "SpecProblem",
+    "StorageError",
+    "Summary",
+    "UntrustedReferenceError",
+    "Version",
+    "__version__",
+    "open_version",
+    "read_spec",
+]
 
 _MODULES = {
-    "CorpusSpec": "specs.corpus",
-    "MemoragError": "errors",
-    "Version": "version",
-    "open_version": "version",
-    "read_spec": "specs.corpus",
+    "errors": (
+        "ContextLengthError",
+        "CorruptBlobError",
+        "EndpointError",
+        "EndpointRefusedError",
+        "MemoragError",
+        "MemoryConfigError",
+        "MemoryMismatchError",
+        "MissingDependencyError",
+        "NotFoundError",
+        "RetiredVersionError",
+        "SpecError",
+        "SpecProblem",
+        "StorageError",
+        "UntrustedReferenceError",
+    ),
+    "jobs.answers.answer": ("Answer", "Clue", "Recollection"),
+    "jobs.summaries.summary": ("Summary",),
+    "retrieval.passage": ("Passage",),
+    "specs.corpus": ("CorpusSpec", "read_spec"),
+    "specs.generation": ("EndpointSpec", "GenerationSpec", "PricesSpec"),
+    "version": ("Version", "open_version"),
 }
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is asked for: Airflow imports this package each time it parses a DAG file."""
-    if name not in _MODULES:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """What can be had."""
+    return sorted({*globals(), *__all__})

@@ -35,6 +35,7 @@ from memorag_pipeline.prompts.texts import read_own
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.specs.jobs import JobSpec
 from memorag_pipeline.specs.memory import MemorySpec, ratios_fit_window, sink_fits_window
+from memorag_pipeline.specs.memory_kinds import KINDS
 from memorag_pipeline.specs.retrieval import RerankerSpec
 from memorag_pipeline.storage.credentials import options_for
 
@@ -84,14 +85,14 @@ def memory_cost(spec: CorpusSpec, text_bytes_per_token: float = TEXT_BYTES_PER_T
 
 def _form(problems: list[SpecProblem], file: str, memory: MemorySpec, config: Mapping[str, Any]) -> BeaconConfig | None:
     """Window, ratios and sink of the memories, as the spec says or else as adapter or checkpoint were trained."""
-    found = BeaconConfig()
-    if memory.kind == "beacon":
-        key, name = ("memory.model", memory.model) if memory.adapter is None else ("memory.adapter", memory.adapter)
-        try:
-            found = BeaconConfig.of(config if memory.adapter is None else _adapter_config(memory.adapter), name)
-        except (NotFoundError, CorruptBlobError, MemoryConfigError) as error:
-            problems.append(SpecProblem(file, key, "", str(error)))
-            return None
+    if not KINDS[memory.kind].has_beacons:
+        return BeaconConfig.untrained(memory)
+    key, name = ("memory.model", memory.model) if memory.adapter is None else ("memory.adapter", memory.adapter)
+    try:
+        found = BeaconConfig.of(config if memory.adapter is None else _adapter_config(memory.adapter), name)
+    except (NotFoundError, CorruptBlobError, MemoryConfigError) as error:
+        problems.append(SpecProblem(file, key, "", str(error)))
+        return None
     return found.over(memory)
 
 
@@ -132,13 +133,14 @@ def _recall_tokens(job: JobSpec) -> int:
 
 def _shard_room(kind: str, form: BeaconConfig, room: int) -> tuple[int, str]:
     """Tokens of a stream that fit where there is room for so many slots, and what they need besides."""
-    if kind == "gist":
+    positions = KINDS[kind].positions
+    if positions == "summary":
         gist = gist_tokens(form.window)
         fits = form.window + gist <= room
         return room // gist * form.window if fits else 0, f", and {form.window} tokens take {gist} of a summary"
     # The least compression that can be picked; what is read at ratio 0 besides is told when it is read.
     ratio = min((ratio for ratio in form.ratios if ratio), default=0)
-    if kind != "beacon" or not ratio:  # slots keep the positions of their tokens
+    if positions == "token" or not ratio:
         return room, ""
     # Attended beacons are found by reading a window again, right behind itself.
     behind = form.window if form.placement == ATTENDED else -(-form.window // ratio)

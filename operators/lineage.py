@@ -65,11 +65,15 @@ def _place(uri: str) -> Dataset:
 
 
 def _tables(warehouse: WarehouseSpec, *tables: str) -> Iterator[Dataset]:
-    if warehouse.destination == "duckdb":
-        namespace, database = "duckdb", f"{warehouse.database}."
+    from memorag_pipeline.specs.jobs import DESTINATIONS
+
+    destination = DESTINATIONS[warehouse.destination]
+    if destination.is_file:
+        namespace, database = warehouse.destination, f"{warehouse.database}."
     elif warehouse.database:
         url = urlsplit(warehouse.database)
-        namespace, database = f"postgres://{url.hostname}:{url.port or 5432}", f"{url.path.lstrip('/')}."
+        server = f"{url.hostname}:{url.port or destination.port}"
+        namespace, database = f"{destination.schemes[0]}://{server}", f"{url.path.lstrip('/')}."
     else:
         namespace, database = f"airflow-connection://{warehouse.connection_id}", ""
     return (Dataset(namespace=namespace, name=f"{database}{warehouse.dataset}.{table}") for table in tables)

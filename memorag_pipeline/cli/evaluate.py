@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from memorag_pipeline.cli.arguments import VersionOption, is_spec_file, pipeline_of, version_of
 from memorag_pipeline.cli.output import Json, Verbose, print_json, print_table, say, working
+from memorag_pipeline.specs.memory_kinds import KINDS
 
 if TYPE_CHECKING:
     from memorag_pipeline.comparison.compare import Comparison
@@ -29,7 +30,7 @@ def evaluate(
     ] = None,
     memory: Annotated[
         list[str] | None,
-        typer.Option("--memory", metavar="KIND", help="beacon, selected, full or gist, once for each."),
+        typer.Option("--memory", metavar="KIND", help=f"{', '.join(KINDS)}: once for each."),
     ] = None,
     rows: Annotated[int | None, typer.Option("--rows", min=1, help="Ask so many questions of each file.")] = None,
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder for the report.")] = Path("evaluation"),
@@ -72,7 +73,6 @@ def _compare(
         from memorag_pipeline.cache_folder import own_folder
         from memorag_pipeline.comparison.compare import SECTIONS, compare
         from memorag_pipeline.comparison.report import write_comparison
-        from memorag_pipeline.comparison.systems import KINDS
 
         unknown = [kind for kind in memory or () if kind not in KINDS]
         if unknown:

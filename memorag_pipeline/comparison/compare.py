@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from memorag_pipeline.comparison.systems import Kind, System, build_version, score_system, systems
+from memorag_pipeline.comparison.systems import System, build_version, score_system, systems
 from memorag_pipeline.errors import QuestionError
 from memorag_pipeline.evaluation.bootstrap import Estimate, difference, estimate
 from memorag_pipeline.evaluation.question_sets import QuestionSet, read_question_set
@@ -81,7 +81,7 @@ class Comparison:
 
 def compare(
     uris: Sequence[str],
-    kinds: Sequence[Kind],
+    kinds: Sequence[str],
     home: Path,
     sections: CorpusSpec = SECTIONS,
     rows: int | None = None,
@@ -113,7 +113,7 @@ def _require_contexts(questions: QuestionSet) -> None:
 
 
 def _compare_on(
-    questions: QuestionSet, kinds: Sequence[Kind], sections: CorpusSpec, home: Path, advance: Callable[[], None]
+    questions: QuestionSet, kinds: Sequence[str], sections: CorpusSpec, home: Path, advance: Callable[[], None]
 ) -> SetResult:
     versions = {kind: build_version(questions, sections, kind, home) for kind in kinds}
     found: dict[System, Scores] = {}

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from memorag_pipeline.digests import value_digest
 from memorag_pipeline.evaluation.question_sets import EvaluationQuestion, QuestionSet, questions_digest
@@ -28,13 +28,11 @@ from memorag_pipeline.prompts.answer_prompts import load_prompts
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.specs.generation import GenerationSpec
 from memorag_pipeline.specs.memory import MemorySpec
+from memorag_pipeline.specs.memory_kinds import KINDS
 
 if TYPE_CHECKING:
     from memorag_pipeline.memory.engine.generation import Generation
 
-
-Kind = Literal["beacon", "selected", "full", "gist"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 Mode = Literal["retrieval_only", "full_context", "memory_only", "memorag"]
 
 _ADAPTERS = {"package:smollm2-135m-instruct": "package:smollm2-135m-beacon"}
@@ -46,7 +44,7 @@ class System:
     """A way to answer; `kind` is that of its memory, None where none is used."""
 
     mode: Mode
-    kind: Kind | None = None
+    kind: str | None = None
 
     @property
     def label(self) -> str:
@@ -57,24 +55,24 @@ class System:
         return f"memory only, {self.kind}" if self.mode == "memory_only" else f"MemoRAG, {self.kind}"
 
 
-def systems(kinds: Sequence[Kind]) -> list[System]:
+def systems(kinds: Sequence[str]) -> list[System]:
     """All systems, the baseline first."""
     plain = [System("retrieval_only"), System("full_context")]
     return plain + [System(mode, kind) for mode in ("memory_only", "memorag") for kind in kinds]
 
 
-def memory_of_kind(memory: MemorySpec, kind: Kind) -> MemorySpec:
+def memory_of_kind(memory: MemorySpec, kind: str) -> MemorySpec:
     """`memory` itself if it is of this kind, else one of the same model with the defaults of the kind."""
     if memory.kind == kind:
         return memory
     values: dict[str, Any] = {name: getattr(memory, name) for name in _SHARED if name in memory.model_fields_set}
-    if kind == "beacon" and memory.model in _ADAPTERS:
+    if KINDS[kind].has_beacons and memory.model in _ADAPTERS:
         values |= {"adapter": _ADAPTERS[memory.model]}
         values.pop("window", None)  # that of the adapter
     return MemorySpec.model_validate({**values, "kind": kind})
 
 
-def build_version(questions: QuestionSet, sections: CorpusSpec, kind: Kind, home: Path) -> OpenedVersion:
+def build_version(questions: QuestionSet, sections: CorpusSpec, kind: str, home: Path) -> OpenedVersion:
     """A version of the corpus of all contexts of a set, below `home`; `sections` says all but source and store."""
     from memorag_pipeline import runner
 

@@ -17,6 +17,7 @@ from memorag_pipeline.corpus.unpack import allowed_bytes, expands_too_far
 
 _OFFICE = "application/vnd.openxmlformats-officedocument."
 DOCX = _OFFICE + "wordprocessingml.document"
+_MARKS = {b"{\\rtf": "application/rtf"}  # the first bytes of formats that are told by them alone
 _PACKAGES = {  # ZIP archives that are documents, by an entry that only they have
     "word/document.xml": DOCX,
     "ppt/presentation.xml": _OFFICE + "presentationml.presentation",
@@ -36,8 +37,9 @@ def binary_type(data: bytes, expansion: float) -> str | None:
     """Media type by the first bytes; None for what may be text."""
     if b"%PDF-" in data[:1024]:
         return "application/pdf"
-    if data.startswith(b"{\\rtf"):
-        return "application/rtf"
+    marked = next((media_type for mark, media_type in _MARKS.items() if data.startswith(mark)), None)
+    if marked is not None:
+        return marked
     if data.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _package_type(data, expansion)
     if data.startswith(_OLE):

@@ -14,7 +14,7 @@ import re
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,15 +73,10 @@ class Parser:
         return map(_xml_value, root.iter("{*}" + element) if element else iter(root))
 
     def _parse(self, data: bytes, media_type: str) -> Parsed:
-        if media_type == "text/html":
-            return _html(data)
-        if media_type == "application/xml":
-            return Parsed(_xml_text(_xml(data)), None, [])
         if media_type == "application/pdf" and (found := _pages(data)) > self._pages:
             raise Refused("too_many_pages", f"has {found:,} pages; source.max_pages admits {self._pages:,}")
-        if media_type == DOCX and _has_text_boxes(data):
-            return _docx(data)
-        return _binary(data, media_type)
+        parser = PARSERS.get(media_type)
+        return _binary(data, media_type) if parser is None else parser(data)
 
 
 def _html(data: bytes) -> Parsed:
@@ -134,6 +129,10 @@ def _has_text_boxes(data: bytes) -> bool:
 
 
 def _docx(data: bytes) -> Parsed:
+    return _docx_with_boxes(data) if _has_text_boxes(data) else _binary(data, DOCX)
+
+
+def _docx_with_boxes(data: bytes) -> Parsed:
     """A Word document by way of mammoth: kreuzberg 4.10 drops the words of a paragraph that a text box is in.
 
     Not for all of them: mammoth takes 20 times as long.
@@ -236,3 +235,15 @@ def _refused(message: str) -> Refused:
     if "security limit" in message.lower():
         return Refused("too_large", message)
     return Refused("unreadable", message)
+
+
+def _xml_document(data: bytes) -> Parsed:
+    return Parsed(_xml_text(_xml(data)), None, [])
+
+
+# What is not here is read by kreuzberg as it is.
+PARSERS: dict[str, Callable[[bytes], Parsed]] = {
+    "text/html": _html,
+    "application/xml": _xml_document,
+    DOCX: _docx,
+}

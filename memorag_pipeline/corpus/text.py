@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -24,10 +25,6 @@ from memorag_pipeline.corpus.unpack import SUFFIXES, unpack
 
 _INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"))
 MAX_EXPANSION = 200.0  # default of source.max_expansion
-_MARKDOWN = {".md", ".markdown", ".mkd", ".mdx"}
-_RST = {".rst", ".rest"}
-_JSON = {".json", ".jsonl", ".ndjson"}
-_PARSED = {".pdf", ".docx", ".pptx", ".xlsx", ".xls", ".epub", ".odt", ".rtf"}  # names that promise no plain text
 _CHARSET = re.compile(rb"""<(?:meta|\?xml)\b[^>]{0,200}?(?:charset|encoding)\s*=\s*["']?\s*([\w-]+)""", re.I)
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})(?:\\u([dD][c-fC-F][0-9a-fA-F]{2}))?|.)", re.S)
 
@@ -83,9 +80,9 @@ def read_plain(name: str, data: bytes, language: str, limit: int, expansion: flo
 
 def titled(document: DocumentText, name: str, like: str) -> DocumentText:
     """The document of another object with the same bytes: its title, if that was made from the name `like`."""
-    if document.title != _title(_unpacked(like), None, []):
+    if document.title != title_of(_unpacked(like), None, []):
         return document
-    return replace(document, title=_title(_unpacked(name), None, []))
+    return replace(document, title=title_of(_unpacked(name), None, []))
 
 
 def _open(
@@ -112,26 +109,48 @@ def _unpacked(name: str) -> PurePosixPath:
 
 
 def _read_plain(plain: Plain, parser: Parser) -> DocumentText:
-    path, text = plain.path, plain.text
-    suffix = path.suffix.lower()
-    start = text[:1024].lstrip().lower()
-    if start.startswith(("<!doctype html", "<html")) or suffix in {".html", ".htm", ".xhtml"}:
-        return _from_html(path, parser.parse(text.encode(), "text/html"))
-    if suffix in _PARSED:
-        raise Refused("unreadable", f"is named {suffix} but holds plain text")
-    if start.startswith("<?xml") or suffix == ".xml":
-        if "<html" in start:
-            return _from_html(path, parser.parse(text.encode(), "text/html"))
-        return _from_parser(path, "application/xml", parser.parse(text.encode(), "application/xml"))
-    if suffix in _MARKDOWN:
-        headings = markdown_headings(text)
-        return DocumentText(text, "text/markdown", _title(path, declared_title(text), headings), headings)
-    if suffix in _RST:
-        headings = rst_headings(text)
-        return DocumentText(text, "text/x-rst", _title(path, None, headings), headings)
-    if suffix in _JSON or _is_json(text):
-        return DocumentText(_ESCAPE.sub(_unescape, text), "application/json", _title(path, None, []), [])
-    return DocumentText(text, "text/plain", _title(path, None, []), [])
+    suffix, start = plain.path.suffix.lower(), _start(plain.text)
+    for known in FORMATS:
+        if start.startswith(known.starts) or suffix in known.suffixes or (known.is_like and known.is_like(plain.text)):
+            return known.read(plain, parser)
+    return DocumentText(plain.text, "text/plain", title_of(plain.path, None, []), [])
+
+
+def _start(text: str) -> str:
+    return text[:1024].lstrip().lower()
+
+
+def _html(plain: Plain, parser: Parser) -> DocumentText:
+    parsed = parser.parse(plain.text.encode(), "text/html")
+    text = _tidy(parsed.text)
+    headings = markdown_headings(text)
+    return DocumentText(text, "text/html", title_of(plain.path, parsed.title, headings), headings)
+
+
+def _named_otherwise(plain: Plain, parser: Parser) -> DocumentText:
+    raise Refused("unreadable", f"is named {plain.path.suffix.lower()} but holds plain text")
+
+
+def _xml(plain: Plain, parser: Parser) -> DocumentText:
+    if "<html" in _start(plain.text):
+        return _html(plain, parser)
+    return _from_parser(plain.path, "application/xml", parser.parse(plain.text.encode(), "application/xml"))
+
+
+def _markdown(plain: Plain, parser: Parser) -> DocumentText:
+    headings = markdown_headings(plain.text)
+    title = title_of(plain.path, declared_title(plain.text), headings)
+    return DocumentText(plain.text, "text/markdown", title, headings)
+
+
+def _rst(plain: Plain, parser: Parser) -> DocumentText:
+    headings = rst_headings(plain.text)
+    return DocumentText(plain.text, "text/x-rst", title_of(plain.path, None, headings), headings)
+
+
+def _json(plain: Plain, parser: Parser) -> DocumentText:
+    text = _ESCAPE.sub(_unescape, plain.text)
+    return DocumentText(text, "application/json", title_of(plain.path, None, []), [])
 
 
 def _is_json(text: str) -> bool:
@@ -147,12 +166,6 @@ def _is_json(text: str) -> bool:
     return False
 
 
-def _from_html(path: PurePosixPath, parsed: Parsed) -> DocumentText:
-    text = _tidy(parsed.text)
-    headings = markdown_headings(text)
-    return DocumentText(text, "text/html", _title(path, parsed.title, headings), headings)
-
-
 def _from_parser(path: PurePosixPath, media_type: str, parsed: Parsed) -> DocumentText:
     text = _tidy(parsed.text)
     headings, position = [], 0
@@ -161,14 +174,14 @@ def _from_parser(path: PurePosixPath, media_type: str, parsed: Parsed) -> Docume
         if found >= 0:
             headings.append(Heading(level, found, words[:200]))
             position = found + len(words)
-    return DocumentText(text, media_type, _title(path, parsed.title, headings), headings)
+    return DocumentText(text, media_type, title_of(path, parsed.title, headings), headings)
 
 
 def _tidy(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
 
 
-def _title(path: PurePosixPath, declared: str | None, headings: list[Heading]) -> str:
+def title_of(path: PurePosixPath, declared: str | None, headings: list[Heading]) -> str:
     """The title that the document declares (front matter, <title>, metadata), else the first heading, else its name."""
     candidates = [declared or "", *(heading.text for heading in headings[:1]), path.stem, path.name]
     return next((title for candidate in candidates if (title := " ".join(candidate.split())[:200])), "untitled")
@@ -191,3 +204,28 @@ def _empty(media_type: str) -> Refused:
     if media_type == "application/pdf":
         return Refused("no_text_layer", "has no text layer, as a scan has none")
     return Refused("empty", "holds no text")
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """A format that is text. It is told by how it `starts` (in lower case), by the suffix of its name, or by `is_like`.
+
+    `read` makes the document of it; a format that only a parser understands asks the one that it is given.
+    """
+
+    read: Callable[[Plain, Parser], DocumentText]
+    suffixes: frozenset[str] = frozenset()
+    starts: tuple[str, ...] = ()
+    is_like: Callable[[str], bool] | None = None
+
+
+# The first that fits is taken; what fits none is plain text. Formats that are not text are told in `formats.py`.
+FORMATS = [
+    TextFormat(_html, frozenset({".html", ".htm", ".xhtml"}), starts=("<!doctype html", "<html")),
+    # Names that promise a format that is not text.
+    TextFormat(_named_otherwise, frozenset({".pdf", ".docx", ".pptx", ".xlsx", ".xls", ".epub", ".odt", ".rtf"})),
+    TextFormat(_xml, frozenset({".xml"}), starts=("<?xml",)),
+    TextFormat(_markdown, frozenset({".md", ".markdown", ".mkd", ".mdx"})),
+    TextFormat(_rst, frozenset({".rst", ".rest"})),
+    TextFormat(_json, frozenset({".json", ".jsonl", ".ndjson"}), is_like=_is_json),
+]

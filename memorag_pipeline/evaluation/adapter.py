@@ -37,7 +37,7 @@ from memorag_pipeline.evaluation.needles import (
 )
 from memorag_pipeline.evaluation.recall_quality import EMBEDDING, ContextQuestion, RecallQuality, recall_quality
 from memorag_pipeline.memory.engine.language_model import LanguageModel
-from memorag_pipeline.memory.kinds.beacon import BeaconMemoryModel
+from memorag_pipeline.memory.kinds.beacon import WindowedMemoryModel
 from memorag_pipeline.progress import track
 from memorag_pipeline.specs.retrieval import EmbeddingSpec
 from memorag_pipeline.specs.values import Language
@@ -113,7 +113,7 @@ class Evaluation:
 class _Subject:
     memory: str
     ratio: int
-    model: BeaconMemoryModel
+    model: WindowedMemoryModel
 
 
 def evaluate_adapter(
@@ -143,7 +143,7 @@ def evaluate_adapter(
     if not taken:
         raise ValueError(f"none of {len(texts)} held-out texts has {tokens:,} tokens; give longer texts, or take fewer")
     beacons = beacon_model(language_model, adapter, window, sink, ratios[0], language)
-    models: dict[str, BeaconMemoryModel] = {"beacon": beacons} | {
+    models: dict[str, WindowedMemoryModel] = {"beacon": beacons} | {
         policy: selected_model(language_model, policy, window, sink, ratios[0], language) for policy in policies
     }
     subjects, closer = _at(models, ratios), _at(models, closer_ratios)
@@ -177,7 +177,7 @@ def evaluate_adapter(
     )
 
 
-def _at(models: Mapping[str, BeaconMemoryModel], ratios: Sequence[int]) -> list[_Subject]:
+def _at(models: Mapping[str, WindowedMemoryModel], ratios: Sequence[int]) -> list[_Subject]:
     """Each memory at each ratio."""
     return [_Subject(name, ratio, at_ratio(model, ratio)) for name, model in models.items() for ratio in ratios]
 
@@ -195,7 +195,7 @@ def _possible(task: NeedleTask, tokens: int, context: int) -> NeedleTask | None:
 
 
 def _needles(
-    whole: BeaconMemoryModel, subjects: Sequence[_Subject], texts: Sequence[Sequence[int]], task: NeedleTask
+    whole: WindowedMemoryModel, subjects: Sequence[_Subject], texts: Sequence[Sequence[int]], task: NeedleTask
 ) -> tuple[NeedleRow, ...]:
     """What each memory tells of the needles, and what `whole` does, which forgets nothing."""
     language_model = whole.language_model

@@ -31,7 +31,7 @@ from memorag_pipeline.memory.engine.language_model import LanguageModel
 from memorag_pipeline.memory.engine.network import Network
 from memorag_pipeline.memory.engine.prefix import NOTHING, SharedPrefix
 from memorag_pipeline.memory.engine.rows import Rows
-from memorag_pipeline.memory.kinds.beacon import BeaconMemory, BeaconMemoryModel
+from memorag_pipeline.memory.kinds.beacon import BeaconMemory, WindowedMemoryModel
 
 TOKENS, ASKED, BIN = 1024, 256, 64
 _TOGETHER = 8192  # tokens whose memories are made in one call, and held at the same time
@@ -53,13 +53,13 @@ def first_tokens(texts: Sequence[Text], tokens: int = TOKENS) -> list[list[int]]
     return [list(text[:tokens]) for text in texts if len(text) >= tokens]
 
 
-def losses(model: BeaconMemoryModel, texts: Sequence[Text], asked: int = ASKED) -> Tensor:
+def losses(model: WindowedMemoryModel, texts: Sequence[Text], asked: int = ASKED) -> Tensor:
     """Loss of each text's last tokens given a memory of those before, [texts, asked - 1]."""
     return torch.stack([row for (row,) in _rows(model, texts, asked, (0,))])
 
 
 def losses_of_own_and_other(
-    model: BeaconMemoryModel, texts: Sequence[Text], asked: int = ASKED
+    model: WindowedMemoryModel, texts: Sequence[Text], asked: int = ASKED
 ) -> tuple[Tensor, Tensor]:
     """The same, and the loss of each text's last tokens given the memory of the text before it (of the last one)."""
     own, other = zip(*_rows(model, texts, asked, (0, 1)), strict=True)
@@ -126,7 +126,7 @@ def bin_names(asked: int = ASKED, width: int = BIN) -> tuple[str, ...]:
 
 
 def _rows(
-    model: BeaconMemoryModel, texts: Sequence[Text], asked: int, following: Sequence[int]
+    model: WindowedMemoryModel, texts: Sequence[Text], asked: int, following: Sequence[int]
 ) -> Iterator[list[Tensor]]:
     """For each text's memory the losses of texts so many places further on, each [asked - 1]."""
     _require_longer(texts, asked)
@@ -137,7 +137,7 @@ def _rows(
             yield [row_losses(model.network, prefix, row, asked) for row in rows]
 
 
-def _memories(model: BeaconMemoryModel, streams: Sequence[Text]) -> Iterator[BeaconMemory]:
+def _memories(model: WindowedMemoryModel, streams: Sequence[Text]) -> Iterator[BeaconMemory]:
     """The memory of each stream; some are made together, and none is held for longer than these are looked at."""
     start = 0
     while start < len(streams):

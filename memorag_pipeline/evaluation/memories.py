@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from memorag_pipeline.memory.engine.language_model import LanguageModel
 from memorag_pipeline.memory.engine.ratios import Ratios
-from memorag_pipeline.memory.kinds.beacon import BeaconMemoryModel
+from memorag_pipeline.memory.kinds.beacon import BeaconMemoryModel, WindowedMemoryModel
 from memorag_pipeline.memory.kinds.full import FullMemoryModel
 from memorag_pipeline.memory.kinds.load import load_memory_model
 from memorag_pipeline.memory.kinds.selected import SelectedMemoryModel
@@ -23,7 +23,7 @@ from memorag_pipeline.specs.values import Language
 Policy = Literal["uniform", "recent", "attention"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 
-P = TypeVar("P", bound=BeaconMemoryModel)
+P = TypeVar("P", bound=WindowedMemoryModel)
 
 
 def beacon_model(

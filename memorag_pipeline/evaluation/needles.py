@@ -27,7 +27,7 @@ from memorag_pipeline.memory.engine.language_model import LanguageModel
 from memorag_pipeline.memory.engine.network import Network
 from memorag_pipeline.memory.engine.prefix import NOTHING, SharedPrefix
 from memorag_pipeline.memory.engine.rows import Rows
-from memorag_pipeline.memory.kinds.beacon import BeaconMemory, BeaconMemoryModel
+from memorag_pipeline.memory.kinds.beacon import BeaconMemory, WindowedMemoryModel
 
 _SENTENCE = "\n\nThe access code of the {place} archive is"
 _END = ".\n\n"
@@ -105,7 +105,7 @@ def haystacks(tokenizer: PlainTokenizer, filler: Sequence[Sequence[int]], task: 
     return found
 
 
-def candidate_losses(model: BeaconMemoryModel, found: Sequence[Haystack]) -> Tensor:
+def candidate_losses(model: WindowedMemoryModel, found: Sequence[Haystack]) -> Tensor:
     """Loss of each candidate, all its tokens together, given a memory of the stream, [haystacks, candidates]."""
     losses = list[Tensor]()
     with torch.inference_mode():
@@ -155,7 +155,7 @@ def _filler(texts: Sequence[Sequence[int]], first: int, tokens: int) -> list[int
     return found
 
 
-def _memories(model: BeaconMemoryModel, streams: Sequence[Sequence[int]]) -> Iterator[BeaconMemory]:
+def _memories(model: WindowedMemoryModel, streams: Sequence[Sequence[int]]) -> Iterator[BeaconMemory]:
     """The memory of each stream; what a stream has in common with the last, up to a window's end, is read once."""
     last = model.memorize(streams[-1])
     for stream in streams[:-1]:

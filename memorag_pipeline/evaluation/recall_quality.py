@@ -31,7 +31,7 @@ from memorag_pipeline.evaluation.evidence_recall import evidence_recall, find_pl
 from memorag_pipeline.jobs.answers.recall import recall_clues
 from memorag_pipeline.jobs.answers.retrieve import retrieve_evidence
 from memorag_pipeline.jobs.answers.settings import AnswerSettings
-from memorag_pipeline.memory.kinds.beacon import BeaconMemoryModel
+from memorag_pipeline.memory.kinds.beacon import WindowedMemoryModel
 from memorag_pipeline.models.references import resolve
 from memorag_pipeline.models.tokens import token_counter
 from memorag_pipeline.retrieval.embedder import load_embedder
@@ -112,7 +112,7 @@ def read_questions(path: Path, count: int) -> list[ContextQuestion]:
 
 
 def recall_quality(
-    model: BeaconMemoryModel,
+    model: WindowedMemoryModel,
     questions: Sequence[ContextQuestion],
     embedding: EmbeddingSpec = EMBEDDING,
     clues: Sequence[ClueKind] = ("spans",),
@@ -174,7 +174,7 @@ def covered(question: ContextQuestion, passages: Sequence[Passage]) -> float:
 
 
 def _clues(
-    model: BeaconMemoryModel, stream: Sequence[int], group: Sequence[ContextQuestion], settings: AnswerSettings
+    model: WindowedMemoryModel, stream: Sequence[int], group: Sequence[ContextQuestion], settings: AnswerSettings
 ) -> list[list[str]]:
     """The clues of each question, from the memory of their context."""
     asked = [(question.question_id, question.question) for question in group]
@@ -186,7 +186,7 @@ def _clues(
 
 
 def _settings(
-    model: BeaconMemoryModel, language: Language, clues: Sequence[ClueKind], clue_tokens: int
+    model: WindowedMemoryModel, language: Language, clues: Sequence[ClueKind], clue_tokens: int
 ) -> AnswerSettings:
     """As those of a job that takes as many passages as are looked at here; nothing is generated."""
     return AnswerSettings(
@@ -200,7 +200,7 @@ def _settings(
     )
 
 
-def _searcher(model: BeaconMemoryModel, context: str, embedding: EmbeddingSpec) -> Searcher:
+def _searcher(model: WindowedMemoryModel, context: str, embedding: EmbeddingSpec) -> Searcher:
     """An index over the chunks of one text."""
     resolved, chunking = resolve(embedding.model, embedding.revision), ChunkingSpec()
     counter = token_counter(resolved)

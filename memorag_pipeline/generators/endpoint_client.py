@@ -17,14 +17,13 @@ from memorag_pipeline.errors import EndpointRefusedError
 from memorag_pipeline.prompts.chat_marks import break_all
 from memorag_pipeline.prompts.message import Message
 from memorag_pipeline.redaction import redacted
-from memorag_pipeline.specs.generation import EndpointSpec, GenerationSpec
+from memorag_pipeline.specs.generation import ENDPOINTS, EndpointSpec, GenerationSpec
 from memorag_pipeline.storage.credentials import airflow_connection
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 
-_KEY_VARIABLES = {"openai": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY", "compatible": None}
 _NO_KEY = "none"  # the client insists on one; a server that needs none reads it over
 
 
@@ -47,7 +46,7 @@ def read_key(spec: EndpointSpec) -> Key:
         key = (airflow_connection(spec.connection_id).password or "").strip()
         missing = f"{where} has no password; put the key of {spec.url} there"
     else:
-        variable = spec.key_variable or _KEY_VARIABLES[spec.kind]
+        variable = spec.key_variable or ENDPOINTS[spec.kind].key_variable
         if variable is None:
             return Key(_NO_KEY, "name generation.endpoint.key_variable or connection_id, for none is sent")
         where = f"the environment variable {variable}"
@@ -75,7 +74,7 @@ def open_client(spec: GenerationSpec, key: Key, before_request: Callable[[Any], 
         "max_retries": endpoint.retries,
         "http_client": openai.DefaultAsyncHttpxClient(event_hooks={"request": [before_request]}),
     }
-    if endpoint.kind == "azure":
+    if ENDPOINTS[endpoint.kind].has_versions:
         return openai.AsyncAzureOpenAI(
             azure_endpoint=endpoint.url, azure_deployment=spec.model, api_version=endpoint.api_version, **shared
         )
@@ -86,9 +85,8 @@ def request_body(spec: GenerationSpec, messages: Sequence[Message]) -> dict[str,
     """What is sent for a conversation, whose texts open no turns; the reply depends on nothing else."""
     endpoint = spec.endpoint
     assert endpoint is not None
-    # OpenAI calls it by a new name, and its newer models refuse the old one, which is the only one others know.
-    limit = "max_tokens" if endpoint.kind == "compatible" else "max_completion_tokens"
-    body: dict[str, Any] = {"model": spec.model, "messages": break_all(messages), limit: spec.max_new_tokens}
+    length_key = ENDPOINTS[endpoint.kind].length_key
+    body: dict[str, Any] = {"model": spec.model, "messages": break_all(messages), length_key: spec.max_new_tokens}
     if endpoint.reasoning_effort is not None:
         return body | {"reasoning_effort": endpoint.reasoning_effort}
     body["temperature"] = spec.temperature

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from memorag_pipeline.generators.budget import Spending
+from memorag_pipeline.generators.interface import Generator
 from memorag_pipeline.specs.generation import GenerationSpec
 from memorag_pipeline.specs.memory import MemorySpec
 
 if TYPE_CHECKING:
     from memorag_pipeline.generators.replies import Replies
-from memorag_pipeline.generators.interface import Generator
+
+# For each kind of `specs.generation.ENDPOINTS` what makes its generator of a spec, a count of tokens, the replies that
+# are kept, and what was spent before.
+GENERATORS = {
+    "openai": "memorag_pipeline.generators.endpoint:EndpointGenerator",
+    "azure": "memorag_pipeline.generators.endpoint:EndpointGenerator",
+    "compatible": "memorag_pipeline.generators.endpoint:EndpointGenerator",
+}
 
 
 def open_generator(
@@ -31,9 +40,9 @@ def open_generator(
         return LocalGenerator(spec, replies)
     if memory is None:
         raise ValueError("an endpoint needs the memory model's tokenizer to count with")
-    from memorag_pipeline.generators.endpoint import EndpointGenerator
-
-    return EndpointGenerator(spec, token_count(spec, memory), replies, spent)
+    make = resolve_name(GENERATORS[spec.endpoint.kind])
+    generator: Generator = make(spec, token_count(spec, memory), replies, spent)
+    return generator
 
 
 def token_count(spec: GenerationSpec, memory: MemorySpec) -> Callable[[str], int]:

@@ -20,6 +20,7 @@ import yaml
 
 from memorag_pipeline.errors import SpecError, SpecProblem
 from memorag_pipeline.specs.bounded_yaml import BoundedLoader, OutOfBoundsError, bad_character, without_bad_characters
+from memorag_pipeline.specs.jobs import DESTINATIONS, WarehouseSpec
 
 LARGEST = 256 << 10  # bytes: hundreds of times a long spec
 # PyYAML quotes what it did not expect, which may be a secret; signs and its own words, such as '<block end>', are none.
@@ -192,10 +193,15 @@ def _resolve_paths(file: SpecFile, folder: Path) -> None:
     for place, section, value in [("", "", file.values), *_sections(file.values, "")]:
         for name, item in value.items():
             local_model = name == "model" and isinstance(item, str) and item.startswith((".", "~"))
-            duckdb = (section, name) == ("warehouse", "database") and value.get("destination", "duckdb") == "duckdb"
+            of_file = (section, name) == ("warehouse", "database") and _is_file(value)
             is_path = (section, name) in _PATH_KEYS and not isinstance(item, dict)
-            if is_path or local_model or duckdb:
+            if is_path or local_model or of_file:
                 value[name] = _map_strings(item, absolute, f"{place}{name}")
+
+
+def _is_file(warehouse: dict[str, Any]) -> bool:
+    kind = warehouse.get("destination", WarehouseSpec.model_fields["destination"].default)
+    return isinstance(kind, str) and kind in DESTINATIONS and DESTINATIONS[kind].is_file
 
 
 def _sections(values: dict[str, Any], place: str) -> Iterator[tuple[str, str, dict[str, Any]]]:

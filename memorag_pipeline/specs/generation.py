@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -11,22 +12,59 @@ from memorag_pipeline.specs.section import Rule, Section
 from memorag_pipeline.specs.values import (
     ConnectionId,
     Dtype,
+    KeyOf,
     Model,
     Quantization,
     Uri,
     VariableName,
     WebUrl,
+    alternatives,
     revision_has_use,
 )
 
 
+@dataclass(frozen=True)
+class EndpointTraits:
+    """What the rest of the program has to know of a kind of endpoint; its class is named in `generators/open.py`.
+
+    `url` is the root of its API where there is only one, `key_variable` the variable that holds its key unless the spec
+    names another. `has_versions`: as on Azure, a deployment is asked, in a version of the API. `length_key` is the key
+    of a request that bounds the reply. `knows_penalty`: it has a repetition penalty.
+    """
+
+    describes: str
+    url: str | None = None
+    key_variable: str | None = None
+    has_versions: bool = False
+    length_key: str = "max_tokens"
+    knows_penalty: bool = False
+
+
+ENDPOINTS: dict[str, EndpointTraits] = {
+    # OpenAI calls the length by a new name, and its newer models refuse the old one, which is all that others know.
+    "openai": EndpointTraits(
+        "OpenAI itself.",
+        url="https://api.openai.com/v1",
+        key_variable="OPENAI_API_KEY",
+        length_key="max_completion_tokens",
+    ),
+    "azure": EndpointTraits(
+        "a deployment on Azure, its name being the model.",
+        key_variable="AZURE_OPENAI_API_KEY",
+        has_versions=True,
+        length_key="max_completion_tokens",
+    ),
+    "compatible": EndpointTraits("any other server, such as vLLM or DeepSeek.", knows_penalty=True),
+}
+
+
 def endpoint_has_url(base_url: str | None, kind: str) -> str | None:
-    return f"is missing; kind {kind} needs it" if base_url is None and kind != "openai" else None
+    return f"is missing; kind {kind} needs it" if base_url is None and ENDPOINTS[kind].url is None else None
 
 
 def only_azure_has_versions(api_version: str | None, kind: str) -> str | None:
-    if kind == "azure":
-        return "is missing; kind azure needs it" if api_version is None else None
+    if ENDPOINTS[kind].has_versions:
+        return f"is missing; kind {kind} needs it" if api_version is None else None
     return f"has no use for kind {kind}" if api_version is not None else None
 
 
@@ -47,7 +85,7 @@ def weights_are_local(value: Any, endpoint: Any) -> str | None:
 
 
 def penalty_is_known(penalty: float, endpoint: Any) -> str | None:
-    if penalty != 1 and endpoint is not None and endpoint.kind != "compatible":
+    if penalty != 1 and endpoint is not None and not ENDPOINTS[endpoint.kind].knows_penalty:
         return f"is not known to endpoints of kind {endpoint.kind}"
     return None
 
@@ -74,11 +112,7 @@ class EndpointSpec(Section):
         Rule(("budget_cost", "prices"), budget_has_prices, "give prices"),
     )
 
-    kind: Literal["openai", "azure", "compatible"] = Field(
-        default="compatible",
-        description="openai: OpenAI itself. azure: a deployment on Azure, its name being the model. compatible: any"
-        " other server, such as vLLM or DeepSeek.",
-    )
+    kind: Annotated[str, KeyOf(ENDPOINTS)] = Field(default="compatible", description=alternatives(ENDPOINTS))
     base_url: WebUrl | None = Field(
         default=None,
         description="Root of the API, such as http://127.0.0.1:8000/v1. Default for kind openai: OpenAI's.",
@@ -117,7 +151,7 @@ class EndpointSpec(Section):
     @property
     def url(self) -> str:
         """Root of the API."""
-        return (self.base_url or "https://api.openai.com/v1").rstrip("/")
+        return (self.base_url or ENDPOINTS[self.kind].url or "").rstrip("/")
 
 
 class GenerationSpec(Section):

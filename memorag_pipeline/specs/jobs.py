@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-import re
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from memorag_pipeline.specs.location import Location
 from memorag_pipeline.specs.section import Rule, Section
-from memorag_pipeline.specs.values import AnswerMode, ClueKind, ConnectionId, Cron, Distinct, Glob, Name, TableName, Uri
+from memorag_pipeline.specs.values import (
+    AnswerMode,
+    ClueKind,
+    ConnectionId,
+    Cron,
+    Distinct,
+    Glob,
+    KeyOf,
+    Name,
+    TableName,
+    Uri,
+)
 
 
 def exactly_one_of_questions(uri: str | None, sql: str | None) -> str | None:
@@ -38,19 +49,44 @@ def summaries_have_use(summaries: Any, kind: str) -> str | None:
     return f"has no use for kind {kind}" if kind != "summaries" and summaries != type(summaries)() else None
 
 
+@dataclass(frozen=True)
+class Destination:
+    """What the rest of the program has to know of a kind of warehouse; its class is named in `warehouse/__init__.py`.
+
+    `schemes` are those of URLs in `database`, the first one naming it in lineage, and `port` is where its servers
+    listen unless a URL says so; without schemes `database` is the path of a file.
+    """
+
+    name: str
+    schemes: tuple[str, ...] = ()
+    port: int = 0
+
+    @property
+    def is_file(self) -> bool:
+        """Whether a warehouse is a file of this machine, which needs no connection."""
+        return not self.schemes
+
+
+DESTINATIONS: dict[str, Destination] = {
+    "duckdb": Destination("DuckDB"),
+    "postgres": Destination("PostgreSQL", ("postgres", "postgresql"), 5432),
+}
+
+
 def warehouse_has_database(destination: str, database: str | None, connection_id: str | None) -> str | None:
-    if destination == "duckdb":
+    if DESTINATIONS[destination].is_file:
         if connection_id is not None:
-            return "duckdb takes no connection_id"
-        return None if database else "duckdb needs database, the path of its file"
+            return f"{destination} takes no connection_id"
+        return None if database else f"{destination} needs database, the path of its file"
     if (database is None) == (connection_id is None):
-        return "postgres needs exactly one of database and connection_id"
+        return f"{destination} needs exactly one of database and connection_id"
     return None
 
 
-def database_is_postgres(database: str | None, destination: str) -> str | None:
-    if destination == "postgres" and database is not None and not re.match(r"postgres(ql)?://", database):
-        return "is not a URL of a PostgreSQL database"
+def database_is_url(database: str | None, destination: str) -> str | None:
+    found = DESTINATIONS[destination]
+    if database is not None and not found.is_file and not database.startswith(tuple(f"{s}://" for s in found.schemes)):
+        return f"is not a URL of a {found.name} database"
     return None
 
 
@@ -86,15 +122,23 @@ class WarehouseSpec(Section):
     """A database of tables for analysts. At the top of a spec: where refreshes note their runs and the quarantine."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(("database", "destination"), database_is_postgres, "write it as postgresql://user@host/name"),
+        Rule(
+            ("database", "destination"),
+            database_is_url,
+            "write it as "
+            + " or ".join(f"{found.schemes[-1]}://user@host/name" for found in DESTINATIONS.values() if found.schemes),
+        ),
         Rule(
             ("destination", "database", "connection_id"),
             warehouse_has_database,
-            "duckdb: set database; postgres: set database or connection_id",
+            "; ".join(
+                f"{kind}: set {'database' if found.is_file else 'database or connection_id'}"
+                for kind, found in DESTINATIONS.items()
+            ),
         ),
     )
 
-    destination: Literal["duckdb", "postgres"] = Field(default="duckdb", description="Kind of the warehouse.")
+    destination: Annotated[str, KeyOf(DESTINATIONS)] = Field(default="duckdb", description="Kind of the warehouse.")
     database: str | None = Field(
         default=None, repr=False, description="DuckDB file, or a PostgreSQL URL as ${VARIABLE}."
     )

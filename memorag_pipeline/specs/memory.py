@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from memorag_pipeline.specs.memory_kinds import KINDS, kinds_with
 from memorag_pipeline.specs.section import Rule, Section
-from memorag_pipeline.specs.values import Codec, Dtype, Model, Quantization, RatioMix, Ratios, revision_has_use
+from memorag_pipeline.specs.values import (
+    Codec,
+    Dtype,
+    KeyOf,
+    Model,
+    Quantization,
+    RatioMix,
+    Ratios,
+    alternatives,
+    revision_has_use,
+)
 
 
 def ratio_fits_kind(ratio: int | tuple[int, ...] | None, kind: str) -> str | None:
-    if kind in ("full", "gist") and ratio not in (None, 1):
+    if not KINDS[kind].compresses and ratio not in (None, 1):
         return f"needs a compressing memory; kind {kind} keeps every token that it reads"
     return None
 
 
-def selected_has_one_ratio(ratio: int | tuple[int, ...] | None, kind: str) -> str | None:
-    if kind == "selected" and (isinstance(ratio, tuple) or ratio == 0):
-        return "is not a single ratio of 1 or more, which kind selected needs"
+def kind_has_one_ratio(ratio: int | tuple[int, ...] | None, kind: str) -> str | None:
+    traits = KINDS[kind]
+    if traits.compresses and not traits.several_ratios and (isinstance(ratio, tuple) or ratio == 0):
+        return f"is not a single ratio of 1 or more, which kind {kind} needs"
     return None
 
 
@@ -36,7 +48,7 @@ def mix_has_use(ratio_mix: str, ratio: int | tuple[int, ...] | None) -> str | No
 
 
 def policy_has_use(policy: str, kind: str) -> str | None:
-    return "has no use in a memory of another kind" if policy != "attention" and kind != "selected" else None
+    return "has no use in a memory of another kind" if policy != "attention" and not KINDS[kind].has_policy else None
 
 
 def sink_fits_window(sink: int | None, window: int | None) -> str | None:
@@ -44,11 +56,11 @@ def sink_fits_window(sink: int | None, window: int | None) -> str | None:
 
 
 def only_for_beacons(adapter: str | None, kind: str) -> str | None:
-    return "has no use in a memory without beacons" if adapter is not None and kind != "beacon" else None
+    return "has no use in a memory without beacons" if adapter is not None and not KINDS[kind].has_beacons else None
 
 
 def only_for_compressed(sink: int | None, kind: str) -> str | None:
-    return "has no use in a memory that keeps every token" if sink is not None and kind in ("full", "gist") else None
+    return "has no use in a memory that keeps every token" if sink is not None and not KINDS[kind].compresses else None
 
 
 class MemorySpec(Section):
@@ -56,21 +68,17 @@ class MemorySpec(Section):
 
     rules = (
         Rule(("ratio", "kind"), ratio_fits_kind, "use ratio 1, or leave it out"),
-        Rule(("ratio", "kind"), selected_has_one_ratio, "give one, or leave it out"),
+        Rule(("ratio", "kind"), kind_has_one_ratio, "give one, or leave it out"),
         Rule(("ratio", "window"), ratios_fit_window, "use divisors of the window"),
         Rule(("ratio_mix", "ratio"), mix_has_use, "leave it out, or give several ratios"),
         Rule(("revision", "model"), revision_has_use, "leave it out"),
-        Rule(("adapter", "kind"), only_for_beacons, "leave it out, or use kind beacon"),
-        Rule(("sink", "kind"), only_for_compressed, "leave it out, or use kind beacon or selected"),
+        Rule(("adapter", "kind"), only_for_beacons, f"leave it out, or use kind {kinds_with('has_beacons')}"),
+        Rule(("sink", "kind"), only_for_compressed, f"leave it out, or use kind {kinds_with('compresses')}"),
         Rule(("sink", "window"), sink_fits_window, "make it smaller"),
-        Rule(("policy", "kind"), policy_has_use, "leave it out, or use kind selected"),
+        Rule(("policy", "kind"), policy_has_use, f"leave it out, or use kind {kinds_with('has_policy')}"),
     )
 
-    kind: Literal["beacon", "selected", "gist", "full"] = Field(
-        default="full",
-        description="full: the plain KV cache of a long-context model. beacon: compressed by trained beacons. selected:"
-        " the most useful slots of each window, without training. gist: the model's summaries, in place of the text.",
-    )
+    kind: Annotated[str, KeyOf(KINDS)] = Field(default="full", description=alternatives(KINDS))
     model: Model = Field(
         description="Hugging Face id, local folder, object-store URI, or package:smollm2-135m-instruct."
     )

@@ -8,19 +8,51 @@ Wrong: `ValueError` with what was wrong and what would be right.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
 )
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
 from memorag_pipeline.redaction import secret_in
 from memorag_pipeline.specs.cron import check_cron
+
+
+@dataclass(frozen=True)
+class KeyOf:
+    """Annotation of a text that is a key of `table`: as a `Literal` of its keys, whatever entries the table gets."""
+
+    table: Mapping[str, Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self._checked, serialization=core_schema.to_string_ser_schema()
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"enum": list(self.table), "type": "string"}
+
+    def _checked(self, value: Any) -> str:
+        if isinstance(value, str) and value in self.table:
+            return value
+        *most, last = map(repr, self.table)
+        expected = f"{', '.join(most)} or {last}" if most else last
+        raise PydanticKnownError("literal_error", {"expected": expected})
+
+
+def alternatives(table: Mapping[str, Any]) -> str:
+    """The keys of a table with what each is, for the description of a key of the spec."""
+    return " ".join(f"{key}: {entry.describes}" for key, entry in table.items())
 
 
 def revision_has_use(revision: str | None, model: str | None) -> str | None:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, TypeVar
 
 from fsspec.core import split_protocol
@@ -27,6 +28,14 @@ from memorag_pipeline.storage.credentials import refuse_secret_addresses
 T = TypeVar("T")
 _SECRETS_GO = "give it in storage_options or by a connection"
 
+# The class of each protocol of a URI; it is made of the URI and the options for fsspec.
+BACKENDS = {
+    "s3": "memorag_pipeline.storage.backends.s3:S3Objects",
+    "s3a": "memorag_pipeline.storage.backends.s3:S3Objects",
+    "file": "memorag_pipeline.storage.backends.local:LocalObjects",
+    "local": "memorag_pipeline.storage.backends.local:LocalObjects",
+    "memory": "memorag_pipeline.storage.backends.memory:MemoryObjects",
+}
 LARGEST_RECORD = 64 << 20  # bytes; commit, channel and unit records have a thousandth of it
 # What every backend, server and proxy takes literally: no way up, no escape to decode, no look-alike of a slash or dot.
 _PART_OF_KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
@@ -96,7 +105,7 @@ class ObjectStore:
 
     def pieces(self, key: str, most: int) -> Iterator[bytes]:
         """The first `most` bytes of `key` in pieces of some MB; ObjectNotFoundError when it is not there."""
-        pieces = self._backend.pieces(self._path(key), most)
+        pieces = self._attempt("read", key, lambda path: self._backend.pieces(path, most))
         while piece := self._attempt("read", key, lambda _: next(pieces, b"")):
             yield piece
 
@@ -225,16 +234,8 @@ def _open_backend(uri: str, options: dict[str, Any]) -> Backend:
         raise StorageError(f"{uri}: has {secret}, which manifests and errors would show; {_SECRETS_GO}")
     refuse_secret_addresses(uri, options)
     protocol = split_protocol(uri)[0] or "file"
-    if protocol in {"file", "local"}:
-        from memorag_pipeline.storage.backends.local import LocalObjects
-
-        return LocalObjects(uri)
-    if protocol == "memory":
-        from memorag_pipeline.storage.backends.memory import MemoryObjects
-
-        return MemoryObjects(uri)
-    if protocol in {"s3", "s3a"}:
-        from memorag_pipeline.storage.backends.s3 import S3Objects
-
-        return S3Objects(uri, options)
-    raise StorageError(f"{uri}: versions cannot be stored on {protocol}://; use s3://, file:// or memory://")
+    if protocol not in BACKENDS:
+        *known, last = (f"{each}://" for each in BACKENDS)
+        raise StorageError(f"{uri}: versions cannot be stored on {protocol}://; use {', '.join(known)} or {last}")
+    backend: Backend = resolve_name(BACKENDS[protocol])(uri, options)
+    return backend

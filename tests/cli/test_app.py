@@ -407,6 +407,7 @@ def test_a_memory_file_is_inspected(corpus: Path) -> None:
     assert re.search(rf"^windows +{found['full_windows']} full, {found['open_tokens']} tokens", result.stdout, re.M)
 
 
+@pytest.mark.models
 def test_a_file_that_is_no_memory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("This is no memory.", encoding="utf-8")
     save_file({"weight": np.ones(4, np.float32)}, tmp_path / "weights")

@@ -107,6 +107,7 @@ def test_a_key_comes_from_the_variable_that_is_named(server: ChatServer, monkeyp
     assert [seen.headers["authorization"] for seen in server.seen] == ["Bearer none", f"Bearer {SECRET}"]
 
 
+@pytest.mark.airflow
 def test_a_key_comes_from_the_airflow_connection(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_MODELS", json.dumps({"conn_type": "openai", "password": SECRET}))
     ask(spec_of(server.url, connection_id="models"), ["a"])

@@ -27,7 +27,7 @@ from memorag_pipeline.memory.engine.language_model import LanguageModel, load_la
 from memorag_pipeline.memory.engine.network import Network
 from memorag_pipeline.memory.engine.ratios import Ratios
 from memorag_pipeline.memory.format import MemoryOrigin
-from memorag_pipeline.memory.kinds.beacon import BeaconMemory, BeaconMemoryModel
+from memorag_pipeline.memory.kinds.beacon import BeaconMemory, BeaconMemoryModel, WindowedMemoryModel
 from memorag_pipeline.memory.kinds.full import FullMemoryModel
 from memorag_pipeline.memory.kinds.load import load_memory_model
 from memorag_pipeline.memory.stream import StreamFormat
@@ -205,7 +205,7 @@ class Numbers:
 def bare(
     model: PreTrainedModel,
     beacons: BeaconParameters | None = None,
-    kind: type[BeaconMemoryModel] = BeaconMemoryModel,
+    kind: type[WindowedMemoryModel] = BeaconMemoryModel,
     *,
     window: int = WINDOW,
     ratios: Sequence[int] = (4,),

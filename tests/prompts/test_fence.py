@@ -48,6 +48,7 @@ def request_of(tokenizer: ChatTokenizer, passages: list[str]) -> list[int]:
     return tokenizer.request(user["content"], system["content"])
 
 
+@pytest.mark.models
 @pytest.mark.parametrize("attack", HOSTILE)
 def test_a_passage_adds_no_token_of_the_template_and_moves_nothing_around_it(
     tokenizer: ChatTokenizer, attack: str

@@ -17,7 +17,6 @@ from memorag_pipeline.refresh.shard import plan_shards
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage import BlobRef, Manifest, ManifestBlob, ModelRecord
 from tests.corpus.conftest import memory_folder, parser
-from tests.memory.conftest import tiny_folder
 from tests.storage.conftest import root
 from tests.warehouse.conftest import spec
 
@@ -30,7 +29,6 @@ __all__ = [
     "refresh",
     "root",
     "spec",
-    "tiny_folder",
 ]
 
 MakePipeline = Callable[..., Pipeline]

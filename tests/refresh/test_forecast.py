@@ -15,7 +15,9 @@ from memorag_pipeline.refresh.inventory import take_inventory
 from memorag_pipeline.refresh.source_digest import listed_digest, published_digest
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage.verify import verify
-from tests.memory.conftest import MakeFolder
+from tests.memory.conftest import MakeFolder, tiny_folder
+
+__all__ = ["tiny_folder"]
 
 
 @pytest.fixture

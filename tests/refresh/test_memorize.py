@@ -16,7 +16,7 @@ from memorag_pipeline.digests import value_digest
 from memorag_pipeline.errors import ContextLengthError
 from memorag_pipeline.memory.engine.reader import read
 from memorag_pipeline.memory.format import read_header
-from memorag_pipeline.memory.kinds.beacon import BeaconMemoryModel
+from memorag_pipeline.memory.kinds.beacon import WindowedMemoryModel
 from memorag_pipeline.memory.kinds.load import load_memory_model
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.memorize import STAGE, memorize
@@ -24,7 +24,9 @@ from memorag_pipeline.retry_share import share_of_attempt
 from memorag_pipeline.schemas import DOCUMENTS
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage import Manifest, ManifestBlob, Outcome
-from tests.memory.conftest import MakeFolder
+from tests.memory.conftest import MakeFolder, tiny_folder
+
+__all__ = ["tiny_folder"]
 
 WINDOW = 32
 TEXTS = {
@@ -147,7 +149,7 @@ def test_shards_are_read_together_within_bounds_and_recorded_one_by_one(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []
-    extend_many = BeaconMemoryModel.extend_many
+    extend_many = WindowedMemoryModel.extend_many
 
     def spy(model: Any, memories: Sequence[Any], token_ids: Sequence[Any], *rest: Any) -> list[Any]:
         read.append(len(memories))
@@ -155,7 +157,7 @@ def test_shards_are_read_together_within_bounds_and_recorded_one_by_one(
             raise KeyboardInterrupt
         return extend_many(model, memories, token_ids, *rest)
 
-    monkeypatch.setattr(BeaconMemoryModel, "extend_many", spy)
+    monkeypatch.setattr(WindowedMemoryModel, "extend_many", spy)
     monkeypatch.setattr("memorag_pipeline.refresh.memorize._SHARDS_TOGETHER", 2)
     texts = {str(number): f"Document {number}. " * 4 for number in range(5)}
     batch = work_list(pipeline, [[name] for name in texts], texts, None)

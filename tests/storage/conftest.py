@@ -14,15 +14,28 @@ from memorag_pipeline.storage import CorpusStore, Manifest, ManifestBlob, ModelR
 Root = tuple[str, dict[str, Any]]
 
 
-@pytest.fixture(params=["file", "memory", "s3"])
+PROTOCOLS = ("file", "memory", "s3")
+
+
+@pytest.fixture(params=PROTOCOLS)
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> Root:
     """URI and fsspec options of an empty root."""
-    if request.param == "s3":
+    return root_of(request.param, request, tmp_path)
+
+
+def root_of(protocol: str, request: pytest.FixtureRequest, tmp_path: Path) -> Root:
+    """The same for one protocol."""
+    if protocol == "s3":
         uri, options = request.getfixturevalue("s3_store")
         return f"{uri}/kb/topics", options
-    if request.param == "memory":
-        return f"memory://{uuid.uuid4().hex}/topics", {}
-    return str(tmp_path / "root" / "topics"), {}
+    if protocol == "file":
+        return str(tmp_path / "root" / "topics"), {}
+    return f"{protocol}://{uuid.uuid4().hex}/topics", {}
+
+
+def races(root: Root) -> int:
+    """SeaweedFS takes one to two seconds to settle a race."""
+    return 2 if root[0].startswith("s3://") else 20
 
 
 @pytest.fixture

@@ -199,6 +199,7 @@ def test_an_honest_table_of_repeated_text_is_read(local: CorpusStore) -> None:
     assert local.blobs.get_table(local.blobs.put_table(table)) == table
 
 
+@pytest.mark.models
 def test_a_memory_whose_header_lies_is_refused(tmp_path: Path) -> None:
     from memorag_pipeline.memory.format import read_header
 
@@ -214,6 +215,7 @@ def test_a_memory_whose_header_lies_is_refused(tmp_path: Path) -> None:
             read_header(tmp_path / name)
 
 
+@pytest.mark.models
 def test_an_index_whose_vectors_are_longer_than_its_file_is_refused(tmp_path: Path) -> None:
     import faiss
     import numpy as np

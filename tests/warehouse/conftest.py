@@ -11,8 +11,10 @@ import pytest
 
 from memorag_pipeline.specs.jobs import WarehouseSpec
 
+TESTED = ("duckdb", "postgres")
 
-@pytest.fixture(params=["duckdb", "postgres"])
+
+@pytest.fixture(params=TESTED)
 def spec(request: pytest.FixtureRequest, tmp_path: Path) -> WarehouseSpec:
     """A warehouse that is still empty."""
     if request.param == "duckdb":

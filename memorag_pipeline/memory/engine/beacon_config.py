@@ -14,6 +14,7 @@ from typing import Any
 
 from memorag_pipeline.errors import MemoryConfigError
 from memorag_pipeline.specs.memory import MemorySpec
+from memorag_pipeline.specs.memory_kinds import KINDS
 
 WINDOW, RATIO = 1024, 4
 INPUTS = ("embedding", "copy")
@@ -76,6 +77,13 @@ class BeaconConfig:
                 " 0 or more; correct the fields"
             )
         return config
+
+    @classmethod
+    def untrained(cls, spec: MemorySpec) -> BeaconConfig:
+        """The form of a memory of a kind that nothing was trained for."""
+        traits = KINDS[spec.kind]
+        form = cls(sink=traits.sink).over(spec)
+        return form if traits.compresses else replace(form, ratios=(0,))
 
     def over(self, spec: MemorySpec) -> BeaconConfig:
         """This form, where a spec does not say otherwise."""

@@ -20,8 +20,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from memorag_pipeline.memory.engine.beacon_parameters import BeaconParameters
+from memorag_pipeline.memory.engine.beacon_config import BeaconConfig
+from memorag_pipeline.memory.engine.beacon_parameters import (
+    BeaconParameters,
+    BeaconSource,
+    adapter_config,
+    load_beacon_parameters,
+)
 from memorag_pipeline.memory.engine.generation import Advance
+from memorag_pipeline.memory.engine.language_model import LanguageModel
 from memorag_pipeline.memory.engine.network import Network, Slots
 from memorag_pipeline.memory.engine.prefix import SharedPrefix
 from memorag_pipeline.memory.engine.ratios import RatioOf
@@ -30,6 +37,9 @@ from memorag_pipeline.memory.engine.rotation import rotate
 from memorag_pipeline.memory.engine.windows import Window
 from memorag_pipeline.memory.kinds.beacon import BeaconMemory, BeaconMemoryModel
 from memorag_pipeline.memory.kinds.selected import SelectionPass, by_head, selected_windows
+from memorag_pipeline.models.references import resolve_file
+from memorag_pipeline.specs.memory import MemorySpec
+from memorag_pipeline.specs.values import Language
 
 
 class AttendedMemoryModel(BeaconMemoryModel):
@@ -49,6 +59,25 @@ class AttendedMemoryModel(BeaconMemoryModel):
 
     def _read(self, readings: Sequence[Reading], advance: Advance | None) -> None:
         read(self.network, readings, self._budget(readings, times_read=2), advance, _run_pass, self.reproducible)
+
+
+def load_beacons(spec: MemorySpec, language_model: LanguageModel, language: Language) -> BeaconMemoryModel:
+    """The memory model of kind `beacon`, with the beacon parameters of the adapter or else of the checkpoint."""
+    resolved, config = language_model.resolved, language_model.model.config
+    adapter = resolve_file(spec.adapter) if spec.adapter is not None else None
+    described = adapter_config(adapter) if adapter is not None else config.to_dict()
+    found = BeaconConfig.of(described, spec.adapter or f"model {resolved.name}")
+    beacons = load_beacon_parameters(
+        language_model.model,
+        BeaconSource(
+            folder=resolved.folder,
+            base_digest=resolved.digest,
+            adapter=adapter,
+            form=found,
+            embedding=getattr(config, f"{found.embed_init}_token_id"),
+        ),
+    )
+    return model_class(beacons).made(spec, language_model, language, found.over(spec), beacons)
 
 
 def model_class(beacons: BeaconParameters) -> type[BeaconMemoryModel]:

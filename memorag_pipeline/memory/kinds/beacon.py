@@ -10,22 +10,25 @@ extended from its last full window on, and cut by leaving slots out.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from memorag_pipeline.errors import ContextLengthError, MemoragError, MemoryConfigError
 from memorag_pipeline.memory.engine.activation_budget import activation_budget
+from memorag_pipeline.memory.engine.beacon_config import BeaconConfig
+from memorag_pipeline.memory.engine.beacon_parameters import BeaconParameters
 from memorag_pipeline.memory.engine.decode import decode
 from memorag_pipeline.memory.engine.generation import Advance, Decoding, Generation, OnFinished
 from memorag_pipeline.memory.engine.language_model import LanguageModel
 from memorag_pipeline.memory.engine.network import Network
 from memorag_pipeline.memory.engine.prefix import SharedPrefix
-from memorag_pipeline.memory.engine.ratios import RatioOf
+from memorag_pipeline.memory.engine.ratios import RatioOf, Ratios
 from memorag_pipeline.memory.engine.reader import Reading, bytes_per_slot, read
 from memorag_pipeline.memory.engine.rotation import rotate
 from memorag_pipeline.memory.engine.windows import Window, first_window, windows
@@ -41,6 +44,9 @@ from memorag_pipeline.memory.format import (
 from memorag_pipeline.memory.kinds.interface import Memory, MemoryModel
 from memorag_pipeline.memory.stream import StreamFormat
 from memorag_pipeline.retry_share import shared
+from memorag_pipeline.specs.memory import MemorySpec
+from memorag_pipeline.specs.memory_kinds import KINDS
+from memorag_pipeline.specs.values import Language
 
 _POSITIONS = "layers.{:03d}.positions"
 
@@ -72,10 +78,13 @@ class BeaconMemory(Memory):
         return len(self.keys[0])
 
 
-class BeaconMemoryModel(MemoryModel[BeaconMemory]):
-    """Reads streams into beacon slots and answers from them."""
+class WindowedMemoryModel(MemoryModel[BeaconMemory]):
+    """What kinds share that read a stream in windows, keep slots of each, and answer from the slots.
 
-    kind: ClassVar[str] = "beacon"
+    A kind says what prompts over its slots continue, how long a stream may be, and, if it is not beacons, which windows
+    a stream has and how they are read.
+    """
+
     has_positions: ClassVar[bool] = False  # whether a slot's number is not its position
 
     def __init__(
@@ -97,6 +106,48 @@ class BeaconMemoryModel(MemoryModel[BeaconMemory]):
         self.window, self.sink, self.ratios, self.budget = origin.window, origin.sink, ratios, budget
         self.codec = codec or origin.dtype
         self.reproducible = network.device.type == "cpu" if reproducible is None else reproducible
+
+    @classmethod
+    def load(cls, spec: MemorySpec, language_model: LanguageModel, language: Language) -> Self:
+        """The memory model that a spec asks for, where nothing was trained."""
+        return cls.made(spec, language_model, language, BeaconConfig.untrained(spec))
+
+    @classmethod
+    def made(
+        cls,
+        spec: MemorySpec,
+        language_model: LanguageModel,
+        language: Language,
+        form: BeaconConfig,
+        beacons: BeaconParameters | None = None,
+    ) -> Self:
+        """The memory model of a spec in the form that was found for it."""
+        resolved = language_model.resolved
+        origin = MemoryOrigin(
+            kind=spec.kind,
+            model=resolved.name,
+            model_digest=resolved.digest,
+            tokenizer_digest=resolved.tokenizer_digest,
+            window=form.window,
+            dtype=spec.dtype,
+            ratios=form.ratios,
+            ratio_mix=form.ratio_mix if len(form.ratios) > 1 else "",
+            sink=form.sink,
+            policy=spec.policy if KINDS[spec.kind].has_policy else "",
+            beacon_digest=beacons.digest if beacons is not None else "",
+            quantization=spec.quantization or "",
+            earlier_tokenizer_digests=resolved.earlier_tokenizer_digests,
+        )
+        return cls(
+            language_model,
+            language_model.network if beacons is None else Network(language_model.model, beacons),
+            StreamFormat.of(language_model.tokenizer, language),
+            origin,
+            Ratios(form.ratios, form.ratio_mix, form.window, language_model.context),
+            spec.codec,
+            spec.budget_mib * 2**20 if spec.budget_mib is not None else None,
+            spec.reproducible,
+        )
 
     def empty(self) -> BeaconMemory:
         """The memory of an empty stream."""
@@ -188,15 +239,9 @@ class BeaconMemoryModel(MemoryModel[BeaconMemory]):
             memory.rotated.extend(rotate(layer, table) for layer in memory.keys)
         return memory.rotated
 
+    @abstractmethod
     def prefix(self, memory: BeaconMemory) -> SharedPrefix:
         """What prompts over `memory` continue."""
-        ratio_of = self.ratios.of(memory.token_ids)
-        if not memory.windows:
-            opened = first_window(self.window, self.sink, ratio_of(0))
-        else:
-            opened = memory.windows[-1]
-            opened = opened.next(ratio_of(opened.index + 1)) if opened.full else opened
-        return SharedPrefix(self.rotated(memory), memory.values, opened.position, opened, ratio_of)
 
     @torch.inference_mode()
     def generate(
@@ -250,6 +295,26 @@ class BeaconMemoryModel(MemoryModel[BeaconMemory]):
         network, layer = self.network, self.network.layers[0]
         shape = (len(network.layers), slots, layer.kv_heads, layer.size)
         return [torch.empty(shape, dtype=network.dtype, device=network.device) for _ in range(3)]
+
+    @abstractmethod
+    def _require_room(self, found: Sequence[Window], tokens: int) -> None:
+        """Raise ContextLengthError when a stream of these windows is too long for the model."""
+
+
+class BeaconMemoryModel(WindowedMemoryModel):
+    """Reads streams into beacon slots and answers from them."""
+
+    kind: ClassVar[str] = "beacon"
+
+    def prefix(self, memory: BeaconMemory) -> SharedPrefix:
+        """What prompts over `memory` continue."""
+        ratio_of = self.ratios.of(memory.token_ids)
+        if not memory.windows:
+            opened = first_window(self.window, self.sink, ratio_of(0))
+        else:
+            opened = memory.windows[-1]
+            opened = opened.next(ratio_of(opened.index + 1)) if opened.full else opened
+        return SharedPrefix(self.rotated(memory), memory.values, opened.position, opened, ratio_of)
 
     def _read_tokens(self, window: Window) -> int:
         """Positions that a window must have behind the memory before it."""

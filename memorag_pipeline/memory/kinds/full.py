@@ -4,7 +4,7 @@ In:  a token stream no longer than the model's context.
 Out: keys (before rotation) and values of each layer, in the model's dtype.
 Wrong: a longer stream is a `ContextLengthError`.
 
-It is the beacon memory at ratio 0: nothing is inserted, and all of a full window stays.
+Windows are read as those of beacons at ratio 0: nothing is inserted, and all of a full window stays.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import ClassVar
 from memorag_pipeline.errors import ContextLengthError
 from memorag_pipeline.memory.engine.prefix import SharedPrefix
 from memorag_pipeline.memory.engine.windows import Window
-from memorag_pipeline.memory.kinds.beacon import BeaconMemory, BeaconMemoryModel
+from memorag_pipeline.memory.kinds.beacon import BeaconMemory, WindowedMemoryModel
 
 
-class FullMemoryModel(BeaconMemoryModel):
+class FullMemoryModel(WindowedMemoryModel):
     """Reads streams into a plain key/value cache and answers from it."""
 
     kind: ClassVar[str] = "full"

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -21,11 +21,13 @@ from torch import Tensor
 from memorag_pipeline.errors import ContextLengthError, CorruptBlobError
 from memorag_pipeline.memory.engine.decode import decode
 from memorag_pipeline.memory.engine.generation import Advance, Decoding, Generation, OnFinished
+from memorag_pipeline.memory.engine.language_model import LanguageModel
 from memorag_pipeline.memory.format import FORMAT_VERSION, MemoryHeader, damaged, open_memory, write_memory
 from memorag_pipeline.memory.kinds.beacon import BeaconMemory
 from memorag_pipeline.memory.kinds.full import FullMemoryModel
 from memorag_pipeline.memory.kinds.interface import Memory, MemoryModel
 from memorag_pipeline.memory.stream import gist_tokens
+from memorag_pipeline.specs.memory import MemorySpec
 from memorag_pipeline.specs.values import Language
 
 _SUMMARIZE = {
@@ -69,6 +71,12 @@ class GistMemoryModel(MemoryModel[GistMemory]):
         self.alone = alone
         self.window = full.window
         self.gist_tokens = gist_tokens(self.window)
+
+    @classmethod
+    def load(cls, spec: MemorySpec, language_model: LanguageModel, language: Language) -> Self:
+        """The memory model that a spec asks for; its summaries are read as by kind full."""
+        full = FullMemoryModel.load(spec, language_model, language)
+        return cls(full, language, alone=spec.reproducible is True)
 
     def empty(self) -> GistMemory:
         """The memory of an empty stream."""
@@ -165,6 +173,8 @@ class GistMemoryModel(MemoryModel[GistMemory]):
         """Tokens of each window's summary, as a paragraph."""
         tokenizer, template = self.full.language_model.tokenizer, _SUMMARIZE[self.language]
         asked = [number for number, window in enumerate(windows) if window.text.strip()]
+        if advance is not None and (untold := sum(window.tokens for window in windows if not window.text.strip())):
+            advance(untold)
         replies = list[Generation]()
         for together in [[number] for number in asked] if self.alone else [asked]:
             told = partial(self._tell, windows, together, advance)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from fsspec.core import url_to_fs
 
@@ -32,7 +32,7 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}  # by k
 class LocalObjects:
     """A local folder; it is made with the first write."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, options: dict[str, Any]) -> None:
         self.root = str(url_to_fs(uri)[1]).rstrip("/")
         self.uri = f"file://{self.root}"
 

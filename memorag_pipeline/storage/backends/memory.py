@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from fsspec.core import url_to_fs
 
@@ -17,7 +18,7 @@ _lock = threading.Lock()  # fsspec looks and then writes
 class MemoryObjects:
     """A folder of the process's memory."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, options: dict[str, Any]) -> None:
         self._fs, root = url_to_fs(uri)
         self.root = str(root).rstrip("/")
         self.uri = f"memory://{self.root.lstrip('/')}"

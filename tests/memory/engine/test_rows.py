@@ -13,7 +13,7 @@ from memorag_pipeline.memory.engine.decode import decode
 from memorag_pipeline.memory.engine.generation import Decoding, Generation
 from memorag_pipeline.memory.engine.prefix import SharedPrefix
 from memorag_pipeline.memory.engine.rows import Rows
-from memorag_pipeline.memory.kinds.beacon import BeaconMemoryModel
+from memorag_pipeline.memory.kinds.beacon import BeaconMemoryModel, WindowedMemoryModel
 from memorag_pipeline.memory.kinds.full import FullMemoryModel
 from memorag_pipeline.memory.kinds.selected import SelectedMemoryModel
 from tests.memory.conftest import bare, random_beacons, small_model, small_stream
@@ -23,7 +23,7 @@ STREAM = small_stream(76)  # 12 tokens of an open window
 # Some end within the open window, some fill it, some go through several more.
 LENGTHS = (1, 2, 3, 4, 5, 19, 20, 21, 36, 52, *range(1, 70, 3))
 PROMPTS = [small_stream(length, length) for length in LENGTHS]
-FORMS: dict[str, tuple[type[BeaconMemoryModel], dict[str, Any]]] = {
+FORMS: dict[str, tuple[type[WindowedMemoryModel], dict[str, Any]]] = {
     "beacon 4": (BeaconMemoryModel, {"ratios": (4,)}),
     "beacon 3, sink 2": (BeaconMemoryModel, {"ratios": (3,), "sink": 2}),
     "beacon 4 0 1, sink 3": (BeaconMemoryModel, {"ratios": (4, 0, 1), "sink": 3}),

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.straightforward import StraightforwardBeacon
-from memorag_pipeline.errors import ContextLengthError, CorruptBlobError, MemoragError, MemoryMismatchError
+from memorag_pipeline.errors import ContextLengthError, MemoragError, MemoryMismatchError
 from memorag_pipeline.memory.engine import reader
 from memorag_pipeline.memory.engine.generation import Decoding
 from memorag_pipeline.memory.engine.network import Network, Pack
@@ -199,23 +199,6 @@ def test_the_same_text_has_the_same_memory_and_the_same_file(make_model: MakeMod
         assert same_bits(model.extend(opened, [5, 6]), model.extend(one, [5, 6]))
 
 
-@pytest.mark.parametrize("kind", ["beacon", "full", "selected", "gist"])
-@pytest.mark.parametrize("tokens", [0, 1])
-def test_an_empty_text_and_a_text_of_one_token_can_be_asked(
-    kind: str, tokens: int, make_model: MakeModel, tmp_path: Path
-) -> None:
-    model = make_model(kind)
-    memory = model.memorize(STREAM[:tokens])
-    assert (memory.tokens, memory.window_digests) == (tokens, ())
-    assert memory.slots == tokens if kind != "gist" else memory.slots >= tokens
-    model.save(memory, tmp_path / "memory")
-    opened = model.open(tmp_path / "memory")
-    assert (opened.tokens, opened.slots) == (memory.tokens, memory.slots)
-    reply = model.generate(memory, ["Why?"], Decoding(4))[0]
-    assert (reply.error, reply.output_tokens) == (None, 4)
-    assert model.generate(opened, ["Why?"], Decoding(4)) == [reply]
-
-
 def test_a_stream_of_more_beacons_than_the_context_holds_is_refused(make_model: MakeModel) -> None:
     model = make_model("beacon", ratio=1)
     assert model.memorize(stream_of(640)).slots == 640
@@ -253,16 +236,6 @@ def test_a_memory_of_other_beacons_or_another_tokenizer_is_refused(make_model: M
         other.origin = MemoryOrigin(**vars(model.origin) | {name: "another"})
         with pytest.raises(MemoryMismatchError, match=f"with {name} [^;]* instead of another, as"):
             other.open(tmp_path / "memory")
-
-
-def test_a_truncated_file_is_refused(make_model: MakeModel, tmp_path: Path) -> None:
-    model = make_model("beacon", ratio=4)
-    model.save(model.memorize(STREAM), tmp_path / "memory")
-    data = (tmp_path / "memory").read_bytes()
-    for size in (0, 5, 1000, len(data) - 1):
-        (tmp_path / "memory").write_bytes(data[:size])
-        with pytest.raises(CorruptBlobError, match=r"memory: not a complete memory file"):
-            model.open(tmp_path / "memory")
 
 
 DAMAGED = ("embed_tokens", "layers.0.self_attn.q_proj", "layers.1.mlp.up_proj", "layers.2.input_layernorm")

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from memorag_pipeline.errors import ContextLengthError
-from memorag_pipeline.memory.engine.generation import Decoding
 from memorag_pipeline.memory.kinds.full import FullMemoryModel
 from tests.memory.conftest import TYPES, MakeFolder, MakeModel, reference, same_bits, stream_of
 
@@ -62,14 +61,6 @@ def test_progress_is_told_in_tokens_read(tiny_memory_model: FullMemoryModel) -> 
     memory = tiny_memory_model.memorize(stream_of(70), read.append)
     tiny_memory_model.extend(memory, stream_of(1), read.append)
     assert read == [70, 7]  # one pass each; the open window is read again
-
-
-def test_an_empty_memory_can_be_asked(tiny_memory_model: FullMemoryModel) -> None:
-    empty = tiny_memory_model.memorize([])
-    assert (empty.tokens, empty.slots, empty.window_digests) == (0, 0, ())
-    reply = tiny_memory_model.generate(empty, ["Why?"], Decoding(4))[0]
-    assert reply.output_tokens == 4
-    assert reply.input_tokens == len(tiny_memory_model.stream.suffix("Why?"))
 
 
 def test_a_stream_longer_than_the_context_is_refused(tiny_memory_model: FullMemoryModel) -> None:

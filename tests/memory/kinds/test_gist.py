@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from memorag_pipeline.errors import ContextLengthError
-from memorag_pipeline.memory.engine.generation import Decoding
 from memorag_pipeline.memory.kinds import gist
 from memorag_pipeline.memory.kinds.gist import GistMemory
 from tests.memory.conftest import MakeModel, assert_same, same_bits
@@ -90,30 +88,6 @@ def test_only_what_is_new_is_summarized(make_model: MakeModel, asked: list[list[
     assert asked == []
     with pytest.raises(ValueError, match="not a border of a window of 96"):
         model.truncate(whole, 100)
-
-
-def test_streams_together_are_as_one_by_one(make_model: MakeModel) -> None:
-    model = make_model("gist", window=WINDOW)
-    streams = [stream(model, times) for times in (14, 1, 6)]
-    for memory, tokens in zip(model.extend_many([model.empty()] * 3, streams), streams, strict=True):
-        assert_same_gists(memory, model.memorize(tokens))
-
-
-def test_a_stored_memory_is_the_same(make_model: MakeModel, tmp_path: Path) -> None:
-    model = make_model("gist", window=WINDOW)
-    tokens = stream(model)
-    memory = model.memorize(tokens)
-    for number in (1, 2):
-        model.save(memory, tmp_path / str(number))
-    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
-    opened = model.open(tmp_path / "1")
-    assert_same_gists(opened, memory)
-    assert same_bits(opened.read, memory.read)
-    assert opened.token_ids.tolist() == tokens
-    asked = [model.generate(one, ["Why?", "What does break do?"], Decoding(8)) for one in (memory, opened)]
-    assert asked[0] == asked[1]
-    more = model.stream.tokenizer.plain(TEXTS[1])
-    assert_same_gists(model.extend(opened, more), model.extend(memory, more))
 
 
 def test_a_window_without_text_has_no_summary(make_model: MakeModel, asked: list[list[int]]) -> None:

@@ -1,4 +1,4 @@
-"""What a load does to the rows, in DuckDB and in PostgreSQL alike."""
+"""The contract of a warehouse, on each kind: what a load does to the rows, and what a query may do."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ import pyarrow as pa
 import pytest
 
 from memorag_pipeline.errors import WarehouseError
-from memorag_pipeline.specs.jobs import WarehouseSpec
-from memorag_pipeline.warehouse import open_warehouse
+from memorag_pipeline.specs.jobs import DESTINATIONS, WarehouseSpec
+from memorag_pipeline.warehouse import WAREHOUSES, open_warehouse
 from tests.warehouse.answer_rows import HARD_TEXT, KEY, answers
+from tests.warehouse.conftest import TESTED
 
 ALL = "SELECT * FROM kb.answers ORDER BY corpus, job, corpus_version, question_id"
 
 
 def rows(spec: WarehouseSpec) -> list[dict[str, Any]]:
     return list(open_warehouse(spec).query(ALL).to_pylist())
+
+
+def test_every_warehouse_is_tested() -> None:
+    assert set(TESTED) == set(WAREHOUSES) == set(DESTINATIONS)
 
 
 def test_every_value_comes_back_as_it_went_in(spec: WarehouseSpec) -> None:
