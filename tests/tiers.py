@@ -30,6 +30,7 @@ _FIXTURES = {
         "corpus",
         "pipeline",
         "published",
+        "served",
         "small_model_folder",
         "tiny_folder",
         "tiny_models",

@@ -45,6 +45,7 @@ def conversations(text: str) -> list[list[Message]]:
     ]
 
 
+@pytest.mark.models
 def test_an_endpoint_with_the_models_template_reads_as_many_turns_as_were_sent(
     folder: Path, server: ChatServer
 ) -> None:
@@ -69,6 +70,7 @@ def test_an_endpoint_with_the_models_template_reads_as_many_turns_as_were_sent(
     assert attacked == harmless
 
 
+@pytest.mark.models
 def test_a_local_model_reads_no_special_token_in_any_text(folder: Path) -> None:
     tokenizer = ChatTokenizer(folder)
     stream = StreamFormat.of(tokenizer, "en")

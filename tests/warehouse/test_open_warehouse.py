@@ -61,6 +61,7 @@ def test_a_server_that_is_not_there_is_said() -> None:
         open_warehouse(postgres("postgresql://ann:x@127.0.0.1:1/kb")).query("SELECT 1")
 
 
+@pytest.mark.airflow
 def test_an_airflow_connection_leads_to_the_server(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = urlsplit(postgres_url)
     connection = {
@@ -78,6 +79,7 @@ def test_an_airflow_connection_leads_to_the_server(postgres_url: str, monkeypatc
     assert warehouse.query("SELECT count(*) AS n FROM kb.answers").to_pylist() == [{"n": 2}]
 
 
+@pytest.mark.airflow
 def test_an_airflow_connection_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_BUCKET", json.dumps({"conn_type": "aws", "password": "secret"}))
     with pytest.raises(WarehouseError, match="'bucket' must have the type postgres") as raised:
@@ -85,6 +87,7 @@ def test_an_airflow_connection_of_another_kind_is_refused(monkeypatch: pytest.Mo
     assert "secret" not in str(raised.value)
 
 
+@pytest.mark.airflow
 def test_an_unknown_airflow_connection_is_named() -> None:
     with pytest.raises(NotFoundError, match="no_such_connection"):
         open_warehouse(WarehouseSpec(destination="postgres", connection_id="no_such_connection")).describe()
