@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import duckdb
 import pytest
+import yaml
 
+from memorag_pipeline import runner
+from memorag_pipeline.errors import UntrustedReferenceError
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.specs.corpus import read_spec
 from memorag_pipeline.storage import CorpusStore
+from memorag_pipeline.storage.model_references import require_known_references
 from tests.conftest import REPOSITORY
+from tests.test_readme import blocks
 
 QUESTIONS = REPOSITORY / "dags" / "corpora" / "python_reference.questions.jsonl"
 
@@ -54,3 +62,53 @@ def test_evidence_holds_the_document_of_the_answer_for_8_of_10_questions(demo: t
         if any(passage["uri"].endswith(f"/{wanted[question]}.rst") for passage in json.loads(evidence))
     ]
     assert len(found) >= 8
+
+
+def test_the_ten_lines_of_the_readme_search_and_answer_from_the_demo(
+    demo: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, _ = demo
+    monkeypatch.setenv("MEMORAG_CACHE", str(home / "cache"))
+    root = str(home / "store" / "python_reference")
+    CorpusStore(root).channels.promote("production", 2, by="test", why="the README opens this channel")
+    (code,) = blocks("python")
+    assert "s3://knowledge/kb/handbook" in code and "trust_models" not in code
+    exec(compile(code.replace("s3://knowledge/kb/handbook", root), "README.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("2 {") and len(printed) >= 5
+    assert [line for line in printed[1:4] if not re.fullmatch(r"-?[01]\.\d\d file://\S+\.rst \d+-\d+", line)] == []
+
+
+def test_the_spec_of_the_readme_refreshes_and_answers_with_the_models_of_the_package(
+    demo: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands for services that a test has not is replaced; all other keys are as the README has them."""
+    home, _ = demo
+    monkeypatch.setenv("MEMORAG_CACHE", str(home / "cache"))
+    (text,) = blocks("yaml")
+    values = yaml.safe_load(text)
+    questions = tmp_path / "questions.jsonl"
+    row = {"question": "What does a lambda expression yield?", "answer": "a function object"}
+    questions.write_text(json.dumps({**row, "evidence": [{"uri": "lambda.rst", "text": "yields a function object"}]}))
+    values["source"] = {"uris": [str(home / "source")], "include": ["lambda.rst"]}
+    values["store"] = {"uri": str(home / "store")}
+    values["memory"] |= {"model": "package:smollm2-135m-instruct", "adapter": "package:smollm2-135m-beacon"}
+    values["embedding"] |= {"model": "package:all-minilm-l6-v2"}
+    del values["generation"]
+    values["evaluation"]["questions"]["uri"] = str(questions)
+    values["jobs"]["faq"]["questions"]["uri"] = str(questions)
+    for section in (values, *values["jobs"].values()):
+        section["warehouse"] = {"destination": "duckdb", "database": str(tmp_path / "kb.duckdb"), "dataset": "kb"}
+    (tmp_path / "handbook.yaml").write_text(yaml.safe_dump(values))
+    pipeline = Pipeline(read_spec(tmp_path / "handbook.yaml"))
+    assert runner.refresh(pipeline, "night").version == 1
+    assert pipeline.store.uri == f"file://{home / 'store' / 'handbook'}"
+    runner.answer(pipeline, "faq", 1)
+    with duckdb.connect(str(tmp_path / "kb.duckdb"), read_only=True) as connection:
+        ((status, evidence),) = connection.execute("SELECT status, evidence FROM kb.answers").fetchall()
+    assert status == "answered" and "lambda.rst" in evidence
+    manifest = pipeline.store.versions.manifest(1)
+    require_known_references(manifest, "the version", "")
+    with pytest.raises(UntrustedReferenceError):
+        memory = {**manifest.spec["memory"], "adapter": "s3://elsewhere/adapter@1"}
+        require_known_references(manifest.model_copy(update={"spec": {"memory": memory}}), "another", "")
