@@ -42,6 +42,7 @@ from memorag_pipeline.refresh.extract import extract
 from memorag_pipeline.refresh.extraction import STAGE, Extraction
 from memorag_pipeline.refresh.inventory import take_inventory
 from memorag_pipeline.refresh.known_units import KnownUnits, unit_rows
+from memorag_pipeline.refresh.plans import ExtractList
 from memorag_pipeline.specs.corpus import CorpusSpec
 from tests.fixtures.s3 import run_s3_server
 from tests.refresh.conftest import refresh
@@ -100,7 +101,9 @@ def measure_extraction(folder: Path, temporary: Path, report: Report) -> None:
     texts.clear()
     taken = {"bare extraction": _taken(read), "bare tokenizer": _taken(lambda: counter.counts(texts))}
     taken["1 process"] = _staged(one, 1)
-    parts = sum(len(one.read_work(uri)["parts"]) for uri in take_inventory(pipeline("count", 1 << 20))["extract"])
+    parts = sum(
+        len(one.read_work(uri, ExtractList).units) for uri in take_inventory(pipeline("count", 1 << 20))["extract"]
+    )
     taken["2 processes"] = _staged(pipeline("two", -(-parts // 2)), 2)
     for name, (seconds, cpu) in taken.items():
         speed = {"mb_per_second": size / MB / seconds, "documents_per_second": len(documents) / seconds}

@@ -43,6 +43,7 @@ from memorag_pipeline.memory.format import MemoryHeader, read_header
 from memorag_pipeline.models.references import resolve
 from memorag_pipeline.models.tokens import token_counter
 from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.refresh.plans import MemorizeList
 from memorag_pipeline.runner import RefreshResult, refresh
 from memorag_pipeline.runs.tasks import read_reports
 from memorag_pipeline.specs.corpus import CorpusSpec
@@ -215,10 +216,10 @@ def _memorized(pipeline: Pipeline, reports: dict[str, Any]) -> dict[str, int]:
     """Tokens that were read for each shard in the last run, by the outcomes of the units in its work list."""
     if "memorize" not in reports:
         return {}
-    units = pipeline.read_work(reports["memorize"].work)["units"]
-    outcomes = pipeline.store.units.find_all("memorize", [unit["fingerprint"] for unit in units])
+    units = pipeline.read_work(reports["memorize"].work, MemorizeList).units
+    outcomes = pipeline.store.units.find_all("memorize", [unit.fingerprint for unit in units])
     return {
-        unit["shard_id"]: outcome.counts["memorized_tokens"]
+        unit.shard_id: outcome.counts["memorized_tokens"]
         for unit, outcome in zip(units, outcomes, strict=True)
         if outcome is not None
     }

@@ -96,6 +96,12 @@ class CorruptBlobError(StorageError):
     """A blob is missing, truncated or altered; the message names its role, path and digest."""
 
 
+class PlanError(MemoragError):
+    """A plan or work list is not of the form that a stage reads: of another stage, or of another release."""
+
+    exit_code = 5
+
+
 class MemoryMismatchError(MemoragError):
     """A stored memory was made by another model, tokenizer, kind or format version."""
 

@@ -1,4 +1,4 @@
-"""What every stage is given: the spec, the corpus's store, and work lists between stages.
+"""What every stage is given: the spec, the store that it names, and plans and work lists between stages.
 
 A stage is a function `stage(pipeline, …) -> small dict of URIs and counts`. The CLI calls it in process, the Airflow
 operators call it in a task; neither adds logic.
@@ -6,44 +6,64 @@ operators call it in a task; neither adds logic.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TypeVar
 
 from memorag_pipeline.specs.corpus import CorpusSpec
+from memorag_pipeline.specs.store import StoreSpec
 from memorag_pipeline.storage import CorpusStore
 from memorag_pipeline.storage.credentials import options_for
+from memorag_pipeline.storage.plans import Plan, read_plan, write_plan
 
 MAX_TASKS = 1024  # Airflow fails a task that returns a longer list to map over
 
+P = TypeVar("P", bound=Plan)
+T = TypeVar("T")
 
-@dataclass(frozen=True)
-class Pipeline:
-    """A corpus spec and the store that it names."""
 
-    spec: CorpusSpec
+class Workplace(ABC):
+    """A store in which stages leave each other plans and work lists."""
+
+    @property
+    @abstractmethod
+    def place(self) -> tuple[StoreSpec, str]:
+        """Where the store is, and the name of what it holds."""
 
     @cached_property
     def store(self) -> CorpusStore:
-        """The artifact store of the corpus."""
-        location = self.spec.store
-        return CorpusStore(f"{location.uri.rstrip('/')}/{self.spec.corpus}", options_for(location))
+        """The artifact store."""
+        location, name = self.place
+        return CorpusStore(f"{location.uri.rstrip('/')}/{name}", options_for(location))
 
-    def write_work(self, value: Any) -> str:
-        """Store a work list (any JSON value) and return its URI."""
-        return self.store.blobs.uri(self.store.blobs.put_json(value))
+    def write_work(self, plan: Plan) -> str:
+        """Store a plan or work list and return its URI."""
+        return write_plan(self.store.blobs, plan)
 
-    def read_work(self, uri: str) -> Any:
-        """The work list at `uri`, verified."""
-        return self.store.blobs.get_json(self.store.blobs.ref_of(uri), f"work list {uri}")
+    def read_work(self, uri: str, form: type[P]) -> P:
+        """The plan or work list of type `form` at `uri`, verified; another one is a `PlanError`."""
+        return read_plan(self.store.blobs, uri, form)
 
     def write_batches(
-        self, units: Sequence[Any], units_per_task: int, wrap: Callable[[list[Any]], Any] = list
+        self, units: Sequence[T], units_per_task: int, wrap: Callable[[tuple[T, ...]], Plan]
     ) -> list[str]:
         """Split `units` into work lists of `units_per_task`, or more when that would pass MAX_TASKS tasks.
 
         `wrap` makes the work list out of its units.
         """
         size = max(units_per_task, -(-len(units) // MAX_TASKS))
-        return [self.write_work(wrap(list(units[start : start + size]))) for start in range(0, len(units), size)]
+        return [self.write_work(wrap(tuple(units[start : start + size]))) for start in range(0, len(units), size)]
+
+
+@dataclass(frozen=True)
+class Pipeline(Workplace):
+    """A corpus spec and the store that it names."""
+
+    spec: CorpusSpec
+
+    @property
+    def place(self) -> tuple[StoreSpec, str]:
+        """The spec's store, and the corpus."""
+        return self.spec.store, self.spec.corpus

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from memorag_pipeline.jobs.plans import JobPlan
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import Bar, track
 from memorag_pipeline.runs.tasks import Run
@@ -40,19 +41,19 @@ class JobRows:
     check: Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]] = iter
 
 
-def load_rows(pipeline: Pipeline, plan: dict[str, Any], run: Run, rows: JobRows) -> tuple[dict[str, Any], Counter[str]]:
+def load_rows(pipeline: Pipeline, plan: JobPlan, run: Run, rows: JobRows) -> tuple[dict[str, Any], Counter[str]]:
     """Load the rows of a job's plan, their passages and the run; returns what was loaded, and rows by status."""
-    spec = pipeline.spec.job(plan["job"])
+    spec = pipeline.spec.job(plan.job)
     warehouse = open_warehouse(spec.warehouse)
     passed = _Passed()
 
     def run_row() -> Iterator[dict[str, Any]]:
         yield {
-            **run_columns(pipeline, run, spec.kind, plan["job"]),
+            **run_columns(pipeline, run, spec.kind, plan.job),
             "status": "done",
-            "corpus_version": plan["version"],
+            "corpus_version": plan.version,
             **passed.columns(rows.done),
-            **_spent(pipeline, rows.outcomes(), set(plan["todo"])),
+            **_spent(pipeline, rows.outcomes(), set(plan.todo)),
         }
 
     with track("rows loaded", rows.count, "rows") as bar:
@@ -69,7 +70,7 @@ def load_rows(pipeline: Pipeline, plan: dict[str, Any], run: Run, rows: JobRows)
             }
         )
     where = f"{warehouse.describe()}, table {spec.table}"
-    return {"rows": loaded[spec.table], "warehouse": where, "version": plan["version"]}, passed.status
+    return {"rows": loaded[spec.table], "warehouse": where, "version": plan.version}, passed.status
 
 
 @dataclass

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +22,10 @@ from memorag_pipeline.models.references import resolve
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import Bar, track
 from memorag_pipeline.refresh.gpu_units import require_planned
+from memorag_pipeline.refresh.plans import EmbedList
 from memorag_pipeline.runs.tasks import at_work
 from memorag_pipeline.specs.retrieval import EmbeddingSpec, RetrievalSpec
-from memorag_pipeline.storage import BlobRef, Manifest, Outcome
+from memorag_pipeline.storage import BlobRef, Manifest, ModelRecord, Outcome
 
 if TYPE_CHECKING:
     from memorag_pipeline.retrieval.embedder import Embedder
@@ -48,22 +49,22 @@ _Known = dict[str, _Embedded]  # by digest of the text
 
 def embed(pipeline: Pipeline, batch_uri: str) -> dict[str, int]:
     """Embed the units of a work list; returns how many distinct chunks, and how many of these were new."""
-    batch = pipeline.read_work(batch_uri)
+    batch = pipeline.read_work(batch_uri, EmbedList)
     counts = {"chunks": 0, "embedded": 0, "reused": 0}
     parts: dict[str, dict[str, str]] = {}
-    for unit in batch["units"]:
-        done = pipeline.store.units.find(STAGE, unit["fingerprint"])
+    for unit in batch.units:
+        done = pipeline.store.units.find(STAGE, unit.fingerprint)
         if done is None:
-            parts[unit["fingerprint"]] = _texts(pipeline, BlobRef(**unit["chunks"]))
+            parts[unit.fingerprint] = _texts(pipeline, unit.chunks)
         else:
             counts["chunks"] += done.counts["chunks"]
             counts["reused"] += done.counts["chunks"]
     wanted = {digest for texts in parts.values() for digest in texts}
-    known = _of_parent(pipeline, batch["parent"], batch["lost"], wanted)
+    known = _of_parent(pipeline, batch.parent, batch.lost, wanted)
     with track("chunks embedded", len(wanted - known.keys()), "chunks") as bar:
         for fingerprint, texts in parts.items():
             with at_work([fingerprint]):
-                outcome = _embed_unit(pipeline, fingerprint, texts, known, batch.get("models", ()), bar)
+                outcome = _embed_unit(pipeline, fingerprint, texts, known, batch.models, bar)
             for name in counts:
                 counts[name] += outcome.counts[name]
     return counts
@@ -74,7 +75,7 @@ def _embed_unit(
     fingerprint: str,
     texts: Mapping[str, str],
     known: _Known,
-    models: Sequence[Mapping[str, Any]],
+    models: Sequence[ModelRecord],
     bar: Bar,
 ) -> Outcome:
     """Embed what `known` does not hold, add it there, and record the unit."""

@@ -19,8 +19,18 @@ from memorag_pipeline.opened_version import OpenedVersion
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.specs.gate import EvaluationSpec
 from memorag_pipeline.storage.credentials import options_for
+from memorag_pipeline.storage.plans import Plan
 
 _ROUNDING = 1e-9
+
+
+class VersionEvaluation(Plan):
+    """What the stage evaluate tells promote: the scores of a version, and what they fall short of."""
+
+    version: int
+    compared_with: int | None
+    failures: tuple[str, ...]
+    scores: Scores
 
 
 def evaluate(pipeline: Pipeline, version: int) -> dict[str, Any]:
@@ -33,12 +43,7 @@ def evaluate(pipeline: Pipeline, version: int) -> dict[str, Any]:
     compared = channels.version(gate.channel) if gate.channel in channels.names() else None
     before = _score(pipeline, compared, questions.questions) if compared is not None and gate.max_drop else None
     reasons = failures(gate, scores, before)
-    evaluation = {
-        "version": version,
-        "compared_with": compared,
-        "failures": reasons,
-        "scores": scores.model_dump(mode="json"),
-    }
+    evaluation = VersionEvaluation(version=version, compared_with=compared, failures=tuple(reasons), scores=scores)
     return {
         "evaluation": pipeline.write_work(evaluation),
         "version": version,
@@ -53,13 +58,13 @@ def evaluate(pipeline: Pipeline, version: int) -> dict[str, Any]:
 
 def promote(pipeline: Pipeline, evaluation: str, by: str) -> dict[str, Any]:
     """Point the channel to the version of an evaluation that was passed; returns whether, and why (not)."""
-    gate, found = _gate(pipeline), pipeline.read_work(evaluation)
-    version: int = found["version"]
+    gate, found = _gate(pipeline), pipeline.read_work(evaluation, VersionEvaluation)
+    version = found.version
     channel, channels = gate.channel, pipeline.store.channels
     records = channels.history(channel)
     promoted = False
-    if found["failures"]:
-        why = f"version {version} is published and not promoted: {'; '.join(found['failures'])}"
+    if found.failures:
+        why = f"version {version} is published and not promoted: {'; '.join(found.failures)}"
     elif any(record.version == version for record in records):
         # Its own record is that of a task that was killed after it had written it; and a rollback stays one.
         promoted = any(record.version == version and record.by == by for record in records)
@@ -67,7 +72,7 @@ def promote(pipeline: Pipeline, evaluation: str, by: str) -> dict[str, Any]:
     elif records and records[-1].version > version:
         why = f"channel {channel} points to a later version than {version} already, {records[-1].version}"
     else:
-        compared = f", compared with version {found['compared_with']}" if found["compared_with"] else ""
+        compared = f", compared with version {found.compared_with}" if found.compared_with else ""
         why = f"passed the gate on {', '.join(sorted({*gate.minimum, *gate.max_drop}))}{compared}"
         channels.promote(channel, version, by, why)
         promoted = True

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -27,6 +27,7 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import Bar, track
 from memorag_pipeline.refresh.extraction import STAGE, Extraction, unsettled
 from memorag_pipeline.refresh.parent_version import Parent, Row
+from memorag_pipeline.refresh.plans import ExtractList
 from memorag_pipeline.runs.tasks import at_work
 from memorag_pipeline.storage import Outcome
 
@@ -46,17 +47,16 @@ class _Rows:
 
 def extract(pipeline: Pipeline, batch_uri: str) -> dict[str, int]:
     """Extract the parts in a work list. Returns counts {"documents", "chunks", "quarantined", "reused"}."""
-    batch = pipeline.read_work(batch_uri)
+    batch = pipeline.read_work(batch_uri, ExtractList)
     totals = dict.fromkeys(("documents", "chunks", "quarantined", "reused"), 0)
-    parent = None if batch["parent"] is None else Parent(pipeline, batch["parent"])
+    parent = None if batch.parent is None else Parent(pipeline, batch.parent)
     with (
         _PartExtractor(pipeline, parent) as extractor,
-        track("documents extracted or kept", sum(len(part["objects"]) for part in batch["parts"]), "documents") as bar,
+        track("documents extracted or kept", sum(len(part.objects) for part in batch.units), "documents") as bar,
     ):
-        for part in batch["parts"]:
-            objects = [SourceObject.from_row(row) for row in part["objects"]]
-            with at_work([part["fingerprint"]]):
-                outcome = extractor.run(part["fingerprint"], objects, bar)
+        for part in batch.units:
+            with at_work([part.fingerprint]):
+                outcome = extractor.run(part.fingerprint, part.objects, bar)
             for name in totals:
                 totals[name] += outcome.counts[name]
     return totals
@@ -82,7 +82,7 @@ class _PartExtractor:
         self._readers.shutdown(cancel_futures=True)
         self._reader.close()
 
-    def run(self, fingerprint: str, objects: list[SourceObject], bar: Bar) -> Outcome:
+    def run(self, fingerprint: str, objects: Sequence[SourceObject], bar: Bar) -> Outcome:
         """The outcome of one part, done now unless it was done before."""
         if (done := self._extraction.find(fingerprint)) is not None:
             bar.skip(len(objects))
@@ -96,7 +96,7 @@ class _PartExtractor:
             bar.advance()
         return self._record(fingerprint, rows, len(reused), time.monotonic() - started)
 
-    def _known_rows(self, objects: list[SourceObject]) -> tuple[_Rows, set[str]]:
+    def _known_rows(self, objects: Sequence[SourceObject]) -> tuple[_Rows, set[str]]:
         """Rows that the parent version has for objects that did not change, and the ids of these objects."""
         parent = self._parent
         if parent is None:

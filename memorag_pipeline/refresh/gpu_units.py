@@ -8,33 +8,31 @@ Wrong: nothing beyond what reading a chunk table can raise.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.memory.stream import MEMORIZE_VERSION
 from memorag_pipeline.refresh.extraction import Extraction
 from memorag_pipeline.refresh.known_units import KnownUnits
+from memorag_pipeline.refresh.plans import EmbedUnit, MemorizeUnit, SectionPlace
 from memorag_pipeline.refresh.shard_plan import Shard
-from memorag_pipeline.storage import BlobRef, Outcome, fingerprint
+from memorag_pipeline.storage import BlobRef, ModelRecord, Outcome, fingerprint
 
 EMBED_VERSION = 1
 # Of section memory: what is in digests of its own, or changes no memory.
 _NOT_IN_FINGERPRINT = {"model", "revision", "adapter", "budget_mib", "reproducible"}
 
-Unit = dict[str, Any]
 
-
-def require_planned(models: Iterable[Mapping[str, Any]], loaded: Mapping[str, str]) -> None:
+def require_planned(models: Iterable[ModelRecord], loaded: Mapping[str, str]) -> None:
     """Refuse to make units with another model than the plan names, whose digest their fingerprints have.
 
     `models` are the plan's records, `loaded` the digests by role of what was loaded. Raises MemoragError.
     """
     for model in models:
-        found = loaded.get(model["role"], model["digest"])
-        if found != model["digest"]:
+        found = loaded.get(model.role, model.digest)
+        if found != model.digest:
             raise MemoragError(
-                f"{model['role']} {model['name']}: this worker has sha256:{found}, but the refresh was planned with"
-                f" sha256:{model['digest']}; give all workers the same files, and start another run"
+                f"{model.role} {model.name}: this worker has sha256:{found}, but the refresh was planned with"
+                f" sha256:{model.digest}; give all workers the same files, and start another run"
             )
 
 
@@ -55,36 +53,32 @@ def memory_fingerprint(extraction: Extraction, contents: Sequence[str]) -> str:
 
 def memory_work(
     shard: Shard, fingerprint: str, parents: Mapping[str, Sequence[str]], documents: Mapping[str, BlobRef]
-) -> Unit:
+) -> MemorizeUnit:
     """A shard as the stage memorize needs it.
 
-    `base` is the parent's shard (`parents` has their contents by id) whose memory begins like this one. With
-    `continues` it is kept as a whole, and `sections` are those that come behind it. `documents` has the document tables
-    by document id.
+    `parents` has the contents of the parent's shards by id, `documents` the document tables by document id.
     """
     sections = shard.sections[len(parents[shard.shard_id]) :] if shard.continues else shard.sections
     tables = {documents[section.document_id].digest: documents[section.document_id] for section in sections}
-    return {
-        "shard_id": shard.shard_id,
-        "fingerprint": fingerprint,
-        "tokens": shard.tokens,
-        "base": shard.shard_id if shard.continues else _most_alike(shard, parents),
-        "continues": shard.continues,
-        "sections": [
-            {"document_id": section.document_id, "start": section.start, "end": section.end} for section in sections
-        ],
-        "documents": [table.model_dump() for table in tables.values()],
-    }
+    return MemorizeUnit(
+        shard_id=shard.shard_id,
+        fingerprint=fingerprint,
+        tokens=shard.tokens,
+        base=shard.shard_id if shard.continues else _most_alike(shard, parents),
+        continues=shard.continues,
+        sections=tuple(SectionPlace(document_id=each.document_id, start=each.start, end=each.end) for each in sections),
+        documents=tuple(tables.values()),
+    )
 
 
-def embedding_unit(extraction: Extraction, part: Outcome, known: KnownUnits) -> Unit:
+def embedding_unit(extraction: Extraction, part: Outcome, known: KnownUnits) -> EmbedUnit:
     """A part as the stage embed needs it. Chunks are only read of parts that the parent has not."""
     chunks, configuration = part.blobs["chunks"], _embedding_fingerprint(extraction, [])
     done = known.embedded(chunks, configuration)
     if done is None:
         table = extraction.pipeline.store.blobs.cached_table(chunks, ["digest"], "chunks")
         done = _embedding_fingerprint(extraction, sorted(set(table.column("digest").to_pylist())))
-    return {"fingerprint": done, "configuration": configuration, "chunks": chunks.model_dump()}
+    return EmbedUnit(fingerprint=done, configuration=configuration, chunks=chunks)
 
 
 def _embedding_fingerprint(extraction: Extraction, digests: list[str]) -> str:

@@ -26,6 +26,7 @@ from memorag_pipeline import schemas
 from memorag_pipeline.errors import CorruptBlobError, MemoragError
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.known_units import KnownUnits, unit_rows
+from memorag_pipeline.refresh.plans import IndexPlan, ShardPlan, StoredEmbeddings, StoredMemory
 from memorag_pipeline.refresh.publish import manifest_blobs
 from memorag_pipeline.retrieval.terms import TokenWeights
 from memorag_pipeline.retrieval.vectors import vectors_of
@@ -41,52 +42,55 @@ _Numbers = list[npt.NDArray[np.int32]]
 
 def build_index(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
     """Index the vectors of a plan; returns the URI of the completed plan and the number of vectors."""
-    plan = pipeline.read_work(plan_uri)
+    plan = pipeline.read_work(plan_uri, ShardPlan)
     known = KnownUnits.of_plan(pipeline, plan)
-    extracted = _outcomes(pipeline, known, "extract", plan["parts"])
-    memorized = _outcomes(pipeline, known, "memorize", [unit["fingerprint"] for unit in plan["memories"]])
-    embedded = _outcomes(pipeline, known, "embed", [unit["fingerprint"] for unit in plan["embeddings"]])
-    memories, embeddings = (
-        [{**unit, role: outcome.blobs[role].model_dump()} for unit, outcome in zip(units, outcomes, strict=True)]
-        for role, units, outcomes in (
-            ("memory", plan["memories"], memorized),
-            ("embeddings", plan["embeddings"], embedded),
-        )
+    extracted = _outcomes(pipeline, known, "extract", plan.parts)
+    memorized = _outcomes(pipeline, known, "memorize", [unit.fingerprint for unit in plan.memories])
+    embedded = _outcomes(pipeline, known, "embed", [unit.fingerprint for unit in plan.embeddings])
+    memories = tuple(
+        StoredMemory(**dict(unit), memory=outcome.blobs["memory"])
+        for unit, outcome in zip(plan.memories, memorized, strict=True)
+    )
+    embeddings = tuple(
+        StoredEmbeddings(**dict(unit), embeddings=outcome.blobs["embeddings"])
+        for unit, outcome in zip(plan.embeddings, embedded, strict=True)
     )
     unit = fingerprint(
         STAGE,
         STAGE_VERSION,
-        embeddings=[unit["embeddings"] for unit in embeddings],
-        chunks=plan["chunks"],
-        sections=plan["sections"],
+        embeddings=[unit.embeddings.model_dump() for unit in embeddings],
+        chunks=[ref.model_dump() for ref in plan.chunks],
+        sections=plan.sections.model_dump(),
         factory=pipeline.spec.index.factory,
         sparse=pipeline.spec.retrieval.sparse,
     )
     blobs = pipeline.store.blobs
     outcome = pipeline.store.units.find(STAGE, unit)
     if outcome is None:
-        outcome = pipeline.store.units.record(
-            _build(pipeline, unit, _parts(plan["chunks"], embeddings), BlobRef(**plan["sections"]))
-        )
+        outcome = pipeline.store.units.record(_build(pipeline, unit, _parts(plan.chunks, embeddings), plan.sections))
     units = [
         *unit_rows(extracted),
         *unit_rows(memorized),
         *unit_rows(
             embedded,
-            chunks=[unit["chunks"]["digest"] for unit in embeddings],
-            configuration=[unit["configuration"] for unit in embeddings],
+            chunks=[unit.chunks.digest for unit in embeddings],
+            configuration=[unit.configuration for unit in embeddings],
         ),
     ]
-    plan |= {"memories": memories, "embeddings": embeddings, "units": blobs.put_json(units).model_dump()}
-    plan |= {
-        "index": outcome.blobs["index"].model_dump(),
-        "index_rows": outcome.blobs["rows"].model_dump(),
-        "digests": outcome.blobs["digests"].model_dump(),
-        "sparse_index": outcome.blobs["sparse"].model_dump() if "sparse" in outcome.blobs else None,
+    values = {
+        **dict(plan),
+        "memories": memories,
+        "embeddings": embeddings,
+        "units": blobs.put_json(units),
+        "index": outcome.blobs["index"],
+        "index_rows": outcome.blobs["rows"],
+        "digests": outcome.blobs["digests"],
+        "sparse_index": outcome.blobs.get("sparse"),
     }
+    indexed = IndexPlan(**values)
     held = set() if known.parent is None else known.parent.held
-    plan["fresh"] = sorted({blob.digest for blob in manifest_blobs(plan)} - held)
-    return {"plan": pipeline.write_work(plan), "counts": outcome.counts}
+    fresh = sorted({blob.digest for blob in manifest_blobs(indexed)} - held)
+    return {"plan": pipeline.write_work(indexed.model_copy(update={"fresh": tuple(fresh)})), "counts": outcome.counts}
 
 
 def _outcomes(pipeline: Pipeline, known: KnownUnits, stage: str, fingerprints: Sequence[str]) -> list[Outcome]:
@@ -108,13 +112,10 @@ class _Part:
     embeddings: BlobRef
 
 
-def _parts(chunks: Sequence[dict[str, Any]], embeddings: Sequence[dict[str, Any]]) -> list[_Part]:
+def _parts(chunks: Sequence[BlobRef], embeddings: Sequence[StoredEmbeddings]) -> list[_Part]:
     """A part without chunks has no embeddings, but counts."""
-    numbers = {ref["digest"]: number for number, ref in enumerate(chunks)}
-    return [
-        _Part(numbers[unit["chunks"]["digest"]], BlobRef(**unit["chunks"]), BlobRef(**unit["embeddings"]))
-        for unit in embeddings
-    ]
+    numbers = {ref.digest: number for number, ref in enumerate(chunks)}
+    return [_Part(numbers[unit.chunks.digest], unit.chunks, unit.embeddings) for unit in embeddings]
 
 
 def _build(pipeline: Pipeline, unit: str, parts: Sequence[_Part], sections: BlobRef) -> Outcome:

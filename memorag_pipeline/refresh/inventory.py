@@ -21,6 +21,7 @@ from memorag_pipeline.refresh.comparison import compare
 from memorag_pipeline.refresh.extraction import STAGE
 from memorag_pipeline.refresh.known_units import KnownUnits
 from memorag_pipeline.refresh.parent_version import group_documents
+from memorag_pipeline.refresh.plans import ExtractList, ExtractUnit, InventoryPlan
 from memorag_pipeline.refresh.purge import retire_purged
 from memorag_pipeline.storage.verify import damaged
 
@@ -45,26 +46,27 @@ def take_inventory(pipeline: Pipeline, documents: str | None = None, force: bool
     parts = [objects[part.start : part.stop] for part in _parts(objects, spec.source.documents_per_part)]
     fingerprints = [extraction.fingerprint(part) for part in parts]
     number = parent.number if parent else None
-    found = KnownUnits.of_plan(pipeline, {"parent": number, "lost": lost}).find_all(STAGE, fingerprints)
+    plan = InventoryPlan(
+        parent=number,
+        lost=tuple(lost),
+        inventory=pipeline.store.blobs.put_table(
+            pa.Table.from_pylist([item.row() for item in objects], schema=schemas.INVENTORY)
+        ),
+        models=tuple(extraction.models),
+        parts=tuple(fingerprints),
+        spec_fingerprint=spec.fingerprint(),
+    )
+    found = KnownUnits.of_plan(pipeline, plan).find_all(STAGE, fingerprints)
     missing = [
-        {"fingerprint": fingerprint, "objects": [item.row() for item in part]}
+        ExtractUnit(fingerprint=fingerprint, objects=tuple(part))
         for fingerprint, part, outcome in zip(fingerprints, parts, found, strict=True)
         if outcome is None or outcome.counts["unsettled"]
     ]
     changed = force or compared.changed
-    table = pa.Table.from_pylist([item.row() for item in objects], schema=schemas.INVENTORY)
-    plan = {
-        "parent": number,
-        "lost": lost,
-        "inventory": pipeline.store.blobs.put_table(table).model_dump(),
-        "models": [model.model_dump() for model in extraction.models],
-        "parts": fingerprints,
-        "spec_fingerprint": spec.fingerprint(),
-    }
     return {
         "plan": pipeline.write_work(plan),
         "extract": pipeline.write_batches(
-            missing, spec.compute.units_per_task, lambda units: {"parent": number, "parts": units}
+            missing, spec.compute.units_per_task, lambda units: ExtractList(parent=number, units=units)
         ),
         "changed": changed,
         "notes": "" if changed or number is None else retire_purged(pipeline, number),

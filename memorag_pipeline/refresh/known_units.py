@@ -16,6 +16,7 @@ from typing import Any
 
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.parent_version import Parent
+from memorag_pipeline.refresh.plans import InventoryPlan
 from memorag_pipeline.refresh.unit_table import COUNTS
 from memorag_pipeline.storage import BlobRef, Outcome
 
@@ -27,9 +28,9 @@ class KnownUnits:
         self._pipeline, self._parent = pipeline, parent
 
     @classmethod
-    def of_plan(cls, pipeline: Pipeline, plan: dict[str, Any]) -> KnownUnits:
+    def of_plan(cls, pipeline: Pipeline, plan: InventoryPlan) -> KnownUnits:
         """As the plan of a refresh says."""
-        return cls(pipeline, None if plan["parent"] is None else Parent(pipeline, plan["parent"], plan["lost"]))
+        return cls(pipeline, None if plan.parent is None else Parent(pipeline, plan.parent, plan.lost))
 
     @property
     def parent(self) -> Parent | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from memorag_pipeline.memory.kinds.load import load_memory_model
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import rate_text, track
 from memorag_pipeline.refresh.gpu_units import require_planned
+from memorag_pipeline.refresh.plans import MemorizeList, MemorizeUnit
 from memorag_pipeline.retry_share import shared
 from memorag_pipeline.runs.tasks import at_work
 from memorag_pipeline.storage import BlobRef, Outcome
@@ -60,17 +61,17 @@ class _Reading:
 
 def memorize(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
     """Memorize the shards in a work list. Returns counts of shards and tokens, and the seconds of reading."""
-    batch = pipeline.read_work(batch_uri)
-    units: list[dict[str, Any]] = batch["units"]
-    outcomes = [pipeline.store.units.find(STAGE, unit["fingerprint"]) for unit in units]
+    batch = pipeline.read_work(batch_uri, MemorizeList)
+    units = batch.units
+    outcomes = [pipeline.store.units.find(STAGE, unit.fingerprint) for unit in units]
     tokens = sum(outcome.counts["tokens"] for outcome in outcomes if outcome is not None)
     memorized, seconds = 0, 0.0
     waiting = [unit for unit, outcome in zip(units, outcomes, strict=True) if outcome is None]
     if waiting:
         model = load_memory_model(pipeline.spec.memory, pipeline.spec.language)
         made_with = {"memory": model.origin.model_digest, "adapter": model.origin.beacon_digest}
-        require_planned(batch.get("models", ()), made_with)
-        readings = _readings(pipeline, model, waiting, batch["parent"])
+        require_planned(batch.models, made_with)
+        readings = _readings(pipeline, model, waiting, batch.parent)
         with track("tokens memorized", sum(reading.tokens for reading in readings), "tokens") as bar:
             for group in _groups(readings):
                 with at_work(reading.fingerprint for reading in group):
@@ -145,24 +146,24 @@ def _reused(reading: _Reading, header: MemoryHeader, window: int) -> int:
 
 
 def _readings(
-    pipeline: Pipeline, model: MemoryModel[Any], units: Sequence[Mapping[str, Any]], parent: int | None
+    pipeline: Pipeline, model: MemoryModel[Any], units: Sequence[MemorizeUnit], parent: int | None
 ) -> list[_Reading]:
     documents = _documents(pipeline, units)
     memories = _parent_memories(pipeline, parent)
     readings, unlike = [], list[MemoryMismatchError]()
     for unit in units:
-        base = memories.get(unit["base"])
-        name = f"memory of shard {unit['base']} in version {parent} of {pipeline.store.uri}"
-        token_ids = _stream(pipeline, model, name, base) if unit["continues"] else list(model.stream.opening)
-        for section in unit["sections"]:
-            uri, title, text = documents[section["document_id"]]
-            token_ids += model.stream.section(uri, title, text[section["start"] : section["end"]])
+        base = None if unit.base is None else memories.get(unit.base)
+        name = f"memory of shard {unit.base} in version {parent} of {pipeline.store.uri}"
+        token_ids = _stream(pipeline, model, name, base) if unit.continues else list(model.stream.opening)
+        for section in unit.sections:
+            uri, title, text = documents[section.document_id]
+            token_ids += model.stream.section(uri, title, text[section.start : section.end])
         try:
             known = _known_windows(pipeline, model, name, base)
         except MemoryMismatchError as error:
             unlike.append(error)
             known = None
-        readings.append(_reading(unit["fingerprint"], token_ids, model.window, known))
+        readings.append(_reading(unit.fingerprint, token_ids, model.window, known))
     if unlike:
         logger.warning("shards memorized from their beginning: %s, for %s", f"{len(unlike):,}", unlike[0])
     return readings
@@ -189,12 +190,12 @@ def _reading(fingerprint: str, token_ids: list[int], window: int, known: tuple[P
     return _Reading(fingerprint, token_ids, path, same * window, header.window_ratios[:same])
 
 
-def _documents(pipeline: Pipeline, units: Iterable[Mapping[str, Any]]) -> dict[str, tuple[str, str | None, str]]:
+def _documents(pipeline: Pipeline, units: Iterable[MemorizeUnit]) -> dict[str, tuple[str, str | None, str]]:
     """(URI, title, text) of the documents in `units`, by id."""
     wanted, refs = set[str](), dict[str, BlobRef]()
     for unit in units:
-        wanted.update(section["document_id"] for section in unit["sections"])
-        refs.update((value["digest"], BlobRef(**value)) for value in unit["documents"])
+        wanted.update(section.document_id for section in unit.sections)
+        refs.update((table.digest, table) for table in unit.documents)
     found = {}
     for ref in refs.values():
         table = pipeline.store.blobs.cached_table(ref, ["document_id", "uri", "title", "text"], "documents")

@@ -13,17 +13,19 @@ from typing import Any
 
 from memorag_pipeline.errors import StorageError
 from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.refresh.plans import IndexPlan
 from memorag_pipeline.refresh.purge import retire_purged
-from memorag_pipeline.storage.manifest import Manifest, ManifestBlob, MemoryRecord, ModelRecord, memory_path
+from memorag_pipeline.storage import BlobRef
+from memorag_pipeline.storage.manifest import Manifest, ManifestBlob, memory_path
 
 _COUNTS = ("documents", "chunks", "quarantined", "shards", "tokens")
 
 
 def publish(pipeline: Pipeline, plan_uri: str, run_id: str) -> dict[str, Any]:
     """Commit the plan's blobs as the next version, or find that the newest version holds the same."""
-    plan = pipeline.read_work(plan_uri)
+    plan = pipeline.read_work(plan_uri, IndexPlan)
     spec = pipeline.spec
-    if plan["spec_fingerprint"] != spec.fingerprint():
+    if plan.spec_fingerprint != spec.fingerprint():
         raise StorageError(
             f"not published: the spec of corpus {spec.corpus} was changed while run {run_id} was under way; refresh"
             " again"
@@ -32,18 +34,15 @@ def publish(pipeline: Pipeline, plan_uri: str, run_id: str) -> dict[str, Any]:
         corpus=spec.corpus,
         language=spec.language,
         parent=None,
-        spec_fingerprint=plan["spec_fingerprint"],
+        spec_fingerprint=plan.spec_fingerprint,
         spec=spec.content(),
-        models=tuple(ModelRecord.model_validate(model) for model in plan["models"]),
+        models=plan.models,
         blobs=tuple(manifest_blobs(plan)),
-        memories=tuple(
-            MemoryRecord.model_validate({name: memory[name] for name in MemoryRecord.model_fields})
-            for memory in plan["memories"]
-        ),
-        counts={name: plan["counts"][name] for name in _COUNTS},
+        memories=tuple(memory.record for memory in plan.memories),
+        counts={name: plan.counts[name] for name in _COUNTS},
     )
     versions = pipeline.store.versions
-    published = versions.publish(manifest, run_id, base=plan["parent"], fresh=plan.get("fresh"))
+    published = versions.publish(manifest, run_id, base=plan.parent, fresh=plan.fresh)
     return {
         "version": published.version,
         "created": published.created,
@@ -53,28 +52,29 @@ def publish(pipeline: Pipeline, plan_uri: str, run_id: str) -> dict[str, Any]:
     }
 
 
-def manifest_blobs(plan: dict[str, Any]) -> Iterator[ManifestBlob]:
+def manifest_blobs(plan: IndexPlan) -> Iterator[ManifestBlob]:
     """All blobs of the version, as the manifest names them."""
-    yield _blob("inventory", "inventory.parquet", plan["inventory"])
-    for role in ("documents", "chunks", "quarantine"):
-        yield from _parts(role, plan[role])
-    yield _blob("shards", "shards.parquet", plan["shards"])
-    yield _blob("sections", "sections.parquet", plan["sections"])
-    yield _blob("units", "units.json", plan["units"])
-    for memory in plan["memories"]:
-        yield _blob("memory", memory_path(memory["shard_id"]), memory["memory"])
-    yield from _parts("embeddings", [part["embeddings"] for part in plan["embeddings"]])
-    yield _blob("digests", "digests.parquet", plan["digests"])
-    yield _blob("index", "index.faiss", plan["index"])
-    yield _blob("index_rows", "index_rows.parquet", plan["index_rows"])
-    if plan["sparse_index"] is not None:
-        yield _blob("sparse_index", "sparse_index.safetensors", plan["sparse_index"])
+    yield _blob("inventory", "inventory.parquet", plan.inventory)
+    yield from _parts("documents", plan.documents)
+    yield from _parts("chunks", plan.chunks)
+    yield from _parts("quarantine", plan.quarantine)
+    yield _blob("shards", "shards.parquet", plan.shards)
+    yield _blob("sections", "sections.parquet", plan.sections)
+    yield _blob("units", "units.json", plan.units)
+    for memory in plan.memories:
+        yield _blob("memory", memory_path(memory.shard_id), memory.memory)
+    yield from _parts("embeddings", [part.embeddings for part in plan.embeddings])
+    yield _blob("digests", "digests.parquet", plan.digests)
+    yield _blob("index", "index.faiss", plan.index)
+    yield _blob("index_rows", "index_rows.parquet", plan.index_rows)
+    if plan.sparse_index is not None:
+        yield _blob("sparse_index", "sparse_index.safetensors", plan.sparse_index)
 
 
-def _parts(role: str, refs: Iterable[dict[str, Any]]) -> Iterator[ManifestBlob]:
+def _parts(role: str, refs: Iterable[BlobRef]) -> Iterator[ManifestBlob]:
     for number, ref in enumerate(refs):
         yield _blob(role, f"{role}/{number:05d}.parquet", ref)
 
 
-def _blob(role: str, path: str, ref: dict[str, Any]) -> ManifestBlob:
-    return ManifestBlob(role=role, path=path, digest=ref["digest"], size=ref["size"])
+def _blob(role: str, path: str, ref: BlobRef) -> ManifestBlob:
+    return ManifestBlob(role=role, path=path, digest=ref.digest, size=ref.size)

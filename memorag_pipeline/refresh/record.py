@@ -55,7 +55,7 @@ def _version_of(pipeline: Pipeline, run: Run) -> int | None:
 def _version_columns(pipeline: Pipeline, number: int, is_new: bool) -> dict[str, Any]:
     """What the version holds, and how much of it is new."""
     version = Parent(pipeline, number)
-    units = {(unit["stage"], unit["fingerprint"]) for unit in version.units}
+    units = {(row["stage"], row["fingerprint"]) for row in version.units}
     columns: dict[str, Any] = {
         "corpus_version": number,
         **version.manifest.counts,
@@ -66,7 +66,7 @@ def _version_columns(pipeline: Pipeline, number: int, is_new: bool) -> dict[str,
     try:
         parent = None if version.manifest.parent is None else Parent(pipeline, version.manifest.parent)
         before = {} if parent is None else parent.objects
-        known = set() if parent is None else {(unit["stage"], unit["fingerprint"]) for unit in parent.units}
+        known = set() if parent is None else {(row["stage"], row["fingerprint"]) for row in parent.units}
     except CorruptBlobError:
         return columns  # the refresh mended a damaged store; what was new in it is not known
     both = version.objects.keys() & before.keys()

@@ -20,13 +20,21 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.delta_plan import plan_delta, stale_tokens
 from memorag_pipeline.refresh.extraction import STAGE as EXTRACT
 from memorag_pipeline.refresh.extraction import Extraction
-from memorag_pipeline.refresh.gpu_units import Unit, embedding_unit, memory_fingerprint, memory_work
+from memorag_pipeline.refresh.gpu_units import embedding_unit, memory_fingerprint, memory_work
 from memorag_pipeline.refresh.known_units import KnownUnits
+from memorag_pipeline.refresh.plans import (
+    EmbedList,
+    InventoryPlan,
+    MemorizeList,
+    MemorizeUnit,
+    PlannedMemory,
+    ShardPlan,
+)
 from memorag_pipeline.refresh.purge import Purge
 from memorag_pipeline.refresh.shard_plan import Bounds, Shard, plan_exact
 from memorag_pipeline.refresh.shard_sections import ShardSection, read_sections
 from memorag_pipeline.refresh.shard_tables import parent_shards, section_table, shard_table
-from memorag_pipeline.storage import BlobRef, MemoryRecord, Outcome
+from memorag_pipeline.storage import BlobRef, Outcome
 
 T = TypeVar("T")
 
@@ -38,9 +46,9 @@ def plan_shards(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
     "chunks", "quarantined", "shards", "tokens", "stale_tokens", "memorize_units", "embed_units"}}, the units being
     those to do.
     """
-    plan = pipeline.read_work(plan_uri)
+    plan = pipeline.read_work(plan_uri, InventoryPlan)
     known = KnownUnits.of_plan(pipeline, plan)
-    parts = _outcomes(known, plan["parts"], pipeline.spec.corpus)
+    parts = _outcomes(known, plan.parts, pipeline.spec.corpus)
     counts: Counter[str] = Counter()
     for part in parts:
         counts.update({name: part.counts[name] for name in ("documents", "chunks", "quarantined")})
@@ -54,17 +62,21 @@ def plan_shards(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
     shards = _shards(extraction, known, sections)
     current = {section.content for section in sections}
     fingerprints = [memory_fingerprint(extraction, shard.contents) for shard in shards]
-    records = [
-        MemoryRecord(
-            shard_id=shard.shard_id, kind=shard.kind, tokens=shard.tokens, stale_tokens=stale_tokens(shard, current)
+    memories = tuple(
+        PlannedMemory(
+            shard_id=shard.shard_id,
+            kind=shard.kind,
+            tokens=shard.tokens,
+            stale_tokens=stale_tokens(shard, current),
+            fingerprint=unit,
         )
-        for shard in shards
-    ]
-    embeddings = [embedding_unit(extraction, part, known) for part in parts if part.counts["chunks"]]
+        for shard, unit in zip(shards, fingerprints, strict=True)
+    )
+    embeddings = tuple(embedding_unit(extraction, part, known) for part in parts if part.counts["chunks"])
     counts.update(
         shards=len(shards),
         tokens=sum(section.tokens for section in sections),
-        stale_tokens=sum(record.stale_tokens for record in records),
+        stale_tokens=sum(memory.stale_tokens for memory in memories),
     )
     documents = {
         section.document_id: part.blobs["documents"]
@@ -72,36 +84,29 @@ def plan_shards(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
         for section in found
     }
     memorize = _memories_to_do(known, dict(zip(fingerprints, shards, strict=True)), documents)
-    embed = _missing(known, "embed", {unit["fingerprint"]: unit for unit in embeddings})
+    embed = _missing(known, "embed", {unit.fingerprint: unit for unit in embeddings})
     size = pipeline.spec.compute.units_per_task
-
-    def batch(units: list[Any]) -> dict[str, Any]:
-        return {"parent": plan["parent"], "lost": plan["lost"], "models": plan["models"], "units": units}
-
+    shared: dict[str, Any] = {"parent": plan.parent, "lost": plan.lost, "models": plan.models}
+    sharded = ShardPlan(
+        **dict(plan),
+        documents=tuple(part.blobs["documents"] for part in parts),
+        chunks=tuple(part.blobs["chunks"] for part in parts),
+        quarantine=tuple(quarantine),
+        shards=pipeline.store.blobs.put_table(shard_table(shards, current)),
+        sections=pipeline.store.blobs.put_table(section_table(by_part, shards)),
+        memories=memories,
+        embeddings=embeddings,
+        counts=dict(counts),
+    )
     return {
-        "plan": pipeline.write_work(
-            {
-                **plan,
-                "documents": [part.blobs["documents"].model_dump() for part in parts],
-                "chunks": [part.blobs["chunks"].model_dump() for part in parts],
-                "quarantine": [ref.model_dump() for ref in quarantine],
-                "shards": pipeline.store.blobs.put_table(shard_table(shards, current)).model_dump(),
-                "sections": pipeline.store.blobs.put_table(section_table(by_part, shards)).model_dump(),
-                "memories": [
-                    {**record.model_dump(), "fingerprint": unit}
-                    for record, unit in zip(records, fingerprints, strict=True)
-                ],
-                "embeddings": embeddings,
-                "counts": dict(counts),
-            }
-        ),
-        "memorize": pipeline.write_batches(memorize, size, batch),
-        "embed": pipeline.write_batches(embed, size, batch),
+        "plan": pipeline.write_work(sharded),
+        "memorize": pipeline.write_batches(memorize, size, lambda units: MemorizeList(**shared, units=units)),
+        "embed": pipeline.write_batches(embed, size, lambda units: EmbedList(**shared, units=units)),
         "counts": {**counts, "memorize_units": len(memorize), "embed_units": len(embed)},
     }
 
 
-def _outcomes(known: KnownUnits, fingerprints: list[str], corpus: str) -> list[Outcome]:
+def _outcomes(known: KnownUnits, fingerprints: Sequence[str], corpus: str) -> list[Outcome]:
     found = known.find_all(EXTRACT, fingerprints)
     outcomes = [outcome for outcome in found if outcome is not None]
     if len(outcomes) < len(found):
@@ -138,7 +143,9 @@ def _shards(extraction: Extraction, known: KnownUnits, sections: Sequence[ShardS
     return plan_delta(shards, sections, bounds, spec.refresh.max_stale, gone | purged)
 
 
-def _memories_to_do(known: KnownUnits, shards: Mapping[str, Shard], documents: Mapping[str, BlobRef]) -> list[Unit]:
+def _memories_to_do(
+    known: KnownUnits, shards: Mapping[str, Shard], documents: Mapping[str, BlobRef]
+) -> list[MemorizeUnit]:
     """The units of memories without an outcome; `shards` by fingerprint."""
     missing = _missing(known, "memorize", {unit: (unit, shard) for unit, shard in shards.items()})
     parents: dict[str, list[str]] = {}

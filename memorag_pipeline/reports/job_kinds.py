@@ -7,13 +7,17 @@ Wrong: what was swept, or is not done yet, is left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
+from memorag_pipeline.jobs.answers.plans import AnswersPlan
+from memorag_pipeline.jobs.summaries.plans import PlannedTarget, SummariesPlan
 from memorag_pipeline.reports.facts import Passage, SampleAnswer, State
+from memorag_pipeline.reports.stage_facts import plan_at
 from memorag_pipeline.storage import CorpusStore, Outcome
+from memorag_pipeline.storage.plans import Plan
 
 _READERS = 16
 _DONE, _FAILED = 5, 5  # rows of a report
@@ -22,6 +26,7 @@ _LONGEST = 600  # characters of a passage, 3 times as many of an answer or a sum
 
 _Row = dict[str, Any]
 _T = TypeVar("_T")
+P = TypeVar("P", bound=Plan)
 
 
 @dataclass(frozen=True)
@@ -34,31 +39,37 @@ class ReportRows:
 
 
 @dataclass(frozen=True)
-class JobKind:
+class JobKind(Generic[P]):
     """A kind of jobs. The first of its stages plans, the last one loads; `done` is the state of a run that has ended.
 
-    `rows` is what its rows are called, `units` counts those of the stages that a plan names, `read` reads the rows of a
-    plan; None when none is made yet.
+    `rows` is what its rows are called, `units` counts those of the stages that a plan names, `read_rows` reads the rows
+    of a plan; None when none is made yet.
     """
 
     stages: tuple[str, ...]
     done: State
     rows: str
-    units: Callable[[Mapping[str, Any]], dict[str, int]]
-    read: Callable[[CorpusStore, Mapping[str, Any]], ReportRows | None]
+    plan: type[P]
+    units: Callable[[P], dict[str, int]]
+    read_rows: Callable[[CorpusStore, P], ReportRows | None]
+
+    def read(self, store: CorpusStore, uri: object) -> tuple[dict[str, int], ReportRows | None]:
+        """Units by stage, and rows, of the plan at `uri`; nothing of either when it is gone."""
+        plan = plan_at(store, uri, self.plan)
+        return ({}, None) if plan is None else (self.units(plan), self.read_rows(store, plan))
 
 
-def kind_of(stages: Collection[str]) -> JobKind:
+def kind_of(stages: Collection[str]) -> JobKind[Any]:
     """The kind of a run, by the stages that began: the first one is enough."""
     return SUMMARIES if SUMMARIES.stages[0] in stages else ANSWERS
 
 
-def _answer_units(plan: Mapping[str, Any]) -> dict[str, int]:
-    return {"generate": len(plan["batches"])}
+def _answer_units(plan: AnswersPlan) -> dict[str, int]:
+    return {"generate": len(plan.batches)}
 
 
-def _read_answers(store: CorpusStore, plan: Mapping[str, Any]) -> ReportRows | None:
-    outcomes = [outcome for outcome in _peek(store, "generate", plan["batches"]) if outcome is not None]
+def _read_answers(store: CorpusStore, plan: AnswersPlan) -> ReportRows | None:
+    outcomes = [outcome for outcome in _peek(store, "generate", plan.batches) if outcome is not None]
     if not outcomes:
         return None
     names = ("answered", "no_evidence", "errors")
@@ -68,32 +79,31 @@ def _read_answers(store: CorpusStore, plan: Mapping[str, Any]) -> ReportRows | N
     rows: list[_Row] = []
     for outcome in chosen.values():
         rows += store.blobs.get_table(outcome.blobs["answers"], name="answers").to_pylist()
-    samples = _some(rows, "answered", lambda row: row["answer"], lambda row: row["question"], plan.get("best_last"))
+    samples = _some(rows, "answered", lambda row: row["answer"], lambda row: row["question"], plan.best_last)
     return ReportRows(statuses, samples, str(rows[0]["generation_model"]) if rows else None)
 
 
-def _summary_units(plan: Mapping[str, Any]) -> dict[str, int]:
-    merged = [target["merge"] for target in plan["targets"] if target["merge"] is not None]
-    return {"generate": len(_parts(plan))} | ({"merge": len(merged)} if merged else {})
+def _summary_units(plan: SummariesPlan) -> dict[str, int]:
+    return {"generate": len(plan.weights("parts"))} | ({"merge": len(plan.merges)} if plan.merges else {})
 
 
-def _read_summaries(store: CorpusStore, plan: Mapping[str, Any]) -> ReportRows | None:
+def _read_summaries(store: CorpusStore, plan: SummariesPlan) -> ReportRows | None:
     from memorag_pipeline.jobs.summaries import generate, merge
     from memorag_pipeline.jobs.summaries.load import summaries_of
     from memorag_pipeline.jobs.summaries.summary import row_of
 
-    parts, merges = _parts(plan), [target["merge"] for target in plan["targets"] if target["merge"] is not None]
+    parts = list(plan.weights("parts"))
     found = dict(zip(parts, _peek(store, generate.STAGE, parts), strict=True))
-    merged = dict(zip(merges, _peek(store, merge.STAGE, merges), strict=True))
-    good: list[Mapping[str, Any]] = []
-    bad: list[Mapping[str, Any]] = []
-    for target in plan["targets"]:
-        units = [found[unit] for unit in target["units"]]
+    merged = dict(zip(plan.merges, _peek(store, merge.STAGE, plan.merges), strict=True))
+    good: list[PlannedTarget] = []
+    bad: list[PlannedTarget] = []
+    for target in plan.targets:
+        units = [found[unit] for unit in target.units]
         if any(outcome is None for outcome in units):
             continue
         failed = any(outcome.counts.get("errors") for outcome in units if outcome is not None)
-        if target["merge"] is not None and not failed:
-            outcome = merged[target["merge"]]
+        if target.merge is not None and not failed:
+            outcome = merged[target.merge]
             if outcome is None:
                 continue
             failed = bool(outcome.counts.get("errors"))
@@ -101,14 +111,9 @@ def _read_summaries(store: CorpusStore, plan: Mapping[str, Any]) -> ReportRows |
     if not good and not bad:
         return None
     chosen = [*_spread(good, _DONE), *_spread(bad, _FAILED)]
-    rows = [row_of(summary, plan["columns"]) for summary in summaries_of(store, plan, chosen)]
+    rows = [row_of(summary, plan.columns) for summary in summaries_of(store, plan, chosen)]
     samples = _some(rows, "summarized", lambda row: row["summary"], _summarized)
-    return ReportRows({"summarized": len(good), "errors": len(bad)}, samples, str(plan["columns"]["generation_model"]))
-
-
-def _parts(plan: Mapping[str, Any]) -> list[str]:
-    """The units of a plan of summaries, each once: two documents may be equal."""
-    return list(dict.fromkeys(unit for target in plan["targets"] for unit in target["units"]))
+    return ReportRows({"summarized": len(good), "errors": len(bad)}, samples, str(plan.columns["generation_model"]))
 
 
 def _summarized(row: _Row) -> str:
@@ -117,9 +122,16 @@ def _summarized(row: _Row) -> str:
     return what if row["focus"] is None else f"{what}: {row['focus']}"
 
 
-ANSWERS = JobKind(("route", "recall", "generate", "load"), "answered", "questions", _answer_units, _read_answers)
+ANSWERS = JobKind(
+    ("route", "recall", "generate", "load"), "answered", "questions", AnswersPlan, _answer_units, _read_answers
+)
 SUMMARIES = JobKind(
-    ("plan", "recall", "generate", "merge", "load"), "summarized", "summaries", _summary_units, _read_summaries
+    ("plan", "recall", "generate", "merge", "load"),
+    "summarized",
+    "summaries",
+    SummariesPlan,
+    _summary_units,
+    _read_summaries,
 )
 
 

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from memorag_pipeline.corpus.quarantine import advice
 from memorag_pipeline.errors import CorruptBlobError, NotFoundError
+from memorag_pipeline.refresh.plans import InventoryPlan, ShardPlan
 from memorag_pipeline.refresh.stages import STAGES
 from memorag_pipeline.reports.facts import (
     BlobFacts,
@@ -27,7 +28,7 @@ from memorag_pipeline.reports.facts import (
     ScoreFacts,
     State,
 )
-from memorag_pipeline.reports.stage_facts import problems, read_plan, result_of, span, stage_facts
+from memorag_pipeline.reports.stage_facts import plan_at, problems, result_of, span, stage_facts
 from memorag_pipeline.runs.tasks import TaskReport
 from memorag_pipeline.schemas import OF_ROLE
 from memorag_pipeline.specs.memory import MemorySpec
@@ -44,8 +45,8 @@ def of_run(
 ) -> RunReport:
     """The report of a run from what its tasks said. `before` is the report of the last run with scores."""
     inventory, published = result_of(reports, "inventory"), result_of(reports, "publish")
-    plan = read_plan(store, inventory.get("plan"))
-    shards = read_plan(store, result_of(reports, "shard").get("plan"))
+    plan = plan_at(store, inventory.get("plan"), InventoryPlan)
+    shards = plan_at(store, result_of(reports, "shard").get("plan"), ShardPlan)
     version = published.get("version") or (inventory.get("parent") if inventory.get("changed") is False else None)
     failed = problems(reports)
     state: State = "unfinished"
@@ -55,11 +56,11 @@ def of_run(
         state = "unchanged"
     elif failed:
         state = "failed"
-    planned = {"extract": len(plan["parts"])} if plan is not None and inventory.get("changed") else {}
+    planned = {"extract": len(plan.parts)} if plan is not None and inventory.get("changed") else {}
     if shards is not None:
-        planned |= {"memorize": len(shards["memories"]), "embed": len(shards["embeddings"])}
+        planned |= {"memorize": len(shards.memories), "embed": len(shards.embeddings)}
     manifest = None if version is None else _manifest(store, version)
-    parent = None if plan is None else plan["parent"]
+    parent = None if plan is None else plan.parent
     return RunReport(
         corpus=corpus,
         uri=store.uri,
@@ -72,7 +73,7 @@ def of_run(
         gate=result_of(reports, "promote").get("why"),
         problems=failed,
         **span(reports),
-        **_of_tables(store, None if plan is None else BlobRef(**plan["inventory"]), manifest, parent),
+        **_of_tables(store, None if plan is None else plan.inventory, manifest, parent),
     )
 
 

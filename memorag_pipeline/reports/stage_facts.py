@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 from memorag_pipeline.errors import CorruptBlobError
 from memorag_pipeline.reports.facts import Problem, StageFacts
 from memorag_pipeline.runs.tasks import TaskReport
 from memorag_pipeline.storage import CorpusStore
+from memorag_pipeline.storage.plans import Plan, WorkList, read_plan
+
+P = TypeVar("P", bound=Plan)
 
 _READERS = 16
 _NO_COUNTS = ("version", "parent", "compared_with")  # whole numbers of a stage's result that count nothing
@@ -25,12 +28,12 @@ def result_of(reports: Sequence[TaskReport], stage: str) -> dict[str, Any]:
     return next((dict(r.result) for r in reports if r.stage == stage and r.state == "done"), {})
 
 
-def read_plan(store: CorpusStore, uri: object) -> Any:
+def plan_at(store: CorpusStore, uri: object, form: type[P]) -> P | None:
     """The plan or work list at `uri`; None when it is gone, or when no `uri` is known."""
     if not isinstance(uri, str):
         return None
     try:
-        return store.blobs.get_json(store.blobs.ref_of(uri), "plan")
+        return read_plan(store.blobs, uri, form)
     except CorruptBlobError:
         return None
 
@@ -80,7 +83,6 @@ def _stage(store: CorpusStore, stage: str, mine: Sequence[TaskReport], planned: 
 def _units_done(store: CorpusStore, mine: Sequence[TaskReport]) -> int | None:
     """Units in the work lists of tasks that ended well: what had been done before the run is in none."""
     with ThreadPoolExecutor(_READERS) as pool:
-        lists = list(pool.map(lambda r: read_plan(store, r.work), [r for r in mine if r.state == "done"]))
-    if any(found is None for found in lists):
-        return None
-    return sum(len(found.get("units", found.get("parts", ()))) for found in lists)
+        lists = list(pool.map(lambda r: plan_at(store, r.work, WorkList), [r for r in mine if r.state == "done"]))
+    found = [each for each in lists if each is not None]
+    return sum(len(each.units) for each in found) if len(found) == len(lists) else None

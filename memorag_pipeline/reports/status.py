@@ -14,18 +14,27 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from memorag_pipeline.errors import CorruptBlobError, NotFoundError
+from memorag_pipeline.refresh.plans import InventoryPlan, ShardPlan
 from memorag_pipeline.refresh.stages import STAGES
 from memorag_pipeline.refresh.unit_table import checked_units
+from memorag_pipeline.reports.stage_facts import plan_at
 from memorag_pipeline.runs.tasks import TaskReport, read_reports
 from memorag_pipeline.storage import CorpusStore, Outcome
+from memorag_pipeline.storage.plans import Plan, Unit, WorkList
+
+P = TypeVar("P", bound=Plan)
 
 _LOOKUPS = 16
 _SAMPLE = 16  # units of earlier runs whose pace is taken when this one has done none
 # Stages of many units: the stage whose plan names these, and the plan's key.
-_PLANNED = {"extract": ("inventory", "parts"), "memorize": ("shard", "memories"), "embed": ("shard", "embeddings")}
+_PLANNED: dict[str, tuple[str, type[InventoryPlan], str]] = {
+    "extract": ("inventory", InventoryPlan, "parts"),
+    "memorize": ("shard", ShardPlan, "memories"),
+    "embed": ("shard", ShardPlan, "embeddings"),
+}
 
 
 @dataclass(frozen=True)
@@ -89,7 +98,7 @@ class StatusReader:
 
     store: CorpusStore
     _done: dict[tuple[str, str], Outcome] = field(default_factory=dict)
-    _lists: dict[str, Any] = field(default_factory=dict)
+    _lists: dict[tuple[str, type[Plan]], Plan | None] = field(default_factory=dict)
     _parents: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
 
     def read(self, now: datetime | None = None) -> RunStatus:
@@ -156,18 +165,16 @@ class StatusReader:
 
     def _planned(self, stage: str, reports: Sequence[TaskReport]) -> dict[str, int] | None:
         """All units of a stage by fingerprint, with their tokens where these are known, else 1; None if not planned."""
-        planner, name = _PLANNED[stage]
+        planner, form, name = _PLANNED[stage]
         for result in _results(reports, planner):
-            plan = self._list(str(result.get("plan")))
-            if plan is not None:
-                units = [unit if isinstance(unit, dict) else {"fingerprint": unit} for unit in plan[name]]
-                return {unit["fingerprint"]: max(unit.get("tokens", 1), 1) for unit in units}
+            if (plan := self._read(str(result.get("plan")), form)) is not None:
+                return plan.weights(name)
         return None
 
     def _units_of(self, reports: Sequence[TaskReport]) -> set[str]:
         """Fingerprints of the units in the work lists of tasks."""
-        lists = [self._list(report.work) or {} for report in reports if report.work]
-        return {unit["fingerprint"] for found in lists for unit in found.get("units", found.get("parts", ()))}
+        lists = [self._read(report.work, WorkList[Unit]) for report in reports if report.work]
+        return {unit.fingerprint for found in lists if found is not None for unit in found.units}
 
     def _outcomes(self, stage: str, units: Collection[str], reports: Sequence[TaskReport]) -> dict[str, Outcome | None]:
         """The units that are done; None for one that the parent version names, whose record is not looked up."""
@@ -192,10 +199,10 @@ class StatusReader:
     def _given(self, reports: Sequence[TaskReport]) -> set[tuple[str, str]]:
         """Stage and fingerprint of the units whose outcomes the parent version names, all blobs of them being there."""
         for result in _results(reports, "inventory"):
-            plan = self._list(str(result.get("plan")))
-            if plan is None or plan["parent"] is None:
+            plan = self._read(str(result.get("plan")), InventoryPlan)
+            if plan is None or plan.parent is None:
                 continue
-            number, lost = int(plan["parent"]), set(plan["lost"])
+            number, lost = plan.parent, set(plan.lost)
             if number not in self._parents:
                 self._parents[number] = self._rows(number)
             return {
@@ -214,15 +221,12 @@ class StatusReader:
         except (CorruptBlobError, NotFoundError):
             return []
 
-    def _list(self, uri: str) -> Any:
+    def _read(self, uri: str, form: type[P]) -> P | None:
         """A plan or work list; None when it was swept."""
-        if uri not in self._lists:
-            try:
-                blobs = self.store.blobs
-                self._lists[uri] = blobs.get_json(blobs.ref_of(uri), "work list")
-            except CorruptBlobError:
-                self._lists[uri] = None
-        return self._lists[uri]
+        key = uri, form
+        if key not in self._lists:
+            self._lists[key] = plan_at(self.store, uri, form)
+        return cast("P | None", self._lists[key])
 
 
 def _single(stage: str, mine: Sequence[TaskReport], live: Sequence[TaskReport], passed: bool) -> StageStatus:

@@ -18,6 +18,7 @@ from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage import BlobRef, Manifest, ManifestBlob, ModelRecord
 from tests.corpus.conftest import memory_folder, parser
 from tests.storage.conftest import root
+from tests.storage.work_json import read_json
 from tests.warehouse.conftest import spec
 
 __all__ = [
@@ -45,7 +46,7 @@ class Refreshed:
 
     @cached_property
     def plan(self) -> dict[str, Any]:
-        plan: dict[str, Any] = self.pipeline.read_work(self.sharded["plan"])
+        plan: dict[str, Any] = read_json(self.pipeline, self.sharded["plan"])
         return plan
 
     def rows(self, role: str) -> list[dict[str, Any]]:

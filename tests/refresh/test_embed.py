@@ -19,6 +19,7 @@ from memorag_pipeline.retrieval.embedder import load_embedder
 from memorag_pipeline.retrieval.vectors import vectors_of
 from memorag_pipeline.storage import BlobRef, Blobs
 from tests.retrieval.chunk_tables import Documents, embed_batch, embeddings_of, paragraphs, publish_embeddings
+from tests.storage.work_json import write_json
 
 A, B, C = paragraphs("while")[:1], paragraphs("assert")[:2], paragraphs("global")[:1]
 FIRST: list[Documents] = [{"a": A, "b": B}, {"c": [*C, *A, *C]}]  # the second part repeats two texts
@@ -45,9 +46,9 @@ def test_stores_each_distinct_text_once_in_order_of_digest(pipeline: Pipeline) -
 
 def test_finished_units_are_not_done_again(pipeline: Pipeline) -> None:
     _, units = embed_batch(pipeline, None, FIRST)
-    embed(pipeline, pipeline.write_work({"parent": None, "lost": [], "units": units[:1]}))
+    embed(pipeline, write_json(pipeline, {"parent": None, "lost": [], "units": units[:1]}))
     first = embeddings_of(pipeline, units[0])
-    batch = pipeline.write_work({"parent": None, "lost": [], "units": units})
+    batch = write_json(pipeline, {"parent": None, "lost": [], "units": units})
     assert embed(pipeline, batch) == {"chunks": 5, "embedded": 2, "reused": 3}
     assert embed(pipeline, batch) == {"chunks": 5, "embedded": 0, "reused": 5}
     assert embeddings_of(pipeline, units[0]) == first

@@ -17,6 +17,7 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.evaluate import evaluate, failures, promote
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.specs.gate import EvaluationSpec
+from tests.storage.work_json import read_json
 
 KEPT = ("lambda", "pass", "nonlocal")
 QUESTIONS = (
@@ -86,7 +87,7 @@ def test_a_refresh_promotes_what_passes_and_says_why_it_does_not(
 def test_scores_of_a_version(gated: Callable[..., Pipeline]) -> None:
     pipeline = gated(minimum={"token_f1": 0})
     runner.refresh(pipeline, "run-1")
-    work = pipeline.read_work(evaluate(pipeline, 1)["evaluation"])
+    work = read_json(pipeline, evaluate(pipeline, 1)["evaluation"])
     pass_row, nobody, nonlocal_row = work["scores"]["rows"]
     assert work["scores"]["unplaced"] == 1
     assert {"exact_match", "token_f1", "rouge_l", "answer_in_evidence", "evidence_mrr"} < pass_row["metrics"].keys()

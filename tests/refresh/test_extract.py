@@ -26,6 +26,7 @@ from memorag_pipeline.storage import BlobRef
 from tests.corpus.documents import docx, pdf
 from tests.fixtures.s3 import S3Server
 from tests.refresh.conftest import MakePipeline, Refreshed, refresh
+from tests.storage.work_json import read_json
 
 ONE_PART = {"documents_per_part": 100}
 ROLES = ("inventory", "documents", "chunks", "quarantine", "shards")
@@ -107,7 +108,7 @@ def test_a_removed_and_an_added_document_leave_the_others_unread(
     (source / "aaa.rst").write_text(topics["yield"])
     again = refresh(pipeline)
     objects = sum(
-        len(part["objects"]) for uri in again.inventory["extract"] for part in pipeline.read_work(uri)["parts"]
+        len(part["objects"]) for uri in again.inventory["extract"] for part in read_json(pipeline, uri)["parts"]
     )
     assert again.reused() == objects - 1
     assert blobs(again) == blobs(refresh(store_at(make_pipeline, tmp_path / "rebuilt")))

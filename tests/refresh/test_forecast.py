@@ -16,6 +16,7 @@ from memorag_pipeline.refresh.source_digest import listed_digest, published_dige
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage.verify import verify
 from tests.memory.conftest import MakeFolder, tiny_folder
+from tests.storage.work_json import read_json
 
 __all__ = ["tiny_folder"]
 
@@ -85,7 +86,7 @@ def test_some_documents_are_refreshed_alone_and_damage_is_made_good_by_force(pip
     manifest = pipeline.store.versions.manifest(1)
     memory = manifest.of_role("memory")[-1].ref
     pipeline.store.objects.put(memory.key, bytes(memory.size))
-    assert pipeline.read_work(take_inventory(pipeline)["plan"])["lost"] == []
+    assert read_json(pipeline, take_inventory(pipeline)["plan"])["lost"] == []
     assert [problem.digest for problem in verify(pipeline.store, 1)] == [memory.digest]
     made = runner.refresh(pipeline, "two", "**/pass.rst", force=True)
     assert made.version == 2 and made.counts["inventory"]["changed"] == 1

@@ -16,10 +16,11 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.inventory import take_inventory
 from memorag_pipeline.storage import BlobRef
 from tests.refresh.conftest import MakePipeline, refresh
+from tests.storage.work_json import read_json
 
 
 def rows(pipeline: Pipeline, inventory: dict[str, Any]) -> list[dict[str, Any]]:
-    ref = BlobRef(**pipeline.read_work(inventory["plan"])["inventory"])
+    ref = BlobRef(**read_json(pipeline, inventory["plan"])["inventory"])
     found: list[dict[str, Any]] = pipeline.store.blobs.get_table(ref).to_pylist()
     return found
 
@@ -40,10 +41,10 @@ def test_first_inventory(make_pipeline: MakePipeline, source: Path) -> None:
     for row in listed:
         assert row["document_id"] == text_digest(row["uri"])[:16]
         assert row["size"] == Path(row["uri"].removeprefix("file://")).stat().st_size
-    objects = [part["objects"] for uri in taken["extract"] for part in pipeline.read_work(uri)["parts"]]
+    objects = [part["objects"] for uri in taken["extract"] for part in read_json(pipeline, uri)["parts"]]
     assert [row for part in objects for row in part] == listed
     assert all(1 <= len(part) <= 4 for part in objects)
-    plan = pipeline.read_work(taken["plan"])
+    plan = read_json(pipeline, taken["plan"])
     assert [model["role"] for model in plan["models"]] == ["memory", "embedding"]
     assert plan["spec_fingerprint"] == pipeline.spec.fingerprint()
 
@@ -62,7 +63,7 @@ def test_an_unchanged_corpus_changes_nothing(make_pipeline: MakePipeline) -> Non
     again = take_inventory(pipeline)
     assert not again["changed"] and again["extract"] == [] and again["parent"] == 1
     assert again["counts"] == {"documents": 12, "added": 0, "changed": 0, "removed": 0, "unchanged": 12}
-    assert pipeline.read_work(again["plan"])["inventory"] == first.plan["inventory"]
+    assert read_json(pipeline, again["plan"])["inventory"] == first.plan["inventory"]
 
 
 def test_a_touched_document_is_unchanged(make_pipeline: MakePipeline, source: Path) -> None:
@@ -72,7 +73,7 @@ def test_a_touched_document_is_unchanged(make_pipeline: MakePipeline, source: Pa
     rewrite(source / "if.rst", (source / "if.rst").read_text())
     again = take_inventory(pipeline)
     assert not again["changed"] and again["extract"] == []
-    assert pipeline.read_work(again["plan"])["inventory"] == first.plan["inventory"]
+    assert read_json(pipeline, again["plan"])["inventory"] == first.plan["inventory"]
 
 
 def test_added_changed_and_removed_documents_are_counted(make_pipeline: MakePipeline, source: Path) -> None:

@@ -25,6 +25,7 @@ from memorag_pipeline.schemas import DOCUMENTS
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage import Manifest, ManifestBlob, Outcome
 from tests.memory.conftest import MakeFolder, tiny_folder
+from tests.storage.work_json import read_json, write_json
 
 __all__ = ["tiny_folder"]
 
@@ -75,13 +76,13 @@ def work_list(pipeline: Pipeline, shards: Sequence[Sequence[str]], texts: dict[s
         }
         for names in shards
     ]
-    return pipeline.write_work({"parent": parent, "units": units})
+    return write_json(pipeline, {"parent": parent, "lost": [], "units": units})
 
 
 def outcomes(pipeline: Pipeline, batch: str) -> dict[str, Outcome]:
     """Outcomes by shard."""
     found = {}
-    for unit in pipeline.read_work(batch)["units"]:
+    for unit in read_json(pipeline, batch)["units"]:
         outcome = pipeline.store.units.find(STAGE, unit["fingerprint"])
         assert outcome is not None
         found[unit["shard_id"]] = outcome

@@ -15,6 +15,7 @@ from memorag_pipeline.refresh.embed import embed
 from memorag_pipeline.refresh.memorize import memorize
 from memorag_pipeline.specs.corpus import CorpusSpec
 from tests.refresh.conftest import refresh
+from tests.storage.work_json import read_json
 
 
 @pytest.mark.parametrize("role", ["memory", "embedding"])
@@ -38,5 +39,5 @@ def test_a_model_that_changes_after_the_plan_makes_nothing(
     load_memory_model.cache_clear()
     with pytest.raises(MemoragError, match=rf"{role} .*{role}: this worker has sha256:.*, but the refresh was planned"):
         stage(pipeline, batch)
-    (unit, *_) = pipeline.read_work(batch)["units"]
+    (unit, *_) = read_json(pipeline, batch)["units"]
     assert pipeline.store.units.find(stage.__name__, unit["fingerprint"]) is None

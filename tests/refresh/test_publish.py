@@ -14,6 +14,7 @@ from memorag_pipeline.refresh.publish import publish
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage import ModelRecord
 from tests.storage.conftest import Root
+from tests.storage.work_json import write_json
 
 MODELS = [
     ModelRecord(role=role, name=f"{role}-model", digest="a" * 64).model_dump() for role in ("memory", "embedding")
@@ -53,7 +54,13 @@ def plan_of(pipeline: Pipeline, **changes: Any) -> dict[str, Any]:
             for shard, kind, stale in (("s0", "base", 90), ("s1", "delta", 0))
         ],
         "embeddings": [
-            {"fingerprint": "f", "chunks": ref(f"chunks {n}"), "embeddings": ref(f"embeddings {n}")} for n in (0, 1)
+            {
+                "fingerprint": "f",
+                "configuration": "c",
+                "chunks": ref(f"chunks {n}"),
+                "embeddings": ref(f"embeddings {n}"),
+            }
+            for n in (0, 1)
         ],
         "digests": ref("digests"),
         "index": ref("index"),
@@ -65,7 +72,7 @@ def plan_of(pipeline: Pipeline, **changes: Any) -> dict[str, Any]:
 
 
 def test_a_plan_becomes_a_version_with_every_blob(pipeline: Pipeline) -> None:
-    result = publish(pipeline, pipeline.write_work(plan_of(pipeline)), "run-1")
+    result = publish(pipeline, write_json(pipeline, plan_of(pipeline)), "run-1")
     assert result == {"version": 1, "created": True, "uri": pipeline.store.uri, "notes": "", "counts": COUNTS}
     manifest = pipeline.store.versions.manifest(1)
     assert [(blob.role, blob.path) for blob in manifest.blobs] == [
@@ -100,22 +107,22 @@ def test_a_plan_becomes_a_version_with_every_blob(pipeline: Pipeline) -> None:
 
 
 def test_a_retry_finds_the_version_of_the_first_try(pipeline: Pipeline) -> None:
-    plan = pipeline.write_work(plan_of(pipeline))
+    plan = write_json(pipeline, plan_of(pipeline))
     first = publish(pipeline, plan, "run-1")
     assert publish(pipeline, plan, "run-1") == {**first, "created": False}
     assert list(pipeline.store.versions.numbers()) == [1]
 
 
 def test_a_missing_blob_refuses_the_version(pipeline: Pipeline) -> None:
-    publish(pipeline, pipeline.write_work(plan_of(pipeline)), "run-1")
+    publish(pipeline, write_json(pipeline, plan_of(pipeline)), "run-1")
     plan = plan_of(pipeline, index={"digest": "b" * 64, "size": 7})
     with pytest.raises(CorruptBlobError, match=r"not published: 1 blobs .* index.faiss \(sha256:bbbb"):
-        publish(pipeline, pipeline.write_work(plan), "run-2")
+        publish(pipeline, write_json(pipeline, plan), "run-2")
     assert pipeline.store.versions.newest() == 1
 
 
 def test_a_spec_that_changed_under_the_run_refuses_the_version(pipeline: Pipeline) -> None:
-    plan = pipeline.write_work(plan_of(pipeline))
+    plan = write_json(pipeline, plan_of(pipeline))
     edited = Pipeline(
         pipeline.spec.model_copy(update={"chunking": pipeline.spec.chunking.model_copy(update={"max_tokens": 64})})
     )

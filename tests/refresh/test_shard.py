@@ -21,6 +21,7 @@ from memorag_pipeline.refresh.shard import plan_shards
 from memorag_pipeline.storage import BlobRef, Outcome
 from tests.fixtures.corpus import SMALL_TOPICS
 from tests.refresh.conftest import MakePipeline, Refreshed, refresh
+from tests.storage.work_json import read_json
 
 SHARDING = {"max_tokens": 1024, "min_tokens": 64}
 
@@ -45,7 +46,7 @@ def shards(refreshed: Refreshed) -> dict[str, list[dict[str, Any]]]:
 
 
 def units(refreshed: Refreshed, name: str) -> list[dict[str, Any]]:
-    return [unit for uri in refreshed.sharded[name] for unit in refreshed.pipeline.read_work(uri)["units"]]
+    return [unit for uri in refreshed.sharded[name] for unit in read_json(refreshed.pipeline, uri)["units"]]
 
 
 def test_shards_hold_all_sections_in_order_within_the_limit(pipeline: Pipeline) -> None:
@@ -86,7 +87,7 @@ def test_the_plan_lists_what_the_next_stages_need(pipeline: Pipeline) -> None:
         ]
         held = {row["document_id"] for ref in unit["documents"] for row in documents[ref["digest"]]}
         assert held >= {row["document_id"] for row in part}
-    assert all(pipeline.read_work(uri)["parent"] is None for uri in refreshed.sharded["memorize"])
+    assert all(read_json(pipeline, uri)["parent"] is None for uri in refreshed.sharded["memorize"])
 
 
 def test_finished_units_are_not_listed(pipeline: Pipeline) -> None:

@@ -10,11 +10,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from memorag_pipeline.jobs.answers.plans import AnswersPlan
 from memorag_pipeline.reports.job_facts import of_run
 from memorag_pipeline.reports.page import run_page
 from memorag_pipeline.runs.tasks import TaskReport
 from memorag_pipeline.schemas import ANSWERS
 from memorag_pipeline.storage import CorpusStore, Outcome
+from memorag_pipeline.storage.plans import write_plan
 
 BEGAN = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -49,7 +51,15 @@ def passages(store: CorpusStore, plan: Mapping[str, Any], scores: Mapping[str, f
     store.units.record(
         Outcome(stage="generate", fingerprint="f" * 64, blobs={"answers": table}, counts={"answered": 1}, seconds=1.0)
     )
-    uri = store.blobs.uri(store.blobs.put_json({"batches": ["f" * 64], **plan}))
+    others: dict[str, Any] = {
+        "job": "faq",
+        "version": 1,
+        "todo": [],
+        "manifest": table,
+        "questions": table,
+        "prompt_version": "0",
+    }
+    uri = write_plan(store.blobs, AnswersPlan(batches=("f" * 64,), **others, **plan))
     routed = TaskReport(
         run_id="r",
         stage="route",

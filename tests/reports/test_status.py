@@ -43,11 +43,15 @@ def store(tmp_path: Path) -> CorpusStore:
 def planned(store: CorpusStore, tokens: dict[str, int]) -> None:
     """A run whose shard stage planned these memorize units."""
     plan = {
+        **{name: {"digest": "0" * 64, "size": 0} for name in ("inventory", "shards", "sections")},
+        **{name: [] for name in ("lost", "models", "parts", "documents", "chunks", "quarantine", "embeddings")},
         "parent": None,
-        "lost": [],
-        "parts": [],
-        "memories": [{"fingerprint": unit, "shard_id": unit, "tokens": count} for unit, count in tokens.items()],
-        "embeddings": [],
+        "spec_fingerprint": "0",
+        "counts": {},
+        "memories": [
+            {"fingerprint": unit, "shard_id": unit, "kind": "base", "tokens": count, "stale_tokens": 0}
+            for unit, count in tokens.items()
+        ],
     }
     uri = store.blobs.uri(store.blobs.put_json(plan))
     run_task(store, Task(RUN, "inventory"), lambda: {"plan": uri, "changed": True, "extract": []})

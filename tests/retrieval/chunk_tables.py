@@ -13,6 +13,7 @@ from memorag_pipeline.digests import text_digest
 from memorag_pipeline.models.references import resolve
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.storage import BlobRef, Manifest, ManifestBlob, ModelRecord, fingerprint
+from tests.storage.work_json import write_json
 
 Documents = Mapping[str, Sequence[str]]  # URI to the texts of its chunks
 
@@ -61,7 +62,7 @@ def embed_batch(pipeline: Pipeline, parent: int | None, parts: Sequence[Document
         unit = fingerprint("embed", 1, digests=digests, **settings)
         chunks = pipeline.store.blobs.put_table(table).model_dump()
         units.append({"fingerprint": unit, "configuration": "", "chunks": chunks})
-    return pipeline.write_work({"parent": parent, "lost": [], "units": units}), units
+    return write_json(pipeline, {"parent": parent, "lost": [], "units": units}), units
 
 
 def index_plan(pipeline: Pipeline, units: Sequence[dict[str, Any]], sections: Sequence[dict[str, Any]]) -> str:
@@ -76,7 +77,8 @@ def index_plan(pipeline: Pipeline, units: Sequence[dict[str, Any]], sections: Se
         for number, section in enumerate(sections)
     ]
     table = pipeline.store.blobs.put_table(pa.Table.from_pylist(rows, schema=schemas.SECTIONS))
-    return pipeline.write_work(
+    return write_json(
+        pipeline,
         {
             "chunks": [nothing, *(unit["chunks"] for unit in units)],
             "sections": table.model_dump(),
@@ -89,7 +91,10 @@ def index_plan(pipeline: Pipeline, units: Sequence[dict[str, Any]], sections: Se
             "quarantine": [],
             "inventory": nothing,
             "shards": nothing,
-        }
+            "models": [],
+            "spec_fingerprint": "0",
+            "counts": {},
+        },
     )
 
 

@@ -30,6 +30,7 @@ from tests.retrieval.chunk_tables import (
     index_plan,
     paragraphs,
 )
+from tests.storage.work_json import read_json, write_json
 
 DIGEST = resolve("package:all-minilm-l6-v2").digest
 LAMBDA, WHILE, GLOBAL = paragraphs("lambda")[:1], paragraphs("while")[:3], paragraphs("global")[:2]
@@ -70,7 +71,7 @@ def make_index(pipeline: Pipeline) -> dict[str, Any]:
     batch, units = embed_batch(pipeline, None, PARTS)
     embed(pipeline, batch)
     built = build_index(pipeline, index_plan(pipeline, units, SECTIONS))
-    plan: dict[str, Any] = pipeline.read_work(built["plan"])
+    plan: dict[str, Any] = read_json(pipeline, built["plan"])
     assert built["counts"] == {"vectors": 6}  # the copy has that of lambda
     return plan
 
@@ -205,15 +206,15 @@ def test_an_index_that_cannot_be_opened_is_not_recorded(
 def test_memories_of_the_plan_get_their_blobs(pipeline: Pipeline) -> None:
     batch, units = embed_batch(pipeline, None, PARTS)
     embed(pipeline, batch)
-    plan = pipeline.read_work(index_plan(pipeline, units, SECTIONS))
-    plan["memories"] = [{"shard_id": "s0", "fingerprint": "f" * 64, "tokens": 9}]
+    plan = read_json(pipeline, index_plan(pipeline, units, SECTIONS))
+    plan["memories"] = [{"shard_id": "s0", "kind": "base", "fingerprint": "f" * 64, "tokens": 9, "stale_tokens": 0}]
     with pytest.raises(MemoragError, match=f"memorize unit {'f' * 64}.*run memorize first"):
-        build_index(pipeline, pipeline.write_work(plan))
+        build_index(pipeline, write_json(pipeline, plan))
     memory = pipeline.store.blobs.put_bytes(b"a memory")
     pipeline.store.units.record(
         Outcome(stage="memorize", fingerprint="f" * 64, blobs={"memory": memory}, counts={"tokens": 9})
     )
-    built = pipeline.read_work(build_index(pipeline, pipeline.write_work(plan))["plan"])
+    built = read_json(pipeline, build_index(pipeline, write_json(pipeline, plan))["plan"])
     assert built["memories"] == [{**plan["memories"][0], "memory": memory.model_dump()}]
 
 

@@ -20,6 +20,7 @@ from memorag_pipeline.generators.open import token_count
 from memorag_pipeline.jobs.answers import generate
 from memorag_pipeline.jobs.answers.answer import Clue
 from memorag_pipeline.jobs.answers.answer_batch import offered_evidence
+from memorag_pipeline.jobs.answers.plans import AnswersPlan
 from memorag_pipeline.jobs.answers.questions import question_identity
 from memorag_pipeline.jobs.answers.recall_units import RecallUnits
 from memorag_pipeline.jobs.answers.settings import AnswerSettings
@@ -37,13 +38,13 @@ _PLACE = ("chunk_id", "document_id", "uri", "start", "end", "text")
 Row = dict[str, Any]
 
 
-def record_plan(pipeline: Pipeline, version: OpenedVersion, settings: AnswerSettings, plan: Row) -> str:
+def record_plan(pipeline: Pipeline, version: OpenedVersion, settings: AnswerSettings, plan: AnswersPlan) -> str:
     """Store the plan of a run and remember it as the job's plan for this version; returns its URI."""
-    ref = pipeline.store.blobs.put_json(plan)
-    blobs = {"plan": ref, "questions": BlobRef(**plan["questions"])}
-    name = _name(pipeline, plan["job"], version.number, _made_with(version, settings))
+    uri = pipeline.write_work(plan)
+    blobs = {"plan": pipeline.store.blobs.ref_of(uri), "questions": plan.questions}
+    name = _name(pipeline, plan.job, version.number, _made_with(version, settings))
     pipeline.store.units.record(Outcome(stage=STAGE, fingerprint=name, blobs=blobs))
-    return pipeline.store.blobs.uri(ref)
+    return uri
 
 
 class Carrier:
@@ -71,8 +72,8 @@ class Carrier:
             outcome = units.find(STAGE, _name(pipeline, job, base, made_with))
             if outcome is None:
                 continue
-            plan = pipeline.store.blobs.get_json(outcome.blobs["plan"], f"plan of job {job}")
-            batches = units.find_all(generate.STAGE, plan["batches"])
+            plan = pipeline.read_work(pipeline.store.blobs.uri(outcome.blobs["plan"]), AnswersPlan)
+            batches = units.find_all(generate.STAGE, plan.batches)
             found = [batch.blobs["answers"] for batch in batches if batch is not None]
             if len(found) == len(batches):
                 return cls(pipeline, version, settings, base, found)

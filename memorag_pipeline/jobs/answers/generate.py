@@ -24,6 +24,7 @@ from memorag_pipeline.generators.open import open_generator
 from memorag_pipeline.generators.replies import ReplyUnits
 from memorag_pipeline.jobs.answers.answer import Answer, Clue, answer_table
 from memorag_pipeline.jobs.answers.answer_batch import answer_batch, answer_of
+from memorag_pipeline.jobs.answers.plans import GenerateList, QuestionBatch
 from memorag_pipeline.jobs.answers.question_file import QuestionFile, Row
 from memorag_pipeline.jobs.answers.recall_units import RecallUnits
 from memorag_pipeline.jobs.answers.settings import AnswerSettings
@@ -31,7 +32,7 @@ from memorag_pipeline.jobs.units import is_finished
 from memorag_pipeline.opened_version import OpenedVersion
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import Bar, track
-from memorag_pipeline.storage import BlobRef, Outcome
+from memorag_pipeline.storage import Outcome
 
 STAGE = "generate"
 STAGE_VERSION = 3
@@ -50,20 +51,18 @@ _FROM_MEMORY_AT_ONCE = 256
 
 def generate(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
     """Answer the questions of a work list; returns how many rows have which status, and what they took."""
-    batch = pipeline.read_work(batch_uri)
-    settings = AnswerSettings.model_validate(batch["settings"])
-    outcomes = pipeline.store.units.find_all(STAGE, [unit["fingerprint"] for unit in batch["units"]])
+    batch = pipeline.read_work(batch_uri, GenerateList)
+    settings = batch.settings
+    outcomes = pipeline.store.units.find_all(STAGE, [unit.fingerprint for unit in batch.units])
     # What of the work list is finished was not when the run began: the run's own task did it, and was killed.
     done = [outcome.counts for outcome in outcomes if outcome is not None and is_finished(outcome)]
     units = [
-        unit
-        for unit, outcome in zip(batch["units"], outcomes, strict=True)
-        if outcome is None or not is_finished(outcome)
+        unit for unit, outcome in zip(batch.units, outcomes, strict=True) if outcome is None or not is_finished(outcome)
     ]
     total = Counter(dict.fromkeys(_COUNTS, 0))
     if units:
-        with track("questions answered", sum(len(unit["rows"]) for unit in units), "questions") as bar:
-            answerer = _Answerer(pipeline, batch, settings, _spent(done), bar)
+        with track("questions answered", sum(len(unit.rows) for unit in units), "questions") as bar:
+            answerer = _Answerer(pipeline, batch, _spent(done), bar)
             for group in _groups(units, answerer.at_once):
                 for counts in answerer.answer(group):
                     total.update(counts)
@@ -78,16 +77,16 @@ class _Answerer:
     def __init__(
         self,
         pipeline: Pipeline,
-        batch: Mapping[str, Any],
-        settings: AnswerSettings,
+        batch: GenerateList,
         spent: Spending,
         bar: Bar,
     ) -> None:
-        self._store, self._settings, self._run, self._bar = pipeline.store, settings, batch["run"], bar
-        self._version = OpenedVersion(pipeline.store, batch["version"], trust_models=True, pinned=True)
-        self._questions = QuestionFile(pipeline.store, BlobRef(**batch["questions"]))
+        settings = batch.settings
+        self._store, self._settings, self._run, self._bar = pipeline.store, settings, batch.run, bar
+        self._version = OpenedVersion(pipeline.store, batch.version, trust_models=True, pinned=True)
+        self._questions = QuestionFile(pipeline.store, batch.questions)
         self._recalled = RecallUnits(self._version.manifest, settings)
-        self._columns = _shared_columns(self._version, batch["job"], settings)
+        self._columns = _shared_columns(self._version, batch.job, settings)
         self._generator: Generator | None = None
         if not settings.from_memory:
             replies = ReplyUnits(pipeline.store, self._run)
@@ -98,10 +97,10 @@ class _Answerer:
         """Questions that are best answered together."""
         return _FROM_MEMORY_AT_ONCE if self._generator is None else self._generator.at_once
 
-    def answer(self, units: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, int]]:
+    def answer(self, units: Sequence[QuestionBatch]) -> Iterator[dict[str, int]]:
         """Answer the questions of some units together; gives the counts of each."""
         started = time.perf_counter()
-        rows = [row for unit in units for row in self._questions.take(unit["rows"])]
+        rows = [row for unit in units for row in self._questions.take(unit.rows)]
         if self._generator is None:
             answers = iter(self._from_memory(rows))
         else:
@@ -112,12 +111,12 @@ class _Answerer:
             )
         seconds = (time.perf_counter() - started) / max(1, len(rows))
         for unit in units:
-            found = list(itertools.islice(answers, len(unit["rows"])))
+            found = list(itertools.islice(answers, len(unit.rows)))
             counts = _counts(found)
             self._store.units.record(
                 Outcome(
                     stage=STAGE,
-                    fingerprint=unit["fingerprint"],
+                    fingerprint=unit.fingerprint,
                     blobs={"answers": self._store.blobs.put_table(answer_table(found, self._columns))},
                     counts=counts,
                     seconds=seconds * len(found),
@@ -143,12 +142,12 @@ class _Answerer:
             yield replace(answer_of(row, (), (), reply, 0.0), shard_id=shard_id)
 
 
-def _groups(units: Sequence[dict[str, Any]], questions: int) -> Iterator[list[dict[str, Any]]]:
+def _groups(units: Sequence[QuestionBatch], questions: int) -> Iterator[list[QuestionBatch]]:
     """Units in order, as many at a time as have about so many questions."""
-    group: list[dict[str, Any]] = []
+    group: list[QuestionBatch] = []
     for unit in units:
         group.append(unit)
-        if sum(len(each["rows"]) for each in group) >= questions:
+        if sum(len(each.rows) for each in group) >= questions:
             yield group
             group = []
     if group:

@@ -16,11 +16,11 @@ from typing import Any
 import pyarrow as pa
 
 from memorag_pipeline.errors import MemoragError
+from memorag_pipeline.jobs.answers.plans import AnswersPlan
 from memorag_pipeline.jobs.load import JobRows, load_rows
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.runs.tasks import Run
 from memorag_pipeline.schemas import ANSWERS
-from memorag_pipeline.storage.blobs import BlobRef
 from memorag_pipeline.storage.units import Outcome
 
 _SHOWN = 5
@@ -28,8 +28,8 @@ _SHOWN = 5
 
 def load(pipeline: Pipeline, plan_uri: str, run: Run) -> dict[str, Any]:
     """Load the answers of the plan at `plan_uri` into the tables that the job's spec names."""
-    plan = pipeline.read_work(plan_uri)
-    questions = pipeline.store.blobs.get_table(BlobRef(**plan["questions"]), ["question_id"], "questions of the job")
+    plan = pipeline.read_work(plan_uri, AnswersPlan)
+    questions = pipeline.store.blobs.get_table(plan.questions, ["question_id"], "questions of the job")
     asked = questions["question_id"].to_pylist()
     outcomes = _outcomes(pipeline, plan)
     rows = JobRows(
@@ -37,20 +37,20 @@ def load(pipeline: Pipeline, plan_uri: str, run: Run) -> dict[str, Any]:
         id_column="question_id",
         done="answered",
         count=len(asked),
-        read=lambda: _answers(pipeline, plan["job"], outcomes),
+        read=lambda: _answers(pipeline, plan.job, outcomes),
         outcomes=lambda: outcomes,
-        check=lambda answers: _complete(answers, asked, plan["job"]),
+        check=lambda answers: _complete(answers, asked, plan.job),
     )
     loaded, _ = load_rows(pipeline, plan, run, rows)
     return loaded
 
 
-def _outcomes(pipeline: Pipeline, plan: dict[str, Any]) -> list[Outcome]:
-    outcomes = pipeline.store.units.find_all("generate", plan["batches"])
+def _outcomes(pipeline: Pipeline, plan: AnswersPlan) -> list[Outcome]:
+    outcomes = pipeline.store.units.find_all("generate", plan.batches)
     found = [outcome for outcome in outcomes if outcome is not None]
     if len(found) < len(outcomes):
         raise MemoragError(
-            f"job {plan['job']}: {len(outcomes) - len(found)} of {len(outcomes)} batches have no answers;"
+            f"job {plan.job}: {len(outcomes) - len(found)} of {len(outcomes)} batches have no answers;"
             " run generate for them, then load again"
         )
     return found

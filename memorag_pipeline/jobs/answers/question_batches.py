@@ -11,12 +11,12 @@ moves no other. Rows that are carried over are recorded at once, as batches that
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from memorag_pipeline.jobs.answers import generate
+from memorag_pipeline.jobs.answers.plans import QuestionBatch
 from memorag_pipeline.jobs.answers.questions import question_identity
 from memorag_pipeline.jobs.answers.settings import AnswerSettings
 from memorag_pipeline.jobs.units import is_finished
@@ -25,18 +25,6 @@ from memorag_pipeline.schemas import ANSWERS
 from memorag_pipeline.storage import CorpusStore, Outcome, fingerprint
 
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Questions by their numbers in the run's file."""
-
-    fingerprint: str
-    rows: tuple[int, ...]
-
-    def work(self) -> dict[str, Any]:
-        """As a work list has it."""
-        return {"fingerprint": self.fingerprint, "rows": list(self.rows)}
 
 
 class Batches:
@@ -52,7 +40,7 @@ class Batches:
             "prompts": settings.prompt_version,
         }
         self._carried: list[str] = []
-        self._batches: list[Batch] = []
+        self._batches: list[QuestionBatch] = []
         self._open: list[tuple[int, Row]] = []
         self._counts = {"questions": 0, "errors": 0, "carried": 0}
         self._shards: set[str] = set()
@@ -76,10 +64,10 @@ class Batches:
         if self._open:
             questions = [row for _, row in self._open]
             name = fingerprint(generate.STAGE, generate.STAGE_VERSION, questions=questions, **self._shared)
-            self._batches.append(Batch(name, tuple(number for number, _ in self._open)))
+            self._batches.append(QuestionBatch(fingerprint=name, rows=tuple(number for number, _ in self._open)))
             self._open = []
 
-    def todo(self) -> list[Batch]:
+    def todo(self) -> list[QuestionBatch]:
         """The batches that are not finished."""
         outcomes = self._store.units.find_all(generate.STAGE, [batch.fingerprint for batch in self._batches])
         return [

@@ -22,6 +22,7 @@ import pyarrow as pa
 from memorag_pipeline.generators.interface import Reply
 from memorag_pipeline.generators.replies import ReplyUnits
 from memorag_pipeline.generators.row_batches import batches
+from memorag_pipeline.jobs.answers.plans import RecallList
 from memorag_pipeline.jobs.answers.question_file import QuestionFile
 from memorag_pipeline.jobs.answers.questions import BATCH, question_identity
 from memorag_pipeline.jobs.answers.recall_units import STAGE, RecallUnits
@@ -31,7 +32,7 @@ from memorag_pipeline.opened_version import OpenedVersion
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import Bar, track
 from memorag_pipeline.schemas import CLUES
-from memorag_pipeline.storage import BlobRef, Outcome
+from memorag_pipeline.storage import Outcome
 
 if TYPE_CHECKING:
     from memorag_pipeline.memory.engine.generation import Generation
@@ -46,17 +47,17 @@ _RECORDERS = 8
 
 def recall(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
     """Recall the clues of the shards in a work list; returns counts."""
-    batch = pipeline.read_work(batch_uri)
-    settings = AnswerSettings.model_validate(batch["settings"])
-    version = OpenedVersion(pipeline.store, batch["version"], trust_models=True, pinned=True)
+    batch = pipeline.read_work(batch_uri, RecallList)
+    settings = batch.settings
+    version = OpenedVersion(pipeline.store, batch.version, trust_models=True, pinned=True)
     names = RecallUnits(version.manifest, settings)
-    questions = QuestionFile(pipeline.store, BlobRef(**batch["questions"]))
+    questions = QuestionFile(pipeline.store, batch.questions)
     counts = {"shards": 0, "questions": 0, "clues": 0}
-    with track("questions recalled", sum(len(unit["rows"]) for unit in batch["units"]), "questions") as bar:
-        for unit in batch["units"]:
-            with _Shard(version, names, unit["shard_id"], settings, batch["run"], bar) as shard:
-                for start in range(0, len(unit["rows"]), BATCH):
-                    rows = unit["rows"][start : start + BATCH]
+    with track("questions recalled", sum(len(unit.rows) for unit in batch.units), "questions") as bar:
+        for unit in batch.units:
+            with _Shard(version, names, unit.shard_id, settings, batch.run, bar) as shard:
+                for start in range(0, len(unit.rows), BATCH):
+                    rows = unit.rows[start : start + BATCH]
                     shard.ask([row["question"] for row in questions.take(rows)])
             counts["shards"] += shard.questions > 0
             counts["questions"] += shard.questions

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from memorag_pipeline.digests import value_digest
 from memorag_pipeline.jobs.answers.carry_over import Carrier, record_plan
-from memorag_pipeline.jobs.answers.question_batches import Batch, Batches
+from memorag_pipeline.jobs.answers.plans import AnswersPlan, GenerateList, QuestionBatch, RecallList, ShardQuestions
+from memorag_pipeline.jobs.answers.question_batches import Batches
 from memorag_pipeline.jobs.answers.question_file import QuestionFile, write_questions
 from memorag_pipeline.jobs.answers.questions import BATCH, read_questions
 from memorag_pipeline.jobs.answers.recall_units import Asked, RecallUnits
@@ -46,35 +47,35 @@ def route(pipeline: Pipeline, job: str, version: int | None = None) -> dict[str,
         pipeline,
         opened,
         settings,
-        {
-            "job": job,
-            "version": opened.number,
-            "manifest": pipeline.store.versions.record(opened.number).manifest.model_dump(),
-            "questions": questions.model_dump(),
-            "batches": batches.fingerprints,
-            "todo": [batch.fingerprint for batch in todo],
-            "prompt_version": settings.prompt_version,
-            "best_last": settings.best_last,
-        },
+        AnswersPlan(
+            job=job,
+            version=opened.number,
+            manifest=pipeline.store.versions.record(opened.number).manifest,
+            questions=questions,
+            batches=tuple(batches.fingerprints),
+            todo=tuple(batch.fingerprint for batch in todo),
+            prompt_version=settings.prompt_version,
+            best_last=settings.best_last,
+        ),
     )
     endpoint = settings.generation.endpoint is not None and not settings.from_memory
-    shared = {
+    shared: dict[str, Any] = {
         "job": job,
         "version": opened.number,
-        "settings": settings.model_dump(mode="json"),
-        "questions": questions.model_dump(),
+        "settings": settings,
+        "questions": questions,
         # The run's id: replies that another had written are told from its own, and what an endpoint is paid is its own.
         "run": uuid.uuid4().hex if endpoint else value_digest([batch.fingerprint for batch in todo]),
     }
     per_task = pipeline.spec.compute.units_per_task
     return {
         "plan": plan_uri,
-        "recall": pipeline.write_batches(recalls, per_task, lambda units: {**shared, "units": units}),
+        "recall": pipeline.write_batches(recalls, per_task, lambda units: RecallList(**shared, units=units)),
         # One task for an endpoint: its limits and the run's budget are kept by one process.
         "generate": pipeline.write_batches(
-            [batch.work() for batch in todo],
+            todo,
             len(todo) or 1 if endpoint else per_task,
-            lambda units: {**shared, "units": units},
+            lambda units: GenerateList(**shared, units=units),
         ),
         "version": opened.number,
         "counts": batches.counts(),
@@ -147,8 +148,8 @@ def _recalls_left(
     questions: QuestionFile,
     manifest: Manifest,
     settings: AnswerSettings,
-    todo: Sequence[Batch],
-) -> list[dict[str, Any]]:
+    todo: Sequence[QuestionBatch],
+) -> list[ShardQuestions]:
     """For each shard the numbers of the questions that its memory was not asked yet, of batches that are to be done."""
     if not settings.clues and not settings.from_memory:
         return []
@@ -163,4 +164,4 @@ def _recalls_left(
                 asked.setdefault((shard_id, row["question"]), number)
         for each in names.missing(pipeline.store, asked):
             left.setdefault(each[0], []).append(asked[each])
-    return [{"shard_id": shard_id, "rows": rows} for shard_id, rows in sorted(left.items())]
+    return [ShardQuestions(shard_id=shard_id, rows=tuple(rows)) for shard_id, rows in sorted(left.items())]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from memorag_pipeline.jobs.summaries import recall as recall_stage
 from memorag_pipeline.jobs.summaries.paid_generator import counted, open_paid_generator
 from memorag_pipeline.jobs.summaries.part_tables import VersionTables
 from memorag_pipeline.jobs.summaries.passages import choose, spread
+from memorag_pipeline.jobs.summaries.plans import GenerateList, SummaryUnit
 from memorag_pipeline.jobs.summaries.settings import SummarySettings
 from memorag_pipeline.jobs.summaries.summary import PartSummary, Written
 from memorag_pipeline.jobs.summaries.targets import Part
@@ -41,27 +42,27 @@ Advance = Callable[[], None]
 
 def summarize_parts(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
     """Summarize the parts of a work list; returns counts, and what the generator took."""
-    batch = pipeline.read_work(batch_uri)
-    settings = SummarySettings.model_validate(batch["settings"])
-    found = pipeline.store.units.find_all(STAGE, [unit["fingerprint"] for unit in batch["units"]])
+    batch = pipeline.read_work(batch_uri, GenerateList)
+    settings = batch.settings
+    found = pipeline.store.units.find_all(STAGE, [unit.fingerprint for unit in batch.units])
     # What of the work list is finished was not when the run began: the run's own task did it, and was killed.
     done = [outcome for outcome in found if outcome is not None and is_finished(outcome)]
     todo = [
-        unit for unit, outcome in zip(batch["units"], found, strict=True) if outcome is None or not is_finished(outcome)
+        unit for unit, outcome in zip(batch.units, found, strict=True) if outcome is None or not is_finished(outcome)
     ]
     total = Counter(parts=len(todo))
     if todo:
-        version = OpenedVersion(pipeline.store, batch["version"], trust_models=True, pinned=True)
+        version = OpenedVersion(pipeline.store, batch.version, trust_models=True, pinned=True)
         tables = VersionTables(version)
-        generator = open_paid_generator(pipeline, settings, batch["run"], done)
+        generator = open_paid_generator(pipeline, settings, batch.run, done)
         with track("parts summarized", len(todo), "parts") as bar:
             for start in range(0, len(todo), generator.at_once):
                 group = todo[start : start + generator.at_once]
-                parts = [Part.model_validate(unit["part"]) for unit in group]
+                parts = [unit.part for unit in group]
                 recalled = _recalled(pipeline, group)
                 written = write_parts(version, tables, parts, recalled, generator, settings, lambda: bar.advance(1))
                 for unit, summary in zip(group, written, strict=True):
-                    total.update(_record(pipeline, unit["fingerprint"], summary))
+                    total.update(_record(pipeline, unit.fingerprint, summary))
     return counted(total, settings)
 
 
@@ -137,17 +138,17 @@ def _offered(
     return offered
 
 
-def _recalled(pipeline: Pipeline, units: Sequence[Mapping[str, Any]]) -> list[tuple[list[str], float]]:
+def _recalled(pipeline: Pipeline, units: Sequence[SummaryUnit]) -> list[tuple[list[str], float]]:
     """Key points of units, and the seconds that they took."""
-    wanted = [unit["recall"] for unit in units if unit["recall"] is not None]
+    wanted = [unit.recall for unit in units if unit.recall is not None]
     outcomes = dict(zip(wanted, pipeline.store.units.find_all(recall_stage.STAGE, wanted), strict=True))
     found: list[tuple[list[str], float]] = []
     for unit in units:
-        outcome = outcomes.get(unit["recall"])
-        if unit["recall"] is None:
+        outcome = None if unit.recall is None else outcomes[unit.recall]
+        if unit.recall is None:
             found.append(([], 0.0))
         elif outcome is None:
-            shard = unit["part"]["shard_id"]
+            shard = unit.part.shard_id
             raise MemoragError(f"shard {shard}: its key points were not recalled yet; run recall first, then generate")
         else:
             points = pipeline.store.blobs.get_json(outcome.blobs["key_points"], "key points of a part")

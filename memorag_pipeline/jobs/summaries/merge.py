@@ -22,6 +22,7 @@ from memorag_pipeline.generators.interface import Generator
 from memorag_pipeline.jobs.citations import without_markers
 from memorag_pipeline.jobs.summaries import generate as generate_stage
 from memorag_pipeline.jobs.summaries.paid_generator import counted, open_paid_generator
+from memorag_pipeline.jobs.summaries.plans import MergeList
 from memorag_pipeline.jobs.summaries.settings import SummarySettings
 from memorag_pipeline.jobs.summaries.summary import PartSummary, Written
 from memorag_pipeline.pipeline import Pipeline
@@ -35,18 +36,18 @@ _READERS = 16
 
 def merge_summaries(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
     """Merge the summaries of the targets in a work list; returns counts, and what the generator took."""
-    batch = pipeline.read_work(batch_uri)
-    settings = SummarySettings.model_validate(batch["settings"])
+    batch = pipeline.read_work(batch_uri, MergeList)
+    settings = batch.settings
     targets: dict[str, list[str]] = {}
-    for unit in batch["units"]:
-        texts = [part.written.text for part in read_parts(pipeline.store, unit["parts"])]
+    for unit in batch.units:
+        texts = [part.written.text for part in read_parts(pipeline.store, unit.parts)]
         whole = [text for text in texts if text is not None]
         if len(whole) == len(texts):
-            targets[unit["fingerprint"]] = whole
+            targets[unit.fingerprint] = whole
     total = Counter(targets=len(targets))
     if targets:
-        paid = pipeline.store.units.find_all(generate_stage.STAGE, batch["paid"])
-        generator = open_paid_generator(pipeline, settings, batch["run"], [each for each in paid if each is not None])
+        paid = pipeline.store.units.find_all(generate_stage.STAGE, batch.paid)
+        generator = open_paid_generator(pipeline, settings, batch.run, [each for each in paid if each is not None])
         with track("summaries merged", len(targets), "summaries") as bar:
             merged = merge_texts(list(targets.values()), generator, settings, lambda: bar.advance(1))
         for fingerprint_of, written in zip(targets, merged, strict=True):

@@ -11,19 +11,32 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from memorag_pipeline.errors import NotFoundError
 from memorag_pipeline.jobs.pinned_version import pin_version
 from memorag_pipeline.jobs.summaries import generate as generate_stage
 from memorag_pipeline.jobs.summaries import merge
 from memorag_pipeline.jobs.summaries import recall as recall_stage
+from memorag_pipeline.jobs.summaries.plans import (
+    GenerateList,
+    MergeList,
+    MergeUnit,
+    PartUnit,
+    PlannedTarget,
+    RecallList,
+    SummariesPlan,
+    SummaryUnit,
+)
 from memorag_pipeline.jobs.summaries.settings import SummarySettings
 from memorag_pipeline.jobs.summaries.summary import shared_columns
 from memorag_pipeline.jobs.summaries.targets import Part, Target, find_targets
 from memorag_pipeline.jobs.units import is_finished
 from memorag_pipeline.opened_version import OpenedVersion
 from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.storage.plans import Unit
+
+U = TypeVar("U", bound=Unit)
 
 
 def plan_summaries(pipeline: Pipeline, job: str, version: int | None = None) -> dict[str, Any]:
@@ -35,38 +48,48 @@ def plan_summaries(pipeline: Pipeline, job: str, version: int | None = None) -> 
     opened = OpenedVersion(pipeline.store, number, trust_models=True)
     settings = SummarySettings.of_job(pipeline.spec, spec, opened.manifest)
     targets = find_targets(opened, spec.summaries.scope, spec.summaries.include, settings.focus)
-    planned = [_planned(opened, target, settings) for target in targets]
+    parts = [[_unit(opened, part, settings) for part in target.parts] for target in targets]
+    planned = [_planned(target, found, settings) for target, found in zip(targets, parts, strict=True)]
 
-    units = {unit["fingerprint"]: unit for target in planned for unit in target["units"]}
+    units = {unit.fingerprint: unit for found in parts for unit in found}
     todo = _unfinished(pipeline, generate_stage.STAGE, units)
     recalls = _recalls(pipeline, todo)
-    merges = _unfinished(pipeline, merge.STAGE, {t["merge"]: _merge(t) for t in planned if t["merge"] is not None})
+    wanted = {
+        target.merge: MergeUnit(fingerprint=target.merge, parts=target.units)
+        for target in planned
+        if target.merge is not None
+    }
+    merges = _unfinished(pipeline, merge.STAGE, wanted)
 
     endpoint = settings.models.generation.endpoint is not None
-    shared = {"version": number, "settings": settings.model_dump(mode="json")}
-    # What an endpoint is paid counts for the run, whose id this is.
-    generated = {**shared, "run": uuid.uuid4().hex if endpoint else None}
-    paid = [unit["fingerprint"] for unit in todo] if endpoint else []
+    run = uuid.uuid4().hex if endpoint else None  # what an endpoint is paid counts for the run, whose id this is
+    paid = tuple(unit.fingerprint for unit in todo) if endpoint else ()
     per_task = pipeline.spec.compute.units_per_task
     rows = per_task * settings.models.generation.batch_size  # a part is one row of a batch
-    plan = {
-        "job": job,
-        "version": number,
-        "include": spec.summaries.include,
-        "focus": settings.focus,
-        "columns": shared_columns(opened, job, settings),
-        "todo": [unit["fingerprint"] for unit in [*todo, *merges]],
-        "targets": [{**target, "units": [unit["fingerprint"] for unit in target["units"]]} for target in planned],
-    }
+    plan = SummariesPlan(
+        job=job,
+        version=number,
+        include=tuple(spec.summaries.include),
+        focus=settings.focus,
+        columns=shared_columns(opened, job, settings),
+        todo=tuple(unit.fingerprint for unit in (*todo, *merges)),
+        targets=tuple(planned),
+    )
     return {
         "plan": pipeline.write_work(plan),
-        "recall": pipeline.write_batches(recalls, per_task, lambda units: {**shared, "units": units}),
+        "recall": pipeline.write_batches(
+            recalls, per_task, lambda units: RecallList(version=number, settings=settings, units=units)
+        ),
         # One task for an endpoint: its limits and the run's budget are kept by one process.
         "generate": pipeline.write_batches(
-            todo, len(todo) or 1 if endpoint else rows, lambda units: {**generated, "units": units}
+            todo,
+            len(todo) or 1 if endpoint else rows,
+            lambda units: GenerateList(version=number, settings=settings, run=run, units=units),
         ),
         "merge": pipeline.write_batches(
-            merges, len(merges) or 1 if endpoint else rows, lambda units: {**generated, "paid": paid, "units": units}
+            merges,
+            len(merges) or 1 if endpoint else rows,
+            lambda units: MergeList(version=number, settings=settings, run=run, paid=paid, units=units),
         ),
         "version": number,
         "counts": {
@@ -80,44 +103,32 @@ def plan_summaries(pipeline: Pipeline, job: str, version: int | None = None) -> 
     }
 
 
-def _planned(version: OpenedVersion, target: Target, settings: SummarySettings) -> dict[str, Any]:
-    """A target with its units, as JSON values."""
-    units = [_unit(version, part, settings) for part in target.parts]
-    fingerprints = [unit["fingerprint"] for unit in units]
-    return {
-        "target": target.model_dump(exclude={"parts"}),
-        "units": units,
-        "merge": merge.unit_of(fingerprints, settings) if len(units) > 1 else None,
-    }
+def _planned(target: Target, parts: Sequence[SummaryUnit], settings: SummarySettings) -> PlannedTarget:
+    units = tuple(unit.fingerprint for unit in parts)
+    return PlannedTarget(target=target, units=units, merge=merge.unit_of(units, settings) if len(units) > 1 else None)
 
 
-def _unit(version: OpenedVersion, part: Part, settings: SummarySettings) -> dict[str, Any]:
+def _unit(version: OpenedVersion, part: Part, settings: SummarySettings) -> SummaryUnit:
     whole = generate_stage.is_read_whole(part, settings)
     recall = None if whole else recall_stage.unit_of(version.manifest, part, settings)
-    return {
-        "fingerprint": generate_stage.unit_of(version.manifest, part, recall, settings),
-        "recall": recall,
-        "part": part.model_dump(),
-    }
+    return SummaryUnit(
+        fingerprint=generate_stage.unit_of(version.manifest, part, recall, settings), recall=recall, part=part
+    )
 
 
-def _recalls(pipeline: Pipeline, units: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _recalls(pipeline: Pipeline, units: Sequence[SummaryUnit]) -> list[PartUnit]:
     """What has to be recalled for units, in order of shard."""
-    wanted = {unit["recall"]: unit["part"] for unit in units if unit["recall"] is not None}
+    wanted = {unit.recall: unit.part for unit in units if unit.recall is not None}
     found = pipeline.store.units.find_all(recall_stage.STAGE, list(wanted))
     missing = [
-        {"fingerprint": recall, "part": part}
+        PartUnit(fingerprint=recall, part=part)
         for (recall, part), outcome in zip(wanted.items(), found, strict=True)
         if outcome is None
     ]
-    return sorted(missing, key=lambda unit: str(unit["part"]["shard_id"]))
+    return sorted(missing, key=lambda unit: unit.part.shard_id)
 
 
-def _merge(target: Mapping[str, Any]) -> dict[str, Any]:
-    return {"fingerprint": target["merge"], "parts": [unit["fingerprint"] for unit in target["units"]]}
-
-
-def _unfinished(pipeline: Pipeline, stage: str, units: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def _unfinished(pipeline: Pipeline, stage: str, units: Mapping[str, U]) -> list[U]:
     """Units without an outcome, or with one that may go better now."""
     found = pipeline.store.units.find_all(stage, list(units))
     return [

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from memorag_pipeline.jobs.clues import parse_clues
 from memorag_pipeline.jobs.summaries.part_tables import VersionTables
+from memorag_pipeline.jobs.summaries.plans import RecallList
 from memorag_pipeline.jobs.summaries.settings import SummarySettings
 from memorag_pipeline.jobs.summaries.targets import Part
 from memorag_pipeline.opened_version import OpenedVersion
@@ -37,14 +38,14 @@ logger = logging.getLogger(__name__)
 
 def recall_key_points(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
     """Recall the key points of the parts in a work list; returns counts."""
-    batch = pipeline.read_work(batch_uri)
-    settings = SummarySettings.model_validate(batch["settings"])
-    found = pipeline.store.units.find_all(STAGE, [unit["fingerprint"] for unit in batch["units"]])
-    todo = [unit for unit, outcome in zip(batch["units"], found, strict=True) if outcome is None]
+    batch = pipeline.read_work(batch_uri, RecallList)
+    settings = batch.settings
+    found = pipeline.store.units.find_all(STAGE, [unit.fingerprint for unit in batch.units])
+    todo = [unit for unit, outcome in zip(batch.units, found, strict=True) if outcome is None]
     total = Counter(parts=len(todo), key_points=0, memorized_tokens=0)
     if todo:
-        parts = [Part.model_validate(unit["part"]) for unit in todo]
-        version = OpenedVersion(pipeline.store, batch["version"], trust_models=True, pinned=True)
+        parts = [unit.part for unit in todo]
+        version = OpenedVersion(pipeline.store, batch.version, trust_models=True, pinned=True)
         with track("parts recalled", len(parts), "parts") as bar:
             recalled = key_points_of(version, parts, settings, lambda: bar.advance(1))
             for unit, part, (points, seconds) in zip(todo, parts, recalled, strict=True):
@@ -52,7 +53,7 @@ def recall_key_points(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
                 pipeline.store.units.record(
                     Outcome(
                         stage=STAGE,
-                        fingerprint=unit["fingerprint"],
+                        fingerprint=unit.fingerprint,
                         blobs={"key_points": pipeline.store.blobs.put_json(points)},
                         counts={"key_points": len(points), "memorized_tokens": memorized},
                         seconds=seconds,

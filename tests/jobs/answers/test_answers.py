@@ -29,6 +29,7 @@ from memorag_pipeline.schemas import ANSWERS, CLUES
 from memorag_pipeline.storage import BlobRef, ModelRecord
 from memorag_pipeline.version import Version
 from tests.jobs.conftest import QUESTIONS
+from tests.storage.work_json import read_json
 
 Rows = list[dict[str, Any]]
 
@@ -45,7 +46,7 @@ def run(pipeline: Pipeline) -> Rows:
 
 def rows_of(pipeline: Pipeline, plan_uri: str) -> Rows:
     tables = []
-    for fingerprint in pipeline.read_work(plan_uri)["batches"]:
+    for fingerprint in read_json(pipeline, plan_uri)["batches"]:
         outcome = pipeline.store.units.find("generate", fingerprint)
         assert outcome is not None
         tables.append(pipeline.store.blobs.get_table(outcome.blobs["answers"]))
@@ -106,7 +107,7 @@ def test_rows_name_the_adapter_beside_the_model(pipeline: Pipeline) -> None:
 
 
 def test_clues_come_from_the_shards_that_were_asked(rows: Rows, pipeline: Pipeline) -> None:
-    plan = pipeline.read_work(route(pipeline, "faq")["plan"])
+    plan = read_json(pipeline, route(pipeline, "faq")["plan"])
     questions = pipeline.store.blobs.get_table(BlobRef(**plan["questions"])).to_pylist()
     asked = {(shard_id, row["question_id"]) for row in questions for shard_id in row["shards"]}
     clues = [(row["question_id"], clue) for row in rows for clue in row["clues"]]

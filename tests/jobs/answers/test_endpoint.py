@@ -17,6 +17,7 @@ from memorag_pipeline.version import Version
 from memorag_pipeline.warehouse import open_warehouse
 from tests.generators.chat_server import PROMPT_TOKENS, REPLY_TOKENS, ChatServer, error, well
 from tests.generators.conftest import spec_of
+from tests.storage.work_json import read_json
 
 PAID = PROMPT_TOKENS + REPLY_TOKENS
 QUESTIONS = [{"question_id": f"q{n}", "question": f"What does the pass statement do, number {n}?"} for n in range(7)]
@@ -100,7 +101,7 @@ def test_all_units_of_an_endpoint_are_one_task(job: Callable[..., Pipeline]) -> 
     pipeline = job()
     assert pipeline.spec.compute.units_per_task == 1
     (work,) = route(pipeline, "faq")["generate"]
-    assert len(pipeline.read_work(work)["units"]) > 1
+    assert len(read_json(pipeline, work)["units"]) > 1
     assert route(pipeline, "faq")["generate"] != [work]  # another run, with a budget of its own
 
 

@@ -18,6 +18,7 @@ from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.specs.jobs import WarehouseSpec
 from memorag_pipeline.storage.units import Outcome, fingerprint
 from memorag_pipeline.warehouse import open_warehouse
+from tests.storage.work_json import write_json
 from tests.warehouse.answer_rows import answers
 
 RUN = Run("run-1", datetime(2026, 1, 1, tzinfo=UTC))
@@ -33,7 +34,8 @@ def pipeline(spec: WarehouseSpec, make_spec: Callable[..., CorpusSpec]) -> Pipel
 def write_plan(pipeline: Pipeline, batches: list[pa.Table | None], asked: int, version: int = 1) -> str:
     """The plan of a job over `asked` questions; a batch that is None was never generated."""
     rows = [{"question_id": f"q{number}", "question": "?", "error": ""} for number in range(asked)]
-    plan: dict[str, Any] = {"job": "faq", "version": version, "batches": [], "todo": []}
+    plan: dict[str, Any] = {"job": "faq", "version": version, "batches": [], "todo": [], "prompt_version": "0"}
+    plan["manifest"] = {"digest": "0" * 64, "size": 0}
     plan["questions"] = pipeline.store.blobs.put_table(pa.Table.from_pylist(rows, schema=QUESTIONS)).model_dump()
     for number, batch in enumerate(batches):
         unit = fingerprint("generate", 1, number=number, version=version)
@@ -44,7 +46,7 @@ def write_plan(pipeline: Pipeline, batches: list[pa.Table | None], asked: int, v
             blobs = {"answers": pipeline.store.blobs.put_table(batch)}
             counts = {"input_tokens": 100, "output_tokens": 10}
             pipeline.store.units.record(Outcome(stage="generate", fingerprint=unit, blobs=blobs, counts=counts))
-    return pipeline.write_work(plan)
+    return write_json(pipeline, plan)
 
 
 def test_all_batches_land_and_a_second_load_changes_nothing(pipeline: Pipeline, spec: WarehouseSpec) -> None:

@@ -16,6 +16,7 @@ from memorag_pipeline.retrieval.passage import Passage
 from memorag_pipeline.schemas import ROUTED_QUESTIONS
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage import BlobRef
+from tests.storage.work_json import read_json
 
 
 def hit(shard_id: str, score: float) -> Passage:
@@ -41,7 +42,7 @@ def test_questions_are_grouped_by_shard_in_their_order() -> None:
 
 def test_a_plan_names_the_version_and_holds_every_question_once(pipeline: Pipeline) -> None:
     routed = route(pipeline, "faq")
-    plan = pipeline.read_work(routed["plan"])
+    plan = read_json(pipeline, routed["plan"])
     assert (plan["job"], plan["version"], routed["version"]) == ("faq", 1, 1)
     assert plan["manifest"] == pipeline.store.versions.record(1).manifest.model_dump()
     table = pipeline.store.blobs.get_table(BlobRef(**plan["questions"]))
@@ -66,8 +67,8 @@ def test_work_lists_hold_all_questions_for_generation_and_the_good_ones_for_reca
 ) -> None:
     fresh = make_pipeline(shards_per_question=1, clue_tokens=11)
     routed = route(fresh, "faq")
-    generate = [unit for uri in routed["generate"] for unit in fresh.read_work(uri)["units"]]
-    recall = [unit for uri in routed["recall"] for unit in fresh.read_work(uri)["units"]]
+    generate = [unit for uri in routed["generate"] for unit in read_json(fresh, uri)["units"]]
+    recall = [unit for uri in routed["recall"] for unit in read_json(fresh, uri)["units"]]
     assert [number for unit in generate for number in unit["rows"]] == [0, 1, 2, 3]
     assert sorted(number for unit in recall for number in unit["rows"]) == [0, 2, 3]
 
@@ -91,7 +92,7 @@ def test_what_a_setting_decides_is_done_again_and_nothing_else(
     pipeline: Pipeline, make_pipeline: Callable[..., Pipeline], change: dict[str, Any], recall_changes: bool
 ) -> None:
     other = make_pipeline(**change)
-    before, after = (each.read_work(route(each, "faq")["plan"]) for each in (pipeline, other))
+    before, after = (read_json(each, route(each, "faq")["plan"]) for each in (pipeline, other))
     assert not set(before["batches"]) & set(after["batches"])
     assert (recall_name(pipeline) != recall_name(other)) == recall_changes
 
@@ -136,7 +137,7 @@ def test_a_question_that_comes_first_changes_one_batch_and_moves_no_other(
 ) -> None:
     asked = [{"question": f"What is number {number}?"} for number in range(60)]
     before, after = (
-        pipeline.read_work(route(make_pipeline(questions, clues=[]), "faq")["plan"])["batches"]
+        read_json(pipeline, route(make_pipeline(questions, clues=[]), "faq")["plan"])["batches"]
         for questions in (asked, [{"question": "What is new?"}, *asked])
     )
     assert 15 <= len(before) <= 60
@@ -151,7 +152,7 @@ def recall_name(pipeline: Pipeline) -> str:
 
 
 def questions_of(pipeline: Pipeline, routed: dict[str, Any]) -> list[dict[str, Any]]:
-    plan = pipeline.read_work(routed["plan"])
+    plan = read_json(pipeline, routed["plan"])
     return read_rows(pipeline, BlobRef(**plan["questions"]))
 
 

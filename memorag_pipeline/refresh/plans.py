@@ -1,0 +1,145 @@
+"""The plans and work lists of a refresh.
+
+Each plan is the one of the stage before with more in it: `InventoryPlan`, `ShardPlan`, `IndexPlan`. A work list names
+the units of one task of extract, memorize or embed.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeVar
+
+from pydantic import AliasChoices, Field, PlainSerializer
+
+from memorag_pipeline.corpus.source import SourceObject
+from memorag_pipeline.storage import BlobRef, MemoryRecord, ModelRecord
+from memorag_pipeline.storage.plans import Plan, Unit, WorkList
+
+U = TypeVar("U", bound=Plan)
+Listed = Annotated[SourceObject, PlainSerializer(SourceObject.row)]
+
+
+class InventoryPlan(Plan):
+    """What the source holds. `parts` are fingerprints of extract units, `lost` digests of the parent's lost blobs."""
+
+    parent: int | None
+    lost: tuple[str, ...]
+    inventory: BlobRef
+    models: tuple[ModelRecord, ...]
+    parts: tuple[str, ...]
+    spec_fingerprint: str
+
+
+class PlannedMemory(MemoryRecord):
+    """A shard's memory, as the manifest will describe it, and the unit that makes it."""
+
+    fingerprint: str
+
+    @property
+    def weight(self) -> int:
+        """Tokens of the shard."""
+        return max(self.tokens, 1)
+
+    @property
+    def record(self) -> MemoryRecord:
+        """As the manifest has it."""
+        return MemoryRecord(**{name: getattr(self, name) for name in MemoryRecord.model_fields})
+
+
+class EmbedUnit(Unit):
+    """The chunk table of a part; `configuration` is the fingerprint of how it is embedded, whatever its texts are."""
+
+    configuration: str
+    chunks: BlobRef
+
+
+class ShardPlan(InventoryPlan):
+    """With the tables of the parts that were extracted, and all units of memories and embeddings."""
+
+    documents: tuple[BlobRef, ...]
+    chunks: tuple[BlobRef, ...]
+    quarantine: tuple[BlobRef, ...]
+    shards: BlobRef
+    sections: BlobRef
+    memories: tuple[PlannedMemory, ...]
+    embeddings: tuple[EmbedUnit, ...]
+    counts: dict[str, int]
+
+
+class StoredMemory(PlannedMemory):
+    """A memory that was made."""
+
+    memory: BlobRef
+
+
+class StoredEmbeddings(EmbedUnit):
+    """Embeddings that were made."""
+
+    embeddings: BlobRef
+
+
+class IndexPlan(ShardPlan):
+    """With all blobs of the new version; `fresh` are digests of those that the parent does not have, if known."""
+
+    memories: tuple[StoredMemory, ...]
+    embeddings: tuple[StoredEmbeddings, ...]
+    units: BlobRef
+    index: BlobRef
+    index_rows: BlobRef
+    digests: BlobRef
+    sparse_index: BlobRef | None
+    fresh: tuple[str, ...] | None = None
+
+
+class ExtractUnit(Unit):
+    """A part: a run of objects of the inventory."""
+
+    objects: tuple[Listed, ...]
+
+
+class ExtractList(WorkList[ExtractUnit]):
+    """Parts to extract; documents that did not change are taken from the version `parent`."""
+
+    parent: int | None
+    units: tuple[ExtractUnit, ...] = Field(validation_alias=AliasChoices("parts", "units"), serialization_alias="parts")
+
+
+class SectionPlace(Plan):
+    """Characters `start` to `end` of a document."""
+
+    document_id: str
+    start: int
+    end: int
+
+
+class MemorizeUnit(Unit):
+    """A shard to memorize.
+
+    `base` is the parent's shard whose memory begins like this one. With `continues` it is kept as a whole, and
+    `sections` are those that come behind it. `documents` are the document tables that hold the sections.
+    """
+
+    shard_id: str
+    tokens: int
+    base: str | None
+    continues: bool
+    sections: tuple[SectionPlace, ...]
+    documents: tuple[BlobRef, ...]
+
+
+class ModelsList(WorkList[U]):
+    """Units that models make. `lost` are digests of blobs of the version `parent` that are lost.
+
+    `models` are those of the plan; work lists of earlier releases name none.
+    """
+
+    parent: int | None
+    lost: tuple[str, ...]
+    models: tuple[ModelRecord, ...] = Field(default=(), exclude_if=lambda value: not value)
+
+
+class MemorizeList(ModelsList[MemorizeUnit]):
+    """Shards to memorize, from the memories of the version `parent`."""
+
+
+class EmbedList(ModelsList[EmbedUnit]):
+    """Chunk tables to embed; vectors are taken from the version `parent`, but for tables that are `lost`."""

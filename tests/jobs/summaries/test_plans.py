@@ -1,0 +1,24 @@
+"""Plans and work lists of earlier releases can be read, and those of this one are the same JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from memorag_pipeline.jobs.summaries import plans
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.specs.corpus import CorpusSpec
+from tests.storage.work_json import write_json
+
+BEFORE = json.loads(Path(__file__).with_name("plans_before.json").read_text())
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_a_plan_of_before_is_read_and_would_be_written_the_same(name: str, tmp_path: Path) -> None:
+    values = {"corpus": "kb", "source": {"uris": ["docs"]}, "store": {"uri": str(tmp_path)}}
+    models = {"memory": {"model": "some/model"}, "embedding": {"model": "some/embedder"}}
+    pipeline = Pipeline(CorpusSpec.model_validate({**values, **models}))
+    uri = write_json(pipeline, BEFORE[name])
+    assert pipeline.write_work(pipeline.read_work(uri, getattr(plans, name))) == uri
