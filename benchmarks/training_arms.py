@@ -22,7 +22,10 @@ from benchmarks.quality import TEXT
 from benchmarks.subjects import MODEL
 from benchmarks.timing import device_name
 from memorag_pipeline.specs.training import TrainingSpec
-from memorag_pipeline.training import stages
+from memorag_pipeline.training.plans import TrainedAdapter
+from memorag_pipeline.training.prepare import prepare
+from memorag_pipeline.training.train import train
+from memorag_pipeline.training.training import Training
 
 ARMS: dict[str, dict[str, Any]] = {
     "attended": {"placement": "attended"},
@@ -72,7 +75,7 @@ def trained(given: argparse.Namespace, files: Sequence[str], changes: dict[str, 
     """The curve of an arm, and its tokens/s."""
     schedule = {"tokens": given.tokens, "batch_tokens": 2048, "checkpoint_tokens": given.tokens // 4}
     with tempfile.TemporaryDirectory() as folder:
-        training = stages.Training(
+        training = Training(
             TrainingSpec.model_validate(
                 {
                     "adapter": "arm",
@@ -87,11 +90,10 @@ def trained(given: argparse.Namespace, files: Sequence[str], changes: dict[str, 
                 }
             )
         )
-        plan = stages.prepare(training)["plan"]
-        outcome = training.read_work(stages.train(training, plan)["trained"])["outcome"]
-        history = training.store.blobs.uri(stages.BlobRef.model_validate(outcome["blobs"]["history"]))
-        curve = training.read_work(history)["curve"]
-    return curve, curve[-1]["tokens"] / outcome["seconds"]
+        plan = prepare(training)["plan"]
+        outcome = training.read_work(train(training, plan)["trained"], TrainedAdapter).outcome
+        curve = training.store.blobs.get_json(outcome.blobs["history"])["curve"]
+    return curve, curve[-1]["tokens"] / outcome.seconds
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from memorag_operators.stage_operator import StageOperator, tell_version
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from memorag_pipeline.training.stages import Training
+    from memorag_pipeline.training.training import Training
 
 
 def adapter_asset(adapter: str) -> Asset:
@@ -33,7 +33,7 @@ class TrainingOperator(StageOperator):
     def opened(self) -> Training:
         """The training."""
         from memorag_pipeline.specs.training import read_training_spec
-        from memorag_pipeline.training.stages import Training
+        from memorag_pipeline.training.training import Training
 
         return Training(read_training_spec(self.spec_file))
 
@@ -43,7 +43,7 @@ class PrepareTrainingOperator(TrainingOperator):
 
     def call_stage(self, pipeline: Training, context: Context) -> dict[str, Any]:
         """Prepare."""
-        from memorag_pipeline.training.stages import prepare
+        from memorag_pipeline.training.prepare import prepare
 
         return prepare(pipeline)
 
@@ -66,7 +66,7 @@ class StudyOperator(WorkOperator):
 
     def call_stage(self, pipeline: Training, context: Context) -> dict[str, Any]:
         """Study."""
-        from memorag_pipeline.training.stages import study
+        from memorag_pipeline.training.study import study
 
         return study(pipeline, self.work)
 
@@ -76,7 +76,7 @@ class TrainOperator(WorkOperator):
 
     def call_stage(self, pipeline: Training, context: Context) -> dict[str, Any]:
         """Train."""
-        from memorag_pipeline.training.stages import train
+        from memorag_pipeline.training.train import train
 
         return train(pipeline, self.work)
 
@@ -86,7 +86,7 @@ class EvaluateOperator(WorkOperator):
 
     def call_stage(self, pipeline: Training, context: Context) -> dict[str, Any]:
         """Evaluate."""
-        from memorag_pipeline.training.stages import evaluate
+        from memorag_pipeline.training.evaluate import evaluate
 
         return evaluate(pipeline, self.work)
 
@@ -96,7 +96,7 @@ class RegisterOperator(WorkOperator):
 
     def call_stage(self, pipeline: Training, context: Context) -> dict[str, Any]:
         """Register."""
-        from memorag_pipeline.training.stages import register
+        from memorag_pipeline.training.register import register
 
         run_id = context["dag_run"].run_id
         registered = register(pipeline, self.work, run_id)
@@ -123,6 +123,6 @@ class PromoteOperator(TrainingOperator):
 
     def call_stage(self, pipeline: Training, context: Context) -> dict[str, Any]:
         """Promote."""
-        from memorag_pipeline.training.stages import promote
+        from memorag_pipeline.training.register import promote
 
         return promote(pipeline, int(self.version), f"DAG {context['dag'].dag_id}, run {context['run_id']}")

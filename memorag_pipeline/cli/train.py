@@ -39,7 +39,7 @@ def train(
     with working(verbose):
         from memorag_pipeline.models.references import resolve_file
         from memorag_pipeline.training.runner import train as run
-        from memorag_pipeline.training.stages import Training
+        from memorag_pipeline.training.training import Training
 
         for option, path in (("--out", out), ("--report", report)):
             if path is not None and not path.parent.is_dir():

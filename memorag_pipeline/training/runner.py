@@ -11,7 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from memorag_pipeline.training import stages
+from memorag_pipeline.training.evaluate import evaluate
+from memorag_pipeline.training.prepare import prepare
+from memorag_pipeline.training.register import promote, register
+from memorag_pipeline.training.study import study
+from memorag_pipeline.training.train import train as train_adapter
+from memorag_pipeline.training.training import Training
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class TrainResult:
     texts: int
 
 
-def train(training: stages.Training, run_id: str, by: str) -> TrainResult | None:
+def train(training: Training, run_id: str, by: str) -> TrainResult | None:
     """Prepare, study, train, evaluate, register and, if it is better, promote an adapter.
 
     None in a process that only helped to train it.
@@ -38,13 +43,13 @@ def train(training: stages.Training, run_id: str, by: str) -> TrainResult | None
 
     processes = PartialState(cpu=not torch.cuda.is_available())
     with processes.main_process_first():
-        plan = stages.study(training, stages.prepare(training)["plan"])
-    trained = stages.train(training, plan["plan"])
+        plan = study(training, prepare(training)["plan"])
+    trained = train_adapter(training, plan["plan"])
     if not processes.is_main_process:
         return None
-    evaluated = stages.evaluate(training, trained["trained"])
-    registered = stages.register(training, evaluated["evaluated"], run_id)
-    promoted = stages.promote(training, registered["version"], by)
+    evaluated = evaluate(training, trained["trained"])
+    registered = register(training, evaluated["evaluated"], run_id)
+    promoted = promote(training, registered["version"], by)
     manifest = training.store.versions.manifest(registered["version"])
     (evaluation,), (report,) = manifest.of_role("evaluation"), manifest.of_role("report")
     gaps: dict[str, dict[int, float]] = {}

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from memorag_pipeline.specs.training import read_training_spec
-from memorag_pipeline.training.stages import Training
+from memorag_pipeline.training.training import Training
 from tests.dags.test_structure import edges
 from tests.fixtures.airflow import states
 from tests.training.conftest import one_thread, tiny, tiny_folder, training_texts, training_values

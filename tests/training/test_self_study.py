@@ -16,10 +16,12 @@ from memorag_pipeline.generators.interface import Reply
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.specs.training import TrainingSpec
-from memorag_pipeline.storage.blobs import BlobRef
-from memorag_pipeline.training import stages
+from memorag_pipeline.training.plans import TrainingPlan
+from memorag_pipeline.training.prepare import prepare
 from memorag_pipeline.training.readers import is_held_out
 from memorag_pipeline.training.self_study import choose_passages, lines, study
+from memorag_pipeline.training.study import study as study_stage
+from memorag_pipeline.training.training import Training
 from tests.memory.conftest import SMOLLM2
 
 PASSAGE = "A lambda is an anonymous function. It yields a function object. It cannot contain statements!"
@@ -144,7 +146,7 @@ class TestOfARealCorpus:
             found[is_held_out(text, self.HELD_OUT)].append(text)
         return found
 
-    def training(self, folder: Path, sequence_tokens: int = 256) -> stages.Training:
+    def training(self, folder: Path, sequence_tokens: int = 256) -> Training:
         values = {
             "adapter": "studied",
             "store": {"uri": str(folder / "adapters")},
@@ -154,20 +156,21 @@ class TestOfARealCorpus:
             "schedule": {"tokens": 1024, "instruction_tokens": 1024, "sequence_tokens": sequence_tokens},
             "generation": {"max_new_tokens": 32},
         }
-        return stages.Training(TrainingSpec.model_validate(values))
+        return Training(TrainingSpec.model_validate(values))
 
-    def studied(self, training: stages.Training) -> tuple[str, list[dict[str, Any]]]:
+    def studied(self, training: Training) -> tuple[str, list[dict[str, Any]]]:
         """What identifies the training, and the instructions."""
-        plan = training.read_work(stages.study(training, stages.prepare(training)["plan"])["plan"])
-        data = training.store.blobs.get_bytes(BlobRef(**plan["studied"]))
-        return plan["fingerprint"], [json.loads(line) for line in data.splitlines()]
+        plan = training.read_work(study_stage(training, prepare(training)["plan"])["plan"], TrainingPlan)
+        assert plan.studied is not None
+        data = training.store.blobs.get_bytes(plan.studied)
+        return plan.fingerprint, [json.loads(line) for line in data.splitlines()]
 
     def test_it_is_asked_about_once_for_each_length_of_sequences(
         self, texts: dict[bool, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         assert len(texts[True]) > 1
         training = self.training(tmp_path)
-        before = training.read_work(stages.prepare(training)["plan"])["fingerprint"]
+        before = training.read_work(prepare(training)["plan"], TrainingPlan).fingerprint
         identity, records = self.studied(training)
         assert identity != before
         assert len(records) >= 4

@@ -22,9 +22,12 @@ from memorag_pipeline.memory.kinds.load import load_memory_model
 from memorag_pipeline.models.references import resolve_file
 from memorag_pipeline.specs.memory import MemorySpec
 from memorag_pipeline.specs.training import TrainingSpec, read_training_spec
-from memorag_pipeline.training import stages
+from memorag_pipeline.training import train as train_stage
+from memorag_pipeline.training.plans import TrainingPlan
+from memorag_pipeline.training.prepare import prepare
+from memorag_pipeline.training.register import promote
 from memorag_pipeline.training.runner import train
-from memorag_pipeline.training.stages import Training
+from memorag_pipeline.training.training import Training
 
 MakeTraining = Callable[..., Training]
 
@@ -72,7 +75,7 @@ def test_an_adapter_is_trained_measured_published_and_promoted(make: MakeTrainin
 
 def test_the_same_again_is_neither_trained_nor_published(make: MakeTraining, monkeypatch: pytest.MonkeyPatch) -> None:
     train(make(), "run 1", "somebody")
-    monkeypatch.setattr(stages, "_trained", None)
+    monkeypatch.setattr(train_stage, "_trained", None)
     again = train(make(description="Said in other words."), "run 2", "somebody")
     assert (again.version, again.created, again.promoted) == (1, False, False)
     assert again.why == "production points to it already"
@@ -97,7 +100,7 @@ def test_an_adapter_that_is_no_better_is_published_but_not_promoted(make: MakeTr
     assert "(gate 100000000000.0%)" in second.why
     training = make()
     assert training.store.channels.version("production") == 1
-    better = stages.promote(make(evaluation=evaluation | {"gate": -1e9}), 2, "somebody")
+    better = promote(make(evaluation=evaluation | {"gate": -1e9}), 2, "somebody")
     assert better["promoted"]
     assert [record.version for record in training.store.channels.history("production")] == [first.version, 2]
 
@@ -127,14 +130,14 @@ def test_a_killed_training_goes_on_from_its_checkpoint(make: MakeTraining, monke
 def test_what_is_not_there_is_refused_before_any_work(make: MakeTraining, training_texts: Path) -> None:
     for changes in ({"data": {"text": [f"{training_texts}.missing"]}}, {"begin_with": f"{training_texts}.missing"}):
         with pytest.raises(NotFoundError, match="missing"):
-            stages.prepare(make(**changes))
+            prepare(make(**changes))
 
 
 def test_other_data_is_another_run(make: MakeTraining, training_texts: Path, tmp_path: Path) -> None:
     training, copy = make(), tmp_path / "copy.jsonl"
     copy.write_bytes(training_texts.read_bytes())
     plans = [
-        one.read_work(stages.prepare(one)["plan"])["fingerprint"]
+        one.read_work(prepare(one)["plan"], TrainingPlan).fingerprint
         for one in (training, make(), make(data={"text": [str(copy)]}), make(window=64), make(cron="@daily"))
     ]
     assert plans[0] == plans[1] == plans[4]
