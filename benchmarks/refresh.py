@@ -44,12 +44,13 @@ from memorag_pipeline.models.references import resolve
 from memorag_pipeline.models.tokens import token_counter
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.plans import MemorizeList
+from memorag_pipeline.refresh.stages import REFRESH
 from memorag_pipeline.runner import RefreshResult, refresh
 from memorag_pipeline.runs.tasks import read_reports
 from memorag_pipeline.specs.corpus import CorpusSpec
 
 MODES, REBUILT = ("exact", "delta"), "rebuilt"
-STAGES = ("inventory", "extract", "shard", "memorize", "embed", "index", "publish")
+STAGES = tuple(stage.name for stage in REFRESH)
 GROWS = ("inventory", "index")  # with the corpus: the listing, and the index that is built from all vectors
 MOST_TOKENS, MOST_CHUNKS, MOST_GROWTH = 1.5, 1.2, 1.1
 MAX_STALE = 0.2

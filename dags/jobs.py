@@ -10,11 +10,12 @@ older version, to work on that one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, Param, TriggerRule
+from airflow.sdk import DAG, BaseOperator, Param, TriggerRule
 
 from memorag_operators import (
     GenerateOperator,
@@ -30,10 +31,13 @@ from memorag_operators import (
     version_asset,
 )
 from memorag_operators.alerts import alert_arguments
-from memorag_operators.placement import gpu_placement, pool_note, retry_arguments
+from memorag_operators.placement import pool_note, retry_arguments, task_arguments
 from memorag_operators.spec_folder import job_dag_id, read_spec_folder, spec_folder
+from memorag_operators.stage_operator import StageOperator
 from memorag_operators.watcher import schedule_of
 from memorag_pipeline.specs.corpus import CorpusSpec
+
+TaskArguments = Callable[[type[StageOperator]], dict[str, Any]]
 
 # A mapped task over an empty list is skipped: all of its units are cached. What follows must run all the same.
 RESUME: dict[str, Any] = {"trigger_rule": TriggerRule.NONE_FAILED}
@@ -68,30 +72,35 @@ def build_job_dag(spec_file: Path, spec: CorpusSpec, job: str) -> DAG:
         **alert_arguments(str(spec_file), spec, job),
         doc_md=doc(spec_file, spec, job) + pool_note(spec.compute),
     ) as dag:
-        tasks(job, {"spec_file": str(spec_file)}, gpu_placement(spec.compute))
+        tasks(job, lambda operator: task_arguments(operator.stage, str(spec_file), spec.compute))
     return dag
 
 
-def _answers_tasks(job: str, stage: dict[str, Any], gpu: dict[str, Any]) -> None:
-    route = RouteOperator(task_id="route", job=job, version="{{ params.version or '' }}", **stage)
-    recall = RecallOperator.partial(task_id="recall", **stage, **gpu).expand(batch=route.output)
-    generate_work = WorkListOperator(task_id="generate_work", batches=route.output["generate"])
-    generate = GenerateOperator.partial(task_id="generate", **stage, **gpu, **RESUME).expand(batch=generate_work.output)
-    load = LoadOperator(task_id="load", plan=route.output["plan"], **stage, **RESUME)
+def _answers_tasks(job: str, task: TaskArguments) -> None:
+    route = RouteOperator(job=job, version="{{ params.version or '' }}", **task(RouteOperator))
+    recall = RecallOperator.partial(**task(RecallOperator)).expand(batch=route.output)
+    generate = GenerateOperator.partial(**task(GenerateOperator), **RESUME).expand(batch=_work(route, GenerateOperator))
+    load = LoadOperator(plan=route.output["plan"], **task(LoadOperator), **RESUME)
     recall >> generate >> load
 
 
-def _summaries_tasks(job: str, stage: dict[str, Any], gpu: dict[str, Any]) -> None:
-    plan = PlanSummariesOperator(task_id="plan", job=job, version="{{ params.version or '' }}", **stage)
-    recall = RecallKeyPointsOperator.partial(task_id="recall", **stage, **gpu).expand(batch=plan.output)
-    generate_work = WorkListOperator(task_id="generate_work", batches=plan.output["generate"])
-    generate = SummarizeOperator.partial(task_id="generate", **stage, **gpu, **RESUME).expand(
-        batch=generate_work.output
+def _summaries_tasks(job: str, task: TaskArguments) -> None:
+    plan = PlanSummariesOperator(job=job, version="{{ params.version or '' }}", **task(PlanSummariesOperator))
+    recall = RecallKeyPointsOperator.partial(**task(RecallKeyPointsOperator)).expand(batch=plan.output)
+    generate = SummarizeOperator.partial(**task(SummarizeOperator), **RESUME).expand(
+        batch=_work(plan, SummarizeOperator)
     )
-    merge_work = WorkListOperator(task_id="merge_work", batches=plan.output["merge"])
-    merge = MergeSummariesOperator.partial(task_id="merge", **stage, **gpu, **RESUME).expand(batch=merge_work.output)
-    load = LoadSummariesOperator(task_id="load", plan=plan.output["plan"], **stage, **RESUME)
+    merge = MergeSummariesOperator.partial(**task(MergeSummariesOperator), **RESUME).expand(
+        batch=_work(plan, MergeSummariesOperator)
+    )
+    load = LoadSummariesOperator(plan=plan.output["plan"], **task(LoadSummariesOperator), **RESUME)
     recall >> generate >> merge >> load
+
+
+def _work(planner: BaseOperator, operator: type[StageOperator]) -> Any:
+    """The work lists of an operator that the planner returned beside its return value."""
+    name = operator.stage.name
+    return WorkListOperator(task_id=f"{name}_work", batches=planner.output[name]).output
 
 
 def _answers_doc(spec_file: Path, spec: CorpusSpec, job: str) -> str:

@@ -16,15 +16,19 @@ from airflow.sdk import DAG
 
 from memorag_operators import RetireOperator, SweepOperator, VerifySampleOperator
 from memorag_operators.alerts import alert_arguments
-from memorag_operators.placement import retry_arguments
+from memorag_operators.placement import retry_arguments, task_arguments
 from memorag_operators.spec_folder import maintenance_dag_id, read_spec_folder, spec_folder
+from memorag_operators.stage_operator import StageOperator
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.specs.operation import MaintenanceSpec
 
 
 def build_maintenance_dag(spec_file: Path, spec: CorpusSpec, maintenance: MaintenanceSpec) -> DAG:
     """The maintenance of one corpus's store."""
-    stage: dict[str, Any] = {"spec_file": str(spec_file)}
+
+    def task(operator: type[StageOperator]) -> dict[str, Any]:
+        return task_arguments(operator.stage, str(spec_file), spec.compute)
+
     with DAG(
         maintenance_dag_id(spec),
         description=f"Retire old versions of {spec.corpus}, sweep its store, and verify a sample of it.",
@@ -37,9 +41,9 @@ def build_maintenance_dag(spec_file: Path, spec: CorpusSpec, maintenance: Mainte
         **alert_arguments(str(spec_file), spec, "maintenance"),
         doc_md=_doc(spec_file, spec, maintenance),
     ) as dag:
-        retire = RetireOperator(task_id="retire", **stage)
-        sweep = SweepOperator(task_id="sweep", **stage)
-        verify = VerifySampleOperator(task_id="verify", share=maintenance.verify_share, **stage)
+        retire = RetireOperator(**task(RetireOperator))
+        sweep = SweepOperator(**task(SweepOperator))
+        verify = VerifySampleOperator(share=maintenance.verify_share, **task(VerifySampleOperator))
         retire >> sweep >> verify
     return dag
 

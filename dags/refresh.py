@@ -34,9 +34,11 @@ from memorag_operators import (
     version_asset,
 )
 from memorag_operators.alerts import alert_arguments
-from memorag_operators.placement import gpu_placement, pool_note, retry_arguments
+from memorag_operators.placement import pool_note, retry_arguments, task_arguments
 from memorag_operators.spec_folder import read_spec_folder, refresh_dag_id, spec_folder
+from memorag_operators.stage_operator import StageOperator
 from memorag_operators.watcher import schedule_of, source_asset
+from memorag_pipeline.refresh.stages import EMBED
 from memorag_pipeline.specs.corpus import CorpusSpec
 
 PARAMS = {
@@ -63,8 +65,10 @@ PARAMS = {
 
 def build_refresh_dag(spec_file: Path, spec: CorpusSpec) -> DAG:
     """The refresh of one corpus."""
-    stage: dict[str, Any] = {"spec_file": str(spec_file)}
-    gpu = gpu_placement(spec.compute)
+
+    def task(operator: type[StageOperator]) -> dict[str, Any]:
+        return task_arguments(operator.stage, str(spec_file), spec.compute)
+
     # A mapped task over an empty list is skipped: all of its units are cached. What follows must run all the same.
     resume = {"trigger_rule": TriggerRule.NONE_FAILED}
 
@@ -82,22 +86,21 @@ def build_refresh_dag(spec_file: Path, spec: CorpusSpec) -> DAG:
         doc_md=_doc(spec_file, spec) + pool_note(spec.compute),
     ) as dag:
         inventory = InventoryOperator(
-            task_id="inventory",
             documents="{{ params.documents or '' }}",
             force="{{ params.force }}",
             dry_run="{{ params.dry_run }}",
-            **stage,
+            **task(InventoryOperator),
         )
-        extract = ExtractOperator.partial(task_id="extract", **stage).expand(batch=inventory.output)
-        shard = ShardOperator(task_id="shard", plan=inventory.output["plan"], **stage, **resume)
-        memorize = MemorizeOperator.partial(task_id="memorize", **stage, **gpu).expand(batch=shard.output)
-        embed_work = WorkListOperator(task_id="embed_work", batches=shard.output["embed"])
-        embed = EmbedOperator.partial(task_id="embed", **stage, **gpu).expand(batch=embed_work.output)
-        index = IndexOperator(task_id="index", plan=shard.output["plan"], **stage, **resume)
+        extract = ExtractOperator.partial(**task(ExtractOperator)).expand(batch=inventory.output)
+        shard = ShardOperator(plan=inventory.output["plan"], **task(ShardOperator), **resume)
+        memorize = MemorizeOperator.partial(**task(MemorizeOperator)).expand(batch=shard.output)
+        embed_work = WorkListOperator(task_id=f"{EMBED.name}_work", batches=shard.output[EMBED.name])
+        embed = EmbedOperator.partial(**task(EmbedOperator)).expand(batch=embed_work.output)
+        index = IndexOperator(plan=shard.output["plan"], **task(IndexOperator), **resume)
         new_versions = [version_asset(spec.corpus)]
         gated = spec.evaluation is not None
         publish = PublishOperator(
-            task_id="publish", plan=index.output["plan"], outlets=[] if gated else new_versions, **stage
+            plan=index.output["plan"], outlets=[] if gated else new_versions, **task(PublishOperator)
         )
         extract >> shard
         [memorize, embed] >> index >> publish
@@ -105,13 +108,13 @@ def build_refresh_dag(spec_file: Path, spec: CorpusSpec) -> DAG:
         if gated:
             # Publish is skipped where another run published the same, and perhaps died before it evaluated it.
             evaluate = EvaluateVersionOperator(
-                task_id="evaluate", version=publish.output["version"], **stage, **gpu, **resume
+                version=publish.output["version"], **task(EvaluateVersionOperator), **resume
             )
             last = PromoteVersionOperator(
-                task_id="promote", evaluation=evaluate.output["evaluation"], outlets=new_versions, **stage
+                evaluation=evaluate.output["evaluation"], outlets=new_versions, **task(PromoteVersionOperator)
             )
         if spec.warehouse is not None:
-            last >> RecordOperator(task_id="record", trigger_rule=TriggerRule.ALL_DONE, **stage)
+            last >> RecordOperator(trigger_rule=TriggerRule.ALL_DONE, **task(RecordOperator))
     return dag
 
 

@@ -22,16 +22,18 @@ from memorag_operators import (
     StudyOperator,
     TrainOperator,
 )
-from memorag_operators.placement import gpu_placement, pool_note, retry_arguments
+from memorag_operators.placement import pool_note, retry_arguments, task_arguments
 from memorag_operators.spec_folder import read_spec_folder, spec_folder, train_dag_id
+from memorag_operators.stage_operator import StageOperator
 from memorag_operators.training import adapter_asset
 from memorag_pipeline.specs.training import TrainingSpec
 
 
 def build_training_dag(spec_file: Path, spec: TrainingSpec) -> DAG:
     """The training of one adapter."""
-    stage: dict[str, Any] = {"spec_file": str(spec_file)}
-    gpu = gpu_placement(spec.compute)
+
+    def task(operator: type[StageOperator]) -> dict[str, Any]:
+        return task_arguments(operator.stage, str(spec_file), spec.compute)
 
     with DAG(
         train_dag_id(spec),
@@ -44,19 +46,18 @@ def build_training_dag(spec_file: Path, spec: TrainingSpec) -> DAG:
         tags=["memorag", "train", spec.adapter],
         doc_md=_doc(spec_file, spec) + pool_note(spec.compute),
     ) as dag:
-        prepare = PrepareTrainingOperator(task_id="prepare", **stage)
-        study = StudyOperator(task_id="study", work=prepare.output["plan"], **stage, **gpu)
-        train = TrainOperator(task_id="train", work=study.output["plan"], **stage, **gpu)
-        evaluate = EvaluateOperator(task_id="evaluate", work=train.output["trained"], **stage, **gpu)
+        prepare = PrepareTrainingOperator(**task(PrepareTrainingOperator))
+        study = StudyOperator(work=prepare.output["plan"], **task(StudyOperator))
+        train = TrainOperator(work=study.output["plan"], **task(TrainOperator))
+        evaluate = EvaluateOperator(work=train.output["trained"], **task(EvaluateOperator))
         register = RegisterOperator(
-            task_id="register", work=evaluate.output["evaluated"], outlets=[adapter_asset(spec.adapter)], **stage
+            work=evaluate.output["evaluated"], outlets=[adapter_asset(spec.adapter)], **task(RegisterOperator)
         )
         # The gate may have changed since the version was published.
         PromoteOperator(
-            task_id="promote",
             version=register.output["version"],
             trigger_rule=TriggerRule.NONE_FAILED,
-            **stage,
+            **task(PromoteOperator),
         )
     return dag
 

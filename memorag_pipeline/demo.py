@@ -25,6 +25,7 @@ from rich.table import Table
 
 from memorag_pipeline import progress
 from memorag_pipeline.cli.progress_bars import reporter_for
+from memorag_pipeline.refresh.stages import EMBED, EXTRACT, MEMORIZE
 from memorag_pipeline.specs.corpus import read_spec
 
 if TYPE_CHECKING:
@@ -189,9 +190,9 @@ class Demo:
         for column in table.columns[1:]:
             column.justify = "right"
         for name, task, count, reused in (
-            ("documents extracted", "extract", "documents", "reused"),
-            ("chunks embedded", "embed", "embedded", None),
-            ("tokens memorized", "memorize", "memorized_tokens", None),
+            ("documents extracted", EXTRACT.name, "documents", "reused"),
+            ("chunks embedded", EMBED.name, "embedded", None),
+            ("tokens memorized", MEMORIZE.name, "memorized_tokens", None),
         ):
             done = [
                 reported(run, task, count) - (reported(run, task, reused) if reused else 0) for run in (first, second)

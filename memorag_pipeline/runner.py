@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from memorag_pipeline.errors import MemoragError
+from memorag_pipeline.jobs.answers.stages import ANSWERS
+from memorag_pipeline.jobs.summaries.stages import SUMMARIES
 from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.refresh.stages import EVALUATE, INVENTORY, PROMOTE, PUBLISH, RECORD, REFRESH
 from memorag_pipeline.reports.write import run_reported
+from memorag_pipeline.runs.stage import Stage
 from memorag_pipeline.runs.tasks import Run, Task
 
 logger = logging.getLogger(__name__)
@@ -36,28 +40,36 @@ class _Stages:
     reported: Run
     counts: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def run(self, name: str, stage: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Run one stage and keep the numbers of its result."""
+    def run(self, stage: Stage, *arguments: Any) -> dict[str, Any]:
+        """Run one stage, over all of its work lists if it has any, and keep the numbers of its results.
+
+        `arguments` are those besides the plan.
+        """
         started = time.monotonic()
-        result = self._call(name, 0, None, stage)
-        self.seconds[name] = time.monotonic() - started
-        self.counts[name] = _numbers(result.get("counts", result))
+        if stage.planned_by is not None:
+            result: dict[str, Any] = self._over_lists(stage, self.results[stage.planned_by.name][stage.name])
+        else:
+            plan = () if stage.plan_of is None else (self.results[stage.plan_of.name]["plan"],)
+            result = self._call(stage, 0, None, *plan, *arguments)
+        self.counts[stage.name] = _numbers(result.get("counts", result))
+        self.seconds[stage.name] = time.monotonic() - started
+        self.results[stage.name] = result
         return result
 
-    def run_batches(self, name: str, stage: Callable[[str], dict[str, Any]], batches: Iterable[str]) -> None:
-        """Run a mapped stage over its work lists and add up the numbers of their results."""
-        started = time.monotonic()
-        total: dict[str, float] = {}
-        for number, uri in enumerate(batches):
-            for key, value in _numbers(self._call(name, number, uri, partial(stage, uri))).items():
+    def _over_lists(self, stage: Stage, lists: Iterable[str]) -> dict[str, Any]:
+        """The numbers of the results, added up."""
+        total: dict[str, Any] = {}
+        for number, uri in enumerate(lists):
+            for key, value in _numbers(self._call(stage, number, uri, uri)).items():
                 total[key] = total.get(key, 0) + value
-        self.seconds[name] = time.monotonic() - started
-        self.counts[name] = total
+        return total
 
-    def _call(self, name: str, number: int, work: str | None, stage: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        task = Task(self.reported, name, number, work=work)
-        return run_reported(self.pipeline.store, self.pipeline.spec.corpus, task, stage)
+    def _call(self, stage: Stage, number: int, work: str | None, *arguments: Any) -> dict[str, Any]:
+        task = Task(self.reported, stage.name, number, work=work)
+        call = partial(stage.call, self.pipeline, *arguments)
+        return run_reported(self.pipeline.store, self.pipeline.spec.corpus, task, call)
 
 
 @dataclass(frozen=True)
@@ -97,53 +109,33 @@ def refresh(pipeline: Pipeline, run_id: str, documents: str | None = None, force
     Ends after the inventory when nothing changed. With a `warehouse` in the spec the run is recorded there, however it
     ends. Raises EmptyCorpusError, StorageError, NotFoundError (model), WarehouseError (what is published stays).
     """
-    run = Run(run_id, datetime.now(UTC))
-    stages = _Stages(pipeline, run)
+    stages = _Stages(_in_one_task(pipeline), Run(run_id, datetime.now(UTC)))
     if pipeline.spec.warehouse is None:
-        return _refresh(pipeline, run_id, stages, documents, force)
-    from memorag_pipeline.refresh.record import record_refresh
-
+        return _refresh(stages, documents, force)
     try:
-        result = _refresh(pipeline, run_id, stages, documents, force)
+        result = _refresh(stages, documents, force)
     except Exception as error:
-        _record_failure(pipeline, run, error)
+        _record_failure(pipeline, stages.reported, error)
         raise
-    stages.run("record", lambda: record_refresh(pipeline, run))
+    stages.run(RECORD, stages.reported)
     return result
 
 
-def _refresh(pipeline: Pipeline, run_id: str, stages: _Stages, documents: str | None, force: bool) -> RefreshResult:
-    from memorag_pipeline.refresh.inventory import take_inventory
-
-    pipeline = _in_one_task(pipeline)
-    inventory = stages.run("inventory", lambda: take_inventory(pipeline, documents, force))
+def _refresh(stages: _Stages, documents: str | None, force: bool) -> RefreshResult:
+    pipeline, by = stages.pipeline, f"run {stages.reported.run_id}"
+    inventory = stages.run(INVENTORY, documents, force)
     if not inventory["changed"]:
         notes = tuple(inventory["notes"].splitlines())
         return RefreshResult(
             inventory["parent"], False, False, pipeline.store.uri, stages.counts, stages.seconds, notes
         )
-
-    from memorag_pipeline.refresh.extract import extract
-    from memorag_pipeline.refresh.shard import plan_shards
-
-    stages.run_batches("extract", lambda uri: extract(pipeline, uri), inventory["extract"])
-    shards = stages.run("shard", lambda: plan_shards(pipeline, inventory["plan"]))
-
-    from memorag_pipeline.refresh.embed import embed
-    from memorag_pipeline.refresh.index import build_index
-    from memorag_pipeline.refresh.memorize import memorize
-    from memorag_pipeline.refresh.publish import publish
-
-    stages.run_batches("memorize", lambda uri: memorize(pipeline, uri), shards["memorize"])
-    stages.run_batches("embed", lambda uri: embed(pipeline, uri), shards["embed"])
-    index = stages.run("index", lambda: build_index(pipeline, shards["plan"]))
-    published = stages.run("publish", lambda: publish(pipeline, index["plan"], run_id))
+    for stage in REFRESH[1:-1]:
+        stages.run(stage)
+    published = stages.run(PUBLISH, stages.reported.run_id)
     notes, promoted = published["notes"].splitlines(), None
     if pipeline.spec.evaluation is not None:
-        from memorag_pipeline.refresh.evaluate import evaluate, promote
-
-        evaluated = stages.run("evaluate", lambda: evaluate(pipeline, published["version"]))
-        moved = stages.run("promote", lambda: promote(pipeline, evaluated["evaluation"], f"run {run_id}"))
+        evaluated = stages.run(EVALUATE, published["version"])
+        moved = stages.run(PROMOTE, evaluated["evaluation"], by)
         promoted = moved["promoted"]
         notes.append(f"{moved['channel']}: {moved['why']}")
     return RefreshResult(
@@ -175,19 +167,7 @@ def answer(pipeline: Pipeline, job: str, version: int | None = None) -> AnswerRe
 
     Raises NotFoundError (job, version), QuestionError, StorageError, WarehouseError. A failed question is a row.
     """
-    from memorag_pipeline.jobs.answers.generate import generate
-    from memorag_pipeline.jobs.answers.load import load
-    from memorag_pipeline.jobs.answers.recall import recall
-    from memorag_pipeline.jobs.answers.route import route
-
-    pipeline = _in_one_task(pipeline)
-    run = _now(job)
-    stages = _Stages(pipeline, run)
-    routed = stages.run("route", lambda: route(pipeline, job, version))
-    stages.run_batches("recall", lambda uri: recall(pipeline, uri), routed["recall"])
-    stages.run_batches("generate", lambda uri: generate(pipeline, uri), routed["generate"])
-    loaded = stages.run("load", lambda: load(pipeline, routed["plan"], run))
-    return AnswerResult(loaded["version"], loaded["rows"], loaded["warehouse"], stages.counts, stages.seconds)
+    return _job(ANSWERS, pipeline, job, version)
 
 
 def summarize(pipeline: Pipeline, job: str, version: int | None = None) -> AnswerResult:
@@ -195,27 +175,20 @@ def summarize(pipeline: Pipeline, job: str, version: int | None = None) -> Answe
 
     Raises NotFoundError (job, version, no document), StorageError, WarehouseError. A failed summary is a row.
     """
-    from memorag_pipeline.jobs.summaries.generate import summarize_parts
-    from memorag_pipeline.jobs.summaries.load import load_summaries
-    from memorag_pipeline.jobs.summaries.merge import merge_summaries
-    from memorag_pipeline.jobs.summaries.plan import plan_summaries
-    from memorag_pipeline.jobs.summaries.recall import recall_key_points
-
-    pipeline = _in_one_task(pipeline)
-    run = _now(job)
-    stages = _Stages(pipeline, run)
-    planned = stages.run("plan", lambda: plan_summaries(pipeline, job, version))
-    stages.run_batches("recall", lambda uri: recall_key_points(pipeline, uri), planned["recall"])
-    stages.run_batches("generate", lambda uri: summarize_parts(pipeline, uri), planned["generate"])
-    stages.run_batches("merge", lambda uri: merge_summaries(pipeline, uri), planned["merge"])
-    loaded = stages.run("load", lambda: load_summaries(pipeline, planned["plan"], run))
-    return AnswerResult(loaded["version"], loaded["rows"], loaded["warehouse"], stages.counts, stages.seconds)
+    return _job(SUMMARIES, pipeline, job, version)
 
 
-def _now(job: str) -> Run:
-    """A run of a job that begins now."""
+def _job(order: Sequence[Stage], pipeline: Pipeline, job: str, version: int | None) -> AnswerResult:
+    """Run the stages of a job: the first plans, the last loads what the others made."""
     began = datetime.now(UTC)
-    return Run(f"cli-{began:%Y%m%dT%H%M%S.%f}", began, job)
+    run = Run(f"cli-{began:%Y%m%dT%H%M%S.%f}", began, job)
+    stages = _Stages(_in_one_task(pipeline), run)
+    first, *others, last = order
+    stages.run(first, job, version)
+    for stage in others:
+        stages.run(stage)
+    loaded = stages.run(last, run)
+    return AnswerResult(loaded["version"], loaded["rows"], loaded["warehouse"], stages.counts, stages.seconds)
 
 
 def _in_one_task(pipeline: Pipeline) -> Pipeline:

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from memorag_operators.stage_operator import BatchOperator, PlanOperator, StageOperator, run_of
+from memorag_pipeline.jobs.answers.stages import GENERATE, LOAD, RECALL, ROUTE
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from memorag_pipeline.pipeline import Pipeline
+    from memorag_pipeline.runs.stage import Stage
 
 
 class RouteOperator(StageOperator):
@@ -26,9 +28,9 @@ class RouteOperator(StageOperator):
         run (the newest, when several did); for a job with a channel, or a run without such an event, the stage chooses.
     """
 
-    stage: ClassVar[str | None] = "route"
+    stage: ClassVar[Stage | None] = ROUTE
     of_job: ClassVar[bool] = True
-    work_list: ClassVar[str | None] = "recall"
+    work_list: ClassVar[str | None] = RECALL.name
 
     template_fields: Sequence[str] = ("spec_file", "job", "version")
 
@@ -37,57 +39,38 @@ class RouteOperator(StageOperator):
         self.job = job
         self.version = version
 
-    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
+    def call_stage(self, opened: Pipeline, context: Context) -> dict[str, Any]:
         """Pin the version, and plan."""
         version = int(self.version) if self.version else None
-        if version is None and pipeline.spec.job(self.job).channel is None:
+        if version is None and opened.spec.job(self.job).channel is None:
             version = _triggering_version(context)
-        return self.plan(pipeline, version)
-
-    def plan(self, pipeline: Pipeline, version: int | None) -> dict[str, Any]:
-        """Route."""
-        from memorag_pipeline.jobs.answers.route import route
-
-        return route(pipeline, self.job, version)
+        assert self.stage is not None
+        return self.stage.call(opened, self.job, version)
 
 
 class RecallOperator(BatchOperator):
     """Recall clues from the memories of one work list."""
 
-    stage: ClassVar[str | None] = "recall"
+    stage: ClassVar[Stage | None] = RECALL
     of_job: ClassVar[bool] = True
-
-    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
-        """Recall."""
-        from memorag_pipeline.jobs.answers.recall import recall
-
-        return recall(pipeline, self.batch)
 
 
 class GenerateOperator(BatchOperator):
     """Retrieve evidence for, and answer, the questions of one work list."""
 
-    stage: ClassVar[str | None] = "generate"
+    stage: ClassVar[Stage | None] = GENERATE
     of_job: ClassVar[bool] = True
-
-    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
-        """Generate."""
-        from memorag_pipeline.jobs.answers.generate import generate
-
-        return generate(pipeline, self.batch)
 
 
 class LoadOperator(PlanOperator):
     """Load all answers of the run, their passages, and the run itself into the warehouse, in one transaction."""
 
-    stage: ClassVar[str | None] = "load"
+    stage: ClassVar[Stage | None] = LOAD
     of_job: ClassVar[bool] = True
 
-    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
-        """Load."""
-        from memorag_pipeline.jobs.answers.load import load
-
-        return load(pipeline, self.plan, run_of(context))
+    def arguments(self, context: Context) -> tuple[Any, ...]:
+        """The plan, and the run."""
+        return self.plan, run_of(context)
 
 
 def _triggering_version(context: Context) -> int | None:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk.exceptions import AirflowSkipException
 
-from memorag_operators.stage_operator import StageOperator, fill_events
+from memorag_operators.stage_operator import StageOperator, by_run, fill_events
+from memorag_pipeline.refresh.stages import EVALUATE, PROMOTE
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from memorag_pipeline.pipeline import Pipeline
+    from memorag_pipeline.runs.stage import Stage
 
 
 class EvaluateVersionOperator(StageOperator):
@@ -26,7 +28,7 @@ class EvaluateVersionOperator(StageOperator):
     :param version: the version's number (templated).
     """
 
-    stage: ClassVar[str | None] = "evaluate"
+    stage: ClassVar[Stage | None] = EVALUATE
 
     template_fields: Sequence[str] = ("spec_file", "version")
 
@@ -34,11 +36,9 @@ class EvaluateVersionOperator(StageOperator):
         super().__init__(**kwargs)
         self.version = version
 
-    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
-        """Evaluate."""
-        from memorag_pipeline.refresh.evaluate import evaluate
-
-        return evaluate(pipeline, int(self.version))
+    def arguments(self, context: Context) -> tuple[Any, ...]:
+        """The version."""
+        return (int(self.version),)
 
 
 class PromoteVersionOperator(StageOperator):
@@ -49,7 +49,7 @@ class PromoteVersionOperator(StageOperator):
     :param evaluation: URI of the version's evaluation (templated).
     """
 
-    stage: ClassVar[str | None] = "promote"
+    stage: ClassVar[Stage | None] = PROMOTE
 
     template_fields: Sequence[str] = ("spec_file", "evaluation")
 
@@ -57,12 +57,13 @@ class PromoteVersionOperator(StageOperator):
         super().__init__(**kwargs)
         self.evaluation = evaluation
 
-    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
-        """Promote."""
-        from memorag_pipeline.refresh.evaluate import promote
+    def arguments(self, context: Context) -> tuple[Any, ...]:
+        """The evaluation, and who promotes."""
+        return self.evaluation, by_run(context)
 
-        promoted = promote(pipeline, self.evaluation, f"DAG {context['dag'].dag_id}, run {context['run_id']}")
-        return {**promoted, "uri": pipeline.store.uri}
+    def call_stage(self, opened: Pipeline, context: Context) -> dict[str, Any]:
+        """Promote; the asset event names the store, too."""
+        return {**super().call_stage(opened, context), "uri": opened.store.uri}
 
     def conclude(self, result: dict[str, Any], context: Context) -> None:
         """Skip the task of a version that was not promoted, without events."""

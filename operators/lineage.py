@@ -18,6 +18,9 @@ from airflow.providers.openlineage.extractors import OperatorLineage
 from openlineage.client.event_v2 import Dataset
 from openlineage.client.facet_v2 import dataset_version_dataset
 
+from memorag_pipeline.jobs.answers.stages import LOAD
+from memorag_pipeline.refresh.stages import GATE, PUBLISH
+
 if TYPE_CHECKING:
     from memorag_pipeline.specs.corpus import CorpusSpec
     from memorag_pipeline.specs.jobs import WarehouseSpec
@@ -29,13 +32,13 @@ def lineage(done: tuple[Any, dict[str, Any]] | None, stage: str | None, of_job: 
         return OperatorLineage()
     spec, result = done
     inputs, outputs = [], []
-    if stage in ("evaluate", "promote") or of_job:
+    if of_job or stage in {each.name for each in GATE}:
         inputs.append(_version(spec, result.get("version")))
     elif stage is not None:
         inputs += _sources(spec)
-    if stage == "publish":
+    if stage == PUBLISH.name:
         outputs.append(_version(spec, result.get("version")))
-    if stage == "load":
+    if stage == LOAD.name:
         job = spec.jobs.get(dag_id.removeprefix(f"{spec.corpus}_"))
         outputs += [] if job is None else _tables(job.warehouse, job.table, "evidence", "runs")
     if stage is None and spec.warehouse is not None and "status" in result:

@@ -11,34 +11,37 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk.exceptions import AirflowFailException
 
-from memorag_operators.stage_operator import StageOperator
+from memorag_operators.stage_operator import StageOperator, by_run
+from memorag_pipeline.errors import CorruptBlobError
+from memorag_pipeline.runs.stage import Stage
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from memorag_pipeline.pipeline import Pipeline
 
+RETIRE = Stage("retire", "memorag_pipeline.maintenance:retire_outdated")
+SWEEP = Stage("sweep", "memorag_pipeline.maintenance:sweep_store")
+VERIFY = Stage("verify", "memorag_pipeline.maintenance:verify_sample")
+
 
 class RetireOperator(StageOperator):
     """Retire the versions that the rules in `store.retention` do not keep."""
 
-    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
-        """Retire."""
-        from memorag_pipeline.maintenance import retire_outdated
+    stage: ClassVar[Stage | None] = RETIRE
+    reported: ClassVar[bool] = False
+    measured: ClassVar[bool] = False
 
-        return retire_outdated(pipeline, f"DAG {context['dag'].dag_id}, run {context['run_id']}")
+    def arguments(self, context: Context) -> tuple[Any, ...]:
+        """Who retires."""
+        return (by_run(context),)
 
 
 class SweepOperator(StageOperator):
     """Delete what nothing has referred to for a grace period."""
 
-    measured: ClassVar[str | None] = "sweep"
-
-    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
-        """Sweep."""
-        from memorag_pipeline.maintenance import sweep_store
-
-        return sweep_store(pipeline)
+    stage: ClassVar[Stage | None] = SWEEP
+    reported: ClassVar[bool] = False
 
 
 class VerifySampleOperator(StageOperator):
@@ -47,18 +50,20 @@ class VerifySampleOperator(StageOperator):
     :param share: share of the blobs, from 0 to 1.
     """
 
-    measured: ClassVar[str | None] = "verify"
+    stage: ClassVar[Stage | None] = VERIFY
+    reported: ClassVar[bool] = False
 
     def __init__(self, *, share: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.share = share
 
-    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
-        """Verify."""
-        from memorag_pipeline.errors import CorruptBlobError
-        from memorag_pipeline.maintenance import verify_sample
+    def arguments(self, context: Context) -> tuple[Any, ...]:
+        """The share, and what decides which blobs."""
+        return self.share, context["run_id"]
 
+    def call_stage(self, opened: Pipeline, context: Context) -> dict[str, Any]:
+        """Verify; what is damaged a retry does not mend."""
         try:
-            return verify_sample(pipeline, self.share, context["run_id"])
+            return super().call_stage(opened, context)
         except CorruptBlobError as error:
             raise AirflowFailException(str(error)) from error

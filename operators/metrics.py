@@ -12,17 +12,20 @@ from typing import Any
 
 from airflow.sdk.observability import stats
 
+from memorag_pipeline.jobs.answers.stages import GENERATE
+from memorag_pipeline.refresh.stages import EMBED, INVENTORY, MEMORIZE, PUBLISH, SHARD
+
 # By stage: the metric, and which of the stage's numbers it is.
 _COUNTERS: dict[str, tuple[tuple[str, str], ...]] = {
-    "inventory": (("documents_added", "added"), ("documents_changed", "changed"), ("documents_removed", "removed")),
-    "memorize": (("units_done", "shards"), ("tokens", "memorized_tokens"), ("tokens_reused", "reused_tokens")),
-    "embed": (("chunks_embedded", "embedded"), ("chunks_reused", "reused")),
-    "generate": (("questions", "answered"), ("tokens", "input_tokens"), ("tokens", "output_tokens")),
+    INVENTORY.name: (("documents_added", "added"), ("documents_changed", "changed"), ("documents_removed", "removed")),
+    MEMORIZE.name: (("units_done", "shards"), ("tokens", "memorized_tokens"), ("tokens_reused", "reused_tokens")),
+    EMBED.name: (("chunks_embedded", "embedded"), ("chunks_reused", "reused")),
+    GENERATE.name: (("questions", "answered"), ("tokens", "input_tokens"), ("tokens", "output_tokens")),
     "sweep": (("bytes_deleted", "deleted_bytes"),),
     "verify": (("bytes_verified", "verified_bytes"),),
 }
 _GAUGES: dict[str, tuple[tuple[str, str], ...]] = {
-    "publish": (
+    PUBLISH.name: (
         ("version", "version"),
         ("documents", "documents"),
         ("quarantined", "quarantined"),
@@ -45,8 +48,8 @@ def send(corpus: str, stage: str, result: Mapping[str, Any], seconds: float) -> 
     for name, key in _GAUGES.get(stage, ()):
         if key in numbers:
             stats.gauge(f"memorag.{name}", numbers[key], tags=tags)
-    if stage == "memorize" and numbers.get("seconds"):
+    if stage == MEMORIZE.name and numbers.get("seconds"):
         stats.gauge("memorag.tokens_per_second", numbers["memorized_tokens"] / numbers["seconds"], tags=tags)
-    if stage == "shard":
+    if stage == SHARD.name:
         cached = numbers["shards"] - numbers["memorize_units"]
-        stats.incr("memorag.units_cached", max(cached, 0), tags={"corpus": corpus, "stage": "memorize"})
+        stats.incr("memorag.units_cached", max(cached, 0), tags={"corpus": corpus, "stage": MEMORIZE.name})

@@ -9,7 +9,7 @@ Wrong: nothing here; an unknown executor is refused with the spec. What pools th
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
 
@@ -17,11 +17,14 @@ from memorag_operators.gpu_pod import pod_override
 from memorag_pipeline.errors import ChunkTooLargeError
 from memorag_pipeline.specs.compute import ComputeSpec
 
+if TYPE_CHECKING:
+    from memorag_pipeline.runs.stage import Stage
+
 _AT_ONCE = timedelta(seconds=5)
 
 
 def gpu_placement(compute: ComputeSpec) -> dict[str, Any]:
-    """Arguments of the tasks that load a model: memorize, embed, recall and generate."""
+    """Arguments of the tasks that load a model."""
     arguments: dict[str, Any] = {"pool": compute.pool, "pool_slots": compute.pool_slots}
     if compute.queue:
         arguments["queue"] = compute.queue
@@ -50,6 +53,11 @@ def pool_note(compute: ComputeSpec) -> str:
     if compute.pool == ComputeSpec().pool:
         return ""
     return f"\nGPU tasks run in the pool `{compute.pool}`. {pool_advice(compute.pool)}\n"
+
+
+def task_arguments(stage: Stage, spec_file: str, compute: ComputeSpec) -> dict[str, Any]:
+    """Arguments of a stage's task: the stage gives it its id, and says whether it loads a model."""
+    return {"task_id": stage.name, "spec_file": spec_file, **(gpu_placement(compute) if stage.gpu else {})}
 
 
 def retry_arguments(compute: ComputeSpec) -> dict[str, Any]:

@@ -14,12 +14,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk import Asset, TriggerRule
 from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 
-from memorag_operators.stage_operator import BatchOperator, PlanOperator, StageOperator, run_of, tell_version
+from memorag_operators.stage_operator import (
+    BatchOperator,
+    PlanOperator,
+    StageOperator,
+    created_by_run,
+    run_of,
+    tell_version,
+)
+from memorag_pipeline.refresh.stages import EMBED, EXTRACT, INDEX, INVENTORY, MEMORIZE, PUBLISH, RECORD, SHARD
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from memorag_pipeline.pipeline import Pipeline
+    from memorag_pipeline.runs.stage import Stage
 
 
 def version_asset(corpus: str) -> Asset:
@@ -35,19 +44,17 @@ class InventoryOperator(StageOperator):
     :param dry_run: "True": only say what the refresh would do, and skip the rest; nothing is written (templated).
     """
 
-    stage: ClassVar[str | None] = "inventory"
-    work_list: ClassVar[str | None] = "extract"
+    stage: ClassVar[Stage | None] = INVENTORY
+    work_list: ClassVar[str | None] = EXTRACT.name
     template_fields: Sequence[str] = ("spec_file", "documents", "force", "dry_run")
 
     def __init__(self, *, documents: str = "", force: str = "", dry_run: str = "", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.documents, self.force, self.dry_run = documents, force, dry_run
 
-    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
-        """Take the inventory."""
-        from memorag_pipeline.refresh.inventory import take_inventory
-
-        return take_inventory(pipeline, self.documents or None, self.force == "True")
+    def arguments(self, context: Context) -> tuple[Any, ...]:
+        """Which documents, and whether by force."""
+        return self.documents or None, self.force == "True"
 
     def _call(self, opened: Pipeline, context: Context) -> dict[str, Any]:
         """A dry run does not even report its task, which would be written to the store."""
@@ -56,7 +63,7 @@ class InventoryOperator(StageOperator):
         from memorag_pipeline.refresh.forecast import forecast
 
         found = asdict(forecast(opened, documents=self.documents or None))
-        return {**found, "rests_on": "; ".join(found["rests_on"]), "extract": []}
+        return {**found, "rests_on": "; ".join(found["rests_on"]), EXTRACT.name: []}
 
     def conclude(self, result: dict[str, Any], context: Context) -> None:
         """Unchanged, this task succeeds and all tasks after it are skipped, but for those that run however it ends.
@@ -75,62 +82,32 @@ class InventoryOperator(StageOperator):
 class ExtractOperator(BatchOperator):
     """Extract and chunk the documents of one work list."""
 
-    stage: ClassVar[str | None] = "extract"
-
-    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
-        """Extract."""
-        from memorag_pipeline.refresh.extract import extract
-
-        return extract(pipeline, self.batch)
+    stage: ClassVar[Stage | None] = EXTRACT
 
 
 class ShardOperator(PlanOperator):
     """Group the documents into shards, and list what must be memorized and embedded."""
 
-    stage: ClassVar[str | None] = "shard"
-    work_list: ClassVar[str | None] = "memorize"
-
-    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
-        """Plan the shards."""
-        from memorag_pipeline.refresh.shard import plan_shards
-
-        return plan_shards(pipeline, self.plan)
+    stage: ClassVar[Stage | None] = SHARD
+    work_list: ClassVar[str | None] = MEMORIZE.name
 
 
 class MemorizeOperator(BatchOperator):
     """Memorize the shards of one work list."""
 
-    stage: ClassVar[str | None] = "memorize"
-
-    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
-        """Memorize."""
-        from memorag_pipeline.refresh.memorize import memorize
-
-        return memorize(pipeline, self.batch)
+    stage: ClassVar[Stage | None] = MEMORIZE
 
 
 class EmbedOperator(BatchOperator):
     """Embed the chunks of one work list."""
 
-    stage: ClassVar[str | None] = "embed"
-
-    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
-        """Embed."""
-        from memorag_pipeline.refresh.embed import embed
-
-        return embed(pipeline, self.batch)
+    stage: ClassVar[Stage | None] = EMBED
 
 
 class IndexOperator(PlanOperator):
     """Build the Faiss index over all chunks of the new version."""
 
-    stage: ClassVar[str | None] = "index"
-
-    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
-        """Build the index."""
-        from memorag_pipeline.refresh.index import build_index
-
-        return build_index(pipeline, self.plan)
+    stage: ClassVar[Stage | None] = INDEX
 
 
 class PublishOperator(PlanOperator):
@@ -139,17 +116,15 @@ class PublishOperator(PlanOperator):
     When another run published the same already, the task is skipped and no event is sent.
     """
 
-    stage: ClassVar[str | None] = "publish"
+    stage: ClassVar[Stage | None] = PUBLISH
 
-    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
-        """Publish under the id of the DAG run."""
-        from memorag_pipeline.refresh.publish import publish
+    def arguments(self, context: Context) -> tuple[Any, ...]:
+        """The plan, and the id of the DAG run."""
+        return self.plan, context["dag_run"].run_id
 
-        run_id = context["dag_run"].run_id
-        published = publish(pipeline, self.plan, run_id)
-        # A worker may die between the commit and the event; its retry finds the version of its own run.
-        created = published["created"] or pipeline.store.versions.record(published["version"]).run_id == run_id
-        return {**published, "created": created}
+    def call_stage(self, opened: Pipeline, context: Context) -> dict[str, Any]:
+        """Publish, and tell whether this run did it."""
+        return created_by_run(opened, super().call_stage(opened, context), context)
 
     def conclude(self, result: dict[str, Any], context: Context) -> None:
         """Fill the asset event, or skip it with the task."""
@@ -162,14 +137,16 @@ class RecordOperator(StageOperator):
     Meant to be the last task, with the trigger rule ALL_DONE: the DAG run then ends as its other tasks did.
     """
 
-    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
-        """Record."""
-        from memorag_pipeline.refresh.record import record_refresh
+    stage: ClassVar[Stage | None] = RECORD
+    reported: ClassVar[bool] = False
+    measured: ClassVar[bool] = False
 
+    def arguments(self, context: Context) -> tuple[Any, ...]:
+        """The run, and which of its tasks failed."""
         instance, run = context["ti"], context["dag_run"]
         states = instance.get_task_states(dag_id=run.dag_id, run_ids=[run.run_id])[run.run_id]
         failed = sorted(task for task, state in states.items() if state == "failed")
-        return record_refresh(pipeline, run_of(context), f"failed: {', '.join(failed)}" if failed else None)
+        return run_of(context), f"failed: {', '.join(failed)}" if failed else None
 
     def conclude(self, result: dict[str, Any], context: Context) -> None:
         """A run that failed stays a failed one."""

@@ -8,7 +8,6 @@ Wrong: what a retry cannot mend fails at once (`AirflowFailException`); everythi
 from __future__ import annotations
 
 import time
-from abc import abstractmethod
 from collections.abc import Sequence
 from inspect import getdoc
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,6 +21,7 @@ from memorag_pipeline.errors import (
     EndpointRefusedError,
     MissingDependencyError,
     NotFoundError,
+    PlanError,
     QuestionError,
     SpecError,
     TrainingError,
@@ -31,10 +31,19 @@ from memorag_pipeline.retry_share import share_of_attempt
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from memorag_pipeline.runs.stage import Stage
     from memorag_pipeline.runs.tasks import Run
 
 # Wrong input stays wrong: the spec, the source or the questions have to be changed by a person first.
-_FINAL = (SpecError, NotFoundError, QuestionError, MissingDependencyError, TrainingError, EndpointRefusedError)
+_FINAL = (
+    SpecError,
+    NotFoundError,
+    PlanError,
+    QuestionError,
+    MissingDependencyError,
+    TrainingError,
+    EndpointRefusedError,
+)
 
 
 class StageOperator(BaseOperator):
@@ -42,17 +51,19 @@ class StageOperator(BaseOperator):
 
     Each item of the stage's result becomes an XCom under its own name, to be had as `task.output["plan"]`. Airflow maps
     tasks over return values only, so the return value is the list named by `work_list`, or the whole result without.
-    An operator that names its `stage` reports how far it is, and the run leaves its report in the corpus's store;
-    `of_job` tells a stage of a job from one of a refresh. Its numbers become metrics, as those of one that is only
-    `measured` under a name. Airflow's UI shows the first paragraph of its docstring as the task's documentation.
+    The function is that of the operator's `stage`, from the lists in `memorag_pipeline`. If it is `reported`, the task
+    reports how far it is, and the run leaves its report in the corpus's store; `of_job` tells a stage of a job from one
+    of a refresh. Its numbers become metrics if it is `measured`. Airflow's UI shows the first paragraph of the
+    docstring as the task's documentation.
 
     :param spec_file: path of the spec on the worker (templated).
     """
 
     work_list: ClassVar[str | None] = None
-    stage: ClassVar[str | None] = None
+    stage: ClassVar[Stage | None] = None
     of_job: ClassVar[bool] = False
-    measured: ClassVar[str | None] = None
+    reported: ClassVar[bool] = True
+    measured: ClassVar[bool] = True
     operator_extra_links = (CorpusLink(), ReportLink(), StoreLink())
 
     template_fields: Sequence[str] = ("spec_file",)
@@ -64,9 +75,15 @@ class StageOperator(BaseOperator):
         self.links: dict[str, str] = {}
         self.done: tuple[Any, dict[str, Any]] | None = None  # the spec and the result, for lineage
 
-    @abstractmethod
-    def call_stage(self, pipeline: Any, context: Context) -> dict[str, Any]:
-        """Call the stage function with what `opened` gives, and return what it returns."""
+    def call_stage(self, opened: Any, context: Context) -> dict[str, Any]:
+        """Call the stage function with what `opened` gives and the `arguments`, and return what it returns."""
+        if self.stage is None:
+            raise NotImplementedError(f"{type(self).__name__} has neither a stage nor a call_stage of its own")
+        return self.stage.call(opened, *self.arguments(context))
+
+    def arguments(self, context: Context) -> tuple[Any, ...]:
+        """What the stage function is given besides what `opened` gives."""
+        return ()
 
     def opened(self) -> Any:
         """The spec and the store that it names: here a `Pipeline`."""
@@ -84,8 +101,8 @@ class StageOperator(BaseOperator):
         except _FINAL as error:
             raise AirflowFailException(str(error)) from error
         self.done = opened.spec, result
-        if stage := self.stage or self.measured:
-            metrics.send(opened.spec.corpus, stage, result, time.monotonic() - started)
+        if self.stage is not None and self.measured:
+            metrics.send(opened.spec.corpus, self.stage.name, result, time.monotonic() - started)
         for name, value in result.items():
             self.log.info("%s: %s", name, f"{len(value)} of them" if isinstance(value, list) else value)
             if name != self.work_list:
@@ -98,7 +115,7 @@ class StageOperator(BaseOperator):
             with share_of_attempt(context["ti"].try_number):
                 return self.call_stage(opened, context)
 
-        if self.stage is None:
+        if self.stage is None or not self.reported:
             return work()
         from memorag_pipeline.reports.write import run_reported
         from memorag_pipeline.runs.tasks import Run, Task
@@ -108,7 +125,7 @@ class StageOperator(BaseOperator):
         job = run.dag_id.removeprefix(f"{corpus}_") if self.of_job else None
         task = Task(
             Run(run.run_id, run.run_after, job),
-            self.stage,
+            self.stage.name,
             max(instance.map_index, 0),
             instance.try_number,
             getattr(self, "batch", None),
@@ -120,7 +137,8 @@ class StageOperator(BaseOperator):
         """What was read and written, for Airflow's OpenLineage provider, which calls this where it is installed."""
         from memorag_operators.lineage import lineage
 
-        return lineage(self.done, self.stage, self.of_job, getattr(self, "dag_id", ""))
+        stage = self.stage.name if self.stage is not None and self.reported else None
+        return lineage(self.done, stage, self.of_job, getattr(self, "dag_id", ""))
 
     def conclude(self, result: dict[str, Any], context: Context) -> None:
         """What follows from the stage's result besides XComs: a skip, an asset event."""
@@ -134,11 +152,25 @@ def run_of(context: Context) -> Run:
     return Run(run.run_id, run.start_date or run.run_after)
 
 
+def by_run(context: Context) -> str:
+    """Who moves a channel or retires a version."""
+    return f"DAG {context['dag'].dag_id}, run {context['run_id']}"
+
+
 def tell_version(operator: BaseOperator, result: dict[str, Any], context: Context) -> None:
     """Fill the asset events of a task that published a version; skip it, without events, if it was there already."""
     if not result["created"]:
         raise AirflowSkipException(f"version {result['version']} holds the same already")
     fill_events(operator, result, context)
+
+
+def created_by_run(opened: Any, published: dict[str, Any], context: Context) -> dict[str, Any]:
+    """What publishing returned, with `created` if this DAG run made the version.
+
+    A worker may die between the commit and the event; its retry finds the version of its own run.
+    """
+    made_by = opened.store.versions.record(published["version"]).run_id
+    return {**published, "created": published["created"] or made_by == context["dag_run"].run_id}
 
 
 def fill_events(operator: BaseOperator, result: dict[str, Any], context: Context) -> None:
@@ -159,6 +191,10 @@ class PlanOperator(StageOperator):
         super().__init__(**kwargs)
         self.plan = plan
 
+    def arguments(self, context: Context) -> tuple[Any, ...]:
+        """The plan."""
+        return (self.plan,)
+
 
 class BatchOperator(StageOperator):
     """A stage that works on one work list; meant to be mapped over the lists of the stage before.
@@ -171,3 +207,7 @@ class BatchOperator(StageOperator):
     def __init__(self, *, batch: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.batch = batch
+
+    def arguments(self, context: Context) -> tuple[Any, ...]:
+        """The work list."""
+        return (self.batch,)

@@ -7,76 +7,44 @@ Wrong: see `StageOperator`. A document that cannot be summarized is a row with i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from memorag_operators.answers import RouteOperator
-from memorag_operators.stage_operator import BatchOperator, PlanOperator, run_of
+from memorag_operators.answers import LoadOperator, RouteOperator
+from memorag_operators.stage_operator import BatchOperator
+from memorag_pipeline.jobs.summaries.stages import GENERATE, LOAD, MERGE, PLAN, RECALL
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
-
-    from memorag_pipeline.pipeline import Pipeline
+    from memorag_pipeline.runs.stage import Stage
 
 
 class PlanSummariesOperator(RouteOperator):
     """Pin a version, as `RouteOperator` does, and list what of the job is left to do."""
 
-    stage: ClassVar[str | None] = "plan"
-
-    def plan(self, pipeline: Pipeline, version: int | None) -> dict[str, Any]:
-        """Plan."""
-        from memorag_pipeline.jobs.summaries.plan import plan_summaries
-
-        return plan_summaries(pipeline, self.job, version)
+    stage: ClassVar[Stage | None] = PLAN
 
 
 class RecallKeyPointsOperator(BatchOperator):
     """Recall the key points of the parts in one work list."""
 
-    stage: ClassVar[str | None] = "recall"
+    stage: ClassVar[Stage | None] = RECALL
     of_job: ClassVar[bool] = True
-
-    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
-        """Recall."""
-        from memorag_pipeline.jobs.summaries.recall import recall_key_points
-
-        return recall_key_points(pipeline, self.batch)
 
 
 class SummarizeOperator(BatchOperator):
     """Summarize the parts of one work list."""
 
-    stage: ClassVar[str | None] = "generate"
+    stage: ClassVar[Stage | None] = GENERATE
     of_job: ClassVar[bool] = True
-
-    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
-        """Summarize."""
-        from memorag_pipeline.jobs.summaries.generate import summarize_parts
-
-        return summarize_parts(pipeline, self.batch)
 
 
 class MergeSummariesOperator(BatchOperator):
     """Merge the summaries of parts, for the documents (or the corpus) of one work list."""
 
-    stage: ClassVar[str | None] = "merge"
+    stage: ClassVar[Stage | None] = MERGE
     of_job: ClassVar[bool] = True
 
-    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
-        """Merge."""
-        from memorag_pipeline.jobs.summaries.merge import merge_summaries
 
-        return merge_summaries(pipeline, self.batch)
-
-
-class LoadSummariesOperator(PlanOperator):
+class LoadSummariesOperator(LoadOperator):
     """Load all summaries of the run, their passages, and the run itself into the warehouse, in one transaction."""
 
-    stage: ClassVar[str | None] = "load"
-    of_job: ClassVar[bool] = True
-
-    def call_stage(self, pipeline: Pipeline, context: Context) -> dict[str, Any]:
-        """Load."""
-        from memorag_pipeline.jobs.summaries.load import load_summaries
-
-        return load_summaries(pipeline, self.plan, run_of(context))
+    stage: ClassVar[Stage | None] = LOAD

@@ -8,15 +8,17 @@ Wrong: see `StageOperator`. A retry of train goes on from the newest checkpoint.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import Asset
 
-from memorag_operators.stage_operator import StageOperator, tell_version
+from memorag_operators.stage_operator import StageOperator, by_run, created_by_run, tell_version
+from memorag_pipeline.training.stages import EVALUATE, PREPARE, PROMOTE, REGISTER, STUDY, TRAIN
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from memorag_pipeline.runs.stage import Stage
     from memorag_pipeline.training.training import Training
 
 
@@ -29,6 +31,8 @@ class TrainingOperator(StageOperator):
     """A stage of a training, whose spec is a training spec; its adapters have no page in Airflow's UI."""
 
     operator_extra_links = ()
+    reported: ClassVar[bool] = False
+    measured: ClassVar[bool] = False
 
     def opened(self) -> Training:
         """The training."""
@@ -41,11 +45,7 @@ class TrainingOperator(StageOperator):
 class PrepareTrainingOperator(TrainingOperator):
     """Find model and data, and refuse what is not there before anything is loaded."""
 
-    def call_stage(self, pipeline: Training, context: Context) -> dict[str, Any]:
-        """Prepare."""
-        from memorag_pipeline.training.prepare import prepare
-
-        return prepare(pipeline)
+    stage: ClassVar[Stage | None] = PREPARE
 
 
 class WorkOperator(TrainingOperator):
@@ -60,49 +60,41 @@ class WorkOperator(TrainingOperator):
         super().__init__(**kwargs)
         self.work = work
 
+    def arguments(self, context: Context) -> tuple[Any, ...]:
+        """What the stage before returned."""
+        return (self.work,)
+
 
 class StudyOperator(WorkOperator):
     """Let the generator ask itself about the corpus, if the spec says so."""
 
-    def call_stage(self, pipeline: Training, context: Context) -> dict[str, Any]:
-        """Study."""
-        from memorag_pipeline.training.study import study
-
-        return study(pipeline, self.work)
+    stage: ClassVar[Stage | None] = STUDY
 
 
 class TrainOperator(WorkOperator):
     """Train the adapter, from the newest checkpoint of the same run on."""
 
-    def call_stage(self, pipeline: Training, context: Context) -> dict[str, Any]:
-        """Train."""
-        from memorag_pipeline.training.train import train
-
-        return train(pipeline, self.work)
+    stage: ClassVar[Stage | None] = TRAIN
 
 
 class EvaluateOperator(WorkOperator):
     """Measure the adapter beside what needs no training, and write the report."""
 
-    def call_stage(self, pipeline: Training, context: Context) -> dict[str, Any]:
-        """Evaluate."""
-        from memorag_pipeline.training.evaluate import evaluate
-
-        return evaluate(pipeline, self.work)
+    stage: ClassVar[Stage | None] = EVALUATE
 
 
 class RegisterOperator(WorkOperator):
     """Publish the adapter as a version; when it was published before, the task is skipped and no event is sent."""
 
-    def call_stage(self, pipeline: Training, context: Context) -> dict[str, Any]:
-        """Register."""
-        from memorag_pipeline.training.register import register
+    stage: ClassVar[Stage | None] = REGISTER
 
-        run_id = context["dag_run"].run_id
-        registered = register(pipeline, self.work, run_id)
-        # A worker may die between the commit and the event; its retry finds the version of its own run.
-        created = registered["created"] or pipeline.store.versions.record(registered["version"]).run_id == run_id
-        return {**registered, "created": created}
+    def arguments(self, context: Context) -> tuple[Any, ...]:
+        """The evaluated adapter, and the id of the DAG run."""
+        return self.work, context["dag_run"].run_id
+
+    def call_stage(self, opened: Training, context: Context) -> dict[str, Any]:
+        """Register, and tell whether this run did it."""
+        return created_by_run(opened, super().call_stage(opened, context), context)
 
     def conclude(self, result: dict[str, Any], context: Context) -> None:
         """Fill the asset event, or skip it with the task."""
@@ -115,14 +107,14 @@ class PromoteOperator(TrainingOperator):
     :param version: the version's number (templated).
     """
 
+    stage: ClassVar[Stage | None] = PROMOTE
+
     template_fields: Sequence[str] = ("spec_file", "version")
 
     def __init__(self, *, version: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.version = version
 
-    def call_stage(self, pipeline: Training, context: Context) -> dict[str, Any]:
-        """Promote."""
-        from memorag_pipeline.training.register import promote
-
-        return promote(pipeline, int(self.version), f"DAG {context['dag'].dag_id}, run {context['run_id']}")
+    def arguments(self, context: Context) -> tuple[Any, ...]:
+        """The version, and who promotes."""
+        return int(self.version), by_run(context)

@@ -23,6 +23,7 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import Bar, track
 from memorag_pipeline.refresh.gpu_units import require_planned
 from memorag_pipeline.refresh.plans import EmbedList
+from memorag_pipeline.refresh.stages import EMBED
 from memorag_pipeline.runs.tasks import at_work
 from memorag_pipeline.specs.retrieval import EmbeddingSpec, RetrievalSpec
 from memorag_pipeline.storage import BlobRef, Manifest, ModelRecord, Outcome
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from memorag_pipeline.retrieval.embedder import Embedder
 from memorag_pipeline.retrieval.vectors import vectors_of
 
-STAGE = "embed"
+STAGE = EMBED.outcomes
 
 _NO_TERMS, _NO_WEIGHTS = np.empty(0, np.int32), np.empty(0, np.float32)
 

@@ -19,9 +19,10 @@ from memorag_pipeline.models.file_digests import remembered_digest
 from memorag_pipeline.models.references import ResolvedModel, resolve, resolve_file
 from memorag_pipeline.models.tokens import token_counter
 from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.refresh.stages import EXTRACT
 from memorag_pipeline.storage import ModelRecord, Outcome, fingerprint
 
-STAGE = "extract"
+STAGE = EXTRACT.outcomes
 STAGE_VERSION = 2  # to be raised, too, when another release of a parser or splitter gives other texts
 
 

@@ -24,6 +24,8 @@ from memorag_pipeline.refresh.comparison import Comparison, compare
 from memorag_pipeline.refresh.gpu_units import memory_fingerprint
 from memorag_pipeline.refresh.parent_version import Parent, Row
 from memorag_pipeline.refresh.shard_tables import parent_shards
+from memorag_pipeline.refresh.stages import EMBED, MEMORIZE
+from memorag_pipeline.runs.stage import Stage
 from memorag_pipeline.storage import Outcome
 
 _SAMPLE = 32  # units whose pace is looked at
@@ -72,7 +74,7 @@ def forecast(pipeline: Pipeline, gpu_hour_price: float | None = None, documents:
     seconds = None
     memory_bytes = None if memory is None else round(memorize_tokens * memory.bytes_per_token)
     if parent is not None:
-        pace = _pace(pipeline, parent, "memorize", "memorized_tokens"), _pace(pipeline, parent, "embed", "embedded")
+        pace = _pace(pipeline, parent, MEMORIZE, "memorized_tokens"), _pace(pipeline, parent, EMBED, "embedded")
         counts = parent.manifest.counts
         chunks = tokens * counts["chunks"] / max(counts["tokens"], 1)
         if not _embeds_alike(compared, parent):
@@ -154,7 +156,7 @@ def _filled(tokens: int, most: int, least: int) -> int:
 
 def _made_otherwise(compared: Comparison, parent: Parent) -> set[str]:
     """The parent's shards whose memories are lost, or would be made in another way by the spec and models of now."""
-    made = {row["fingerprint"] for row in parent.units if row["stage"] == "memorize"}
+    made = {row["fingerprint"] for row in parent.units if row["stage"] == MEMORIZE.name}
     lost = set(compared.lost)
     return {
         shard.shard_id
@@ -189,11 +191,11 @@ def _bytes_per_token(parent: Parent) -> float:
     return sum(ref.size for ref in parent.memories.values()) / tokens if tokens else 0.0
 
 
-def _pace(pipeline: Pipeline, parent: Parent, stage: str, counted: str) -> float | None:
+def _pace(pipeline: Pipeline, parent: Parent, stage: Stage, counted: str) -> float | None:
     """Seconds that units of the version took for each of what they counted."""
-    units = [row["fingerprint"] for row in parent.units if row["stage"] == stage][-_SAMPLE:]
+    units = [row["fingerprint"] for row in parent.units if row["stage"] == stage.name][-_SAMPLE:]
     with ThreadPoolExecutor(_LOOKUPS) as pool:
-        found = list(pool.map(lambda unit: pipeline.store.units.peek(stage, unit), units))
+        found = list(pool.map(lambda unit: pipeline.store.units.peek(stage.outcomes, unit), units))
     outcomes: list[Outcome] = [outcome for outcome in found if outcome is not None and outcome.counts.get(counted)]
     amount = sum(outcome.counts[counted] for outcome in outcomes)
     return sum(outcome.seconds for outcome in outcomes) / amount if amount else None

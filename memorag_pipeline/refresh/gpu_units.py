@@ -15,6 +15,7 @@ from memorag_pipeline.refresh.extraction import Extraction
 from memorag_pipeline.refresh.known_units import KnownUnits
 from memorag_pipeline.refresh.plans import EmbedUnit, MemorizeUnit, SectionPlace
 from memorag_pipeline.refresh.shard_plan import Shard
+from memorag_pipeline.refresh.stages import EMBED, MEMORIZE
 from memorag_pipeline.storage import BlobRef, ModelRecord, Outcome, fingerprint
 
 EMBED_VERSION = 1
@@ -40,7 +41,7 @@ def memory_fingerprint(extraction: Extraction, contents: Sequence[str]) -> str:
     """Fingerprint of the unit that memorizes a stream of these contents, whatever the documents are called."""
     spec = extraction.pipeline.spec
     return fingerprint(
-        "memorize",
+        MEMORIZE.outcomes,
         MEMORIZE_VERSION,
         contents=list(contents),
         language=spec.language,
@@ -84,7 +85,7 @@ def embedding_unit(extraction: Extraction, part: Outcome, known: KnownUnits) -> 
 def _embedding_fingerprint(extraction: Extraction, digests: list[str]) -> str:
     spec = extraction.pipeline.spec.embedding
     return fingerprint(
-        "embed",
+        EMBED.outcomes,
         EMBED_VERSION,
         digests=digests,
         model=extraction.embedding.digest,

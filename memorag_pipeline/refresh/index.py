@@ -28,11 +28,12 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.known_units import KnownUnits, unit_rows
 from memorag_pipeline.refresh.plans import IndexPlan, ShardPlan, StoredEmbeddings, StoredMemory
 from memorag_pipeline.refresh.publish import manifest_blobs
+from memorag_pipeline.refresh.stages import EMBED, EXTRACT, INDEX, MEMORIZE
 from memorag_pipeline.retrieval.terms import TokenWeights
 from memorag_pipeline.retrieval.vectors import vectors_of
 from memorag_pipeline.storage import BlobRef, Blobs, Outcome, fingerprint
 
-STAGE = "index"
+STAGE = INDEX.outcomes
 STAGE_VERSION = 3
 
 _CHUNK_COLUMNS = ["chunk_id", "document_id", "uri", "start", "end"]
@@ -44,9 +45,9 @@ def build_index(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
     """Index the vectors of a plan; returns the URI of the completed plan and the number of vectors."""
     plan = pipeline.read_work(plan_uri, ShardPlan)
     known = KnownUnits.of_plan(pipeline, plan)
-    extracted = _outcomes(pipeline, known, "extract", plan.parts)
-    memorized = _outcomes(pipeline, known, "memorize", [unit.fingerprint for unit in plan.memories])
-    embedded = _outcomes(pipeline, known, "embed", [unit.fingerprint for unit in plan.embeddings])
+    extracted = _outcomes(pipeline, known, EXTRACT.outcomes, plan.parts)
+    memorized = _outcomes(pipeline, known, MEMORIZE.outcomes, [unit.fingerprint for unit in plan.memories])
+    embedded = _outcomes(pipeline, known, EMBED.outcomes, [unit.fingerprint for unit in plan.embeddings])
     memories = tuple(
         StoredMemory(**dict(unit), memory=outcome.blobs["memory"])
         for unit, outcome in zip(plan.memories, memorized, strict=True)

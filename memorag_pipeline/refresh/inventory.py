@@ -18,11 +18,11 @@ from memorag_pipeline import schemas
 from memorag_pipeline.corpus.source import SourceObject
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.comparison import compare
-from memorag_pipeline.refresh.extraction import STAGE
 from memorag_pipeline.refresh.known_units import KnownUnits
 from memorag_pipeline.refresh.parent_version import group_documents
 from memorag_pipeline.refresh.plans import ExtractList, ExtractUnit, InventoryPlan
 from memorag_pipeline.refresh.purge import retire_purged
+from memorag_pipeline.refresh.stages import EXTRACT
 from memorag_pipeline.storage.verify import damaged
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def take_inventory(pipeline: Pipeline, documents: str | None = None, force: bool
         parts=tuple(fingerprints),
         spec_fingerprint=spec.fingerprint(),
     )
-    found = KnownUnits.of_plan(pipeline, plan).find_all(STAGE, fingerprints)
+    found = KnownUnits.of_plan(pipeline, plan).find_all(EXTRACT.outcomes, fingerprints)
     missing = [
         ExtractUnit(fingerprint=fingerprint, objects=tuple(part))
         for fingerprint, part, outcome in zip(fingerprints, parts, found, strict=True)
@@ -65,7 +65,7 @@ def take_inventory(pipeline: Pipeline, documents: str | None = None, force: bool
     changed = force or compared.changed
     return {
         "plan": pipeline.write_work(plan),
-        "extract": pipeline.write_batches(
+        EXTRACT.name: pipeline.write_batches(
             missing, spec.compute.units_per_task, lambda units: ExtractList(parent=number, units=units)
         ),
         "changed": changed,

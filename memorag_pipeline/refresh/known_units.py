@@ -17,6 +17,7 @@ from typing import Any
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.parent_version import Parent
 from memorag_pipeline.refresh.plans import InventoryPlan
+from memorag_pipeline.refresh.stages import EMBED
 from memorag_pipeline.refresh.unit_table import COUNTS
 from memorag_pipeline.storage import BlobRef, Outcome
 
@@ -68,7 +69,7 @@ class KnownUnits:
 
     @cached_property
     def _embedded(self) -> dict[tuple[str, str], str]:
-        rows = [row for row in self._rows if row["stage"] == "embed"]
+        rows = [row for row in self._rows if row["stage"] == EMBED.name]
         return {(row["chunks"], row["configuration"]): row["fingerprint"] for row in rows}
 
 

@@ -30,11 +30,12 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import rate_text, track
 from memorag_pipeline.refresh.gpu_units import require_planned
 from memorag_pipeline.refresh.plans import MemorizeList, MemorizeUnit
+from memorag_pipeline.refresh.stages import MEMORIZE
 from memorag_pipeline.retry_share import shared
 from memorag_pipeline.runs.tasks import at_work
 from memorag_pipeline.storage import BlobRef, Outcome
 
-STAGE = "memorize"
+STAGE = MEMORIZE.outcomes
 # Bounds of what is read together; nothing of it is recorded before all of it is read.
 _TOKENS_TOGETHER, _SHARDS_TOGETHER = 32_768, 16
 logger = logging.getLogger(__name__)

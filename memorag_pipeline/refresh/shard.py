@@ -34,6 +34,7 @@ from memorag_pipeline.refresh.purge import Purge
 from memorag_pipeline.refresh.shard_plan import Bounds, Shard, plan_exact
 from memorag_pipeline.refresh.shard_sections import ShardSection, read_sections
 from memorag_pipeline.refresh.shard_tables import parent_shards, section_table, shard_table
+from memorag_pipeline.refresh.stages import EMBED, MEMORIZE
 from memorag_pipeline.storage import BlobRef, Outcome
 
 T = TypeVar("T")
@@ -84,7 +85,7 @@ def plan_shards(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
         for section in found
     }
     memorize = _memories_to_do(known, dict(zip(fingerprints, shards, strict=True)), documents)
-    embed = _missing(known, "embed", {unit.fingerprint: unit for unit in embeddings})
+    embed = _missing(known, EMBED.outcomes, {unit.fingerprint: unit for unit in embeddings})
     size = pipeline.spec.compute.units_per_task
     shared: dict[str, Any] = {"parent": plan.parent, "lost": plan.lost, "models": plan.models}
     sharded = ShardPlan(
@@ -100,8 +101,8 @@ def plan_shards(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
     )
     return {
         "plan": pipeline.write_work(sharded),
-        "memorize": pipeline.write_batches(memorize, size, lambda units: MemorizeList(**shared, units=units)),
-        "embed": pipeline.write_batches(embed, size, lambda units: EmbedList(**shared, units=units)),
+        MEMORIZE.name: pipeline.write_batches(memorize, size, lambda units: MemorizeList(**shared, units=units)),
+        EMBED.name: pipeline.write_batches(embed, size, lambda units: EmbedList(**shared, units=units)),
         "counts": {**counts, "memorize_units": len(memorize), "embed_units": len(embed)},
     }
 
@@ -135,7 +136,7 @@ def _shards(extraction: Extraction, known: KnownUnits, sections: Sequence[ShardS
     if spec.refresh.mode == "exact" or parent is None or parent.manifest.spec.get("sharding") != sharding:
         return plan_exact(sections, bounds)
     shards = parent_shards(parent)
-    made = known.find_all("memorize", [memory_fingerprint(extraction, shard.contents) for shard in shards])
+    made = known.find_all(MEMORIZE.outcomes, [memory_fingerprint(extraction, shard.contents) for shard in shards])
     gone = {shard.shard_id for shard, outcome in zip(shards, made, strict=True) if outcome is None}
     if len(gone) == len(shards):  # made in another way, or by an earlier release
         return plan_exact(sections, bounds)
@@ -147,7 +148,7 @@ def _memories_to_do(
     known: KnownUnits, shards: Mapping[str, Shard], documents: Mapping[str, BlobRef]
 ) -> list[MemorizeUnit]:
     """The units of memories without an outcome; `shards` by fingerprint."""
-    missing = _missing(known, "memorize", {unit: (unit, shard) for unit, shard in shards.items()})
+    missing = _missing(known, MEMORIZE.outcomes, {unit: (unit, shard) for unit, shard in shards.items()})
     parents: dict[str, list[str]] = {}
     if missing and known.parent is not None and known.parent.sections:
         parents = {shard_id: [row["content"] for row in rows] for shard_id, rows in known.parent.shards.items()}

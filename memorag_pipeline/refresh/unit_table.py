@@ -13,14 +13,11 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 
 from memorag_pipeline.errors import CorruptBlobError
+from memorag_pipeline.refresh.stages import EMBED, REFRESH
 from memorag_pipeline.storage import BlobRef
 
 # Counts that follow from the fingerprint. Others, such as how much was reused, tell of one run.
-COUNTS = {
-    "extract": ("documents", "chunks", "tokens", "quarantined", "unsettled"),
-    "memorize": ("tokens",),
-    "embed": ("chunks",),
-}
+COUNTS = {stage.outcomes: stage.settled for stage in REFRESH if stage.settled}
 
 
 class _Row(BaseModel):
@@ -35,7 +32,7 @@ class _Row(BaseModel):
     def _complete(self) -> Self:
         missing = set(COUNTS.get(self.stage, ())) - self.counts.keys()
         inputs = self.model_extra or {}
-        if missing or (self.stage == "embed" and not {"chunks", "configuration"} <= inputs.keys()):
+        if missing or (self.stage == EMBED.outcomes and not {"chunks", "configuration"} <= inputs.keys()):
             raise ValueError("a count or an input is missing")
         if not all(isinstance(value, str) for value in inputs.values()):
             raise ValueError("an input is no text")

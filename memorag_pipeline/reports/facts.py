@@ -14,10 +14,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from memorag_pipeline.reports.known_stages import STAGES
+
 FORMAT = 1
-# Those that run where the spec's `compute` block says.
-MODEL_STAGES = frozenset({"memorize", "embed", "recall", "generate", "merge"})
 STATES = ("unchanged", "added", "modified", "removed")
+
+_GPU = frozenset(name for name, stage in STAGES.items() if stage.gpu)
 
 State = Literal["published", "unchanged", "answered", "summarized", "failed", "unfinished"]
 
@@ -164,7 +166,7 @@ class RunReport(_Facts):
     @property
     def device_seconds(self) -> float:
         """Seconds of the tasks of those stages that run where the spec's `compute` block says: models at work."""
-        return sum(stage.seconds for stage in self.stages if stage.stage in MODEL_STAGES)
+        return sum(stage.seconds for stage in self.stages if stage.stage in _GPU)
 
     @property
     def seconds(self) -> float | None:

@@ -13,9 +13,13 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from memorag_pipeline.jobs.answers.plans import AnswersPlan
+from memorag_pipeline.jobs.answers.stages import ANSWERS, GENERATE
 from memorag_pipeline.jobs.summaries.plans import PlannedTarget, SummariesPlan
+from memorag_pipeline.jobs.summaries.stages import GENERATE as PART_SUMMARY
+from memorag_pipeline.jobs.summaries.stages import MERGE, SUMMARIES
 from memorag_pipeline.reports.facts import Passage, SampleAnswer, State
 from memorag_pipeline.reports.stage_facts import plan_at
+from memorag_pipeline.runs.stage import Stage
 from memorag_pipeline.storage import CorpusStore, Outcome
 from memorag_pipeline.storage.plans import Plan
 
@@ -42,34 +46,31 @@ class ReportRows:
 class JobKind(Generic[P]):
     """A kind of jobs. The first of its stages plans, the last one loads; `done` is the state of a run that has ended.
 
-    `rows` is what its rows are called, `units` counts those of the stages that a plan names, `read_rows` reads the rows
-    of a plan; None when none is made yet.
+    `rows` is what its rows are called, `read_rows` reads the rows of a plan; None when none is made yet.
     """
 
-    stages: tuple[str, ...]
+    stages: tuple[Stage, ...]
     done: State
     rows: str
     plan: type[P]
-    units: Callable[[P], dict[str, int]]
     read_rows: Callable[[CorpusStore, P], ReportRows | None]
 
     def read(self, store: CorpusStore, uri: object) -> tuple[dict[str, int], ReportRows | None]:
         """Units by stage, and rows, of the plan at `uri`; nothing of either when it is gone."""
         plan = plan_at(store, uri, self.plan)
-        return ({}, None) if plan is None else (self.units(plan), self.read_rows(store, plan))
+        if plan is None:
+            return {}, None
+        units = {stage.name: len(plan.weights(stage.units)) for stage in self.stages if stage.units is not None}
+        return {name: count for name, count in units.items() if count}, self.read_rows(store, plan)
 
 
 def kind_of(stages: Collection[str]) -> JobKind[Any]:
     """The kind of a run, by the stages that began: the first one is enough."""
-    return SUMMARIES if SUMMARIES.stages[0] in stages else ANSWERS
-
-
-def _answer_units(plan: AnswersPlan) -> dict[str, int]:
-    return {"generate": len(plan.batches)}
+    return _SUMMARIES if SUMMARIES[0].name in stages else _ANSWERS
 
 
 def _read_answers(store: CorpusStore, plan: AnswersPlan) -> ReportRows | None:
-    outcomes = [outcome for outcome in _peek(store, "generate", plan.batches) if outcome is not None]
+    outcomes = [outcome for outcome in _peek(store, GENERATE, plan.batches) if outcome is not None]
     if not outcomes:
         return None
     names = ("answered", "no_evidence", "errors")
@@ -83,18 +84,13 @@ def _read_answers(store: CorpusStore, plan: AnswersPlan) -> ReportRows | None:
     return ReportRows(statuses, samples, str(rows[0]["generation_model"]) if rows else None)
 
 
-def _summary_units(plan: SummariesPlan) -> dict[str, int]:
-    return {"generate": len(plan.weights("parts"))} | ({"merge": len(plan.merges)} if plan.merges else {})
-
-
 def _read_summaries(store: CorpusStore, plan: SummariesPlan) -> ReportRows | None:
-    from memorag_pipeline.jobs.summaries import generate, merge
     from memorag_pipeline.jobs.summaries.load import summaries_of
     from memorag_pipeline.jobs.summaries.summary import row_of
 
     parts = list(plan.weights("parts"))
-    found = dict(zip(parts, _peek(store, generate.STAGE, parts), strict=True))
-    merged = dict(zip(plan.merges, _peek(store, merge.STAGE, plan.merges), strict=True))
+    found = dict(zip(parts, _peek(store, PART_SUMMARY, parts), strict=True))
+    merged = dict(zip(plan.merges, _peek(store, MERGE, plan.merges), strict=True))
     good: list[PlannedTarget] = []
     bad: list[PlannedTarget] = []
     for target in plan.targets:
@@ -122,22 +118,13 @@ def _summarized(row: _Row) -> str:
     return what if row["focus"] is None else f"{what}: {row['focus']}"
 
 
-ANSWERS = JobKind(
-    ("route", "recall", "generate", "load"), "answered", "questions", AnswersPlan, _answer_units, _read_answers
-)
-SUMMARIES = JobKind(
-    ("plan", "recall", "generate", "merge", "load"),
-    "summarized",
-    "summaries",
-    SummariesPlan,
-    _summary_units,
-    _read_summaries,
-)
+_ANSWERS = JobKind(ANSWERS, "answered", "questions", AnswersPlan, _read_answers)
+_SUMMARIES = JobKind(SUMMARIES, "summarized", "summaries", SummariesPlan, _read_summaries)
 
 
-def _peek(store: CorpusStore, stage: str, fingerprints: Sequence[str]) -> list[Outcome | None]:
+def _peek(store: CorpusStore, stage: Stage, fingerprints: Sequence[str]) -> list[Outcome | None]:
     with ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(lambda fingerprint: store.units.peek(stage, fingerprint), fingerprints))
+        return list(pool.map(lambda fingerprint: store.units.peek(stage.outcomes, fingerprint), fingerprints))
 
 
 def _spread(values: Sequence[_T], number: int) -> list[_T]:

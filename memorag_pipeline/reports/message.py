@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 from memorag_pipeline.reports import archive
 from memorag_pipeline.reports.facts import STATES, RunReport
+from memorag_pipeline.reports.known_stages import STAGES
 from memorag_pipeline.runs.tasks import run_digest
 from memorag_pipeline.storage import CorpusStore
 
 _PROBLEMS = 5
-_TOKENS = (("memorize", "memorized_tokens"), ("generate", "input_tokens"), ("generate", "output_tokens"))
 
 
 def run_message(store: CorpusStore, run_id: str, job: str | None, gpu_hour_price: float | None) -> str:
@@ -37,7 +37,12 @@ def _lines(report: RunReport, price: float | None) -> Iterator[str]:
         rows = next(iter(report.counts), "questions")
         yield f"{rows}: " + ", ".join(f"{count:,} {status}" for status, count in report.statuses.items())
     stages = {stage.stage: stage.counts for stage in report.stages}
-    counted = [(name, stages[stage][name]) for stage, name in _TOKENS if name in stages.get(stage, ())]
+    counted = [
+        (name, stages[stage.name][name])
+        for stage in STAGES.values()
+        for name in stage.counts
+        if name in stages.get(stage.name, ())
+    ]
     if counted:
         yield "tokens: " + ", ".join(f"{count:,} {name.removesuffix('_tokens')}" for name, count in counted)
     yield f"GPU seconds: {report.device_seconds:,.1f}"

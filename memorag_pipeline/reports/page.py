@@ -18,6 +18,8 @@ from markupsafe import Markup
 from memorag_pipeline.amounts import bytes_text, duration_text
 from memorag_pipeline.html.clean_text import clean
 from memorag_pipeline.html.templates import templates_of
+from memorag_pipeline.jobs.answers.stages import GENERATE
+from memorag_pipeline.refresh.stages import MEMORIZE
 from memorag_pipeline.reports.facts import STATES, RunReport
 from memorag_pipeline.reports.plots import formats_plot, stages_plot
 
@@ -84,7 +86,7 @@ def _refresh_tiles(report: RunReport) -> list[Tile]:
         changes = {state: report.total(state) for state in STATES[1:]}
         note = ", ".join(f"{_number(count)} {state}" for state, count in changes.items() if count)
         tiles.append(("changed", _number(sum(changes.values())), note or "as in the parent version"))
-    if (memorize := report.stage("memorize")) is not None:
+    if (memorize := report.stage(MEMORIZE.name)) is not None:
         reused = memorize.counts.get("reused_tokens", 0)
         note = f"and {_number(reused)} taken over" if reused else "none taken over"
         tiles.append(("tokens memorized", _number(memorize.counts.get("memorized_tokens", 0)), note))
@@ -107,7 +109,7 @@ def _job_tiles(report: RunReport) -> list[Tile]:
         (done, count), *others = report.statuses.items()
         tiles.append((done, _number(count), f"{_share(count / max(rows, 1))} of them"))
         tiles += [(_STATUS_TEXTS.get(status, status), _number(count), "") for status, count in others]
-    if (generate := report.stage("generate")) is not None:
+    if (generate := report.stage(GENERATE.name)) is not None:
         given, written = (generate.counts.get(f"{way}_tokens", 0) for way in ("input", "output"))
         tiles.append(("tokens written", _number(written), f"from {_number(given)} read"))
     return [*tiles, *_times(report), *_cost(report)]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from memorag_pipeline.amounts import duration_text
 from memorag_pipeline.html.clean_text import clean
 from memorag_pipeline.html.figures import INK, SERIES, Plot, svg
+from memorag_pipeline.refresh.stages import MEMORIZE
 from memorag_pipeline.reports.facts import STATES, RunReport
 
 if TYPE_CHECKING:
@@ -72,8 +73,8 @@ def nights_plot(reports: Sequence[RunReport]) -> Plot | None:
         return None
     names = [f"{report.began_at:%d %b}" for report in shown]
     places = range(len(shown))
-    tokens = [_count(report, "memorize", "memorized_tokens") for report in shown]
-    reused = [_count(report, "memorize", "reused_tokens") for report in shown]
+    tokens = [_count(report, MEMORIZE.name, "memorized_tokens") for report in shown]
+    reused = [_count(report, MEMORIZE.name, "reused_tokens") for report in shown]
 
     def draw(figure: Figure) -> None:
         upper, lower = figure.subplots(2, 1, sharex=True)

@@ -18,7 +18,18 @@ import pyarrow.compute as pc
 from memorag_pipeline.corpus.quarantine import advice
 from memorag_pipeline.errors import CorruptBlobError, NotFoundError
 from memorag_pipeline.refresh.plans import InventoryPlan, ShardPlan
-from memorag_pipeline.refresh.stages import STAGES
+from memorag_pipeline.refresh.stages import (
+    EMBED,
+    EVALUATE,
+    EXTRACT,
+    GATE,
+    INVENTORY,
+    MEMORIZE,
+    PROMOTE,
+    PUBLISH,
+    REFRESH,
+    SHARD,
+)
 from memorag_pipeline.reports.facts import (
     BlobFacts,
     FormatFacts,
@@ -44,9 +55,9 @@ def of_run(
     store: CorpusStore, corpus: str, reports: Sequence[TaskReport], before: RunReport | None = None
 ) -> RunReport:
     """The report of a run from what its tasks said. `before` is the report of the last run with scores."""
-    inventory, published = result_of(reports, "inventory"), result_of(reports, "publish")
+    inventory, published = result_of(reports, INVENTORY), result_of(reports, PUBLISH)
     plan = plan_at(store, inventory.get("plan"), InventoryPlan)
-    shards = plan_at(store, result_of(reports, "shard").get("plan"), ShardPlan)
+    shards = plan_at(store, result_of(reports, SHARD).get("plan"), ShardPlan)
     version = published.get("version") or (inventory.get("parent") if inventory.get("changed") is False else None)
     failed = problems(reports)
     state: State = "unfinished"
@@ -56,9 +67,9 @@ def of_run(
         state = "unchanged"
     elif failed:
         state = "failed"
-    planned = {"extract": len(plan.parts)} if plan is not None and inventory.get("changed") else {}
+    planned = {EXTRACT.name: len(plan.parts)} if plan is not None and inventory.get("changed") else {}
     if shards is not None:
-        planned |= {"memorize": len(shards.memories), "embed": len(shards.embeddings)}
+        planned |= {MEMORIZE.name: len(shards.memories), EMBED.name: len(shards.embeddings)}
     manifest = None if version is None else _manifest(store, version)
     parent = None if plan is None else plan.parent
     return RunReport(
@@ -68,9 +79,9 @@ def of_run(
         state=state,
         version=version,
         parent=parent,
-        stages=stage_facts(store, reports, STAGES, planned),
+        stages=stage_facts(store, reports, (*REFRESH, *GATE), planned),
         scores=_scores(reports, before),
-        gate=result_of(reports, "promote").get("why"),
+        gate=result_of(reports, PROMOTE).get("why"),
         problems=failed,
         **span(reports),
         **_of_tables(store, None if plan is None else plan.inventory, manifest, parent),
@@ -234,6 +245,6 @@ def _scores(reports: Sequence[TaskReport], before: RunReport | None) -> tuple[Sc
     old = {score.name: score.value for score in (before.scores if before is not None else ())}
     return tuple(
         ScoreFacts(name=name, value=value, before=old.get(name))
-        for name, value in result_of(reports, "evaluate").items()
+        for name, value in result_of(reports, EVALUATE).items()
         if isinstance(value, float)
     )

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from memorag_pipeline.errors import CorruptBlobError
 from memorag_pipeline.reports.facts import Problem, StageFacts
+from memorag_pipeline.runs.stage import Stage
 from memorag_pipeline.runs.tasks import TaskReport
 from memorag_pipeline.storage import CorpusStore
 from memorag_pipeline.storage.plans import Plan, WorkList, read_plan
@@ -23,9 +24,9 @@ _READERS = 16
 _NO_COUNTS = ("version", "parent", "compared_with")  # whole numbers of a stage's result that count nothing
 
 
-def result_of(reports: Sequence[TaskReport], stage: str) -> dict[str, Any]:
+def result_of(reports: Sequence[TaskReport], stage: Stage) -> dict[str, Any]:
     """What a stage of a single task returned; empty when it did not end."""
-    return next((dict(r.result) for r in reports if r.stage == stage and r.state == "done"), {})
+    return next((dict(r.result) for r in reports if r.stage == stage.name and r.state == "done"), {})
 
 
 def plan_at(store: CorpusStore, uri: object, form: type[P]) -> P | None:
@@ -39,15 +40,15 @@ def plan_at(store: CorpusStore, uri: object, form: type[P]) -> P | None:
 
 
 def stage_facts(
-    store: CorpusStore, reports: Sequence[TaskReport], order: Sequence[str], planned: Mapping[str, int]
+    store: CorpusStore, reports: Sequence[TaskReport], stages: Sequence[Stage], planned: Mapping[str, int]
 ) -> tuple[StageFacts, ...]:
-    """The stages that began, and those that were planned: first those in `order`, then others by begin."""
+    """The stages that began, and those that were planned: first `stages` in their order, then others by begin."""
+    order = [stage.name for stage in stages]
     began = {report.stage: report.began_at for report in sorted(reports, key=lambda r: r.began_at, reverse=True)}
     others = sorted(began.keys() - set(order), key=lambda stage: (began[stage], stage))
-    stages = [stage for stage in order if stage in began or stage in planned] + others
+    names = [name for name in order if name in began or name in planned] + others
     return tuple(
-        _stage(store, stage, [report for report in reports if report.stage == stage], planned.get(stage))
-        for stage in stages
+        _stage(store, name, [report for report in reports if report.stage == name], planned.get(name)) for name in names
     )
 
 

@@ -17,10 +17,11 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
 from memorag_pipeline.errors import CorruptBlobError, NotFoundError
-from memorag_pipeline.refresh.plans import InventoryPlan, ShardPlan
-from memorag_pipeline.refresh.stages import STAGES
+from memorag_pipeline.refresh.plans import InventoryPlan
+from memorag_pipeline.refresh.stages import INVENTORY, PUBLISH, REFRESH
 from memorag_pipeline.refresh.unit_table import checked_units
 from memorag_pipeline.reports.stage_facts import plan_at
+from memorag_pipeline.runs.stage import Stage
 from memorag_pipeline.runs.tasks import TaskReport, read_reports
 from memorag_pipeline.storage import CorpusStore, Outcome
 from memorag_pipeline.storage.plans import Plan, Unit, WorkList
@@ -29,12 +30,6 @@ P = TypeVar("P", bound=Plan)
 
 _LOOKUPS = 16
 _SAMPLE = 16  # units of earlier runs whose pace is taken when this one has done none
-# Stages of many units: the stage whose plan names these, and the plan's key.
-_PLANNED: dict[str, tuple[str, type[InventoryPlan], str]] = {
-    "extract": ("inventory", InventoryPlan, "parts"),
-    "memorize": ("shard", ShardPlan, "memories"),
-    "embed": ("shard", ShardPlan, "embeddings"),
-}
 
 
 @dataclass(frozen=True)
@@ -110,15 +105,15 @@ class StatusReader:
                 f"{self.store.uri} holds no report of a run; `memorag refresh SPEC`, or the corpus's DAG, starts one"
             )
         live = [report for report in reports if report.is_live(now)]
-        stages = tuple(self._stage(stage, reports, live) for stage in STAGES)
+        stages = tuple(self._stage(stage, reports, live) for stage in REFRESH)
         failed = [report for report in reports if report.state == "failed"]
         left = [stage.seconds_left for stage in stages if stage.seconds_left is not None]
-        published = _results(reports, "publish")
+        published = _results(reports, PUBLISH)
         if live:
             state = "running"
         elif published:
             state = "published"
-        elif any(result.get("changed") is False for result in _results(reports, "inventory")):
+        elif any(result.get("changed") is False for result in _results(reports, INVENTORY)):
             state = "unchanged"
         else:
             state = "failed" if failed else "idle"
@@ -134,25 +129,25 @@ class StatusReader:
             failures=tuple(Failure(r.stage, r.number, r.attempt, r.error or "") for r in failed),
         )
 
-    def _stage(self, stage: str, reports: Sequence[TaskReport], live: Sequence[TaskReport]) -> StageStatus:
-        mine = [report for report in reports if report.stage == stage]
-        at_it = [report for report in live if report.stage == stage]
-        if stage not in _PLANNED:
-            return _single(stage, mine, at_it, _has_begun(reports, STAGES[STAGES.index(stage) + 1 :]))
+    def _stage(self, stage: Stage, reports: Sequence[TaskReport], live: Sequence[TaskReport]) -> StageStatus:
+        mine = [report for report in reports if report.stage == stage.name]
+        at_it = [report for report in live if report.stage == stage.name]
+        if stage.planned_by is None:
+            return _single(stage.name, mine, at_it, _has_begun(reports, REFRESH[REFRESH.index(stage) + 1 :]))
         weights = self._planned(stage, reports)
         if weights is None:
-            return StageStatus(stage, None, 0, 0, 0, 0, len(at_it), 0.0, None)
-        done = self._outcomes(stage, weights, reports)
+            return StageStatus(stage.name, None, 0, 0, 0, 0, len(at_it), 0.0, None)
+        done = self._outcomes(stage.outcomes, weights, reports)
         undone = weights.keys() - done.keys()
         running = undone & {unit for report in at_it for unit in report.at_work}
         failed = undone & {unit for report in mine if report.state == "failed" for unit in report.at_work} - running
         own = [outcome for unit in self._units_of(mine) if (outcome := done.get(unit)) is not None]
-        pace = _pace(own or self._sample(stage, done), weights)
+        pace = _pace(own or self._sample(stage.outcomes, done), weights)
         left = 0.0 if not undone else None
         if pace is not None and undone:
             left = pace * sum(weights[unit] for unit in undone) / max(len(at_it), 1)
         return StageStatus(
-            stage=stage,
+            stage=stage.name,
             units=len(weights),
             done=len(done),
             running=len(running),
@@ -163,12 +158,14 @@ class StatusReader:
             seconds_left=left,
         )
 
-    def _planned(self, stage: str, reports: Sequence[TaskReport]) -> dict[str, int] | None:
+    def _planned(self, stage: Stage, reports: Sequence[TaskReport]) -> dict[str, int] | None:
         """All units of a stage by fingerprint, with their tokens where these are known, else 1; None if not planned."""
-        planner, form, name = _PLANNED[stage]
-        for result in _results(reports, planner):
+        if stage.planned_by is None or stage.units is None:
+            return None
+        form: type[Plan] = stage.planned_by.plan_type()
+        for result in _results(reports, stage.planned_by):
             if (plan := self._read(str(result.get("plan")), form)) is not None:
-                return plan.weights(name)
+                return plan.weights(stage.units)
         return None
 
     def _units_of(self, reports: Sequence[TaskReport]) -> set[str]:
@@ -198,7 +195,7 @@ class StatusReader:
 
     def _given(self, reports: Sequence[TaskReport]) -> set[tuple[str, str]]:
         """Stage and fingerprint of the units whose outcomes the parent version names, all blobs of them being there."""
-        for result in _results(reports, "inventory"):
+        for result in _results(reports, INVENTORY):
             plan = self._read(str(result.get("plan")), InventoryPlan)
             if plan is None or plan.parent is None:
                 continue
@@ -240,12 +237,12 @@ def _single(stage: str, mine: Sequence[TaskReport], live: Sequence[TaskReport], 
     return StageStatus(stage, 1, done, running, failed, waiting, len(live), seconds, 0.0 if done else None)
 
 
-def _has_begun(reports: Sequence[TaskReport], stages: Sequence[str]) -> bool:
-    return any(report.stage in stages for report in reports)
+def _has_begun(reports: Sequence[TaskReport], stages: Sequence[Stage]) -> bool:
+    return any(report.stage == stage.name for report in reports for stage in stages)
 
 
-def _results(reports: Sequence[TaskReport], stage: str) -> list[dict[str, Any]]:
-    return [dict(report.result) for report in reports if report.stage == stage and report.state == "done"]
+def _results(reports: Sequence[TaskReport], stage: Stage) -> list[dict[str, Any]]:
+    return [dict(report.result) for report in reports if report.stage == stage.name and report.state == "done"]
 
 
 def _pace(outcomes: Sequence[Outcome], weights: Mapping[str, int]) -> float | None:

@@ -11,14 +11,16 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from memorag_pipeline.refresh.stages import EVALUATE
 from memorag_pipeline.reports import archive
 from memorag_pipeline.reports.facts import RunReport
+from memorag_pipeline.reports.known_stages import STAGES
 from memorag_pipeline.runs.tasks import Run, Task, read_reports, run_task
 from memorag_pipeline.storage import CorpusStore
 
 logger = logging.getLogger(__name__)
 
-LAST_STAGES = frozenset({"publish", "evaluate", "promote", "load"})
+_LAST = frozenset(name for name, stage in STAGES.items() if stage.ends)
 _SEARCHED = 30  # reports of earlier runs that are looked at for scores
 
 
@@ -29,7 +31,7 @@ def run_reported(store: CorpusStore, corpus: str, task: Task, call: Callable[[],
     except Exception:
         leave_report(store, corpus, task.run)
         raise
-    if task.stage in LAST_STAGES or result.get("changed") is False:
+    if task.stage in _LAST or result.get("changed") is False:
         leave_report(store, corpus, task.run)
     return result
 
@@ -55,7 +57,7 @@ def report_of(store: CorpusStore, corpus: str, run: Run) -> RunReport:
     tasks = read_reports(store.objects, run)
     if run.job is not None:
         return job_facts.of_run(store, corpus, run.job, tasks)
-    evaluated = any(task.stage == "evaluate" for task in tasks)
+    evaluated = any(task.stage == EVALUATE.name for task in tasks)
     return refresh_facts.of_run(store, corpus, tasks, _with_scores(store, run) if evaluated else None)
 
 

@@ -20,6 +20,7 @@ from memorag_pipeline.specs.training import TrainingSpec
 from memorag_pipeline.storage import Outcome, fingerprint
 from memorag_pipeline.training.measured_texts import held_out, text_tokens
 from memorag_pipeline.training.plans import EvaluatedAdapter, TrainedAdapter
+from memorag_pipeline.training.stages import EVALUATE
 from memorag_pipeline.training.training import Training
 
 EVALUATE_VERSION = 2  # to be raised when the same adapter would be measured in another way
@@ -38,9 +39,9 @@ def evaluate(training: Training, trained_uri: str) -> dict[str, Any]:
     outcome = trained.outcome
     adapter = outcome.blobs["adapter"]
     identity = fingerprint(
-        "evaluate", EVALUATE_VERSION, adapter=adapter.digest, model=trained.model, spec=_measured(spec)
+        EVALUATE.outcomes, EVALUATE_VERSION, adapter=adapter.digest, model=trained.model, spec=_measured(spec)
     )
-    found = store.units.find("evaluate", identity)
+    found = store.units.find(EVALUATE.outcomes, identity)
     if found is None:
         started = time.perf_counter()
         history = store.blobs.get_json(outcome.blobs["history"], "history of the training")
@@ -79,7 +80,7 @@ def evaluate(training: Training, trained_uri: str) -> dict[str, Any]:
                 "card": store.blobs.put_bytes(_model_card(spec, facts, values).encode()),
             }
         seconds = time.perf_counter() - started
-        found = store.units.record(Outcome(stage="evaluate", fingerprint=identity, blobs=blobs, seconds=seconds))
+        found = store.units.record(Outcome(stage=EVALUATE.outcomes, fingerprint=identity, blobs=blobs, seconds=seconds))
     gap = gap_closed(store.blobs.get_json(found.blobs["evaluation"]), spec.ratios[0])
     evaluated = EvaluatedAdapter(**dict(trained), evaluation=found, gap_closed=gap)
     return {"evaluated": training.write_work(evaluated), "gap_closed": gap}

@@ -16,6 +16,7 @@ from memorag_pipeline.models.references import resolve, resolve_file
 from memorag_pipeline.storage import CorpusStore, fingerprint
 from memorag_pipeline.storage.credentials import options_for
 from memorag_pipeline.training.plans import TrainingPlan
+from memorag_pipeline.training.stages import TRAIN
 from memorag_pipeline.training.training import Training
 
 TRAIN_VERSION = 1  # to be raised when the same spec would train another adapter
@@ -33,7 +34,7 @@ def prepare(training: Training) -> dict[str, Any]:
         "corpus": _corpus_identity(spec.data.corpus),
         "spec": spec.content(),
     }
-    plan = TrainingPlan(fingerprint=fingerprint("train", TRAIN_VERSION, **inputs), **inputs)
+    plan = TrainingPlan(fingerprint=fingerprint(TRAIN.outcomes, TRAIN_VERSION, **inputs), **inputs)
     return {"plan": training.write_work(plan), "counts": {"files": len(files)}}
 
 

@@ -16,6 +16,7 @@ from memorag_pipeline.specs.training import TrainingSpec
 from memorag_pipeline.storage import Outcome, fingerprint
 from memorag_pipeline.training.plans import TrainingPlan
 from memorag_pipeline.training.prepare import TRAIN_VERSION, newest_version
+from memorag_pipeline.training.stages import STUDY, TRAIN
 from memorag_pipeline.training.training import Training
 
 STUDY_VERSION = 2  # to be raised when the same passages would give other instructions
@@ -37,11 +38,13 @@ def study(training: Training, plan_uri: str) -> dict[str, Any]:
     }
     decoding = {name: value for name, value in spec.generation.content().items() if name != "batch_size"}
     generator = resolve(model, spec.generation.revision if spec.generation.model else spec.revision).digest
-    identity = fingerprint("study", STUDY_VERSION, corpus=plan.corpus, generator=generator, decoding=decoding, **asked)
-    found = store.units.find("study", identity) or _studied(training, identity, model)
+    identity = fingerprint(
+        STUDY.outcomes, STUDY_VERSION, corpus=plan.corpus, generator=generator, decoding=decoding, **asked
+    )
+    found = store.units.find(STUDY.outcomes, identity) or _studied(training, identity, model)
     if found.counts["instructions"]:
         studied = found.blobs["instructions"]
-        identity = fingerprint("train", TRAIN_VERSION, plan=plan.fingerprint, studied=studied.digest)
+        identity = fingerprint(TRAIN.outcomes, TRAIN_VERSION, plan=plan.fingerprint, studied=studied.digest)
         plan = plan.model_copy(update={"studied": studied, "fingerprint": identity})
     return {"plan": training.write_work(plan), "counts": dict(found.counts)}
 
@@ -77,5 +80,5 @@ def _studied(training: Training, identity: str, model: str) -> Outcome:
     blobs = {"instructions": training.store.blobs.put_bytes(data)}
     seconds = time.perf_counter() - started
     return training.store.units.record(
-        Outcome(stage="study", fingerprint=identity, blobs=blobs, counts=counts, seconds=seconds)
+        Outcome(stage=STUDY.outcomes, fingerprint=identity, blobs=blobs, counts=counts, seconds=seconds)
     )

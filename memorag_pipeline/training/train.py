@@ -19,6 +19,7 @@ from memorag_pipeline.specs.training import TrainingSpec
 from memorag_pipeline.storage import Outcome
 from memorag_pipeline.training.measured_texts import held_out, text_tokens
 from memorag_pipeline.training.plans import TrainedAdapter, TrainingPlan
+from memorag_pipeline.training.stages import TRAIN
 from memorag_pipeline.training.training import ADAPTER_FILE, Training
 
 _MEASURED = 8  # held-out texts that tell how a training goes; all of them are read when it is over
@@ -27,7 +28,7 @@ _MEASURED = 8  # held-out texts that tell how a training goes; all of them are r
 def train(training: Training, plan_uri: str) -> dict[str, Any]:
     """Train, from the newest checkpoint of the same run on, unless it was done before."""
     plan, store = training.read_work(plan_uri, TrainingPlan), training.store
-    found = store.units.find("train", plan.fingerprint)
+    found = store.units.find(TRAIN.outcomes, plan.fingerprint)
     if found is None:
         found = _trained(training, plan)
     trained = TrainedAdapter(fingerprint=plan.fingerprint, model=plan.model, outcome=found)
@@ -68,7 +69,9 @@ def _trained(training: Training, plan: TrainingPlan) -> Outcome:
         blobs = {"adapter": store.blobs.put_file(path), "history": store.blobs.put_json(history)}
     counts = {"tokens": position.curve[-1].tokens, "skipped": sum(left_out.values())}
     return store.units.record(
-        Outcome(stage="train", fingerprint=plan.fingerprint, blobs=blobs, counts=counts, seconds=position.seconds)
+        Outcome(
+            stage=TRAIN.outcomes, fingerprint=plan.fingerprint, blobs=blobs, counts=counts, seconds=position.seconds
+        )
     )
 
 

@@ -19,6 +19,7 @@ from memorag_pipeline.errors import (
     SpecProblem,
     StorageError,
 )
+from memorag_pipeline.refresh.stages import MEMORIZE
 from memorag_pipeline.retry_share import shared
 from memorag_pipeline.runs.tasks import Run
 from memorag_pipeline.specs.compute import ComputeSpec
@@ -121,7 +122,7 @@ def test_after_running_out_of_memory_the_next_attempt_works_on_half_as_much(spec
 
 def test_numbers_of_a_stage_become_metrics(spec_file: str, metrics: StatsD) -> None:
     class ReadOperator(SayOperator):
-        measured = "memorize"
+        stage, reported = MEMORIZE, False
 
     outcome = {"shards": 3, "memorized_tokens": 600, "reused_tokens": 40, "seconds": 1.5, "batches": []}
     ReadOperator(task_id="read", spec_file=spec_file, outcome=outcome).execute({"ti": XComs()})

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.refresh.stages import STAGES
+from memorag_pipeline.refresh.stages import REFRESH
 from memorag_pipeline.reports.status import StatusReader
 from memorag_pipeline.runs.tasks import read_reports
 from memorag_pipeline.specs.corpus import CorpusSpec
@@ -104,7 +104,7 @@ def test_a_refresh_killed_after_each_write_goes_on_from_its_units(
 ) -> None:
     points = range(1, undisturbed.writes + 1)
     stages = {killed_and_resumed(make(f"killed-after-{point}"), point, refresh, undisturbed) for point in points}
-    assert stages == set(STAGES)
+    assert stages == {stage.name for stage in REFRESH}
 
 
 def test_a_refresh_killed_again_and_again_ends(

@@ -21,7 +21,7 @@ from memorag_pipeline.errors import NotFoundError, StorageError
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.extract import extract
 from memorag_pipeline.refresh.inventory import take_inventory
-from memorag_pipeline.refresh.stages import STAGES
+from memorag_pipeline.refresh.stages import REFRESH
 from memorag_pipeline.reports.archive import outdated
 from memorag_pipeline.reports.status import RunStatus, StageStatus, StatusReader
 from memorag_pipeline.runs.tasks import RUNS_KEPT, Run, Task, at_work, old_reports, read_reports, run_task
@@ -248,7 +248,7 @@ def test_a_refresh_and_mapped_tasks_report_alike(
     for target in (str(spec_file), pipeline.store.uri):
         shown = CliRunner().invoke(app, ["status", target, "--json"])
         assert json.loads(shown.stdout)["run_id"] == "once more"
-        assert [stage["stage"] for stage in json.loads(shown.stdout)["stages"]] == list(STAGES)
+        assert [stage["stage"] for stage in json.loads(shown.stdout)["stages"]] == [stage.name for stage in REFRESH]
     text = CliRunner().invoke(app, ["status", str(spec_file), "--watch"])
     assert text.exit_code == 0 and "nothing changed" in text.stdout
     assert CliRunner().invoke(app, ["status", str(spec_file), "--watch", "--json"]).exit_code == 2

@@ -28,13 +28,14 @@ from memorag_pipeline.jobs.answers.plans import GenerateList, QuestionBatch
 from memorag_pipeline.jobs.answers.question_file import QuestionFile, Row
 from memorag_pipeline.jobs.answers.recall_units import RecallUnits
 from memorag_pipeline.jobs.answers.settings import AnswerSettings
+from memorag_pipeline.jobs.answers.stages import GENERATE
 from memorag_pipeline.jobs.units import is_finished
 from memorag_pipeline.opened_version import OpenedVersion
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import Bar, track
 from memorag_pipeline.storage import Outcome
 
-STAGE = "generate"
+STAGE = GENERATE.outcomes
 STAGE_VERSION = 3
 _COUNTS = (
     "answered",

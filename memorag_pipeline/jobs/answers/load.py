@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.jobs.answers.plans import AnswersPlan
+from memorag_pipeline.jobs.answers.stages import GENERATE
 from memorag_pipeline.jobs.load import JobRows, load_rows
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.runs.tasks import Run
@@ -46,7 +47,7 @@ def load(pipeline: Pipeline, plan_uri: str, run: Run) -> dict[str, Any]:
 
 
 def _outcomes(pipeline: Pipeline, plan: AnswersPlan) -> list[Outcome]:
-    outcomes = pipeline.store.units.find_all("generate", plan.batches)
+    outcomes = pipeline.store.units.find_all(GENERATE.outcomes, plan.batches)
     found = [outcome for outcome in outcomes if outcome is not None]
     if len(found) < len(outcomes):
         raise MemoragError(

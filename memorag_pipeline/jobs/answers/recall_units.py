@@ -20,10 +20,11 @@ from memorag_pipeline.generators.interface import Reply
 from memorag_pipeline.jobs.answers.answer import Clue
 from memorag_pipeline.jobs.answers.questions import question_identity
 from memorag_pipeline.jobs.answers.settings import AnswerSettings
+from memorag_pipeline.jobs.answers.stages import RECALL
 from memorag_pipeline.storage import BlobRef, CorpusStore, Manifest, Outcome, fingerprint
 from memorag_pipeline.storage.manifest import memory_path
 
-STAGE = "recall"
+STAGE = RECALL.outcomes
 STAGE_VERSION = 2
 
 Asked = tuple[str, str]  # shard id, text of a question

@@ -20,6 +20,7 @@ from memorag_pipeline.jobs.answers.question_file import QuestionFile, write_ques
 from memorag_pipeline.jobs.answers.questions import BATCH, read_questions
 from memorag_pipeline.jobs.answers.recall_units import Asked, RecallUnits
 from memorag_pipeline.jobs.answers.settings import AnswerSettings
+from memorag_pipeline.jobs.answers.stages import GENERATE, RECALL
 from memorag_pipeline.opened_version import OpenedVersion
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.specs.jobs import JobSpec
@@ -70,9 +71,9 @@ def route(pipeline: Pipeline, job: str, version: int | None = None) -> dict[str,
     per_task = pipeline.spec.compute.units_per_task
     return {
         "plan": plan_uri,
-        "recall": pipeline.write_batches(recalls, per_task, lambda units: RecallList(**shared, units=units)),
+        RECALL.name: pipeline.write_batches(recalls, per_task, lambda units: RecallList(**shared, units=units)),
         # One task for an endpoint: its limits and the run's budget are kept by one process.
-        "generate": pipeline.write_batches(
+        GENERATE.name: pipeline.write_batches(
             todo,
             len(todo) or 1 if endpoint else per_task,
             lambda units: GenerateList(**shared, units=units),

@@ -22,6 +22,7 @@ from memorag_pipeline.jobs.summaries.part_tables import VersionTables
 from memorag_pipeline.jobs.summaries.passages import choose, spread
 from memorag_pipeline.jobs.summaries.plans import GenerateList, SummaryUnit
 from memorag_pipeline.jobs.summaries.settings import SummarySettings
+from memorag_pipeline.jobs.summaries.stages import GENERATE
 from memorag_pipeline.jobs.summaries.summary import PartSummary, Written
 from memorag_pipeline.jobs.summaries.targets import Part
 from memorag_pipeline.jobs.units import is_finished
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from memorag_pipeline.retrieval.passage import Passage
 
 
-STAGE = "part_summary"
+STAGE = GENERATE.outcomes
 STAGE_VERSION = 1
 
 Advance = Callable[[], None]

@@ -24,12 +24,13 @@ from memorag_pipeline.jobs.summaries import generate as generate_stage
 from memorag_pipeline.jobs.summaries.paid_generator import counted, open_paid_generator
 from memorag_pipeline.jobs.summaries.plans import MergeList
 from memorag_pipeline.jobs.summaries.settings import SummarySettings
+from memorag_pipeline.jobs.summaries.stages import MERGE
 from memorag_pipeline.jobs.summaries.summary import PartSummary, Written
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import track
 from memorag_pipeline.storage import CorpusStore, Outcome, fingerprint
 
-STAGE = "merged_summary"
+STAGE = MERGE.outcomes
 STAGE_VERSION = 1
 _READERS = 16
 

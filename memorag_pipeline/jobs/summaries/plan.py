@@ -29,6 +29,7 @@ from memorag_pipeline.jobs.summaries.plans import (
     SummaryUnit,
 )
 from memorag_pipeline.jobs.summaries.settings import SummarySettings
+from memorag_pipeline.jobs.summaries.stages import GENERATE, MERGE, RECALL
 from memorag_pipeline.jobs.summaries.summary import shared_columns
 from memorag_pipeline.jobs.summaries.targets import Part, Target, find_targets
 from memorag_pipeline.jobs.units import is_finished
@@ -77,16 +78,16 @@ def plan_summaries(pipeline: Pipeline, job: str, version: int | None = None) -> 
     )
     return {
         "plan": pipeline.write_work(plan),
-        "recall": pipeline.write_batches(
+        RECALL.name: pipeline.write_batches(
             recalls, per_task, lambda units: RecallList(version=number, settings=settings, units=units)
         ),
         # One task for an endpoint: its limits and the run's budget are kept by one process.
-        "generate": pipeline.write_batches(
+        GENERATE.name: pipeline.write_batches(
             todo,
             len(todo) or 1 if endpoint else rows,
             lambda units: GenerateList(version=number, settings=settings, run=run, units=units),
         ),
-        "merge": pipeline.write_batches(
+        MERGE.name: pipeline.write_batches(
             merges,
             len(merges) or 1 if endpoint else rows,
             lambda units: MergeList(version=number, settings=settings, run=run, paid=paid, units=units),

@@ -18,6 +18,7 @@ from memorag_pipeline.jobs.clues import parse_clues
 from memorag_pipeline.jobs.summaries.part_tables import VersionTables
 from memorag_pipeline.jobs.summaries.plans import RecallList
 from memorag_pipeline.jobs.summaries.settings import SummarySettings
+from memorag_pipeline.jobs.summaries.stages import RECALL
 from memorag_pipeline.jobs.summaries.targets import Part
 from memorag_pipeline.opened_version import OpenedVersion
 from memorag_pipeline.pipeline import Pipeline
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from memorag_pipeline.memory.kinds.interface import Memory, MemoryModel
 
 
-STAGE = "key_points"
+STAGE = RECALL.outcomes
 STAGE_VERSION = 1
 # Parts that are read together, as in the stage memorize: bounds of what is lost with a task that is killed.
 _TOKENS_TOGETHER, _PARTS_TOGETHER = 32_768, 16
