@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from memorag_pipeline.reports.facts import RunReport, State
 from memorag_pipeline.reports.job_kinds import kind_of
-from memorag_pipeline.reports.stage_facts import problems, result_of, span, stage_facts
+from memorag_pipeline.reports.progress import Plans, result_of
+from memorag_pipeline.reports.stage_facts import problems, span, stage_facts
 from memorag_pipeline.runs.tasks import TaskReport
 from memorag_pipeline.storage import CorpusStore
 
@@ -20,7 +21,9 @@ def of_run(store: CorpusStore, corpus: str, job: str, reports: Sequence[TaskRepo
     """The report of a run of `job` from what its tasks said."""
     kind = kind_of({report.stage for report in reports})
     planned, loaded = result_of(reports, kind.stages[0]), result_of(reports, kind.stages[-1])
-    units, rows = kind.read(store, planned.get("plan"))
+    plans = Plans(store)
+    plan = plans.at(planned.get("plan"), kind.stages[0].plan_type())
+    rows = None if plan is None else kind.read(store, plan)
     failed = problems(reports)
     state: State = kind.done if loaded else "failed" if failed else "unfinished"
     costs = [cost for report in reports if isinstance(cost := report.result.get("cost"), int | float)]
@@ -35,7 +38,7 @@ def of_run(store: CorpusStore, corpus: str, job: str, reports: Sequence[TaskRepo
         state=state,
         version=planned.get("version"),
         facts=facts,
-        stages=stage_facts(store, reports, kind.stages, units),
+        stages=stage_facts(plans, reports, kind.stages),
         counts={} if rows is None else {kind.rows: sum(rows.statuses.values())},
         statuses={} if rows is None else rows.statuses,
         cost=sum(costs) if costs else None,

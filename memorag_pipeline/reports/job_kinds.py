@@ -18,7 +18,6 @@ from memorag_pipeline.jobs.summaries.plans import PlannedTarget, SummariesPlan
 from memorag_pipeline.jobs.summaries.stages import GENERATE as PART_SUMMARY
 from memorag_pipeline.jobs.summaries.stages import MERGE, SUMMARIES
 from memorag_pipeline.reports.facts import Passage, SampleAnswer, State
-from memorag_pipeline.reports.stage_facts import plan_at
 from memorag_pipeline.runs.stage import Stage
 from memorag_pipeline.storage import CorpusStore, Outcome
 from memorag_pipeline.storage.plans import Plan
@@ -46,22 +45,13 @@ class ReportRows:
 class JobKind(Generic[P]):
     """A kind of jobs. The first of its stages plans, the last one loads; `done` is the state of a run that has ended.
 
-    `rows` is what its rows are called, `read_rows` reads the rows of a plan; None when none is made yet.
+    `rows` is what its rows are called, `read` reads the rows of a plan; None when none is made yet.
     """
 
     stages: tuple[Stage, ...]
     done: State
     rows: str
-    plan: type[P]
-    read_rows: Callable[[CorpusStore, P], ReportRows | None]
-
-    def read(self, store: CorpusStore, uri: object) -> tuple[dict[str, int], ReportRows | None]:
-        """Units by stage, and rows, of the plan at `uri`; nothing of either when it is gone."""
-        plan = plan_at(store, uri, self.plan)
-        if plan is None:
-            return {}, None
-        units = {stage.name: len(plan.weights(stage.units)) for stage in self.stages if stage.units is not None}
-        return {name: count for name, count in units.items() if count}, self.read_rows(store, plan)
+    read: Callable[[CorpusStore, P], ReportRows | None]
 
 
 def kind_of(stages: Collection[str]) -> JobKind[Any]:
@@ -118,8 +108,8 @@ def _summarized(row: _Row) -> str:
     return what if row["focus"] is None else f"{what}: {row['focus']}"
 
 
-_ANSWERS = JobKind(ANSWERS, "answered", "questions", AnswersPlan, _read_answers)
-_SUMMARIES = JobKind(SUMMARIES, "summarized", "summaries", SummariesPlan, _read_summaries)
+_ANSWERS = JobKind(ANSWERS, "answered", "questions", _read_answers)
+_SUMMARIES = JobKind(SUMMARIES, "summarized", "summaries", _read_summaries)
 
 
 def _peek(store: CorpusStore, stage: Stage, fingerprints: Sequence[str]) -> list[Outcome | None]:

@@ -17,18 +17,14 @@ import pyarrow.compute as pc
 
 from memorag_pipeline.corpus.quarantine import advice
 from memorag_pipeline.errors import CorruptBlobError, NotFoundError
-from memorag_pipeline.refresh.plans import InventoryPlan, ShardPlan
+from memorag_pipeline.refresh.plans import InventoryPlan
 from memorag_pipeline.refresh.stages import (
-    EMBED,
     EVALUATE,
-    EXTRACT,
     GATE,
     INVENTORY,
-    MEMORIZE,
     PROMOTE,
     PUBLISH,
     REFRESH,
-    SHARD,
 )
 from memorag_pipeline.reports.facts import (
     BlobFacts,
@@ -39,7 +35,8 @@ from memorag_pipeline.reports.facts import (
     ScoreFacts,
     State,
 )
-from memorag_pipeline.reports.stage_facts import plan_at, problems, result_of, span, stage_facts
+from memorag_pipeline.reports.progress import Plans, result_of
+from memorag_pipeline.reports.stage_facts import problems, span, stage_facts
 from memorag_pipeline.runs.tasks import TaskReport
 from memorag_pipeline.schemas import OF_ROLE
 from memorag_pipeline.specs.memory import MemorySpec
@@ -56,20 +53,17 @@ def of_run(
 ) -> RunReport:
     """The report of a run from what its tasks said. `before` is the report of the last run with scores."""
     inventory, published = result_of(reports, INVENTORY), result_of(reports, PUBLISH)
-    plan = plan_at(store, inventory.get("plan"), InventoryPlan)
-    shards = plan_at(store, result_of(reports, SHARD).get("plan"), ShardPlan)
-    version = published.get("version") or (inventory.get("parent") if inventory.get("changed") is False else None)
+    plans, changed = Plans(store), inventory.get("changed")
+    plan = plans.at(inventory.get("plan"), InventoryPlan)
+    version = published.get("version") or (inventory.get("parent") if changed is False else None)
     failed = problems(reports)
     state: State = "unfinished"
     if published:
         state = "published" if published["created"] else "unchanged"
-    elif inventory.get("changed") is False:
+    elif changed is False:
         state = "unchanged"
     elif failed:
         state = "failed"
-    planned = {EXTRACT.name: len(plan.parts)} if plan is not None and inventory.get("changed") else {}
-    if shards is not None:
-        planned |= {MEMORIZE.name: len(shards.memories), EMBED.name: len(shards.embeddings)}
     manifest = None if version is None else _manifest(store, version)
     parent = None if plan is None else plan.parent
     return RunReport(
@@ -79,7 +73,7 @@ def of_run(
         state=state,
         version=version,
         parent=parent,
-        stages=stage_facts(store, reports, (*REFRESH, *GATE), planned),
+        stages=stage_facts(plans, reports, (INVENTORY,) if changed is False else (*REFRESH, *GATE)),
         scores=_scores(reports, before),
         gate=result_of(reports, PROMOTE).get("why"),
         problems=failed,

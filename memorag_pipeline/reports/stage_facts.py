@@ -1,55 +1,36 @@
-"""What the reports of a run's tasks say, gathered by stage.
+"""What the reports of a run's tasks say, as facts of its report.
 
-In:  the task reports of one run, and for stages of many units how many the run planned.
+In:  the task reports of one run, and its stages.
 Out: `StageFacts` in order of work, problems, begin and end.
-Wrong: a work list that was swept leaves its stage without a number of units.
+Wrong: a plan or work list that was swept leaves its stage without a number of units.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
-from memorag_pipeline.errors import CorruptBlobError
 from memorag_pipeline.reports.facts import Problem, StageFacts
+from memorag_pipeline.reports.progress import Plans, gather
 from memorag_pipeline.runs.stage import Stage
 from memorag_pipeline.runs.tasks import TaskReport
-from memorag_pipeline.storage import CorpusStore
-from memorag_pipeline.storage.plans import Plan, WorkList, read_plan
 
-P = TypeVar("P", bound=Plan)
-
-_READERS = 16
 _NO_COUNTS = ("version", "parent", "compared_with")  # whole numbers of a stage's result that count nothing
 
 
-def result_of(reports: Sequence[TaskReport], stage: Stage) -> dict[str, Any]:
-    """What a stage of a single task returned; empty when it did not end."""
-    return next((dict(r.result) for r in reports if r.stage == stage.name and r.state == "done"), {})
-
-
-def plan_at(store: CorpusStore, uri: object, form: type[P]) -> P | None:
-    """The plan or work list at `uri`; None when it is gone, or when no `uri` is known."""
-    if not isinstance(uri, str):
-        return None
-    try:
-        return read_plan(store.blobs, uri, form)
-    except CorruptBlobError:
-        return None
-
-
-def stage_facts(
-    store: CorpusStore, reports: Sequence[TaskReport], stages: Sequence[Stage], planned: Mapping[str, int]
-) -> tuple[StageFacts, ...]:
+def stage_facts(plans: Plans, reports: Sequence[TaskReport], stages: Sequence[Stage]) -> tuple[StageFacts, ...]:
     """The stages that began, and those that were planned: first `stages` in their order, then others by begin."""
-    order = [stage.name for stage in stages]
-    began = {report.stage: report.began_at for report in sorted(reports, key=lambda r: r.began_at, reverse=True)}
-    others = sorted(began.keys() - set(order), key=lambda stage: (began[stage], stage))
-    names = [name for name in order if name in began or name in planned] + others
-    return tuple(
-        _stage(store, name, [report for report in reports if report.stage == name], planned.get(name)) for name in names
-    )
+    found = [
+        _facts(plans, each.stage.name, each.tasks, each.planned)
+        for each in gather(plans, reports, stages)
+        if each.tasks or each.planned
+    ]
+    known = {stage.name for stage in stages}
+    others: dict[str, list[TaskReport]] = {}
+    for report in sorted(reports, key=lambda report: (report.began_at, report.stage)):
+        if report.stage not in known:
+            others.setdefault(report.stage, []).append(report)
+    return (*found, *(_facts(plans, name, tasks, None) for name, tasks in others.items()))
 
 
 def problems(reports: Sequence[TaskReport]) -> tuple[Problem, ...]:
@@ -65,25 +46,24 @@ def span(reports: Sequence[TaskReport]) -> dict[str, Any]:
     return {"began_at": min(r.began_at for r in reports), "ended_at": max(r.beat_at for r in reports)}
 
 
-def _stage(store: CorpusStore, stage: str, mine: Sequence[TaskReport], planned: int | None) -> StageFacts:
+def _facts(plans: Plans, stage: str, tasks: Sequence[TaskReport], planned: dict[str, int] | None) -> StageFacts:
     counts: dict[str, int] = {}
-    for report in mine:
+    for report in tasks:
         for name, value in report.result.items():
             if isinstance(value, int) and not isinstance(value, bool) and name not in _NO_COUNTS:
                 counts[name] = counts.get(name, 0) + value
     return StageFacts(
         stage=stage,
-        tasks=len(mine),
-        units=planned,
-        done=None if planned is None else _units_done(store, mine),
-        seconds=round(sum((report.beat_at - report.began_at).total_seconds() for report in mine), 3),
+        tasks=len(tasks),
+        units=None if planned is None else len(planned),
+        done=None if planned is None else _units_done(plans, tasks),
+        seconds=round(sum((report.beat_at - report.began_at).total_seconds() for report in tasks), 3),
         counts=counts,
     )
 
 
-def _units_done(store: CorpusStore, mine: Sequence[TaskReport]) -> int | None:
+def _units_done(plans: Plans, tasks: Sequence[TaskReport]) -> int | None:
     """Units in the work lists of tasks that ended well: what had been done before the run is in none."""
-    with ThreadPoolExecutor(_READERS) as pool:
-        lists = list(pool.map(lambda r: plan_at(store, r.work, WorkList), [r for r in mine if r.state == "done"]))
+    lists = plans.lists_of([report for report in tasks if report.state == "done"])
     found = [each for each in lists if each is not None]
     return sum(len(each.units) for each in found) if len(found) == len(lists) else None

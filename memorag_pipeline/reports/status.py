@@ -14,19 +14,17 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeVar, cast
+from functools import cached_property
+from typing import Any
 
 from memorag_pipeline.errors import CorruptBlobError, NotFoundError
 from memorag_pipeline.refresh.plans import InventoryPlan
 from memorag_pipeline.refresh.stages import INVENTORY, PUBLISH, REFRESH
 from memorag_pipeline.refresh.unit_table import checked_units
-from memorag_pipeline.reports.stage_facts import plan_at
+from memorag_pipeline.reports.progress import Plans, StageProgress, gather, result_of
 from memorag_pipeline.runs.stage import Stage
 from memorag_pipeline.runs.tasks import TaskReport, read_reports
 from memorag_pipeline.storage import CorpusStore, Outcome
-from memorag_pipeline.storage.plans import Plan, Unit, WorkList
-
-P = TypeVar("P", bound=Plan)
 
 _LOOKUPS = 16
 _SAMPLE = 16  # units of earlier runs whose pace is taken when this one has done none
@@ -93,8 +91,11 @@ class StatusReader:
 
     store: CorpusStore
     _done: dict[tuple[str, str], Outcome] = field(default_factory=dict)
-    _lists: dict[tuple[str, type[Plan]], Plan | None] = field(default_factory=dict)
     _parents: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+
+    @cached_property
+    def _plans(self) -> Plans:
+        return Plans(self.store)
 
     def read(self, now: datetime | None = None) -> RunStatus:
         """The status as of `now`, which decides whose heart has stopped beating."""
@@ -105,15 +106,15 @@ class StatusReader:
                 f"{self.store.uri} holds no report of a run; `memorag refresh SPEC`, or the corpus's DAG, starts one"
             )
         live = [report for report in reports if report.is_live(now)]
-        stages = tuple(self._stage(stage, reports, live) for stage in REFRESH)
+        stages = tuple(self._stage(each, reports, live) for each in gather(self._plans, reports, REFRESH))
         failed = [report for report in reports if report.state == "failed"]
         left = [stage.seconds_left for stage in stages if stage.seconds_left is not None]
-        published = _results(reports, PUBLISH)
+        inventory, published = result_of(reports, INVENTORY), result_of(reports, PUBLISH)
         if live:
             state = "running"
         elif published:
             state = "published"
-        elif any(result.get("changed") is False for result in _results(reports, INVENTORY)):
+        elif inventory.get("changed") is False:
             state = "unchanged"
         else:
             state = "failed" if failed else "idle"
@@ -123,18 +124,17 @@ class StatusReader:
             state=state,
             began_at=_text(min(report.began_at for report in reports)),
             beat_at=_text(max(report.beat_at for report in reports)),
-            version=next((found for r in published if isinstance(found := r.get("version"), int)), None),
+            version=version if isinstance(version := published.get("version"), int) else None,
             seconds_left=sum(left) if left else None,
             stages=stages,
             failures=tuple(Failure(r.stage, r.number, r.attempt, r.error or "") for r in failed),
         )
 
-    def _stage(self, stage: Stage, reports: Sequence[TaskReport], live: Sequence[TaskReport]) -> StageStatus:
-        mine = [report for report in reports if report.stage == stage.name]
+    def _stage(self, progress: StageProgress, reports: Sequence[TaskReport], live: Sequence[TaskReport]) -> StageStatus:
+        stage, mine, weights = progress.stage, progress.tasks, progress.planned
         at_it = [report for report in live if report.stage == stage.name]
         if stage.planned_by is None:
             return _single(stage.name, mine, at_it, _has_begun(reports, REFRESH[REFRESH.index(stage) + 1 :]))
-        weights = self._planned(stage, reports)
         if weights is None:
             return StageStatus(stage.name, None, 0, 0, 0, 0, len(at_it), 0.0, None)
         done = self._outcomes(stage.outcomes, weights, reports)
@@ -158,19 +158,9 @@ class StatusReader:
             seconds_left=left,
         )
 
-    def _planned(self, stage: Stage, reports: Sequence[TaskReport]) -> dict[str, int] | None:
-        """All units of a stage by fingerprint, with their tokens where these are known, else 1; None if not planned."""
-        if stage.planned_by is None or stage.units is None:
-            return None
-        form: type[Plan] = stage.planned_by.plan_type()
-        for result in _results(reports, stage.planned_by):
-            if (plan := self._read(str(result.get("plan")), form)) is not None:
-                return plan.weights(stage.units)
-        return None
-
     def _units_of(self, reports: Sequence[TaskReport]) -> set[str]:
         """Fingerprints of the units in the work lists of tasks."""
-        lists = [self._read(report.work, WorkList[Unit]) for report in reports if report.work]
+        lists = self._plans.lists_of([report for report in reports if report.work])
         return {unit.fingerprint for found in lists if found is not None for unit in found.units}
 
     def _outcomes(self, stage: str, units: Collection[str], reports: Sequence[TaskReport]) -> dict[str, Outcome | None]:
@@ -195,19 +185,17 @@ class StatusReader:
 
     def _given(self, reports: Sequence[TaskReport]) -> set[tuple[str, str]]:
         """Stage and fingerprint of the units whose outcomes the parent version names, all blobs of them being there."""
-        for result in _results(reports, INVENTORY):
-            plan = self._read(str(result.get("plan")), InventoryPlan)
-            if plan is None or plan.parent is None:
-                continue
-            number, lost = plan.parent, set(plan.lost)
-            if number not in self._parents:
-                self._parents[number] = self._rows(number)
-            return {
-                (row["stage"], row["fingerprint"])
-                for row in self._parents[number]
-                if not any(blob["digest"] in lost for blob in row["blobs"].values())
-            }
-        return set()
+        plan = self._plans.at(result_of(reports, INVENTORY).get("plan"), InventoryPlan)
+        if plan is None or plan.parent is None:
+            return set()
+        if plan.parent not in self._parents:
+            self._parents[plan.parent] = self._rows(plan.parent)
+        lost = set(plan.lost)
+        return {
+            (row["stage"], row["fingerprint"])
+            for row in self._parents[plan.parent]
+            if not any(blob["digest"] in lost for blob in row["blobs"].values())
+        }
 
     def _rows(self, version: int) -> list[dict[str, Any]]:
         """The table of units of a version; empty for one that was swept."""
@@ -217,13 +205,6 @@ class StatusReader:
             return [row for table in tables for row in table]
         except (CorruptBlobError, NotFoundError):
             return []
-
-    def _read(self, uri: str, form: type[P]) -> P | None:
-        """A plan or work list; None when it was swept."""
-        key = uri, form
-        if key not in self._lists:
-            self._lists[key] = plan_at(self.store, uri, form)
-        return cast("P | None", self._lists[key])
 
 
 def _single(stage: str, mine: Sequence[TaskReport], live: Sequence[TaskReport], passed: bool) -> StageStatus:
@@ -239,10 +220,6 @@ def _single(stage: str, mine: Sequence[TaskReport], live: Sequence[TaskReport], 
 
 def _has_begun(reports: Sequence[TaskReport], stages: Sequence[Stage]) -> bool:
     return any(report.stage == stage.name for report in reports for stage in stages)
-
-
-def _results(reports: Sequence[TaskReport], stage: Stage) -> list[dict[str, Any]]:
-    return [dict(report.result) for report in reports if report.stage == stage.name and report.state == "done"]
 
 
 def _pace(outcomes: Sequence[Outcome], weights: Mapping[str, int]) -> float | None:

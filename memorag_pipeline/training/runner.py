@@ -43,8 +43,8 @@ def train(training: Training, run_id: str, by: str) -> TrainResult | None:
 
     processes = PartialState(cpu=not torch.cuda.is_available())
     with processes.main_process_first():
-        plan = study(training, prepare(training)["plan"])
-    trained = train_adapter(training, plan["plan"])
+        studied = study(training, prepare(training)["plan"])
+    trained = train_adapter(training, studied["plan"])
     if not processes.is_main_process:
         return None
     evaluated = evaluate(training, trained["trained"])
