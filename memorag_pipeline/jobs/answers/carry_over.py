@@ -20,7 +20,7 @@ from memorag_pipeline.generators.open import token_count
 from memorag_pipeline.jobs.answers import generate
 from memorag_pipeline.jobs.answers.answer import Clue
 from memorag_pipeline.jobs.answers.answer_batch import offered_evidence
-from memorag_pipeline.jobs.answers.plans import AnswersPlan
+from memorag_pipeline.jobs.answers.plans import AnsweredBatches, AnswersPlan
 from memorag_pipeline.jobs.answers.questions import question_identity
 from memorag_pipeline.jobs.answers.recall_units import RecallUnits
 from memorag_pipeline.jobs.answers.settings import AnswerSettings
@@ -72,7 +72,7 @@ class Carrier:
             outcome = units.find(STAGE, _name(pipeline, job, base, made_with))
             if outcome is None:
                 continue
-            plan = pipeline.read_work(pipeline.store.blobs.uri(outcome.blobs["plan"]), AnswersPlan)
+            plan = pipeline.read_work(pipeline.store.blobs.uri(outcome.blobs["plan"]), AnsweredBatches)
             batches = units.find_all(generate.STAGE, plan.batches)
             found = [batch.blobs["answers"] for batch in batches if batch is not None]
             if len(found) == len(batches):

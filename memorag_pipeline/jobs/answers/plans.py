@@ -15,7 +15,13 @@ from memorag_pipeline.storage import BlobRef
 from memorag_pipeline.storage.plans import Plan, Unit, WorkList
 
 
-class AnswersPlan(JobPlan):
+class AnsweredBatches(Plan):
+    """What is read of the plan of an earlier version, which any release may have written."""
+
+    batches: tuple[str, ...]
+
+
+class AnswersPlan(JobPlan, AnsweredBatches):
     """`batches` are fingerprints of all generate units, `questions` is the run's file.
 
     `best_last` tells in which order passages are read; plans of earlier releases do not.
@@ -23,7 +29,6 @@ class AnswersPlan(JobPlan):
 
     manifest: BlobRef
     questions: BlobRef
-    batches: tuple[str, ...]
     prompt_version: str
     best_last: bool | None = Field(default=None, exclude_if=lambda value: value is None)
 
