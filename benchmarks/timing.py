@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+from memorag_pipeline.memory.engine import device
+
 Call = Callable[[], object]
 _SAMPLED_EVERY = 0.002  # seconds
 
@@ -102,10 +104,7 @@ class Machine:
 
 def device_name() -> str:
     """The GPU's name, else the CPU's."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "CPU")
+    return device.device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _resident() -> int:

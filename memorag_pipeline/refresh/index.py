@@ -49,7 +49,7 @@ def build_index(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
     memorized = _outcomes(pipeline, known, MEMORIZE.outcomes, [unit.fingerprint for unit in plan.memories])
     embedded = _outcomes(pipeline, known, EMBED.outcomes, [unit.fingerprint for unit in plan.embeddings])
     memories = tuple(
-        StoredMemory(**dict(unit), memory=outcome.blobs["memory"])
+        StoredMemory(**{**dict(unit), "memory": outcome.blobs["memory"], "made_on": outcome.made_on})
         for unit, outcome in zip(plan.memories, memorized, strict=True)
     )
     embeddings = tuple(
@@ -71,7 +71,7 @@ def build_index(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
         outcome = pipeline.store.units.record(_build(pipeline, unit, _parts(plan.chunks, embeddings), plan.sections))
     units = [
         *unit_rows(extracted),
-        *unit_rows(memorized),
+        *unit_rows(memorized, made_on=[outcome.made_on for outcome in memorized]),
         *unit_rows(
             embedded,
             chunks=[unit.chunks.digest for unit in embeddings],

@@ -61,7 +61,7 @@ class KnownUnits:
         found: dict[tuple[str, str], Outcome] = {}
         lost = frozenset[str]() if self._parent is None else self._parent.lost
         for row in self._rows:
-            values = {name: row[name] for name in ("stage", "fingerprint", "blobs", "counts")}
+            values = {name: row[name] for name in ("stage", "fingerprint", "blobs", "counts", "made_on") if name in row}
             outcome = Outcome.model_validate(values)
             if not any(ref.digest in lost for ref in outcome.blobs.values()):
                 found[outcome.stage, outcome.fingerprint] = outcome

@@ -13,7 +13,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 class _Reading:
     """What is to be done for a shard: its stream, and how much of the parent's memory in `base` it begins with.
 
-    `ratios` are those of the `kept` tokens' windows in the parent's memory.
+    `ratios` are those of the `kept` tokens' windows in the parent's memory, `made_on` says where that was made.
     """
 
     fingerprint: str
@@ -53,6 +53,7 @@ class _Reading:
     base: Path | None = None
     kept: int = 0
     ratios: tuple[int, ...] = ()
+    made_on: str = ""
 
     @property
     def tokens(self) -> int:
@@ -136,8 +137,15 @@ def _record(pipeline: Pipeline, model: MemoryModel[Any], reading: _Reading, memo
             blobs={"memory": ref},
             counts=counts,
             seconds=seconds + time.monotonic() - started,
+            made_on=_made_on(reading, reused, model.made_on),
         )
     )
+
+
+def _made_on(reading: _Reading, reused: int, here: str) -> str:
+    """Where a memory was made: here, or begun elsewhere."""
+    before = reading.made_on or "unknown"
+    return here if not reused or before == here else f"{before}; then {here}"
 
 
 def _reused(reading: _Reading, header: MemoryHeader, window: int) -> int:
@@ -150,7 +158,7 @@ def _readings(
     pipeline: Pipeline, model: MemoryModel[Any], units: Sequence[MemorizeUnit], parent: int | None
 ) -> list[_Reading]:
     documents = _documents(pipeline, units)
-    memories = _parent_memories(pipeline, parent)
+    memories, made_on = _parent_memories(pipeline, parent)
     readings, unlike = [], list[MemoryMismatchError]()
     for unit in units:
         base = None if unit.base is None else memories.get(unit.base)
@@ -164,7 +172,8 @@ def _readings(
         except MemoryMismatchError as error:
             unlike.append(error)
             known = None
-        readings.append(_reading(unit.fingerprint, token_ids, model.window, known))
+        reading = _reading(unit.fingerprint, token_ids, model.window, known)
+        readings.append(replace(reading, made_on=made_on.get(unit.base or "", "")))
     if unlike:
         logger.warning("shards memorized from their beginning: %s, for %s", f"{len(unlike):,}", unlike[0])
     return readings
@@ -205,11 +214,13 @@ def _documents(pipeline: Pipeline, units: Iterable[MemorizeUnit]) -> dict[str, t
     return found
 
 
-def _parent_memories(pipeline: Pipeline, parent: int | None) -> dict[str, BlobRef]:
-    """The memories of the parent version, by shard id."""
+def _parent_memories(pipeline: Pipeline, parent: int | None) -> tuple[dict[str, BlobRef], dict[str, str]]:
+    """The memories of the parent version, and where they were made, by shard id."""
     if parent is None:
-        return {}
-    return {Path(blob.path).stem: blob.ref for blob in pipeline.store.versions.pinned(parent).of_role("memory")}
+        return {}, {}
+    manifest = pipeline.store.versions.pinned(parent)
+    memories = {Path(blob.path).stem: blob.ref for blob in manifest.of_role("memory")}
+    return memories, {record.shard_id: record.made_on for record in manifest.memories}
 
 
 def _known_windows(

@@ -49,12 +49,14 @@ class MemoryRecord(_Record):
     """How far a shard's memory is what the documents say: of its `tokens`, `stale_tokens` have changed since or gone.
 
     A delta shard holds what changed since the base shards were read. The tokens of the stream's opening do not count.
+    `made_on` is the device that read it, and how; of a memory that another device continued, both.
     """
 
     shard_id: str
     kind: Literal["base", "delta"]
     tokens: int
     stale_tokens: int
+    made_on: str = Field(default="", exclude_if=lambda value: not value)
 
     @property
     def stale_share(self) -> float:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from memorag_pipeline.digests import value_digest
 from memorag_pipeline.errors import ObjectNotFoundError, ObjectTooLargeError
@@ -35,6 +35,8 @@ class Outcome(BaseModel):
     blobs: dict[str, BlobRef]
     counts: dict[str, int] = {}
     seconds: float = 0.0
+    # The device that made it, and how, where its bits depend on that.
+    made_on: str = Field(default="", exclude_if=lambda value: not value)
 
 
 def fingerprint(stage: str, stage_version: int, **inputs: Any) -> str:

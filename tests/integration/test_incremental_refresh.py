@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import s3fs
 
+from memorag_pipeline.memory.kinds import beacon
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.extract import extract
 from memorag_pipeline.refresh.inventory import take_inventory
@@ -99,6 +100,22 @@ def test_a_shard_is_memorized_from_the_window_of_its_first_changed_token_on(chan
     # The last window of the old stream, and the sentence; the opening of the stream is not in the table.
     assert result.counts["memorize"]["memorized_tokens"] <= 32 + 12 < before_the_change
     same_as_rebuilt(changing, "rebuilt", result, sharding={"max_tokens": 1800, "min_tokens": 64})
+
+
+def test_the_manifest_says_where_each_memory_was_made(
+    changing: ChangingCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = changing.pipeline()
+    monkeypatch.setattr(beacon, "made_on", lambda device, reproducible: "one machine")
+    first = manifest_of(pipeline, refresh(pipeline, "run-1"))
+    assert {memory.made_on for memory in first.memories} == {"one machine"}
+    monkeypatch.setattr(beacon, "made_on", lambda device, reproducible: "another")
+    changing.write("b/07.md", changing.read("b/07.md") + "\nOne more sentence at the end.\n")
+    second = manifest_of(pipeline, refresh(pipeline, "run-2"))
+    kept = {memory.shard_id for memory in second.memories if memory.made_on == "one machine"}
+    changed = {memory.made_on for memory in second.memories if memory.shard_id not in kept}
+    assert kept
+    assert changed == {"one machine; then another"}
 
 
 @pytest.mark.skipif(not ADAPTER.exists(), reason="no trained adapter beside the repository")

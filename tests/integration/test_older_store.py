@@ -12,8 +12,10 @@ from typing import Any
 
 import fsspec
 import pytest
+import torch
 
 from memorag_pipeline import open_version
+from memorag_pipeline.memory.engine.device import made_on
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.runner import refresh
 from memorag_pipeline.specs.corpus import CorpusSpec
@@ -60,3 +62,6 @@ def test_a_refresh_reads_nothing_again_but_what_changed(spec: dict[str, Any]) ->
     after = refresh(pipeline, "run-3")
     assert after.counts["publish"]["documents"] == 3
     assert after.counts["embed"]["embedded"] == 1
+    # What the earlier release made does not say where; what was made now does.
+    (before,), (now,) = (pipeline.store.versions.manifest(number).memories for number in (1, after.version))
+    assert (before.made_on, now.made_on) == ("", made_on(torch.device("cpu"), reproducible=True))

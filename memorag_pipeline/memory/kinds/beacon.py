@@ -24,6 +24,7 @@ from memorag_pipeline.memory.engine.activation_budget import activation_budget
 from memorag_pipeline.memory.engine.beacon_config import BeaconConfig
 from memorag_pipeline.memory.engine.beacon_parameters import BeaconParameters
 from memorag_pipeline.memory.engine.decode import decode
+from memorag_pipeline.memory.engine.device import made_on
 from memorag_pipeline.memory.engine.generation import Advance, Decoding, Generation, OnFinished
 from memorag_pipeline.memory.engine.language_model import LanguageModel
 from memorag_pipeline.memory.engine.network import Network
@@ -148,6 +149,11 @@ class WindowedMemoryModel(MemoryModel[BeaconMemory]):
             spec.budget_mib * 2**20 if spec.budget_mib is not None else None,
             spec.reproducible,
         )
+
+    @property
+    def made_on(self) -> str:
+        """As the interface says."""
+        return made_on(self.network.device, self.reproducible)
 
     def empty(self) -> BeaconMemory:
         """The memory of an empty stream."""

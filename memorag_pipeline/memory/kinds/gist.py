@@ -20,6 +20,7 @@ from torch import Tensor
 
 from memorag_pipeline.errors import ContextLengthError, CorruptBlobError
 from memorag_pipeline.memory.engine.decode import decode
+from memorag_pipeline.memory.engine.device import made_on
 from memorag_pipeline.memory.engine.generation import Advance, Decoding, Generation, OnFinished
 from memorag_pipeline.memory.engine.language_model import LanguageModel
 from memorag_pipeline.memory.format import FORMAT_VERSION, MemoryHeader, damaged, open_memory, write_memory
@@ -77,6 +78,11 @@ class GistMemoryModel(MemoryModel[GistMemory]):
         """The memory model that a spec asks for; its summaries are read as by kind full."""
         full = FullMemoryModel.load(spec, language_model, language)
         return cls(full, language, alone=spec.reproducible is True)
+
+    @property
+    def made_on(self) -> str:
+        """As the interface says."""
+        return made_on(self.full.network.device, self.full.reproducible and self.alone)
 
     def empty(self) -> GistMemory:
         """The memory of an empty stream."""

@@ -62,6 +62,11 @@ class MemoryModel(ABC, Generic[M]):
     origin: MemoryOrigin
     window: int
 
+    @property
+    def made_on(self) -> str:
+        """The device that reads, and how, as `engine.device.made_on` says it; empty where nobody knows."""
+        return ""
+
     def memorize(self, token_ids: Sequence[int], advance: Advance | None = None) -> M:
         """Read a whole stream. `advance` is told the number of tokens after each piece that was read."""
         return self.extend(self.empty(), token_ids, advance)
