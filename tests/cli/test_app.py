@@ -61,24 +61,18 @@ def write_spec(folder: Path, spec: CorpusSpec) -> Path:
     return path
 
 
-def test_the_help_starts_at_once_and_without_heavy_imports() -> None:
+def test_the_help_starts_at_once_because_it_imports_nothing_heavy() -> None:
     heavy = "torch transformers FlagEmbedding faiss dlt duckdb pyarrow fsspec airflow kreuzberg sentence_transformers"
+    heavy += " numpy"
     program = (
         "import sys; sys.argv = ['memorag', '--help']\n"
         "from memorag_pipeline.cli.app import main\n"
         "try: main()\n"
         f"finally: print('loaded:', *sorted(set({heavy.split()!r}) & set(sys.modules)))"
     )
-    used = []
-    for _ in range(3):
-        before = os.times()
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-        after = os.times()
-        # Processor time, which other work on the machine does not change much.
-        used.append(after.children_user - before.children_user + after.children_system - before.children_system)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.rstrip().endswith("loaded:")
-    assert min(used) < 0.7
 
 
 def test_help_and_page_tell_every_command_and_exit_code() -> None:
