@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -164,6 +166,26 @@ def test_indexes_are_opened_by_many_threads(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(open_all, range(4)))
+
+
+FORK_WHILE_A_FILE_IS_READ = """
+import os, signal, sys
+from pathlib import Path
+from memorag_pipeline.retrieval import faiss_index
+
+with faiss_index._vectors_of_at_most(1):
+    process = os.fork()
+    if process == 0:
+        signal.alarm(30)
+        assert faiss_index.open_index(Path(sys.argv[1])).ntotal == 20
+        os._exit(0)
+    assert os.waitpid(process, 0)[1] == 0
+"""
+
+
+def test_a_process_forked_while_an_index_is_opened_opens_another(tmp_path: Path) -> None:
+    path = written("IVF2,Flat", 20, tmp_path / "index")
+    subprocess.run([sys.executable, "-c", FORK_WHILE_A_FILE_IS_READ, str(path)], check=True)
 
 
 def test_the_limit_of_the_process_is_put_back(tmp_path: Path) -> None:
