@@ -76,7 +76,9 @@ class TailMemoryModel(MemoryModel[TailMemory]):
         write_memory(path, header, memory.token_ids, memory.read.keys, memory.read.values, {})
 
     def open(self, path: Path) -> TailMemory:
-        stored = open_memory(path, self.origin, self.full.network.device, self.full.network.dtype)
+        network, layer = self.full.network, self.full.network.layers[0]
+        shape = (len(network.layers), layer.kv_heads, layer.size)
+        stored = open_memory(path, self.origin, network.device, network.dtype, shape)
         tail = self._tail(stored.token_ids)
         windows = tuple(self.full.windows_of(len(tail)))
         read = BeaconMemory(tail, self.window, stored.keys, stored.values, windows)

@@ -183,9 +183,9 @@ def test_a_second_attempt_reads_half_as_much_together_and_makes_the_same(
 ) -> None:
     budgets: list[int] = []
 
-    def spy(network: Any, readings: Sequence[Any], budget: int, advance: Any) -> None:
+    def spy(network: Any, readings: Sequence[Any], budget: int, advance: Any, **rest: Any) -> None:
         budgets.append(budget)
-        read(network, readings, budget, advance)
+        read(network, readings, budget, advance, **rest)
 
     monkeypatch.setattr("memorag_pipeline.memory.kinds.beacon.read", spy)
     monkeypatch.setattr("memorag_pipeline.refresh.memorize._SHARDS_TOGETHER", 2)

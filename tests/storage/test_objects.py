@@ -146,5 +146,5 @@ def test_a_folder_without_permission_is_named() -> None:
 
 @pytest.mark.parametrize("uri", ["gs://bucket/x", "http://host/x", "nonsense://x", "zip://x::s3://bucket/x.zip"])
 def test_a_store_without_proven_create_only_writes_is_refused(uri: str) -> None:
-    with pytest.raises(StorageError, match=r"use s3://, file:// or memory://"):
+    with pytest.raises(StorageError, match=r"use s3://, s3a://, file://, local:// or memory://"):
         ObjectStore(uri)

@@ -22,6 +22,7 @@ from memorag_pipeline.memory.stream import StreamFormat
 from memorag_pipeline.models.chat import ChatTokenizer
 from memorag_pipeline.models.references import resolve
 from memorag_pipeline.prompts.answer_prompts import load_prompts
+from memorag_pipeline.schemas import DOCUMENTS
 from memorag_pipeline.specs.training import TrainingSpec
 from memorag_pipeline.specs.values import Language
 from memorag_pipeline.storage import CorpusStore
@@ -153,7 +154,10 @@ class TestTexts:
         store = CorpusStore(str(tmp_path / "kb" / "topics"))
         for number, text in enumerate(documents(2, words=200)):
             buffer = io.BytesIO()
-            pq.write_table(pa.table({"uri": [f"file:///{number}.md"], "text": [text]}), buffer)
+            row = dict.fromkeys(DOCUMENTS.names, "") | {"headings": [], "sections": []}
+            row |= {"source_size": 1, "characters": len(text), "tokens": 1}
+            row |= {"uri": f"file:///{number}.md", "text": text}
+            pq.write_table(pa.Table.from_pylist([row], schema=DOCUMENTS), buffer)
             store.versions.publish(manifest_of(store, documents=buffer.getvalue()), f"run-{number}")
         sequences = texts_of(spec, tokenizer)
         assert {sequence.source for sequence in sequences} == {"file:///1.md"}

@@ -233,7 +233,7 @@ def test_a_version_whose_memories_are_gone_is_refused_by_name(make: Make) -> Non
     root = Path(pipeline.store.uri.removeprefix("file://"))
     for blob in pipeline.store.versions.manifest(1).of_role("memory"):
         (root / blob.ref.key).unlink()
-    with pytest.raises(CorruptBlobError, match=r"memory of shard .* is missing"):
+    with pytest.raises(CorruptBlobError, match=r"memories/\w+\.safetensors of version 1: blob .* is missing"):
         recall(pipeline, uri)
 
 
