@@ -19,6 +19,7 @@ from memorag_pipeline.models.chat import ChatTokenizer
 from memorag_pipeline.models.references import resolve
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.known_units import KnownUnits
+from memorag_pipeline.refresh.parent_version import Parent
 from memorag_pipeline.runner import refresh
 from memorag_pipeline.storage import Manifest
 from memorag_pipeline.storage.garbage.sweep import sweep
@@ -140,8 +141,7 @@ def test_a_small_refresh_asks_for_no_unit_that_the_parent_names(
     # Of the one part and the one shard that changed: by the plan, by the stage itself, and by the index.
     assert stages["memorize"] <= 4 and stages["embed"] <= 4 and stages["extract"] <= 8
     monkeypatch.undo()
-    plan = {"parent": 2, "lost": []}
-    known = KnownUnits.of_plan(pipeline, plan)
+    known = KnownUnits(pipeline, Parent(pipeline, 2, ()))
     assert known.parent is not None
     monkeypatch.setattr(type(pipeline.store.units), "find", lambda *_: pytest.fail("asked"))
     for row in known.parent.units:
