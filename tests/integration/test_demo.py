@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -15,9 +16,11 @@ import yaml
 
 from memorag_pipeline import runner
 from memorag_pipeline.errors import UntrustedReferenceError
+from memorag_pipeline.jobs.answers.settings import AnswerSettings
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.specs.corpus import read_spec
-from memorag_pipeline.storage import CorpusStore
+from memorag_pipeline.specs.generation import GenerationSpec
+from memorag_pipeline.storage import CorpusStore, Manifest
 from memorag_pipeline.storage.model_references import require_known_references
 from tests.conftest import REPOSITORY
 from tests.test_readme import blocks
@@ -71,6 +74,7 @@ def test_the_ten_lines_of_the_readme_search_and_answer_from_the_demo(
     monkeypatch.setenv("MEMORAG_CACHE", str(home / "cache"))
     root = str(home / "store" / "python_reference")
     CorpusStore(root).channels.promote("production", 2, by="test", why="the README opens this channel")
+    short_answers(monkeypatch)
     (code,) = blocks("python")
     assert "s3://knowledge/kb/handbook" in code and "trust_models" not in code
     exec(compile(code.replace("s3://knowledge/kb/handbook", root), "README.md", "exec"), {})
@@ -85,26 +89,32 @@ def test_the_spec_of_the_readme_refreshes_and_answers_with_the_models_of_the_pac
     """What stands for services that a test has not is replaced; all other keys are as the README has them."""
     home, _ = demo
     monkeypatch.setenv("MEMORAG_CACHE", str(home / "cache"))
+    short_answers(monkeypatch)
     (text,) = blocks("yaml")
     values = yaml.safe_load(text)
     questions = tmp_path / "questions.jsonl"
     row = {"question": "What does a lambda expression yield?", "answer": "a function object"}
-    questions.write_text(json.dumps({**row, "evidence": [{"uri": "lambda.rst", "text": "yields a function object"}]}))
+    questions.write_text(json.dumps({**row, "evidence": ["yields a function object"]}))
     values["source"] = {"uris": [str(home / "source")], "include": ["lambda.rst"]}
     values["store"] = {"uri": str(home / "store")}
     values["memory"] |= {"model": "package:smollm2-135m-instruct", "adapter": "package:smollm2-135m-beacon"}
     values["embedding"] |= {"model": "package:all-minilm-l6-v2"}
-    del values["generation"]
+    values["sharding"] = {"max_tokens": 3072, "min_tokens": 512}  # the small model's context is 8,192 tokens
+    values["generation"] = {"max_new_tokens": 8}
     values["evaluation"]["questions"]["uri"] = str(questions)
-    values["jobs"]["faq"]["questions"]["uri"] = str(questions)
+    values["jobs"]["faq"] |= {"questions": {"uri": str(questions)}, "clue_tokens": 8}
     for section in (values, *values["jobs"].values()):
-        section["warehouse"] = {"destination": "duckdb", "database": str(tmp_path / "kb.duckdb"), "dataset": "kb"}
+        section["warehouse"] = {
+            "destination": "duckdb",
+            "database": str(tmp_path / "warehouse.duckdb"),
+            "dataset": "kb",
+        }
     (tmp_path / "handbook.yaml").write_text(yaml.safe_dump(values))
     pipeline = Pipeline(read_spec(tmp_path / "handbook.yaml"))
     assert runner.refresh(pipeline, "night").version == 1
     assert pipeline.store.uri == f"file://{home / 'store' / 'handbook'}"
     runner.answer(pipeline, "faq", 1)
-    with duckdb.connect(str(tmp_path / "kb.duckdb"), read_only=True) as connection:
+    with duckdb.connect(str(tmp_path / "warehouse.duckdb"), read_only=True) as connection:
         ((status, evidence),) = connection.execute("SELECT status, evidence FROM kb.answers").fetchall()
     assert status == "answered" and "lambda.rst" in evidence
     manifest = pipeline.store.versions.manifest(1)
@@ -112,3 +122,13 @@ def test_the_spec_of_the_readme_refreshes_and_answers_with_the_models_of_the_pac
     with pytest.raises(UntrustedReferenceError):
         memory = {**manifest.spec["memory"], "adapter": "s3://elsewhere/adapter@1"}
         require_known_references(manifest.model_copy(update={"spec": {"memory": memory}}), "another", "")
+
+
+def short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some tokens are enough to see that the models are opened and asked; the demo's own job writes whole answers."""
+    of_version = AnswerSettings.of_version
+
+    def shorter(manifest: Manifest, generation: GenerationSpec | None = None, **values: Any) -> AnswerSettings:
+        return of_version(manifest, generation or GenerationSpec(max_new_tokens=8), **values, clue_tokens=8)
+
+    monkeypatch.setattr(AnswerSettings, "of_version", shorter)
