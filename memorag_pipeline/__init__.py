@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from memorag_pipeline.errors import (
+        ArgumentError,
         ContextLengthError,
         CorruptBlobError,
         EndpointError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Answer",
+    "ArgumentError",
     "Clue",
     "ContextLengthError",
     "CorpusSpec",
@@ -65,6 +67,7 @@ __all__ = [
 
 _MODULES = {
     "errors": (
+        "ArgumentError",
         "ContextLengthError",
         "CorruptBlobError",
         "EndpointError",

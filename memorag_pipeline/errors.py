@@ -66,6 +66,12 @@ class EmptyCorpusError(NotFoundError):
     """The source holds no document that matches; publishing it would hide the last good version."""
 
 
+class ArgumentError(MemoragError, ValueError):
+    """A call whose arguments are out of range or do not go together."""
+
+    exit_code = 2
+
+
 class StorageError(MemoragError):
     """The object store refused or failed an operation (permission, wrong bucket, no connection)."""
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from memorag_pipeline.errors import CorruptBlobError, StorageError, named
+from memorag_pipeline.errors import ArgumentError, CorruptBlobError, StorageError, named
 from memorag_pipeline.forks import require_device
 from memorag_pipeline.schemas import OF_ROLE
 from memorag_pipeline.specs.memory import MemorySpec
@@ -44,10 +44,12 @@ class OpenedVersion:
         self.manifest: Manifest = store.versions.pinned(number) if pinned else store.versions.manifest(number)
 
     def __repr__(self) -> str:
-        return f"<OpenedVersion {self.number} of {self.uri}>"
+        return f"<{type(self).__name__} {self.number} of {self.uri}>"
 
     def search(self, query: str, k: int = 10) -> list[Passage]:
         """The `k` passages nearest to `query`, best first. The embedding model is loaded with the first call."""
+        if not isinstance(query, str) or isinstance(k, bool) or not isinstance(k, int) or k < 1:
+            raise ArgumentError(f"search takes a text and k, a number of passages from 1; found {query!r:.80}, k={k!r}")
         return self.searcher.search([query], k)[0]
 
     def documents(self) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from memorag_pipeline.errors import NotFoundError
+from memorag_pipeline.errors import ArgumentError
 from memorag_pipeline.opened_version import OpenedVersion
 from memorag_pipeline.specs.generation import GenerationSpec
 from memorag_pipeline.specs.values import AnswerMode, ClueKind
@@ -24,37 +24,37 @@ if TYPE_CHECKING:
 
 def open_version(
     uri: str,
-    version: int | None = None,
+    version: int | str | None = None,
     channel: str | None = None,
     storage_options: dict[str, Any] | None = None,
     trust_models: bool = False,
 ) -> Version:
     """Open a version of the corpus at `uri` (such as `s3://bucket/kb/handbook`): by number, by channel, or the newest.
 
-    `storage_options` are those of fsspec. With `trust_models` the version may name its models by local paths and URLs:
-    only for a store whose every writer is trusted. Raises NotFoundError, StorageError, CorruptBlobError.
+    `version` may also be the name of a channel, as at the command line. `storage_options` are those of fsspec. With
+    `trust_models` the version may name its models by local paths and URLs: only for a store whose every writer is
+    trusted. Raises ArgumentError, NotFoundError, StorageError, CorruptBlobError.
     """
     if version is not None and channel is not None:
-        raise ValueError("give version or channel, not both")
+        raise ArgumentError("give version or channel, not both")
     store = CorpusStore(uri, storage_options)
-    if channel is not None:
-        version = store.channels.version(channel)
-    if version is None:
-        version = store.versions.newest()
-    if version is None:
-        raise NotFoundError(
-            f"{store.uri} holds no version; refresh the corpus first, or correct the URI: it is the store's URI"
-            " followed by the name of the corpus"
-        )
-    return Version(store, version, trust_models)
+    return Version(store, store.number(version if channel is None else channel), trust_models)
 
 
 class Version(OpenedVersion):
     """One version of a corpus, to be searched and asked. It never changes; open another to see a later refresh."""
 
+    def newest(self, channel: str | None = None) -> int:
+        """The number of the corpus's newest version, or of the one that `channel` points to now.
+
+        Cheap (one listing, or one small object), so that a service can ask every few seconds whether it should open
+        another version. Raises NotFoundError, StorageError.
+        """
+        return self.store.number(channel)
+
     def answer(
         self,
-        questions: Sequence[str],
+        questions: str | Sequence[str],
         mode: AnswerMode = "memorag",
         clues: Sequence[ClueKind] = ("spans", "surrogates"),
         offer_draft: bool = False,
@@ -65,7 +65,8 @@ class Version(OpenedVersion):
         In mode memory_only the memory of the best shard answers by itself, and there is no evidence; in mode
         retrieval_only the memories are not asked. `offer_draft` offers the draft among the clues to the generator as a
         possible answer. Without `generation` the memory model writes the answers.
-        One answer for each question, in order; a question that fails has its error in its answer.
+        One answer for each question, in order; a question that fails has its error in its answer. A single text is one
+        question.
         """
         from memorag_pipeline.jobs.answers.ask import answer_questions
         from memorag_pipeline.jobs.answers.settings import AnswerSettings
@@ -74,16 +75,16 @@ class Version(OpenedVersion):
         settings = AnswerSettings.of_version(
             self.manifest, generation, mode=mode, clues=tuple(clues), offer_draft=offer_draft
         )
-        return answer_questions(self, questions, settings)
+        return answer_questions(self, _questions(questions), settings)
 
-    def recall(self, questions: Sequence[str], kinds: Sequence[ClueKind] = ()) -> list[Recollection]:
+    def recall(self, questions: str | Sequence[str], kinds: Sequence[ClueKind] = ()) -> list[Recollection]:
         """What the memories recall for each question, of these kinds of clues or else of those that jobs use."""
         from memorag_pipeline.jobs.answers.ask import recall_questions
         from memorag_pipeline.jobs.answers.settings import AnswerSettings
 
         self.require_trusted_models("memory", "embedding")
         chosen: dict[str, Any] = {"clues": tuple(kinds)} if kinds else {}
-        return recall_questions(self, questions, AnswerSettings.of_version(self.manifest, **chosen))
+        return recall_questions(self, _questions(questions), AnswerSettings.of_version(self.manifest, **chosen))
 
     def summarize(self, document: str | None = None, include: Sequence[str] = (), focus: str | None = None) -> Summary:
         """Summarize one document, or the documents that the globs `include` match, or the whole corpus.
@@ -95,3 +96,7 @@ class Version(OpenedVersion):
 
         self.require_trusted_models("memory", "embedding")
         return summarize(self, document, include, focus)
+
+
+def _questions(given: str | Sequence[str]) -> Sequence[str]:
+    return [given] if isinstance(given, str) else given

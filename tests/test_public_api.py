@@ -17,6 +17,7 @@ from tests.conftest import REPOSITORY
 
 PUBLIC = [
     "Answer",
+    "ArgumentError",
     "Clue",
     "ContextLengthError",
     "CorpusSpec",

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -15,7 +16,7 @@ import s3fs
 
 import memorag_pipeline
 from memorag_pipeline import Version, open_version
-from memorag_pipeline.errors import CorruptBlobError, NotFoundError, UntrustedReferenceError
+from memorag_pipeline.errors import ArgumentError, CorruptBlobError, NotFoundError, UntrustedReferenceError
 from memorag_pipeline.jobs.answers.ask import recall_questions
 from memorag_pipeline.jobs.answers.settings import AnswerSettings
 from memorag_pipeline.pipeline import Pipeline
@@ -72,8 +73,63 @@ def test_what_is_not_there_is_told_with_what_is(published: Path, tmp_path: Path)
         open_version(str(published), channel="staging")
     with pytest.raises(NotFoundError, match=r"holds no version; refresh the corpus first, or correct the URI"):
         open_version(str(tmp_path))
-    with pytest.raises(ValueError, match="not both"):
+
+
+def test_version_takes_a_channel_as_the_command_line_does(published: Path) -> None:
+    assert open_version(str(published), "production").number == 1
+    assert open_version(str(published), "2").number == 2
+    with pytest.raises(NotFoundError, match=r"no channel 'staging'; it has: production"):
+        open_version(str(published), "staging")
+
+
+def test_mistakes_of_the_caller_are_errors_of_the_package(published: Path) -> None:
+    with pytest.raises(ArgumentError, match="not both"):
         open_version(str(published), version=1, channel="production")
+    with pytest.raises(ArgumentError, match="version True: give a number, or the name of a channel"):
+        open_version(str(published), version=True)
+    version = open_version(str(published))
+    for k in (0, -1, True, 2.5, "3"):
+        with pytest.raises(ArgumentError, match="a number of passages from 1; found 'break', k="):
+            version.search("break", k=k)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="search takes a text"):
+        version.search(["break"])  # type: ignore[arg-type]
+
+
+def test_a_service_asks_cheaply_whether_there_is_a_newer_version(
+    published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = open_version(str(published), "production")
+    monkeypatch.setattr(type(version.store.versions), "manifest", None)  # no manifest is read for it
+    assert (version.newest(), version.newest("production")) == (2, 1)
+    with pytest.raises(NotFoundError, match="no channel 'staging'"):
+        version.newest("staging")
+
+
+def test_threads_share_one_version(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from memorag_pipeline.retrieval import embedder
+
+    loads: list[object] = []
+    model = embedder.FlagModel
+    monkeypatch.setattr(
+        embedder, "FlagModel", lambda *given, **options: loads.append(given) or model(*given, **options)
+    )
+    embedder._load.cache_clear()
+    version = open_version(str(published))
+    queries = [" ".join(["the break statement"] * length) for length in (1, 40, 3, 90) * 8]
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda query: version.search(query, k=3), queries))
+    assert len(loads) == 1
+    assert found == [version.search(query, k=3) for query in queries]
+
+
+def test_what_a_version_gives_is_printed_in_a_line(published: Path) -> None:
+    version = open_version(str(published))
+    assert repr(version) == f"<Version 2 of file://{published}>"
+    passage = version.search("How do I end the nearest loop early?", k=1)[0]
+    assert repr(passage).startswith(f"<Passage {passage.score:.3f} {passage.uri} {passage.start}-{passage.end}: '")
+    memory = next(iter(version.memories().values()))
+    assert repr(memory) == f"<BeaconMemory: {memory.tokens} tokens in {memory.slots} slots, windows of 64>"
+    assert max(map(len, map(repr, (passage, memory)))) < 300
 
 
 def test_a_search_gives_passages_with_their_place(published: Path) -> None:
@@ -127,6 +183,9 @@ def test_questions_are_answered_with_evidence(published: Path) -> None:
     assert first.status == "answered" and first.answer
     assert any(passage.uri.endswith("/break.rst") for passage in first.evidence)
     assert second.status == "error" and second.error
+    assert repr(first).startswith("<Answer answered 'What does the break statement do?': ")
+    assert [answer.question for answer in version.answer(" ")] == [""]  # one text is one question
+    assert [recollection.question for recollection in version.recall(" ")] == [""]
 
 
 def test_damaged_blobs_are_named_before_they_are_used(published: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from memorag_pipeline.errors import NotFoundError, SpecError, SpecProblem
+from memorag_pipeline.errors import SpecError, SpecProblem
 
 if TYPE_CHECKING:
     from memorag_pipeline.pipeline import Pipeline
@@ -105,15 +105,7 @@ def opened_version(target: str, version: str | None, trust_models: bool) -> Vers
 
 def version_of(store: CorpusStore, version: str | None) -> int:
     """The number of VERSION: itself, the one that a channel points to, or the newest."""
-    if version is not None:
-        return int(version) if version.isdecimal() else store.channels.version(version)
-    newest = store.versions.newest()
-    if newest is None:
-        raise NotFoundError(
-            f"{store.uri} holds no version; the root of a corpus is the store's URI with the corpus's name,"
-            " and `memorag refresh SPEC` publishes its first version"
-        )
-    return newest
+    return store.number(version)
 
 
 def versions_of(store: CorpusStore, versions: str) -> list[int]:

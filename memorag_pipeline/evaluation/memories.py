@@ -73,4 +73,4 @@ def _load(model: LanguageModel, language: Language, **form: Any) -> Any:
         "dtype": str(model.dtype).removeprefix("torch."),
     }
     # Past its cache: an adapter's file may be written anew under its name, and its weights are not held afterwards.
-    return load_memory_model.__wrapped__(MemorySpec.model_validate(named | form), language)
+    return load_memory_model.load(MemorySpec.model_validate(named | form), language)

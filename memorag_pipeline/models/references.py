@@ -307,7 +307,7 @@ def _adapter_of(uri: str, storage_options: dict[str, Any] | None) -> Path:
     root, _, version = uri.rpartition("@")
     store = CorpusStore(root, storage_options)
     _opened_stores.append(store)
-    number = int(version) if version.isdecimal() else store.channels.version(version)
+    number = store.number(version)
     blobs = store.versions.manifest(number).of_role("adapter")
     if not blobs:
         raise NotFoundError(f"{uri}: version {number} holds no adapter; give the root of an adapter that was trained")

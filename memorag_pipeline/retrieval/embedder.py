@@ -31,6 +31,7 @@ from transformers.utils import logging
 
 from memorag_pipeline.errors import NotFoundError
 from memorag_pipeline.forks import one_thread_after_fork, require_device
+from memorag_pipeline.models.loading import loaded_once
 from memorag_pipeline.models.references import SPARSE_LAYER, resolve
 from memorag_pipeline.retrieval.sparse_layer import SparseLayer
 from memorag_pipeline.retrieval.terms import TokenWeights
@@ -147,7 +148,7 @@ class Embedder:
         return normalized, [] if layer is None else layer(hidden, padded["input_ids"])
 
 
-@functools.lru_cache(maxsize=2)
+@functools.partial(loaded_once, kept=2)
 def _load(folder: Path, digest: str, pooling: str, device: str) -> tuple[Any, SparseLayer | None]:
     """FlagEmbedding's model on `device`, and its sparse layer if it has one.
 

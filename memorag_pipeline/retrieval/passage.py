@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from textwrap import shorten
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Passage:
     """`text` is the document's text from character `start` to `end`; `score` is the cosine with the query.
 
@@ -21,3 +22,7 @@ class Passage:
     text: str
     shard_id: str
     also_in: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        text = shorten(self.text, 60, placeholder=" …")
+        return f"<Passage {self.score:.3f} {self.uri} {self.start}-{self.end}: {text!r}>"

@@ -21,6 +21,7 @@ import torch
 from FlagEmbedding import FlagReranker
 
 from memorag_pipeline.forks import one_thread_after_fork, require_device
+from memorag_pipeline.models.loading import loaded_once
 from memorag_pipeline.models.references import resolve
 from memorag_pipeline.retrieval.embedder import quiet
 from memorag_pipeline.specs.retrieval import RerankerSpec
@@ -80,7 +81,7 @@ class Reranker:
         return scores
 
 
-@functools.lru_cache(maxsize=1)
+@functools.partial(loaded_once, kept=1)
 def _load(folder: Path, digest: str, device: str) -> Any:
     """FlagEmbedding's model on `device`. `digest` is there so that a folder that was changed is read again."""
     with quiet():

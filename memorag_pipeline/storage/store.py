@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from memorag_pipeline.errors import ArgumentError, NotFoundError
 from memorag_pipeline.storage.blobs import Blobs
 from memorag_pipeline.storage.cache import LocalCache
 from memorag_pipeline.storage.channel_log import ChannelLog
@@ -28,3 +29,23 @@ class CorpusStore:
         log = ChannelLog(self.objects)
         self.versions = Versions(self.objects, self.blobs, self.intents, log)
         self.channels = Channels(self.objects, self.versions, log)
+
+    def number(self, version: int | str | None = None) -> int:
+        """The number of a version: given by number or by channel, or else the newest.
+
+        A text of digits is a number, any other text the name of a channel. Raises NotFoundError for a channel that is
+        not there and for a store without versions; a number is taken as it is.
+        """
+        if isinstance(version, str):
+            return int(version) if version.isdecimal() else self.channels.version(version)
+        if version is not None:
+            if isinstance(version, bool) or not isinstance(version, int):
+                raise ArgumentError(f"version {version!r}: give a number, or the name of a channel")
+            return version
+        newest = self.versions.newest()
+        if newest is None:
+            raise NotFoundError(
+                f"{self.uri} holds no version; refresh the corpus first, or correct the URI: it is the store's URI"
+                " followed by the name of the corpus"
+            )
+        return newest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from textwrap import shorten
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -38,7 +39,7 @@ class Recollection:
     clues: tuple[Clue, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Answer:
     """What became of one question.
 
@@ -68,6 +69,12 @@ class Answer:
     cost: float | None = None
     reused: bool = False
     unfinished: bool = False
+
+    def __repr__(self) -> str:
+        question, reply = (
+            shorten(text or "", 60, placeholder=" …") for text in (self.question, self.answer or self.error)
+        )
+        return f"<Answer {self.status} {question!r}: {reply!r}, {len(self.used)} of {len(self.evidence)} passages used>"
 
 
 def answer_table(answers: Sequence[Answer], columns: Mapping[str, Any]) -> pa.Table:

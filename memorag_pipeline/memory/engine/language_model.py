@@ -20,6 +20,7 @@ from memorag_pipeline.errors import MemoragError, MissingDependencyError
 from memorag_pipeline.forks import one_thread_after_fork, require_device
 from memorag_pipeline.memory.engine.network import Network
 from memorag_pipeline.models.chat import ChatTokenizer
+from memorag_pipeline.models.loading import loaded_once
 from memorag_pipeline.models.references import MODEL_TYPES, ResolvedModel, context_length, read_config, resolve
 
 
@@ -68,7 +69,7 @@ def load_language_model(
     return _load(resolve(model, revision), dtype, quantization)
 
 
-@functools.cache
+@loaded_once
 def _load(resolved: ResolvedModel, dtype: str, quantization: str | None) -> LanguageModel:
     model_type = read_config(str(resolved.folder)).get("model_type")
     if model_type not in MODEL_TYPES:

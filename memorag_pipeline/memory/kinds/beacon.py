@@ -59,7 +59,7 @@ class RatioPicker(Protocol):
         """The ratio of each window by its number, for a stream int32 [tokens]."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BeaconMemory(Memory):
     """Slots of each layer, [slots, key/value heads, head size], and the windows that they are of.
 

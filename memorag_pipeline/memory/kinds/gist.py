@@ -37,7 +37,7 @@ _SUMMARIZE = {
 }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GistMemory(Memory):
     """`gists` are the summaries' tokens, one for each window, `read` the memory of the opening and all of them."""
 

@@ -23,7 +23,7 @@ from memorag_pipeline.memory.format import MemoryOrigin
 from memorag_pipeline.memory.stream import StreamFormat
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Memory(ABC):
     """A memorized token stream. `token_ids` is int32 [tokens], on the CPU; `window` is in tokens."""
 
@@ -39,6 +39,9 @@ class Memory(ABC):
     @abstractmethod
     def slots(self) -> int:
         """Key/value slots of each layer and head; fewer than `tokens` for a compressing kind."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.tokens:,} tokens in {self.slots:,} slots, windows of {self.window:,}>"
 
     @functools.cached_property
     def window_digests(self) -> tuple[str, ...]:

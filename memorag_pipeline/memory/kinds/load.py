@@ -7,12 +7,12 @@ Wrong: what finding and loading the model and the adapter raises; a form that do
 
 from __future__ import annotations
 
-import functools
 from pkgutil import resolve_name
 from typing import Any
 
 from memorag_pipeline.memory.engine.language_model import load_language_model
 from memorag_pipeline.memory.kinds.interface import MemoryModel
+from memorag_pipeline.models.loading import loaded_once
 from memorag_pipeline.specs.memory import MemorySpec
 from memorag_pipeline.specs.values import Language
 
@@ -25,7 +25,7 @@ LOADERS = {
 }
 
 
-@functools.cache
+@loaded_once
 def load_memory_model(spec: MemorySpec, language: Language) -> MemoryModel[Any]:
     """The memory model that a spec asks for, loaded once per process."""
     language_model = load_language_model(spec.model, spec.revision, spec.dtype, spec.quantization)
