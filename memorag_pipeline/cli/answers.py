@@ -1,7 +1,7 @@
-"""Commands that answer: answer (a job of a spec), ask (one question).
+"""Commands that answer and find: answer (a job of a spec), ask (one question), search (passages alone).
 
-In:  SPEC and the name of a job, or TARGET and a question.
-Out: a summary of what was done, or the answer with its evidence; with --json the same as data.
+In:  SPEC and the name of a job, or TARGET and a question or query.
+Out: a summary of what was done, the answer with its evidence, or passages; with --json the same as data.
 Wrong: what a stage raises, with its exit code.
 """
 
@@ -24,13 +24,12 @@ from memorag_pipeline.cli.arguments import (
     version_of,
     versions_of,
 )
-from memorag_pipeline.cli.output import Json, Verbose, print_json, print_table, say, working
+from memorag_pipeline.cli.output import Json, Verbose, print_json, print_passages, print_stages, say, working
 from memorag_pipeline.errors import QuestionError
 from memorag_pipeline.specs.values import AnswerMode, ClueKind
 
 if TYPE_CHECKING:
     from memorag_pipeline.jobs.answers.answer import Answer
-from memorag_pipeline.cli.output import print_stages, start_of
 
 
 class _Clue(StrEnum):
@@ -113,6 +112,25 @@ def ask(
     _print_passages(found, f"version {opened.number} of {opened.uri}")
 
 
+def search(
+    target: TargetArgument,
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="What to look for, in quotes.")],
+    version: VersionOption = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many passages.")] = 5,
+    trust_models: TrustModels = False,
+    json_output: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show the passages of a version that are nearest to a text, best first; no memory and no generator is asked."""
+    with working(verbose):
+        opened = opened_version(target, version, trust_models)
+        found = opened.search(query, k)
+    if json_output:
+        print_json(found)
+        return
+    print_passages(f"Version {opened.number} of {opened.uri}", list(enumerate(found, 1)))
+
+
 def _print_passages(found: Answer, where: str) -> None:
     """The passages that the answer rests on, then the others that were offered; by their numbers in the answer."""
     numbered = list(enumerate(found.evidence, 1))
@@ -121,15 +139,5 @@ def _print_passages(found: Answer, where: str) -> None:
         (f"Evidence used, {known}, {where}", [each for each in numbered if each[0] in found.used]),
         (f"Offered, {where}", [each for each in numbered if each[0] not in found.used]),
     ):
-        rows = [
-            [
-                number,
-                passage.uri.rpartition("/")[2],
-                f"{passage.start}-{passage.end}",
-                f"{passage.score:.2f}",
-                start_of(passage.text),
-            ]
-            for number, passage in passages
-        ]
-        if rows:
-            print_table(title, ["number", "document", "characters", "score", "text"], rows)
+        if passages:
+            print_passages(title, passages)

@@ -87,6 +87,7 @@ for command in (
     refresh.refresh,
     answers.answer,
     answers.ask,
+    answers.search,
     summarize.summarize,
     memory.recall,
     train.train,

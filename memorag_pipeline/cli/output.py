@@ -25,6 +25,7 @@ from rich.table import Table
 from memorag_pipeline.errors import MemoragError, SpecError
 
 if TYPE_CHECKING:
+    from memorag_pipeline.retrieval.passage import Passage
     from memorag_pipeline.runner import AnswerResult, RefreshResult
 
 
@@ -145,6 +146,21 @@ def print_stages(title: str, result: RefreshResult | AnswerResult) -> None:
         for stage, counts in result.counts.items()
     ]
     print_table(title, ["stage", "counts", "seconds"], rows)
+
+
+def print_passages(title: str, passages: Sequence[tuple[int, Passage]]) -> None:
+    """A table of passages with their numbers."""
+    rows = [
+        [
+            number,
+            passage.uri.rpartition("/")[2],
+            f"{passage.start}-{passage.end}",
+            f"{passage.score:.2f}",
+            start_of(passage.text),
+        ]
+        for number, passage in passages
+    ]
+    print_table(title, ["number", "document", "characters", "score", "text"], rows)
 
 
 def start_of(text: str) -> str:

@@ -300,6 +300,16 @@ def test_a_question_is_answered_from_a_spec_and_from_a_uri(corpus: Path) -> None
     assert memorag("ask", corpus / "topics.yaml", " ").exit_code == 6
 
 
+def test_passages_are_searched_from_a_spec_and_from_a_uri(corpus: Path) -> None:
+    query = "What does the del statement delete?"
+    found = json_of("search", corpus / "topics.yaml", query, "-k", "2")
+    assert len(found) == 2 and found[0]["score"] >= found[1]["score"]
+    assert found[0]["uri"].endswith("/del.rst")
+    result = memorag("search", corpus / "store" / "topics", query, "-k", "1", "--version", "1")
+    assert "Version 1 of " in result.stdout and "del.rst" in result.stdout
+    assert memorag("search", corpus / "topics.yaml", query, "-k", "0").exit_code == 2
+
+
 def test_a_question_is_answered_by_the_endpoint_that_a_spec_names(
     corpus: Path,
     tmp_path: Path,
