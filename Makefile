@@ -27,10 +27,10 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 demo: $(STAMP)  ## Run the whole way on a part of the Python language reference: refresh, answers, refresh again
-	$(BIN)/python -m memorag_pipeline.demo
+	$(BIN)/python examples/demo.py
 
 demo-full: $(STAMP)  ## The same on all 79 documents
-	$(BIN)/python -m memorag_pipeline.demo --full
+	$(BIN)/python examples/demo.py --full
 
 test: $(STAMP)  ## Run all tests, WORKERS at a time (2)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile

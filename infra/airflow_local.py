@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import json
 import os
+import runpy
 import secrets
 import shlex
 import signal
@@ -262,9 +263,8 @@ def main() -> None:
 def write_demo_source(folder: Path) -> None:
     """Write the documents of the demo corpus, unless `make demo` did; its DAG would find nothing to refresh."""
     if not folder.exists():
-        from memorag_pipeline.demo import MOST_CHARACTERS, write_source
-
-        write_source(folder, MOST_CHARACTERS)
+        demo = runpy.run_path(str(REPOSITORY / "examples" / "demo.py"))
+        demo["write_source"](folder, demo["MOST_CHARACTERS"])
 
 
 if __name__ == "__main__":

@@ -48,10 +48,12 @@ pytest_plugins = [
     "tests.fixtures.airflow",
     "tests.fixtures.changing_corpus",
     "tests.fixtures.corpus",
+    "tests.fixtures.older_store",
     "tests.fixtures.postgres",
     "tests.fixtures.redis",
     "tests.fixtures.reports",
     "tests.fixtures.s3",
+    "tests.fixtures.short_answers",
     "tests.fixtures.statsd",
     "tests.fixtures.tiny_models",
 ]

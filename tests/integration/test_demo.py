@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pytest
@@ -16,11 +15,9 @@ import yaml
 
 from memorag_pipeline import runner
 from memorag_pipeline.errors import UntrustedReferenceError
-from memorag_pipeline.jobs.answers.settings import AnswerSettings
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.specs.corpus import read_spec
-from memorag_pipeline.specs.generation import GenerationSpec
-from memorag_pipeline.storage import CorpusStore, Manifest
+from memorag_pipeline.storage import CorpusStore
 from memorag_pipeline.storage.model_references import require_known_references
 from tests.conftest import REPOSITORY
 from tests.test_readme import blocks
@@ -34,7 +31,11 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     home, user = tmp_path_factory.mktemp("demo"), tmp_path_factory.mktemp("user")
     environment = {**os.environ, "MEMORAG_HOME": str(home), "HOME": str(user), "COLUMNS": "160"}
     run = subprocess.run(
-        [sys.executable, "-m", "memorag_pipeline.demo"], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, str(REPOSITORY / "examples" / "demo.py")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert list(user.iterdir()) == []
@@ -68,13 +69,12 @@ def test_evidence_holds_the_document_of_the_answer_for_8_of_10_questions(demo: t
 
 
 def test_the_ten_lines_of_the_readme_search_and_answer_from_the_demo(
-    demo: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    demo: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], short_answers: None
 ) -> None:
     home, _ = demo
     monkeypatch.setenv("MEMORAG_CACHE", str(home / "cache"))
     root = str(home / "store" / "python_reference")
     CorpusStore(root).channels.promote("production", 2, by="test", why="the README opens this channel")
-    short_answers(monkeypatch)
     (code,) = blocks("python")
     assert "s3://knowledge/kb/handbook" in code and "trust_models" not in code
     exec(compile(code.replace("s3://knowledge/kb/handbook", root), "README.md", "exec"), {})
@@ -84,12 +84,11 @@ def test_the_ten_lines_of_the_readme_search_and_answer_from_the_demo(
 
 
 def test_the_spec_of_the_readme_refreshes_and_answers_with_the_models_of_the_package(
-    demo: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    demo: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_answers: None
 ) -> None:
     """What stands for services that a test has not is replaced; all other keys are as the README has them."""
     home, _ = demo
     monkeypatch.setenv("MEMORAG_CACHE", str(home / "cache"))
-    short_answers(monkeypatch)
     (text,) = blocks("yaml")
     values = yaml.safe_load(text)
     questions = tmp_path / "questions.jsonl"
@@ -122,13 +121,3 @@ def test_the_spec_of_the_readme_refreshes_and_answers_with_the_models_of_the_pac
     with pytest.raises(UntrustedReferenceError):
         memory = {**manifest.spec["memory"], "adapter": "s3://elsewhere/adapter@1"}
         require_known_references(manifest.model_copy(update={"spec": {"memory": memory}}), "another", "")
-
-
-def short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some tokens are enough to see that the models are opened and asked; the demo's own job writes whole answers."""
-    of_version = AnswerSettings.of_version
-
-    def shorter(manifest: Manifest, generation: GenerationSpec | None = None, **values: Any) -> AnswerSettings:
-        return of_version(manifest, generation or GenerationSpec(max_new_tokens=8), **values, clue_tokens=8)
-
-    monkeypatch.setattr(AnswerSettings, "of_version", shorter)

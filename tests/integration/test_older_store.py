@@ -1,11 +1,10 @@
 """A store that an earlier release wrote opens, and a refresh reuses what is in it.
 
-`animals-format-1.tar.xz` is the store of one refresh by the code before the packages were moved, less its reports.
+It is that of the fixture `animals_store`, the store of one refresh, less its reports.
 """
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.runner import refresh
 from memorag_pipeline.specs.corpus import CorpusSpec
 
-STORE = Path(__file__).parents[1] / "fixtures" / "stores" / "animals-format-1.tar.xz"
 TEXTS = {
     "bees.md": "# Bees\n\nA honey bee visits about two million flowers for one jar of honey.\n",
     "otters.md": "# Otters\n\nSea otters hold hands while they sleep, so that they do not drift apart.\n",
@@ -28,10 +26,8 @@ TEXTS = {
 
 
 @pytest.fixture
-def spec(tmp_path: Path) -> Iterator[dict[str, Any]]:
+def spec(animals_store: Path) -> Iterator[dict[str, Any]]:
     """The spec that the store was made with, beside a copy of the store."""
-    with tarfile.open(STORE) as stored:
-        stored.extractall(tmp_path / "store", filter="data")
     filesystem = fsspec.filesystem("memory")
     for name, text in TEXTS.items():
         filesystem.pipe(f"/animals/{name}", text.encode())
@@ -39,7 +35,7 @@ def spec(tmp_path: Path) -> Iterator[dict[str, Any]]:
     yield {
         "corpus": "animals",
         "source": {"uris": ["memory://animals"]},
-        "store": {"uri": str(tmp_path / "store")},
+        "store": {"uri": str(animals_store)},
         "memory": memory,
         "embedding": {"model": "package:all-minilm-l6-v2", "pooling": "mean"},
     }
