@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from memorag_pipeline.errors import CorruptBlobError, StorageError, named
-from memorag_pipeline.forks import require_device
+from memorag_pipeline.machine.forks import require_device
 from memorag_pipeline.schemas import OF_ROLE
 from memorag_pipeline.specs.memory import MemorySpec
 from memorag_pipeline.specs.retrieval import EmbeddingSpec

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memorag_pipeline.cache_folder import cache_errors, cache_folder, full_disk, is_full, own_folder
 from memorag_pipeline.digests import text_digest, value_digest
 from memorag_pipeline.errors import CorruptBlobError, MissingDependencyError, NotFoundError
+from memorag_pipeline.machine.cache_folder import cache_errors, cache_folder, full_disk, is_full, own_folder
 from memorag_pipeline.models.file_digests import earlier_tokenizer_digests, tokenizer_digest, weights_digest
 from memorag_pipeline.specs.values import is_hub_id
 

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 import torch
 
 from memorag_pipeline.errors import CorruptBlobError, MemoryMismatchError, named
+from memorag_pipeline.machine.retry_share import shared
 from memorag_pipeline.memory.engine.generation import Advance
 from memorag_pipeline.memory.format import MemoryHeader, read_header
 from memorag_pipeline.memory.kinds.interface import Memory, MemoryModel, window_digests
@@ -31,7 +32,6 @@ from memorag_pipeline.progress import rate_text, track
 from memorag_pipeline.refresh.gpu_units import require_planned
 from memorag_pipeline.refresh.plans import MemorizeList, MemorizeUnit
 from memorag_pipeline.refresh.stages import MEMORIZE
-from memorag_pipeline.retry_share import shared
 from memorag_pipeline.runs.tasks import at_work
 from memorag_pipeline.storage import BlobRef, Outcome
 

@@ -30,9 +30,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from memorag_pipeline.cache_folder import cache_errors, cache_folder, is_full, own_folder
 from memorag_pipeline.digests import file_digest
 from memorag_pipeline.errors import DiskFullError, StorageError
+from memorag_pipeline.machine.cache_folder import cache_errors, cache_folder, is_full, own_folder
 
 logger = logging.getLogger(__name__)
 

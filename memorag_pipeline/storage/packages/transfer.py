@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from memorag_pipeline.cache_folder import full_disk, is_full, own_folder
 from memorag_pipeline.errors import CorruptBlobError, ObjectNotFoundError
+from memorag_pipeline.machine.cache_folder import full_disk, is_full, own_folder
 from memorag_pipeline.progress import track
 from memorag_pipeline.storage.blobs import BlobRef, difference
 from memorag_pipeline.storage.store import CorpusStore

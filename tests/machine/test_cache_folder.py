@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from memorag_pipeline.cache_folder import cache_folder, own_folder
 from memorag_pipeline.digests import bytes_digest
 from memorag_pipeline.errors import DiskFullError, MemoragError, StorageError
+from memorag_pipeline.machine.cache_folder import cache_folder, own_folder
 from memorag_pipeline.storage import CorpusStore
 from memorag_pipeline.storage.backends import local
 from memorag_pipeline.storage.cache import LocalCache
