@@ -26,10 +26,11 @@ from memorag_pipeline.digests import bytes_digest, text_digest
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import Bar, track
 from memorag_pipeline.refresh.extraction import STAGE, Extraction, unsettled
-from memorag_pipeline.refresh.parent_version import Parent, Row
+from memorag_pipeline.refresh.parent_version import Parent
 from memorag_pipeline.refresh.plans import ExtractList
 from memorag_pipeline.runs.tasks import at_work
 from memorag_pipeline.storage import Outcome
+from memorag_pipeline.storage.version_tables import Row
 
 T = TypeVar("T")
 R = TypeVar("R")

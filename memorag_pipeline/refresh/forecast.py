@@ -22,11 +22,12 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.preflight import memory_cost
 from memorag_pipeline.refresh.comparison import Comparison, compare
 from memorag_pipeline.refresh.gpu_units import memory_fingerprint
-from memorag_pipeline.refresh.parent_version import Parent, Row
+from memorag_pipeline.refresh.parent_version import Parent
 from memorag_pipeline.refresh.shard_tables import parent_shards
 from memorag_pipeline.refresh.stages import EMBED, MEMORIZE
 from memorag_pipeline.runs.stage import Stage
 from memorag_pipeline.storage import Outcome
+from memorag_pipeline.storage.version_tables import Row
 
 _SAMPLE = 32  # units whose pace is looked at
 _LOOKUPS = 16

@@ -219,7 +219,7 @@ def _parent_memories(pipeline: Pipeline, parent: int | None) -> tuple[dict[str, 
     if parent is None:
         return {}, {}
     manifest = pipeline.store.versions.pinned(parent)
-    memories = {Path(blob.path).stem: blob.ref for blob in manifest.of_role("memory")}
+    memories = {shard_id: blob.ref for shard_id, blob in manifest.memory_blobs.items()}
     return memories, {record.shard_id: record.made_on for record in manifest.memories}
 
 

@@ -20,11 +20,12 @@ from typing import Any
 from memorag_pipeline.errors import CorruptBlobError, NotFoundError
 from memorag_pipeline.refresh.plans import InventoryPlan
 from memorag_pipeline.refresh.stages import INVENTORY, PUBLISH, REFRESH
-from memorag_pipeline.refresh.unit_table import checked_units
+from memorag_pipeline.refresh.unit_table import units_of
 from memorag_pipeline.reports.progress import Plans, StageProgress, gather, result_of
 from memorag_pipeline.runs.stage import Stage
 from memorag_pipeline.runs.tasks import TaskReport, read_reports
 from memorag_pipeline.storage import CorpusStore, Outcome
+from memorag_pipeline.storage.version_tables import VersionTables
 
 _LOOKUPS = 16
 _SAMPLE = 16  # units of earlier runs whose pace is taken when this one has done none
@@ -200,9 +201,7 @@ class StatusReader:
     def _rows(self, version: int) -> list[dict[str, Any]]:
         """The table of units of a version; empty for one that was swept."""
         try:
-            blobs = self.store.versions.manifest(version).of_role("units")
-            tables = [checked_units(self.store.blobs.get_json(blob.ref, blob.path), blob.path) for blob in blobs]
-            return [row for table in tables for row in table]
+            return units_of(VersionTables(self.store, version))
         except (CorruptBlobError, NotFoundError):
             return []
 
