@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from operator import itemgetter
 
@@ -30,7 +29,6 @@ from memorag_pipeline.storage import Outcome
 from memorag_pipeline.storage.version_tables import Row
 
 _SAMPLE = 32  # units whose pace is looked at
-_LOOKUPS = 16
 
 
 @dataclass(frozen=True)
@@ -195,8 +193,7 @@ def _bytes_per_token(parent: Parent) -> float:
 def _pace(pipeline: Pipeline, parent: Parent, stage: Stage, counted: str) -> float | None:
     """Seconds that units of the version took for each of what they counted."""
     units = [row["fingerprint"] for row in parent.units if row["stage"] == stage.name][-_SAMPLE:]
-    with ThreadPoolExecutor(_LOOKUPS) as pool:
-        found = list(pool.map(lambda unit: pipeline.store.units.peek(stage.outcomes, unit), units))
+    found = pipeline.store.units.peek_all(stage.outcomes, units)
     outcomes: list[Outcome] = [outcome for outcome in found if outcome is not None and outcome.counts.get(counted)]
     amount = sum(outcome.counts[counted] for outcome in outcomes)
     return sum(outcome.seconds for outcome in outcomes) / amount if amount else None

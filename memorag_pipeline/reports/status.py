@@ -11,7 +11,6 @@ goes by. What runs or failed comes from reports.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -27,7 +26,6 @@ from memorag_pipeline.runs.tasks import TaskReport, read_reports
 from memorag_pipeline.storage import CorpusStore, Outcome
 from memorag_pipeline.storage.version_tables import VersionTables
 
-_LOOKUPS = 16
 _SAMPLE = 16  # units of earlier runs whose pace is taken when this one has done none
 
 
@@ -179,10 +177,9 @@ class StatusReader:
         return [self._done[stage, unit] for unit in some if (stage, unit) in self._done]
 
     def _look_up(self, stage: str, units: Sequence[str]) -> None:
-        with ThreadPoolExecutor(_LOOKUPS) as pool:
-            for outcome in pool.map(lambda unit: self.store.units.peek(stage, unit), units):
-                if outcome is not None:
-                    self._done[stage, outcome.fingerprint] = outcome
+        for outcome in self.store.units.peek_all(stage, units):
+            if outcome is not None:
+                self._done[stage, outcome.fingerprint] = outcome
 
     def _given(self, reports: Sequence[TaskReport]) -> set[tuple[str, str]]:
         """Stage and fingerprint of the units whose outcomes the parent version names, all blobs of them being there."""

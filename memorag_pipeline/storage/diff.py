@@ -8,15 +8,13 @@ Wrong: an unknown version is a `NotFoundError`, a damaged part a `CorruptBlobErr
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from memorag_pipeline.machine.threads import TABLES, in_threads
 from memorag_pipeline.storage.manifest import Manifest
 from memorag_pipeline.storage.store import CorpusStore
 from memorag_pipeline.storage.version_tables import VersionTables
-
-_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -82,9 +80,8 @@ def _rows(
 
     def rows(tables: VersionTables) -> dict[str, Any]:
         parts = [blob for blob in tables.there(role) if blob.digest not in shared]
-        with ThreadPoolExecutor(_THREADS) as pool:
-            read = pool.map(lambda part: tables.read(part, [key, *content]).to_pylist(), parts)
-            return {row.pop(key): row for rows in read for row in rows}
+        read = in_threads(lambda part: tables.read(part, [key, *content]).to_pylist(), parts, TABLES)
+        return {row.pop(key): row for rows in read for row in rows}
 
     return rows(before), rows(after)
 

@@ -23,8 +23,6 @@ from memorag_pipeline.storage.packages.transfer import bring_blobs, stored_piece
 from memorag_pipeline.storage.store import CorpusStore
 from memorag_pipeline.storage.versions import CommitRecord
 
-AT_ONCE = 4
-
 
 @dataclass(frozen=True)
 class Exported:
@@ -78,5 +76,5 @@ def _to_folder(store: CorpusStore, name: str, record: bytes, blobs: list[tuple[B
     if (target.exists() and not target.is_dir()) or others - {"blobs", "versions", name}:
         raise StorageError(f"{target} holds something else already; give a folder that is new or empty")
     exported = CorpusStore(str(target))
-    bring_blobs(exported, blobs, stored_pieces(store), AT_ONCE)
+    bring_blobs(exported, blobs, stored_pieces(store))
     exported.objects.put(name, record)
