@@ -38,7 +38,7 @@ from benchmarks.knowledge_base import DAYS, FOLDER, Documents, Site, read_days
 from benchmarks.timing import device_name
 from benchmarks.tiny_models import tiny_embedding_model, tiny_memory_model
 from benchmarks.traffic import Traffic, counted
-from memorag_pipeline.cache_folder import cache_folder
+from memorag_pipeline.machine.cache_folder import cache_folder
 from memorag_pipeline.memory.format import MemoryHeader, read_header
 from memorag_pipeline.models.references import resolve
 from memorag_pipeline.models.tokens import token_counter

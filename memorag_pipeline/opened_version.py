@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from memorag_pipeline.errors import ArgumentError, CorruptBlobError, StorageError, named
-from memorag_pipeline.forks import require_device
-from memorag_pipeline.schemas import OF_ROLE
+from memorag_pipeline.machine.forks import require_device
 from memorag_pipeline.specs.memory import MemorySpec
 from memorag_pipeline.specs.retrieval import EmbeddingSpec
 from memorag_pipeline.storage import CorpusStore, Manifest, ManifestBlob
 from memorag_pipeline.storage.model_references import Section, known_language, require_known_references
-from memorag_pipeline.storage.parquet import StoredTable, open_table
+from memorag_pipeline.storage.parquet import StoredTable
+from memorag_pipeline.storage.version_tables import VersionTables
 
 if TYPE_CHECKING:
     from memorag_pipeline.memory.kinds.interface import Memory, MemoryModel
@@ -42,6 +42,7 @@ class OpenedVersion:
         self.number = number
         self._trust_models = trust_models
         self.manifest: Manifest = store.versions.pinned(number) if pinned else store.versions.manifest(number)
+        self.tables = VersionTables(store, number, self.manifest)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.number} of {self.uri}>"
@@ -78,15 +79,9 @@ class OpenedVersion:
 
         self.require_trusted_models("embedding")
         index, rows = self.manifest.one("index"), self.manifest.one("index_rows")
-        chunks = self.manifest.of_role("chunks")
 
         def texts(part: int) -> pa.Table:
-            if not 0 <= part < len(chunks):
-                raise CorruptBlobError(
-                    f"{self._name(rows)}: names part {part} of the chunks, of which the version has {len(chunks)};"
-                    " refresh again to make it anew"
-                )
-            return self._table(chunks[part]).read(["text"])
+            return self._table(self.tables.numbered("chunks", part)).read(["text"])
 
         with self._files(index, *self.manifest.of_role("sparse_index")) as (index_path, *sparse_paths):
             return open_searcher(
@@ -100,7 +95,7 @@ class OpenedVersion:
 
     @cached_property
     def _memory_blobs(self) -> dict[str, ManifestBlob]:
-        return {Path(blob.path).stem: blob for blob in self.manifest.of_role("memory")}
+        return self.manifest.memory_blobs
 
     @cached_property
     def _memories(self) -> _Memories:
@@ -112,32 +107,31 @@ class OpenedVersion:
                 yield from batch.to_pylist()
 
     def _table(self, blob: ManifestBlob) -> StoredTable:
-        with self._files(blob) as (path,):
-            return open_table(path, self._name(blob), OF_ROLE[blob.role])
+        with self._unless_retired(blob):
+            return self.tables.open(blob)
 
     @contextmanager
     def _files(self, *blobs: ManifestBlob) -> Iterator[list[Path]]:
-        """Local files of blobs, to be opened. Errors about them say which blobs they are.
+        """Local files of blobs, to be opened. Errors about them say which blobs they are."""
+        with self._unless_retired(*blobs), ExitStack() as names:
+            paths = []
+            for blob in blobs:
+                paths.append(self.store.blobs.open_file(blob.ref, self.tables.name(blob)))
+                names.enter_context(named(paths[-1], f"{self.tables.name(blob)} of {self.uri}"))
+            yield paths
 
-        RetiredVersionError when the version was retired since, whose blobs a sweep deletes some time later.
-        """
+    @contextmanager
+    def _unless_retired(self, *blobs: ManifestBlob) -> Iterator[None]:
+        """RetiredVersionError when the version was retired since, whose blobs a sweep deletes some time later."""
         try:
-            with ExitStack() as names:
-                paths = []
-                for blob in blobs:
-                    paths.append(self.store.blobs.open_file(blob.ref, self._name(blob)))
-                    names.enter_context(named(paths[-1], f"{self._name(blob)} of {self.uri}"))
-                yield paths
+            yield
         except CorruptBlobError:
             self.store.versions.manifest(self.number)  # raises RetiredVersionError
             raise
         except FileNotFoundError as error:
             self.store.versions.manifest(self.number)
-            lost = ", ".join(map(self._name, blobs))
+            lost = ", ".join(map(self.tables.name, blobs))
             raise StorageError(f"{lost} of {self.uri}: deleted while it was opened ({error}); try again") from error
-
-    def _name(self, blob: ManifestBlob) -> str:
-        return f"{blob.path} of version {self.number}"
 
     def require_trusted_models(self, *sections: Section) -> None:
         """Refuse the models of these sections of the spec, if the caller did not allow what the manifest names."""

@@ -26,7 +26,7 @@ from memorag_pipeline.errors import (
     SpecError,
     TrainingError,
 )
-from memorag_pipeline.retry_share import share_of_attempt
+from memorag_pipeline.machine.retry_share import share_of_attempt
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -70,9 +70,9 @@ def _compare(
     verbose: bool,
 ) -> None:
     with working(verbose):
-        from memorag_pipeline.cache_folder import own_folder
         from memorag_pipeline.comparison.compare import SECTIONS, compare
         from memorag_pipeline.comparison.report import write_comparison
+        from memorag_pipeline.machine.cache_folder import own_folder
 
         unknown = [kind for kind in memory or () if kind not in KINDS]
         if unknown:

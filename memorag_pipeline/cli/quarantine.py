@@ -20,14 +20,12 @@ def quarantine(
     from rich.markup import escape
 
     from memorag_pipeline.corpus.quarantine import advice
-    from memorag_pipeline.schemas import OF_ROLE
+    from memorag_pipeline.storage.version_tables import VersionTables
 
     with working(verbose):
         store = store_of(target)
         number = version_of(store, version)
-        blobs = store.versions.manifest(number).of_role("quarantine")
-        tables = [store.blobs.get_table(blob.ref, None, blob.path, OF_ROLE["quarantine"]) for blob in blobs]
-        rows = [row for table in tables for row in table.to_pylist()]
+        rows = VersionTables(store, number).rows("quarantine")
     if json_output:
         print_json(rows)
         return

@@ -159,11 +159,5 @@ def _read_and_reply(text: str, asked: Sequence[str], settings: AnswerSettings) -
     if len(tokens) > room:
         tokens = [*tokens[: (room + 1) // 2], *tokens[len(tokens) - room // 2 :]]
     memory = model.memorize([*opening, *tokens])
-    decoding = Decoding(
-        generation.max_new_tokens,
-        generation.temperature,
-        generation.top_p,
-        generation.repetition_penalty,
-        generation.seed,
-    )
-    return memory.tokens, model.generate(memory, texts, decoding, batch_size=generation.batch_size)
+    replies = model.generate(memory, texts, Decoding.of(generation), batch_size=generation.batch_size)
+    return memory.tokens, replies

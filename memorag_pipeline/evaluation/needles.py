@@ -28,6 +28,7 @@ from memorag_pipeline.memory.engine.network import Network
 from memorag_pipeline.memory.engine.prefix import NOTHING, SharedPrefix
 from memorag_pipeline.memory.engine.rows import Rows
 from memorag_pipeline.memory.kinds.beacon import BeaconMemory, WindowedMemoryModel
+from memorag_pipeline.memory.stream import common_prefix
 
 _SENTENCE = "\n\nThe access code of the {place} archive is"
 _END = ".\n\n"
@@ -159,7 +160,7 @@ def _memories(model: WindowedMemoryModel, streams: Sequence[Sequence[int]]) -> I
     """The memory of each stream; what a stream has in common with the last, up to a window's end, is read once."""
     last = model.memorize(streams[-1])
     for stream in streams[:-1]:
-        common = _common(stream, streams[-1])
+        common = common_prefix(stream, streams[-1])
         common -= common % model.window
         yield model.extend(model.truncate(last, common), stream[common:])
     yield last
@@ -170,9 +171,3 @@ def _asked(network: Network, prefix: SharedPrefix, haystack: Haystack) -> Tensor
     rows = [(*haystack.question, *candidate) for candidate in haystack.candidates]
     asked = Rows(network, prefix, len(rows), max(prefix.row_slots(len(row)) for row in rows))
     return torch.stack([asked.losses(row)[len(haystack.question) - 1 :].sum() for row in rows])
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two streams have in common at the beginning."""
-    pairs = zip(one, other, strict=False)
-    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from memorag_pipeline.generators.interface import Reply
 from memorag_pipeline.generators.replies import Replies, reply_key
 from memorag_pipeline.generators.row_batches import batches
+from memorag_pipeline.machine.threads import TABLES
 from memorag_pipeline.prompts.message import Message
 from memorag_pipeline.specs.generation import GenerationSpec
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 
 _BATCHES_AT_ONCE = 4  # so many are sorted by length together
-_RECORDERS = 8
 ENGINE_VERSION = 1  # raised when a release gives other replies to the same requests
 # What a reply depends on besides its conversation and the model's weights.
 _DECIDING = {"dtype", "quantization", "max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed"}
@@ -78,13 +78,13 @@ class LocalGenerator:
         from memorag_pipeline.memory.engine.generation import Decoding
 
         spec, model = self._spec, self._language_model
-        decoding = Decoding(spec.max_new_tokens, spec.temperature, spec.top_p, spec.repetition_penalty, spec.seed)
+        decoding = Decoding.of(spec)
         keys = list(conversations)
         prompts = [self._token_ids(messages) for messages in conversations.values()]
         lengths = [min(len(prompt) + spec.max_new_tokens, model.context) for prompt in prompts]
         replies: dict[str, Reply] = {}
         recorded: list[Future[None]] = []
-        with ThreadPoolExecutor(_RECORDERS) as pool:
+        with ThreadPoolExecutor(TABLES) as pool:
             for rows, numbers in batches(lengths, spec.batch_size, spec.batch_tokens):
 
                 def finished(index: int, found: Generation, numbers: Sequence[int] = numbers) -> None:

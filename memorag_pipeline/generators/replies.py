@@ -8,15 +8,14 @@ Wrong: what the store raises. A reply that may go better another time is not rec
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from memorag_pipeline.generators.interface import Reply
+from memorag_pipeline.machine.threads import in_threads
 from memorag_pipeline.storage import CorpusStore, Outcome, fingerprint
 
 STAGE = "reply"
 STAGE_VERSION = 1
-_LOOKUPS = 16
 
 
 class Replies(Protocol):
@@ -46,8 +45,7 @@ class ReplyUnits:
         """As the protocol says."""
         outcomes = self._store.units.find_all(STAGE, keys)
         found = {key: outcome for key, outcome in zip(keys, outcomes, strict=True) if outcome is not None}
-        with ThreadPoolExecutor(_LOOKUPS) as pool:
-            return dict(zip(found, pool.map(self._kept, found.values()), strict=True))
+        return dict(zip(found, in_threads(self._kept, found.values()), strict=True))
 
     def record(self, key: str, reply: Reply) -> None:
         """As the protocol says."""

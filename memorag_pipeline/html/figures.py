@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from memorag_pipeline.cache_folder import cache_folder
+from memorag_pipeline.machine.cache_folder import cache_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

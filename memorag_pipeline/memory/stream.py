@@ -10,6 +10,7 @@ Wrong: as in `chat`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -27,6 +28,12 @@ _DONE = {
     "en": "I have read the documents and remember them. What would you like to know?",
     "zh": "我已读完这些文档并记住了内容。您想了解什么？",  # noqa: RUF001
 }
+
+
+def common_prefix(some: Sequence[object], others: Sequence[object]) -> int:
+    """How many elements two streams have in common at their beginning, such as tokens, contents or windows."""
+    pairs = enumerate(zip(some, others, strict=False))
+    return next((number for number, (one, other) in pairs if one != other), min(len(some), len(others)))
 
 
 def gist_tokens(window: int) -> int:

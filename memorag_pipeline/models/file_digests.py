@@ -22,9 +22,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from memorag_pipeline.cache_folder import own_folder, write_whole
 from memorag_pipeline.digests import bytes_digest, file_digest, value_digest
 from memorag_pipeline.errors import StorageError
+from memorag_pipeline.machine.cache_folder import own_folder
+from memorag_pipeline.machine.files import write_whole
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ Wrong: an unknown model or file, or one without safetensors: `NotFoundError` tha
 
 from __future__ import annotations
 
-import fcntl
 import fnmatch
 import importlib.metadata
 import importlib.util
@@ -17,15 +16,15 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memorag_pipeline.cache_folder import cache_errors, cache_folder, full_disk, is_full, own_folder
 from memorag_pipeline.digests import text_digest, value_digest
 from memorag_pipeline.errors import CorruptBlobError, MissingDependencyError, NotFoundError
+from memorag_pipeline.machine.cache_folder import cache_errors, cache_folder, full_disk, is_full, own_folder
+from memorag_pipeline.machine.files import PART, locked
 from memorag_pipeline.models.file_digests import earlier_tokenizer_digests, tokenizer_digest, weights_digest
 from memorag_pipeline.specs.values import is_hub_id
 
@@ -371,10 +370,10 @@ def _made_once(target: Path, make: Callable[[Path], None]) -> Path:
     if target.is_dir():
         return target
     target = own_folder(target.parent.name, target.parent.parent) / target.name
-    with cache_errors(target.parent), _locked(target.with_name(target.name + ".lock")):
+    with cache_errors(target.parent), locked(target.with_name(target.name + ".lock")):
         if target.is_dir():
             return target
-        part = Path(tempfile.mkdtemp(dir=target.parent, prefix=".part-"))
+        part = Path(tempfile.mkdtemp(dir=target.parent, prefix=PART))
         try:
             make(part)
             part.chmod(0o755)
@@ -386,10 +385,3 @@ def _made_once(target: Path, make: Callable[[Path], None]) -> Path:
         finally:
             shutil.rmtree(part, ignore_errors=True)
     return target
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

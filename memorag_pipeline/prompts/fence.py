@@ -6,6 +6,7 @@ by its tokenizer (`models.chat`), for an endpoint by `chat_marks`. Evidence rows
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from unicodedata import category
@@ -13,6 +14,7 @@ from unicodedata import category
 from memorag_pipeline.prompts.look_alikes import seen, with_round_brackets
 
 _NAMES = ("passage", "draft")
+_FENCE = re.compile(rf"</?\s*(?:{'|'.join(_NAMES)})\s*(?:\d+\s*)?>\s*")
 
 
 def fence_passages(passages: Sequence[str]) -> str:
@@ -29,6 +31,11 @@ def fence_passages(passages: Sequence[str]) -> str:
 def fence_draft(draft: str) -> str:
     """A draft of an answer between its marks; like the passages, it may hold text of documents."""
     return f"<draft>\n{_without_marks(draft.strip())}\n</draft>"
+
+
+def without_fences(text: str) -> str:
+    """What a generator wrote, without the marks of its prompt, which small models repeat."""
+    return _FENCE.sub("", text).strip()
 
 
 def _without_marks(text: str) -> str:

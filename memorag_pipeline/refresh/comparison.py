@@ -20,6 +20,7 @@ from memorag_pipeline.corpus.quarantine import UNSETTLED, Refused
 from memorag_pipeline.corpus.source import Source, SourceObject
 from memorag_pipeline.digests import bytes_digest
 from memorag_pipeline.errors import EmptyCorpusError, NotFoundError, SpecError
+from memorag_pipeline.machine.threads import TABLES
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.preflight import check_models
 from memorag_pipeline.progress import track
@@ -29,8 +30,6 @@ from memorag_pipeline.refresh.purge import Purge
 from memorag_pipeline.specs.source import SourceSpec
 
 logger = logging.getLogger(__name__)
-
-_READERS = 8
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def _keep_untouched(
             return False
         return bytes_digest(data) == digests[item.document_id]
 
-    with track("documents compared", len(readable), "documents") as bar, ThreadPoolExecutor(_READERS) as pool:
+    with track("documents compared", len(readable), "documents") as bar, ThreadPoolExecutor(TABLES) as pool:
         same = {item.document_id for item in suspects if item.size > limit}
         for item, equal in zip(readable, pool.map(is_same, readable), strict=True):
             bar.advance()

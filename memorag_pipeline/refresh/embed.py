@@ -27,6 +27,7 @@ from memorag_pipeline.refresh.stages import EMBED
 from memorag_pipeline.runs.tasks import at_work
 from memorag_pipeline.specs.retrieval import EmbeddingSpec, RetrievalSpec
 from memorag_pipeline.storage import BlobRef, Manifest, ModelRecord, Outcome
+from memorag_pipeline.storage.version_tables import VersionTables
 
 if TYPE_CHECKING:
     from memorag_pipeline.retrieval.embedder import Embedder
@@ -154,40 +155,40 @@ def _of_parent(pipeline: Pipeline, parent: int | None, lost: Collection[str], wa
     if parent is None or not wanted:
         return {}
     manifest = pipeline.store.versions.pinned(parent)
+    tables = VersionTables(pipeline.store, parent, manifest, lost)
     if not _made_alike(pipeline, manifest):
         return {}
     columns = ["digest", "vector", *(("terms", "weights") if _weighed(pipeline) else ())]
-    tables, places = manifest.of_role("embeddings"), _places(pipeline, manifest, lost, wanted)
+    places = _places(tables, wanted)
     known: _Known = {}
     left = set(wanted)
     while places and left:
         number = max(places, key=lambda number: len(places[number] & left))
         if places.pop(number).isdisjoint(left):
             break
-        table = pipeline.store.blobs.cached_table(
-            tables[number].ref, columns, f"{tables[number].path} of version {parent}"
-        )
+        table = tables.read(tables.numbered("embeddings", number), columns)
         table = table.filter(pc.is_in(table.column("digest"), pa.array(left, pa.string())))
         known.update(zip(table.column("digest").to_pylist(), _embedded_in(table), strict=True))
         left -= known.keys()
     return known
 
 
-def _places(pipeline: Pipeline, manifest: Manifest, lost: Collection[str], wanted: set[str]) -> dict[int, set[str]]:
+def _places(tables: VersionTables, wanted: set[str]) -> dict[int, set[str]]:
     """Which of the `wanted` digests each embedding table of the version may hold, by the table's number.
 
     All of them in versions without a table of digests, as those of earlier releases. Lost tables are made anew by this
     refresh and left out.
     """
-    there = [number for number, blob in enumerate(manifest.of_role("embeddings")) if blob.digest not in lost]
-    found = [blob for blob in manifest.of_role("digests") if blob.digest not in lost]
+    embeddings = enumerate(tables.manifest.of_role("embeddings"))
+    there = [number for number, blob in embeddings if blob.digest not in tables.lost]
+    found = tables.there("digests")
     if not found:
         return {number: set(wanted) for number in there}
     places: dict[int, set[str]] = {number: set() for number in there}
     beginnings = {schemas.beginning(digest): digest for digest in wanted}
     sought = pa.array(beginnings, schemas.DIGESTS.field("digest").type)
     for blob in found:
-        table = pipeline.store.blobs.cached_table(blob.ref, None, f"{blob.path} of the parent", schemas.DIGESTS)
+        table = tables.read(blob)
         for row in table.filter(pc.is_in(table.column("digest"), sought)).to_pylist():
             if row["part"] in places:
                 places[row["part"]].add(beginnings[row["digest"]])

@@ -23,17 +23,18 @@ from memorag_pipeline.corpus.document_reader import ReadDocument
 from memorag_pipeline.corpus.quarantine import Refused, advice
 from memorag_pipeline.corpus.source import Source, SourceObject
 from memorag_pipeline.digests import bytes_digest, text_digest
+from memorag_pipeline.machine.threads import TABLES
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import Bar, track
 from memorag_pipeline.refresh.extraction import STAGE, Extraction, unsettled
-from memorag_pipeline.refresh.parent_version import Parent, Row
+from memorag_pipeline.refresh.parent_version import Parent
 from memorag_pipeline.refresh.plans import ExtractList
 from memorag_pipeline.runs.tasks import at_work
 from memorag_pipeline.storage import Outcome
+from memorag_pipeline.storage.version_tables import Row
 
 T = TypeVar("T")
 R = TypeVar("R")
-_AHEAD = 8  # documents that are downloaded while one is read
 
 
 @dataclass
@@ -73,7 +74,7 @@ class _PartExtractor:
         self._parent = parent
         self._reusable: dict[int, bool] = {}
         self._reader = self._extraction.reader()
-        self._readers = ThreadPoolExecutor(_AHEAD)
+        self._readers = ThreadPoolExecutor(TABLES)
 
     def __enter__(self) -> _PartExtractor:
         return self
@@ -220,7 +221,7 @@ def _table(rows: list[Row], schema: pa.Schema) -> pa.Table:
 def _ahead(pool: ThreadPoolExecutor, call: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:
     """Each item with the result of `call`, a few of them computed ahead, so that few are in memory."""
     remaining = iter(items)
-    waiting: deque[tuple[T, Future[R]]] = deque((item, pool.submit(call, item)) for item in islice(remaining, _AHEAD))
+    waiting: deque[tuple[T, Future[R]]] = deque((item, pool.submit(call, item)) for item in islice(remaining, TABLES))
     while waiting:
         item, future = waiting.popleft()
         yield item, future.result()

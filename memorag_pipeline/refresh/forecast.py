@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from operator import itemgetter
 
@@ -22,14 +21,14 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.preflight import memory_cost
 from memorag_pipeline.refresh.comparison import Comparison, compare
 from memorag_pipeline.refresh.gpu_units import memory_fingerprint
-from memorag_pipeline.refresh.parent_version import Parent, Row
+from memorag_pipeline.refresh.parent_version import Parent
 from memorag_pipeline.refresh.shard_tables import parent_shards
 from memorag_pipeline.refresh.stages import EMBED, MEMORIZE
 from memorag_pipeline.runs.stage import Stage
 from memorag_pipeline.storage import Outcome
+from memorag_pipeline.storage.version_tables import Row
 
 _SAMPLE = 32  # units whose pace is looked at
-_LOOKUPS = 16
 
 
 @dataclass(frozen=True)
@@ -194,8 +193,7 @@ def _bytes_per_token(parent: Parent) -> float:
 def _pace(pipeline: Pipeline, parent: Parent, stage: Stage, counted: str) -> float | None:
     """Seconds that units of the version took for each of what they counted."""
     units = [row["fingerprint"] for row in parent.units if row["stage"] == stage.name][-_SAMPLE:]
-    with ThreadPoolExecutor(_LOOKUPS) as pool:
-        found = list(pool.map(lambda unit: pipeline.store.units.peek(stage.outcomes, unit), units))
+    found = pipeline.store.units.peek_all(stage.outcomes, units)
     outcomes: list[Outcome] = [outcome for outcome in found if outcome is not None and outcome.counts.get(counted)]
     amount = sum(outcome.counts[counted] for outcome in outcomes)
     return sum(outcome.seconds for outcome in outcomes) / amount if amount else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from memorag_pipeline.errors import MemoragError
-from memorag_pipeline.memory.stream import MEMORIZE_VERSION
+from memorag_pipeline.memory.stream import MEMORIZE_VERSION, common_prefix
 from memorag_pipeline.refresh.extraction import Extraction
 from memorag_pipeline.refresh.known_units import KnownUnits
 from memorag_pipeline.refresh.plans import EmbedUnit, MemorizeUnit, SectionPlace
@@ -101,11 +101,6 @@ def _most_alike(shard: Shard, parents: Mapping[str, Sequence[str]]) -> str | Non
 
     Where the first section was edited it may still begin alike, so one of the same id is better than none.
     """
-    common = {shard_id: _common(shard.contents, contents) for shard_id, contents in parents.items()}
+    common = {shard_id: common_prefix(shard.contents, contents) for shard_id, contents in parents.items()}
     best = max(common, key=lambda shard_id: (common[shard_id], shard_id == shard.shard_id, shard_id), default=None)
     return best if best is not None and (common[best] or best == shard.shard_id) else None
-
-
-def _common(some: Sequence[str], others: Sequence[str]) -> int:
-    pairs = enumerate(zip(some, others, strict=False))
-    return next((number for number, (one, other) in pairs if one != other), min(len(some), len(others)))

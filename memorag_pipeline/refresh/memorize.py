@@ -22,16 +22,17 @@ import pyarrow.compute as pc
 import torch
 
 from memorag_pipeline.errors import CorruptBlobError, MemoryMismatchError, named
+from memorag_pipeline.machine.retry_share import shared
 from memorag_pipeline.memory.engine.generation import Advance
 from memorag_pipeline.memory.format import MemoryHeader, read_header
 from memorag_pipeline.memory.kinds.interface import Memory, MemoryModel, window_digests
 from memorag_pipeline.memory.kinds.load import load_memory_model
+from memorag_pipeline.memory.stream import common_prefix
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import rate_text, track
 from memorag_pipeline.refresh.gpu_units import require_planned
 from memorag_pipeline.refresh.plans import MemorizeList, MemorizeUnit
 from memorag_pipeline.refresh.stages import MEMORIZE
-from memorag_pipeline.retry_share import shared
 from memorag_pipeline.runs.tasks import at_work
 from memorag_pipeline.storage import BlobRef, Outcome
 
@@ -151,7 +152,7 @@ def _made_on(reading: _Reading, reused: int, here: str) -> str:
 def _reused(reading: _Reading, header: MemoryHeader, window: int) -> int:
     """Tokens that were not read again: fewer than `kept` when the longer stream got other ratios (mix adapt-N)."""
     ratios = header.window_ratios[: len(reading.ratios)]
-    return reading.kept if ratios == reading.ratios else _same(reading.ratios, ratios) * window
+    return reading.kept if ratios == reading.ratios else common_prefix(reading.ratios, ratios) * window
 
 
 def _readings(
@@ -194,7 +195,7 @@ def _reading(fingerprint: str, token_ids: list[int], window: int, known: tuple[P
     if known is None:
         return _Reading(fingerprint, token_ids)
     path, header = known
-    same = _same(header.window_digests, window_digests(torch.tensor(token_ids), window))
+    same = common_prefix(header.window_digests, window_digests(torch.tensor(token_ids), window))
     if not same:
         return _Reading(fingerprint, token_ids)
     return _Reading(fingerprint, token_ids, path, same * window, header.window_ratios[:same])
@@ -219,7 +220,7 @@ def _parent_memories(pipeline: Pipeline, parent: int | None) -> tuple[dict[str, 
     if parent is None:
         return {}, {}
     manifest = pipeline.store.versions.pinned(parent)
-    memories = {Path(blob.path).stem: blob.ref for blob in manifest.of_role("memory")}
+    memories = {shard_id: blob.ref for shard_id, blob in manifest.memory_blobs.items()}
     return memories, {record.shard_id: record.made_on for record in manifest.memories}
 
 
@@ -241,9 +242,3 @@ def _known_windows(
     except CorruptBlobError as error:
         logger.warning("a shard is memorized from its beginning: %s", error)
         return None
-
-
-def _same(some: Sequence[object], others: Sequence[object]) -> int:
-    """How many leading elements two sequences have in common."""
-    pairs = enumerate(zip(some, others, strict=False))
-    return next((number for number, (one, other) in pairs if one != other), min(len(some), len(others)))

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -20,11 +18,9 @@ from memorag_pipeline.corpus.grouping import group_by_priority
 from memorag_pipeline.corpus.source import SourceObject
 from memorag_pipeline.digests import text_digest
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.refresh.unit_table import checked_units
-from memorag_pipeline.schemas import OF_ROLE
-from memorag_pipeline.storage import BlobRef, Manifest, ManifestBlob, ModelRecord
-
-Row = dict[str, Any]
+from memorag_pipeline.refresh.unit_table import units_of
+from memorag_pipeline.storage import BlobRef, Manifest, ModelRecord
+from memorag_pipeline.storage.version_tables import Row, VersionTables
 
 
 class Parent:
@@ -32,10 +28,10 @@ class Parent:
 
     def __init__(self, pipeline: Pipeline, number: int, lost: Collection[str] = ()) -> None:
         """`lost` are digests of blobs that are gone; a table that is one of them says nothing."""
-        self._blobs = pipeline.store.blobs
         self.number = number
-        self.lost = frozenset(lost)
         self.manifest: Manifest = pipeline.store.versions.pinned(number)
+        self._tables = VersionTables(pipeline.store, number, self.manifest, lost)
+        self.lost = self._tables.lost
 
     @classmethod
     def newest(cls, pipeline: Pipeline) -> Parent | None:
@@ -46,39 +42,35 @@ class Parent:
     @cached_property
     def objects(self) -> dict[str, SourceObject]:
         """The inventory by document id, in order of URI."""
-        rows = [row for blob in self.manifest.of_role("inventory") for row in self._rows(blob)]
-        return {row["document_id"]: SourceObject.from_row(row) for row in rows}
+        return {row["document_id"]: SourceObject.from_row(row) for row in self._tables.rows("inventory")}
 
     @cached_property
     def quarantined(self) -> dict[str, Row]:
         """Quarantine rows by document id."""
-        rows = [row for blob in self.manifest.of_role("quarantine") for row in self._rows(blob)]
-        return {row["document_id"]: row for row in rows}
+        return {row["document_id"]: row for row in self._tables.rows("quarantine")}
 
     @cached_property
     def sections(self) -> list[Row]:
         """The table of sections, empty when it is lost, or in a version of an earlier release."""
-        return [row for blob in self._there("sections") for row in self._rows(blob)]
+        return self._tables.rows("sections")
 
     @cached_property
     def shards(self) -> dict[str, list[Row]]:
         """What each memory was read from, by shard id, in the order of the table."""
         found: defaultdict[str, list[Row]] = defaultdict(list)
-        for blob in self._there("shards"):
-            for row in self._rows(blob):
-                found[row["shard_id"]].append(row)
+        for row in self._tables.rows("shards"):
+            found[row["shard_id"]].append(row)
         return dict(found)
 
     @cached_property
     def memories(self) -> dict[str, BlobRef]:
         """The memories by shard id."""
-        return {Path(blob.path).stem: blob.ref for blob in self.manifest.of_role("memory")}
+        return {shard_id: blob.ref for shard_id, blob in self.manifest.memory_blobs.items()}
 
     @cached_property
     def units(self) -> list[Row]:
         """Which unit made which blobs, empty when that is lost, or in a version of an earlier release."""
-        named = [(blob, f"{blob.path} of version {self.number}") for blob in self._there("units")]
-        return [row for blob, name in named for row in checked_units(self._blobs.cached_json(blob.ref, name), name)]
+        return units_of(self._tables)
 
     @cached_property
     def held(self) -> set[str]:
@@ -104,8 +96,7 @@ class Parent:
         for object_id in object_ids:
             if object_id in self._part_of:
                 parts[self._part_of[object_id]].add(object_id)
-        blobs = self.manifest.of_role(role)
-        return [row for part in sorted(parts) for row in self._rows(blobs[part], columns, parts[part])]
+        return [row for part in sorted(parts) for row in self._rows(role, part, columns, parts[part])]
 
     def refused(self, object_ids: Collection[str]) -> list[Row]:
         """Quarantine rows of the objects and of their records."""
@@ -138,17 +129,12 @@ class Parent:
     def _part_of(self) -> dict[str, int]:
         return {item.document_id: number for number, part in enumerate(self._parts) for item in part}
 
-    def _there(self, role: str) -> list[ManifestBlob]:
-        return [blob for blob in self.manifest.of_role(role) if blob.digest not in self.lost]
-
-    def _rows(
-        self, blob: ManifestBlob, columns: list[str] | None = None, object_ids: Collection[str] | None = None
-    ) -> list[Row]:
-        table = self._blobs.cached_table(blob.ref, columns, f"{blob.path} of version {self.number}", OF_ROLE[blob.role])
-        if object_ids is not None:
-            names = table.select(["document_id", "uri"]).to_pylist()
-            table = table.filter(pa.array([self.object_of(row) in object_ids for row in names], pa.bool_()))
-        rows: list[Row] = table.to_pylist()
+    def _rows(self, role: str, part: int, columns: list[str] | None, object_ids: Collection[str]) -> list[Row]:
+        table = self._tables.read(self._tables.numbered(role, part), columns)
+        names = table.select(["document_id", "uri"]).to_pylist()
+        rows: list[Row] = table.filter(
+            pa.array([self.object_of(row) in object_ids for row in names], pa.bool_())
+        ).to_pylist()
         return rows
 
 

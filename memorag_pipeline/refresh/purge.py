@@ -17,8 +17,9 @@ from fsspec.utils import glob_translate
 
 from memorag_pipeline.corpus.source import SourceObject
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.refresh.parent_version import Parent, Row
+from memorag_pipeline.refresh.parent_version import Parent
 from memorag_pipeline.refresh.shard_plan import Shard
+from memorag_pipeline.storage.version_tables import Row
 
 logger = logging.getLogger(__name__)
 

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from memorag_pipeline.digests import text_digest, value_digest
+from memorag_pipeline.machine.threads import in_threads
 from memorag_pipeline.memory.stream import section_heading
 from memorag_pipeline.refresh.parent_version import Parent
 from memorag_pipeline.storage import BlobRef, Blobs
 
 _KEY_CHARACTERS = 160
-_READERS = 16
 _COLUMNS = ["document_id", "uri", "title", "sections", "text"]
 
 
@@ -52,8 +51,7 @@ class ShardSection:
 def read_sections(blobs: Blobs, parts: Sequence[BlobRef], parent: Parent | None) -> list[list[ShardSection]]:
     """The sections of each part. Texts are only read of parts that the parent has not."""
     known = {} if parent is None else _known(parent)
-    with ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(lambda part: known[part.digest] if part.digest in known else _read(blobs, part), parts))
+    return in_threads(lambda part: known[part.digest] if part.digest in known else _read(blobs, part), parts)
 
 
 def each_text_once(sections: Sequence[ShardSection], held: Collection[str] = ()) -> list[ShardSection]:

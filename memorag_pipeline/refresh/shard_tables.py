@@ -12,9 +12,10 @@ from collections.abc import Collection, Sequence
 import pyarrow as pa
 
 from memorag_pipeline import schemas
-from memorag_pipeline.refresh.parent_version import Parent, Row
+from memorag_pipeline.refresh.parent_version import Parent
 from memorag_pipeline.refresh.shard_plan import Shard
 from memorag_pipeline.refresh.shard_sections import ShardSection
+from memorag_pipeline.storage.version_tables import Row
 
 
 def shard_table(shards: Sequence[Shard], current: Collection[str]) -> pa.Table:

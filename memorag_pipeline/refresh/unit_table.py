@@ -1,6 +1,6 @@
 """The table of units of a version, as JSON: which unit made which blobs, and from what.
 
-In:  the JSON of a blob of the role `units`.
+In:  the tables of a version.
 Out: its rows, each with `stage`, `fingerprint`, `blobs` and `counts`; those of `embed` with `chunks` and
      `configuration`, too.
 Wrong: rows that no refresh writes: `CorruptBlobError` that names the blob.
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_
 from memorag_pipeline.errors import CorruptBlobError
 from memorag_pipeline.refresh.stages import EMBED, REFRESH
 from memorag_pipeline.storage import BlobRef
+from memorag_pipeline.storage.version_tables import Row, VersionTables
 
 # Counts that follow from the fingerprint. Others, such as how much was reused, tell of one run.
 COUNTS = {stage.outcomes: stage.settled for stage in REFRESH if stage.settled}
@@ -42,7 +43,12 @@ class _Row(BaseModel):
 _ROWS = TypeAdapter(list[_Row])
 
 
-def checked_units(rows: Any, name: str) -> list[dict[str, Any]]:
+def units_of(tables: VersionTables) -> list[Row]:
+    """The rows of a version's units; none when they are lost, or in a version of an earlier release."""
+    return [row for name, rows in tables.values("units") for row in _checked(rows, name)]
+
+
+def _checked(rows: Any, name: str) -> list[Row]:
     """`rows` as they are, when they are those of a table of units; `name` says in an error which."""
     try:
         _ROWS.validate_python(rows)
@@ -52,5 +58,5 @@ def checked_units(rows: Any, name: str) -> list[dict[str, Any]]:
             f"{name}: no table of units that a refresh writes ({'.'.join(map(str, problem['loc']))}: {problem['msg']});"
             " restore it from a copy of the store, or refresh into another one"
         ) from error
-    found: list[dict[str, Any]] = rows
+    found: list[Row] = rows
     return found

@@ -8,7 +8,6 @@ Wrong: what was swept, or is not done yet, is left out.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -19,10 +18,9 @@ from memorag_pipeline.jobs.summaries.stages import GENERATE as PART_SUMMARY
 from memorag_pipeline.jobs.summaries.stages import MERGE, SUMMARIES
 from memorag_pipeline.reports.facts import Passage, SampleAnswer, State
 from memorag_pipeline.runs.stage import Stage
-from memorag_pipeline.storage import CorpusStore, Outcome
+from memorag_pipeline.storage import CorpusStore
 from memorag_pipeline.storage.plans import Plan
 
-_READERS = 16
 _DONE, _FAILED = 5, 5  # rows of a report
 _TABLES = 5  # batches that are read for them, spread over the whole job
 _LONGEST = 600  # characters of a passage, 3 times as many of an answer or a summary
@@ -60,7 +58,7 @@ def kind_of(stages: Collection[str]) -> JobKind[Any]:
 
 
 def _read_answers(store: CorpusStore, plan: AnswersPlan) -> ReportRows | None:
-    outcomes = [outcome for outcome in _peek(store, GENERATE, plan.batches) if outcome is not None]
+    outcomes = [outcome for outcome in store.units.peek_all(GENERATE.outcomes, plan.batches) if outcome is not None]
     if not outcomes:
         return None
     names = ("answered", "no_evidence", "errors")
@@ -79,8 +77,8 @@ def _read_summaries(store: CorpusStore, plan: SummariesPlan) -> ReportRows | Non
     from memorag_pipeline.jobs.summaries.summary import row_of
 
     parts = list(plan.weights("parts"))
-    found = dict(zip(parts, _peek(store, PART_SUMMARY, parts), strict=True))
-    merged = dict(zip(plan.merges, _peek(store, MERGE, plan.merges), strict=True))
+    found = dict(zip(parts, store.units.peek_all(PART_SUMMARY.outcomes, parts), strict=True))
+    merged = dict(zip(plan.merges, store.units.peek_all(MERGE.outcomes, plan.merges), strict=True))
     good: list[PlannedTarget] = []
     bad: list[PlannedTarget] = []
     for target in plan.targets:
@@ -110,11 +108,6 @@ def _summarized(row: _Row) -> str:
 
 _ANSWERS = JobKind(ANSWERS, "answered", "questions", _read_answers)
 _SUMMARIES = JobKind(SUMMARIES, "summarized", "summaries", _read_summaries)
-
-
-def _peek(store: CorpusStore, stage: Stage, fingerprints: Sequence[str]) -> list[Outcome | None]:
-    with ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(lambda fingerprint: store.units.peek(stage.outcomes, fingerprint), fingerprints))
 
 
 def _spread(values: Sequence[_T], number: int) -> list[_T]:

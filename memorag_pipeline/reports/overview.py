@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from memorag_pipeline.errors import CorruptBlobError, NotFoundError
+from memorag_pipeline.machine.threads import in_threads
 from memorag_pipeline.reports import archive
 from memorag_pipeline.reports.facts import STATES, RunReport
 from memorag_pipeline.reports.page import STATE_TEXTS, environment
@@ -23,7 +23,6 @@ from memorag_pipeline.storage.backend import StoredObject
 from memorag_pipeline.storage.channel_log import ChannelRecord
 
 VERSIONS, NIGHTS = 20, 30
-_READERS = 16
 
 
 @dataclass(frozen=True)
@@ -112,9 +111,8 @@ class OverviewReader:
 
     def _read_reports(self, listed: Sequence[StoredObject]) -> list[tuple[StoredObject, RunReport]]:
         new = [stored for stored in listed if stored not in self._reports]
-        with ThreadPoolExecutor(_READERS) as pool:
-            read = pool.map(lambda stored: archive.read(self.store.objects, stored.key.removesuffix(".json")), new)
-            self._reports.update(zip(new, read, strict=True))
+        read = in_threads(lambda stored: archive.read(self.store.objects, stored.key.removesuffix(".json")), new)
+        self._reports.update(zip(new, read, strict=True))
         found = [(stored, self._reports[stored]) for stored in listed]
         return [(stored, report) for stored, report in found if report is not None]
 

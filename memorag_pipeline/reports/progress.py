@@ -8,19 +8,17 @@ Wrong: what was swept is not known: the units are None. A plan that is malformed
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from memorag_pipeline.errors import CorruptBlobError
+from memorag_pipeline.machine.threads import in_threads
 from memorag_pipeline.runs.stage import Stage
 from memorag_pipeline.runs.tasks import TaskReport
 from memorag_pipeline.storage import CorpusStore
 from memorag_pipeline.storage.plans import Plan, Unit, WorkList, read_plan
 
 P = TypeVar("P", bound=Plan)
-
-_READERS = 16
 
 
 @dataclass
@@ -44,8 +42,7 @@ class Plans:
 
     def lists_of(self, tasks: Sequence[TaskReport]) -> list[WorkList[Unit] | None]:
         """The work list of each task; None for one that is gone."""
-        with ThreadPoolExecutor(_READERS) as pool:
-            return list(pool.map(lambda task: self.at(task.work, WorkList[Unit]), tasks))
+        return in_threads(lambda task: self.at(task.work, WorkList[Unit]), tasks)
 
 
 @dataclass(frozen=True)

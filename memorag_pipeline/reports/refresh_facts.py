@@ -41,6 +41,7 @@ from memorag_pipeline.runs.tasks import TaskReport
 from memorag_pipeline.schemas import OF_ROLE
 from memorag_pipeline.specs.memory import MemorySpec
 from memorag_pipeline.storage import BlobRef, CorpusStore, Manifest
+from memorag_pipeline.storage.version_tables import Row, VersionTables
 
 _SHOWN = 20  # documents of each reason in the quarantine
 _ENDING = r"\.(?P<ending>[A-Za-z0-9]{1,8})$"
@@ -64,7 +65,7 @@ def of_run(
         state = "unchanged"
     elif failed:
         state = "failed"
-    manifest = None if version is None else _manifest(store, version)
+    tables = None if version is None else _tables(store, version)
     parent = None if plan is None else plan.parent
     return RunReport(
         corpus=corpus,
@@ -78,34 +79,35 @@ def of_run(
         gate=result_of(reports, PROMOTE).get("why"),
         problems=failed,
         **span(reports),
-        **_of_tables(store, None if plan is None else plan.inventory, manifest, parent),
+        **_of_tables(store, None if plan is None else plan.inventory, tables, parent),
     )
 
 
 def of_version(store: CorpusStore, version: int) -> RunReport:
     """The report of a version from what it holds: without stages and their seconds, which only tasks tell."""
-    record, manifest = store.versions.record(version), store.versions.manifest(version)
-    inventory = manifest.one("inventory")
+    record, tables = store.versions.record(version), VersionTables(store, version)
     return RunReport(
-        corpus=manifest.corpus,
+        corpus=tables.manifest.corpus,
         uri=store.uri,
         run_id=record.run_id,
         state="published",
         ended_at=record.created_at,  # type: ignore[arg-type]  # pydantic reads the text
         version=version,
         parent=record.parent,
-        **_of_tables(store, inventory.ref, manifest, record.parent),
+        **_of_tables(store, tables.manifest.one("inventory").ref, tables, record.parent),
     )
 
 
 def _of_tables(
-    store: CorpusStore, inventory: BlobRef | None, manifest: Manifest | None, parent: int | None
+    store: CorpusStore, inventory: BlobRef | None, tables: VersionTables | None, parent: int | None
 ) -> dict[str, Any]:
     """The fields of a report that come from the inventory, the manifest, and those of the parent version."""
-    before = None if parent is None else _manifest(store, parent)
-    quarantine = [] if manifest is None else _quarantine(store, manifest)
+    of_parent = None if parent is None else _tables(store, parent)
+    before = None if of_parent is None else of_parent.manifest
+    quarantine = [] if tables is None else _quarantine(tables)
     found: dict[str, Any] = {"formats": _formats(store, inventory, before, [row["uri"] for row in quarantine])}
-    if manifest is not None:
+    if tables is not None:
+        manifest = tables.manifest
         found |= {
             "counts": {name: manifest.counts[name] for name in _COUNTED if name in manifest.counts},
             "facts": _facts(manifest),
@@ -116,10 +118,10 @@ def _of_tables(
     return found
 
 
-def _manifest(store: CorpusStore, version: int) -> Manifest | None:
-    """The manifest of a version, also of a retired one that is there still."""
+def _tables(store: CorpusStore, version: int) -> VersionTables | None:
+    """The tables of a version, also of a retired one that is there still."""
     try:
-        return store.versions.pinned(version)
+        return VersionTables(store, version, store.versions.pinned(version))
     except (CorruptBlobError, NotFoundError):
         return None
 
@@ -179,7 +181,7 @@ def _endings(uris: Any) -> Any:
 
 
 def _memories(manifest: Manifest) -> tuple[MemoryFacts, ...]:
-    sizes = {blob.path.rpartition("/")[2].partition(".")[0]: blob.size for blob in manifest.of_role("memory")}
+    sizes = {shard_id: blob.size for shard_id, blob in manifest.memory_blobs.items()}
     kinds = {kind: [memory for memory in manifest.memories if memory.kind == kind] for kind in ("base", "delta")}
     return tuple(
         MemoryFacts(
@@ -211,11 +213,8 @@ def _blobs(manifest: Manifest, parent: Manifest | None) -> tuple[BlobFacts, ...]
     )
 
 
-def _quarantine(store: CorpusStore, manifest: Manifest) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for blob in manifest.of_role("quarantine"):
-        rows += store.blobs.cached_table(blob.ref, None, blob.path, OF_ROLE["quarantine"]).to_pylist()
-    return sorted(rows, key=lambda row: (row["reason"], row["uri"]))
+def _quarantine(tables: VersionTables) -> list[Row]:
+    return sorted(tables.rows("quarantine"), key=lambda row: (row["reason"], row["uri"]))
 
 
 def _reasons(rows: Sequence[dict[str, Any]]) -> tuple[QuarantineFacts, ...]:

@@ -11,7 +11,6 @@ goes by. What runs or failed comes from reports.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -20,13 +19,13 @@ from typing import Any
 from memorag_pipeline.errors import CorruptBlobError, NotFoundError
 from memorag_pipeline.refresh.plans import InventoryPlan
 from memorag_pipeline.refresh.stages import INVENTORY, PUBLISH, REFRESH
-from memorag_pipeline.refresh.unit_table import checked_units
+from memorag_pipeline.refresh.unit_table import units_of
 from memorag_pipeline.reports.progress import Plans, StageProgress, gather, result_of
 from memorag_pipeline.runs.stage import Stage
 from memorag_pipeline.runs.tasks import TaskReport, read_reports
 from memorag_pipeline.storage import CorpusStore, Outcome
+from memorag_pipeline.storage.version_tables import VersionTables
 
-_LOOKUPS = 16
 _SAMPLE = 16  # units of earlier runs whose pace is taken when this one has done none
 
 
@@ -178,10 +177,9 @@ class StatusReader:
         return [self._done[stage, unit] for unit in some if (stage, unit) in self._done]
 
     def _look_up(self, stage: str, units: Sequence[str]) -> None:
-        with ThreadPoolExecutor(_LOOKUPS) as pool:
-            for outcome in pool.map(lambda unit: self.store.units.peek(stage, unit), units):
-                if outcome is not None:
-                    self._done[stage, outcome.fingerprint] = outcome
+        for outcome in self.store.units.peek_all(stage, units):
+            if outcome is not None:
+                self._done[stage, outcome.fingerprint] = outcome
 
     def _given(self, reports: Sequence[TaskReport]) -> set[tuple[str, str]]:
         """Stage and fingerprint of the units whose outcomes the parent version names, all blobs of them being there."""
@@ -200,9 +198,7 @@ class StatusReader:
     def _rows(self, version: int) -> list[dict[str, Any]]:
         """The table of units of a version; empty for one that was swept."""
         try:
-            blobs = self.store.versions.manifest(version).of_role("units")
-            tables = [checked_units(self.store.blobs.get_json(blob.ref, blob.path), blob.path) for blob in blobs]
-            return [row for table in tables for row in table]
+            return units_of(VersionTables(self.store, version))
         except (CorruptBlobError, NotFoundError):
             return []
 

@@ -30,7 +30,7 @@ from FlagEmbedding.inference.embedder.decoder_only.base import last_token_pool
 from transformers.utils import logging
 
 from memorag_pipeline.errors import NotFoundError
-from memorag_pipeline.forks import one_thread_after_fork, require_device
+from memorag_pipeline.machine.forks import one_thread_after_fork, require_device
 from memorag_pipeline.models.loading import loaded_once
 from memorag_pipeline.models.references import SPARSE_LAYER, resolve
 from memorag_pipeline.retrieval.sparse_layer import SparseLayer

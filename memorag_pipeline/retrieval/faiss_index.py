@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memorag_pipeline.errors import CorruptBlobError, MemoragError
-from memorag_pipeline.forks import one_thread_after_fork
+from memorag_pipeline.machine.forks import one_thread_after_fork
 from memorag_pipeline.specs.retrieval import IndexSpec
 
 Vectors = npt.NDArray[np.float32]

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from FlagEmbedding import FlagReranker
 
-from memorag_pipeline.forks import one_thread_after_fork, require_device
+from memorag_pipeline.machine.forks import one_thread_after_fork, require_device
 from memorag_pipeline.models.loading import loaded_once
 from memorag_pipeline.models.references import resolve
 from memorag_pipeline.retrieval.embedder import quiet

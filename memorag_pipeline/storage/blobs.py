@@ -12,7 +12,6 @@ import io
 import itertools
 import re
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from pydantic_core import from_json
 
 from memorag_pipeline.digests import bytes_digest, canonical_json, file_digest
 from memorag_pipeline.errors import CorruptBlobError, ObjectNotFoundError, ObjectTooLargeError, OutsideStoreError
+from memorag_pipeline.machine.threads import in_threads
 from memorag_pipeline.storage.backend import StoredObject
 from memorag_pipeline.storage.cache import LocalCache
 from memorag_pipeline.storage.deletions import Deletions, is_old
@@ -33,7 +33,6 @@ from memorag_pipeline.storage.parquet import open_table
 LARGEST_JSON = 256 << 20  # bytes; the manifest of 100,000 blobs has a tenth of it
 LARGEST_BLOB = (1 << 63) - 1  # bytes; what file systems count with
 _MISSING = "is missing"
-_AT_ONCE = 16
 _LISTED_AT_ONCE = 1000  # objects in one answer of S3 to a listing
 
 
@@ -113,8 +112,8 @@ class Blobs:
         folders: dict[str, list[BlobRef]] = {}
         for ref in dict.fromkeys(refs):
             folders.setdefault(ref.key.rpartition("/")[0], []).append(ref)
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            found = [pair for part in pool.map(self._existing_in, folders, folders.values()) for pair in part]
+        parts = in_threads(lambda folder: self._existing_in(*folder), folders.items())
+        found = [pair for part in parts for pair in part]
         return {ref: stored for ref, stored in found if stored is not None and stored.size == ref.size}
 
     def _existing_in(self, folder: str, refs: list[BlobRef]) -> list[tuple[BlobRef, StoredObject | None]]:

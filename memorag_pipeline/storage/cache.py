@@ -20,24 +20,23 @@ import fcntl
 import logging
 import os
 import shutil
-import tempfile
 import threading
 import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from memorag_pipeline.cache_folder import cache_errors, cache_folder, is_full, own_folder
 from memorag_pipeline.digests import file_digest
 from memorag_pipeline.errors import DiskFullError, StorageError
+from memorag_pipeline.machine.cache_folder import cache_errors, cache_folder, is_full, own_folder
+from memorag_pipeline.machine.files import PART, locked, part_of
 
 logger = logging.getLogger(__name__)
 
 _DEFAULT_GB = 50.0
-_PART = ".part-"
 _PART_AGE = 24 * 3600  # seconds after which a partial file is one that a killed process has left
 # Eviction goes below the limit by this share, and a process looks again after it has fetched this share of it: between
 # two looks it does not see what others fetch.
@@ -104,18 +103,13 @@ class LocalCache:
             logger.warning("%s in the local cache was altered, and is fetched again", digest)
         self._make_room(folder, size)
         shared.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=shared.parent, prefix=_PART)
-        os.close(handle)
-        part = Path(name)
-        try:
+        with part_of(shared) as part:
             get(part)
             part.chmod(0o444)
-            own = lease / f"{_PART}{uuid.uuid4().hex}"
+            own = lease / f"{PART}{uuid.uuid4().hex}"
             os.link(part, own)
             own.replace(leased)
             part.replace(shared)
-        finally:
-            part.unlink(missing_ok=True)
         self.mark_verified(leased)
         return leased
 
@@ -170,14 +164,14 @@ class LocalCache:
                 use.unseen += size
                 return
             use.unseen = size
-            with _locked(folder / "eviction.lock"):
+            with locked(folder / "eviction.lock"):
                 _clear_dead_leases(folder / "leases")
                 _evict(folder, limit - size, int(limit * _SLACK))
 
     def _clear(self) -> None:
         """Evict all that nobody uses."""
         folder = self._folder()
-        with _locked(folder / "eviction.lock"):
+        with locked(folder / "eviction.lock"):
             _clear_dead_leases(folder / "leases")
             _evict(folder, 0, 0)
 
@@ -222,11 +216,11 @@ def _evict(folder: Path, room: int, slack: int) -> None:
     for path in _files(folder):
         with suppress(FileNotFoundError):
             stat = path.stat()
-            if path.name.startswith(_PART) and time.time() - stat.st_mtime > _PART_AGE:
+            if path.name.startswith(PART) and time.time() - stat.st_mtime > _PART_AGE:
                 path.unlink()
                 continue
             taken += stat.st_size
-            if stat.st_nlink == 1 and not path.name.startswith(_PART):
+            if stat.st_nlink == 1 and not path.name.startswith(PART):
                 files.append((stat.st_atime_ns, stat.st_size, path))
     if taken <= room:
         return
@@ -242,10 +236,3 @@ def _files(folder: Path) -> Iterator[Path]:
     for part in folder.iterdir():
         if part.is_dir() and part.name != "leases":
             yield from part.iterdir()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

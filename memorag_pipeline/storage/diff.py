@@ -8,14 +8,13 @@ Wrong: an unknown version is a `NotFoundError`, a damaged part a `CorruptBlobErr
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from memorag_pipeline.storage.manifest import Manifest, ManifestBlob
+from memorag_pipeline.machine.threads import TABLES, in_threads
+from memorag_pipeline.storage.manifest import Manifest
 from memorag_pipeline.storage.store import CorpusStore
-
-_THREADS = 8
+from memorag_pipeline.storage.version_tables import VersionTables
 
 
 @dataclass(frozen=True)
@@ -57,14 +56,15 @@ class VersionDiff:
 
 def diff(store: CorpusStore, old: int, new: int) -> VersionDiff:
     """Compare version `old` with version `new`."""
-    before, after = store.versions.manifest(old), store.versions.manifest(new)
-    quarantined = _compare(*_rows(store, before, after, "quarantine", "uri", ["reason"]))
+    tables = VersionTables(store, old), VersionTables(store, new)
+    before, after = (each.manifest for each in tables)
+    quarantined = _compare(*_rows(*tables, "quarantine", "uri", ["reason"]))
     return VersionDiff(
         old=old,
         new=new,
-        documents=_compare(*_rows(store, before, after, "documents", "uri", ["source_digest", "text_digest"])),
+        documents=_compare(*_rows(*tables, "documents", "uri", ["source_digest", "text_digest"])),
         quarantined=quarantined.added,
-        chunks=_compare(*_rows(store, before, after, "chunks", "chunk_id", ["digest"])),
+        chunks=_compare(*_rows(*tables, "chunks", "chunk_id", ["digest"])),
         memories=_compare(_memories(before), _memories(after)),
         models=_value_changes(_models(before), _models(after)),
         spec=_value_changes(dict(_flat(before.spec)), dict(_flat(after.spec))),
@@ -73,19 +73,15 @@ def diff(store: CorpusStore, old: int, new: int) -> VersionDiff:
 
 
 def _rows(
-    store: CorpusStore, before: Manifest, after: Manifest, role: str, key: str, content: list[str]
+    before: VersionTables, after: VersionTables, role: str, key: str, content: list[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The rows of both versions outside of the parts that they share, as key -> content."""
-    shared = {blob.digest for blob in before.of_role(role)} & {blob.digest for blob in after.of_role(role)}
+    shared = {blob.digest for blob in before.there(role)} & {blob.digest for blob in after.there(role)}
 
-    def read(blob: ManifestBlob) -> list[tuple[str, Any]]:
-        table = store.blobs.get_table(blob.ref, [key, *content], blob.path)
-        return [(row.pop(key), row) for row in table.to_pylist()]
-
-    def rows(manifest: Manifest) -> dict[str, Any]:
-        parts = [blob for blob in manifest.of_role(role) if blob.digest not in shared]
-        with ThreadPoolExecutor(_THREADS) as pool:
-            return dict(row for part in pool.map(read, parts) for row in part)
+    def rows(tables: VersionTables) -> dict[str, Any]:
+        parts = [blob for blob in tables.there(role) if blob.digest not in shared]
+        read = in_threads(lambda part: tables.read(part, [key, *content]).to_pylist(), parts, TABLES)
+        return {row.pop(key): row for rows in read for row in rows}
 
     return rows(before), rows(after)
 
@@ -95,10 +91,7 @@ def _sizes(manifest: Manifest) -> dict[str, int]:
 
 
 def _memories(manifest: Manifest) -> dict[str, str]:
-    return {
-        blob.path.removeprefix("memories/").removesuffix(".safetensors"): blob.digest
-        for blob in manifest.of_role("memory")
-    }
+    return {shard_id: blob.digest for shard_id, blob in manifest.memory_blobs.items()}
 
 
 def _models(manifest: Manifest) -> dict[str, Any]:

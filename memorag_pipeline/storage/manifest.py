@@ -89,6 +89,11 @@ class Manifest(_Record):
             raise self._corrupt(f"names {len(found)} blobs of role {role!r}, not one")
         return found[0]
 
+    @property
+    def memory_blobs(self) -> dict[str, ManifestBlob]:
+        """The memories by shard id."""
+        return {shard_of(blob.path): blob for blob in self.of_role("memory")}
+
     def model_of(self, role: str) -> ModelRecord:
         """The only model of a role. Raises CorruptBlobError."""
         found = [model for model in self.models if model.role == role]
@@ -159,3 +164,8 @@ def _first(error: ValidationError) -> str:
 def memory_path(shard_id: str) -> str:
     """Name of a shard's memory within a version."""
     return f"memories/{shard_id}.safetensors"
+
+
+def shard_of(path: str) -> str:
+    """The shard whose memory has this name."""
+    return path.removeprefix("memories/").removesuffix(".safetensors")

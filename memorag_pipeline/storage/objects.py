@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 
 from fsspec.core import split_protocol
 
-from memorag_pipeline.cache_folder import full_disk, is_full
 from memorag_pipeline.errors import ObjectNotFoundError, ObjectTooLargeError, StorageError
+from memorag_pipeline.machine.cache_folder import full_disk, is_full
 from memorag_pipeline.redaction import secret_in
 from memorag_pipeline.storage.backend import Backend, StoredObject
 from memorag_pipeline.storage.credentials import refuse_secret_addresses

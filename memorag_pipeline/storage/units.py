@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from memorag_pipeline.digests import value_digest
 from memorag_pipeline.errors import ObjectNotFoundError, ObjectTooLargeError
+from memorag_pipeline.machine.threads import in_threads
 from memorag_pipeline.storage.blobs import BlobRef, Blobs
 from memorag_pipeline.storage.deletions import Deletions, is_old
 from memorag_pipeline.storage.objects import ObjectStore
 
 logger = logging.getLogger(__name__)
-
-_LOOKUPS = 16
 
 
 class Outcome(BaseModel):
@@ -69,8 +67,11 @@ class Units:
 
     def find_all(self, stage: str, fingerprints: Sequence[str]) -> list[Outcome | None]:
         """`find` for many units of a stage, several requests at a time; in the order of `fingerprints`."""
-        with ThreadPoolExecutor(_LOOKUPS) as pool:
-            return list(pool.map(lambda fingerprint: self.find(stage, fingerprint), fingerprints))
+        return in_threads(lambda fingerprint: self.find(stage, fingerprint), fingerprints)
+
+    def peek_all(self, stage: str, fingerprints: Sequence[str]) -> list[Outcome | None]:
+        """`peek` for many units of a stage, as `find_all`."""
+        return in_threads(lambda fingerprint: self.peek(stage, fingerprint), fingerprints)
 
     def record(self, outcome: Outcome) -> Outcome:
         """Remember `outcome`; of two writers the last stays, both being right."""

@@ -5,7 +5,7 @@ Out: one `BlobProblem` for each blob that is missing, cut short or altered; an e
 Wrong: an unknown version is a `NotFoundError`, a store that cannot be read a `StorageError`.
 
 What was found good within the last day, and is by the store's own account the same object, is not read again, so that
-a check which was interrupted goes on. Memory is bounded by `_THREADS` pieces, however large the blobs are.
+a check which was interrupted goes on. Memory is bounded by `TABLES` pieces, however large the blobs are.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from memorag_pipeline.machine.threads import TABLES
 from memorag_pipeline.progress import track
 from memorag_pipeline.storage.blobs import BlobRef
 from memorag_pipeline.storage.manifest import ManifestBlob
@@ -22,8 +23,6 @@ from memorag_pipeline.storage.store import CorpusStore
 from memorag_pipeline.storage.verify_notes import VerifiedBlobs
 
 logger = logging.getLogger(__name__)
-
-_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def damaged(store: CorpusStore, refs: Sequence[BlobRef], again: bool = False) ->
             notes.add(ref, there.get(ref))
         return problem
 
-    with track("blobs verified", len(unknown), "blobs") as bar, ThreadPoolExecutor(_THREADS) as pool:
+    with track("blobs verified", len(unknown), "blobs") as bar, ThreadPoolExecutor(TABLES) as pool:
         try:
             for ref, problem in zip(unknown, pool.map(check, unknown), strict=True):
                 bar.advance()

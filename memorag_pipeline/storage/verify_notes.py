@@ -13,8 +13,9 @@ import threading
 import time
 from pathlib import Path
 
-from memorag_pipeline.cache_folder import cache_errors, own_folder, write_whole
 from memorag_pipeline.digests import text_digest
+from memorag_pipeline.machine.cache_folder import cache_errors, own_folder
+from memorag_pipeline.machine.files import write_whole
 from memorag_pipeline.storage.backend import StoredObject
 from memorag_pipeline.storage.blobs import BlobRef
 

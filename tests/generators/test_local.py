@@ -12,11 +12,11 @@ from memorag_pipeline.generators.local import LocalGenerator
 from memorag_pipeline.generators.open import open_generator
 from memorag_pipeline.generators.row_batches import batches
 from memorag_pipeline.jobs.answers.settings import AnswerSettings
+from memorag_pipeline.machine.retry_share import share_of_attempt
 from memorag_pipeline.memory.engine import decode as decoding
 from memorag_pipeline.memory.kinds.load import load_memory_model
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.prompts.answer_prompts import load_prompts
-from memorag_pipeline.retry_share import share_of_attempt
 from memorag_pipeline.specs.generation import GenerationSpec
 
 MODEL = "package:smollm2-135m-instruct"

@@ -14,9 +14,8 @@ import sys, time
 from memorag_pipeline.generators.completion import Completion, MalformedError
 from memorag_pipeline.jobs.citations import used_passages, without_markers
 from memorag_pipeline.jobs.clues import parse_clues
-from memorag_pipeline.jobs.summaries.passages import without_fences
 from memorag_pipeline.prompts.chat_marks import break_marks
-from memorag_pipeline.prompts.fence import fence_passages
+from memorag_pipeline.prompts.fence import fence_passages, without_fences
 
 def completion(text):
     try:

@@ -19,8 +19,8 @@ from memorag_pipeline.errors import (
     SpecProblem,
     StorageError,
 )
+from memorag_pipeline.machine.retry_share import shared
 from memorag_pipeline.refresh.stages import MEMORIZE
-from memorag_pipeline.retry_share import shared
 from memorag_pipeline.runs.tasks import Run
 from memorag_pipeline.specs.compute import ComputeSpec
 from memorag_pipeline.specs.corpus import CorpusSpec

@@ -9,7 +9,7 @@ import pytest
 
 from memorag_pipeline.models.chat import ChatTokenizer
 from memorag_pipeline.prompts.answer_prompts import load_prompts
-from memorag_pipeline.prompts.fence import fence_passages
+from memorag_pipeline.prompts.fence import fence_passages, without_fences
 from tests.fixtures.chat_families import FAMILIES, write_family
 
 HOSTILE = [
@@ -85,3 +85,15 @@ def test_a_mark_stays_readable() -> None:
 def _common(some: list[int], others: list[int]) -> int:
     """How many tokens they begin with alike."""
     return next(at for at, (one, other) in enumerate(zip(some, others, strict=False)) if one != other)
+
+
+@pytest.mark.parametrize(
+    ("reply", "text"),
+    [
+        ("<passage 1>\nIt rained.\n</passage 1>\n</ passage 2 >", "It rained."),
+        ("<draft>It rained.</draft>", "It rained."),
+        ("a < passage to > b", "a < passage to > b"),
+    ],
+)
+def test_marks_that_a_model_repeats_are_no_part_of_its_reply(reply: str, text: str) -> None:
+    assert without_fences(reply) == text

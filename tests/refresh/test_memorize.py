@@ -14,13 +14,13 @@ import torch
 from memorag_pipeline import progress
 from memorag_pipeline.digests import value_digest
 from memorag_pipeline.errors import ContextLengthError
+from memorag_pipeline.machine.retry_share import share_of_attempt
 from memorag_pipeline.memory.engine.reader import read
 from memorag_pipeline.memory.format import read_header
 from memorag_pipeline.memory.kinds.beacon import WindowedMemoryModel
 from memorag_pipeline.memory.kinds.load import load_memory_model
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.memorize import STAGE, memorize
-from memorag_pipeline.retry_share import share_of_attempt
 from memorag_pipeline.schemas import DOCUMENTS
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage import Manifest, ManifestBlob, Outcome

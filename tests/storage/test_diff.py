@@ -31,7 +31,9 @@ def publish(
 
     for number, part in enumerate(documents):
         uris, texts = list(part), list(part.values())
-        table = pa.table({"uri": uris, "source_digest": [None] * len(uris), "text_digest": texts, "text": texts})
+        table = pa.table(
+            {"uri": uris, "source_digest": pa.nulls(len(uris), pa.string()), "text_digest": texts, "text": texts}
+        )
         add("documents", f"documents/{number:05d}.parquet", store.blobs.put_table(table))
         chunks = pa.table({"chunk_id": [f"chunk of {text}" for text in texts], "digest": texts})
         add("chunks", f"chunks/{number:05d}.parquet", store.blobs.put_table(chunks))

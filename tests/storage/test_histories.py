@@ -97,8 +97,8 @@ class Histories(RuleBasedStateMachine):
         self.patch.setattr(os, "fsync", lambda handle: None)  # it is the process that crashes, not the machine
         self.patch.setenv("MEMORAG_CACHE", str(self.folder / "cache"))
         # A request that has begun ends at once: none may hang while another process waits for ten minutes.
-        self.patch.setattr(sweep_module, "_THREADS", 1)
-        self.patch.setattr(references, "_THREADS", 1)
+        for module in (sweep_module, references):
+            self.patch.setattr(module, "in_threads", lambda call, items: [call(item) for item in items])
         self.clock = StoreClock()
         self.clock.rule(self.patch, skew)
         self.store, _ = open_faulty(self.root, self.clock)

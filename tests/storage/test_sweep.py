@@ -13,9 +13,10 @@ import pytest
 import s3fs
 
 from memorag_pipeline.errors import CorruptBlobError, RetiredVersionError, StorageError
+from memorag_pipeline.machine.threads import LOOKUPS
 from memorag_pipeline.storage import BlobRef, CorpusStore, Outcome
 from memorag_pipeline.storage.deletions import PASS
-from memorag_pipeline.storage.garbage.sweep import _THREADS, GRACE, SweepReport, sweep
+from memorag_pipeline.storage.garbage.sweep import GRACE, SweepReport, sweep
 from memorag_pipeline.storage.intents import LIFETIME, Intent
 from memorag_pipeline.storage.verify import verify
 from tests.storage.conftest import Root, manifest_of
@@ -340,7 +341,7 @@ def test_a_slow_sweep_stops_before_publishers_stop_waiting(swept: Swept) -> None
     with pytest.raises(StorageError, match="too slow"):
         sweep(swept.store)
     # Deletions that had begun by then come to their end: at most one in each thread.
-    assert 40 > sum(swept.store.blobs.exists(ref) for ref in refs) >= 40 - _THREADS
+    assert 40 > sum(swept.store.blobs.exists(ref) for ref in refs) >= 40 - LOOKUPS
 
 
 def test_two_sweeps_at_once_do_no_more_than_one(swept: Swept) -> None:

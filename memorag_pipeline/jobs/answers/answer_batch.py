@@ -16,6 +16,7 @@ from memorag_pipeline.jobs.answers.answer import Answer, Clue
 from memorag_pipeline.jobs.answers.retrieve import reading_order, retrieve_evidence
 from memorag_pipeline.jobs.answers.settings import AnswerSettings
 from memorag_pipeline.jobs.citations import used_passages
+from memorag_pipeline.prompts.fence import without_fences
 
 if TYPE_CHECKING:
     from memorag_pipeline.retrieval.passage import Passage
@@ -88,13 +89,14 @@ def answer_of(
     if reply is None:
         problem = "no passage was found for the question or its clues"
         return Answer(question_id, question, "no_evidence", None, problem, tuple(clues), seconds=seconds)
-    error = reply.error or (None if reply.text else "the generator returned no text")
-    used, cited_by = ((), None) if error else used_passages(reply.text, question, [each.text for each in evidence])
+    text = without_fences(reply.text)
+    error = reply.error or (None if text else "the generator returned no text")
+    used, cited_by = ((), None) if error else used_passages(text, question, [each.text for each in evidence])
     return Answer(
         question_id,
         question,
         "error" if error else "answered",
-        None if error else reply.text,
+        None if error else text,
         error,
         tuple(clues),
         tuple(evidence),

@@ -28,6 +28,7 @@ from memorag_pipeline.jobs.answers.questions import BATCH, question_identity
 from memorag_pipeline.jobs.answers.recall_units import STAGE, RecallUnits
 from memorag_pipeline.jobs.answers.settings import AnswerSettings
 from memorag_pipeline.jobs.clues import parse_clues
+from memorag_pipeline.machine.threads import TABLES
 from memorag_pipeline.opened_version import OpenedVersion
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import Bar, track
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Question = Sequence[str]  # id, text
-_RECORDERS = 8
 
 
 def recall(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
@@ -142,9 +142,7 @@ def _decode(
     from memorag_pipeline.memory.engine.generation import Decoding
 
     spec = settings.generation
-    decoding = Decoding(max_new_tokens)
-    if settings.from_memory:
-        decoding = Decoding(max_new_tokens, spec.temperature, spec.top_p, spec.repetition_penalty, spec.seed)
+    decoding = Decoding.of(spec) if settings.from_memory else Decoding(max_new_tokens)
     lengths = [len(model.stream.tokenizer.plain(text)) + max_new_tokens for text in texts]
     for rows, numbers in batches(lengths, spec.batch_size, spec.batch_tokens):
         chosen = sorted(numbers)  # so that the prompts of a question end at about the same time
@@ -165,7 +163,7 @@ class _Shard:
         self._version, self._names, self._shard_id, self._settings = version, names, shard_id, settings
         self._store, self._replies, self._bar = version.store, ReplyUnits(version.store, run), bar
         self._opened: tuple[MemoryModel[Any], Memory] | None = None
-        self._pool = ThreadPoolExecutor(_RECORDERS)
+        self._pool = ThreadPoolExecutor(TABLES)
         self._recorded: list[Future[Any]] = []
         self._done: dict[str, list[dict[str, Any]]] = {}
         self._since = time.perf_counter()

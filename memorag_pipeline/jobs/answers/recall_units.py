@@ -22,7 +22,6 @@ from memorag_pipeline.jobs.answers.questions import question_identity
 from memorag_pipeline.jobs.answers.settings import AnswerSettings
 from memorag_pipeline.jobs.answers.stages import RECALL
 from memorag_pipeline.storage import BlobRef, CorpusStore, Manifest, Outcome, fingerprint
-from memorag_pipeline.storage.manifest import memory_path
 
 STAGE = RECALL.outcomes
 STAGE_VERSION = 2
@@ -36,7 +35,7 @@ class RecallUnits:
 
     def __init__(self, manifest: Manifest, settings: AnswerSettings) -> None:
         self._settings = settings
-        self._memories = {blob.path: blob.ref for blob in manifest.of_role("memory")}
+        self._memories = manifest.memory_blobs
         model = manifest.model_of("memory").digest
         self._shared: dict[str, Any] = {
             "model": model,
@@ -55,7 +54,7 @@ class RecallUnits:
 
     def memory(self, shard_id: str) -> BlobRef:
         """The memory of a shard."""
-        return self._memories[memory_path(shard_id)]
+        return self._memories[shard_id].ref
 
     def fingerprint(self, asked: Asked) -> str:
         """Of one question asked of one memory."""

@@ -18,7 +18,7 @@ from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.generators.interface import Generator
 from memorag_pipeline.jobs.summaries import recall as recall_stage
 from memorag_pipeline.jobs.summaries.paid_generator import counted, open_paid_generator
-from memorag_pipeline.jobs.summaries.part_tables import VersionTables
+from memorag_pipeline.jobs.summaries.part_tables import PartTables
 from memorag_pipeline.jobs.summaries.passages import choose, spread
 from memorag_pipeline.jobs.summaries.plans import GenerateList, SummaryUnit
 from memorag_pipeline.jobs.summaries.settings import SummarySettings
@@ -54,7 +54,7 @@ def summarize_parts(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
     total = Counter(parts=len(todo))
     if todo:
         version = OpenedVersion(pipeline.store, batch.version, trust_models=True, pinned=True)
-        tables = VersionTables(version)
+        tables = PartTables(version)
         generator = open_paid_generator(pipeline, settings, batch.run, done)
         with track("parts summarized", len(todo), "parts") as bar:
             for start in range(0, len(todo), generator.at_once):
@@ -89,7 +89,7 @@ def is_read_whole(part: Part, settings: SummarySettings) -> bool:
 
 def write_parts(
     version: OpenedVersion,
-    tables: VersionTables,
+    tables: PartTables,
     parts: Sequence[Part],
     recalled: Sequence[tuple[Sequence[str], float]],
     generator: Generator,
@@ -111,7 +111,7 @@ def write_parts(
 
 def _offered(
     version: OpenedVersion,
-    tables: VersionTables,
+    tables: PartTables,
     parts: Sequence[Part],
     points: Sequence[Sequence[str]],
     generator: Generator,

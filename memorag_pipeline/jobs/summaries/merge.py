@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from itertools import pairwise
 from typing import Any
@@ -26,13 +25,13 @@ from memorag_pipeline.jobs.summaries.plans import MergeList
 from memorag_pipeline.jobs.summaries.settings import SummarySettings
 from memorag_pipeline.jobs.summaries.stages import MERGE
 from memorag_pipeline.jobs.summaries.summary import PartSummary, Written
+from memorag_pipeline.machine.threads import in_threads
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import track
 from memorag_pipeline.storage import CorpusStore, Outcome, fingerprint
 
 STAGE = MERGE.outcomes
 STAGE_VERSION = 1
-_READERS = 16
 
 
 def merge_summaries(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
@@ -78,9 +77,8 @@ def read_parts(store: CorpusStore, units: Sequence[str]) -> list[PartSummary]:
         if outcome is None:
             raise MemoragError(f"part {unit} is not summarized in {store.uri}; run generate first")
         refs.append(outcome.blobs["summary"])
-    with ThreadPoolExecutor(_READERS) as pool:
-        values = pool.map(lambda ref: store.blobs.get_json(ref, "summary of a part"), refs)
-        return [PartSummary.read(value) for value in values]
+    values = in_threads(lambda ref: store.blobs.get_json(ref, "summary of a part"), refs)
+    return [PartSummary.read(value) for value in values]
 
 
 def merge_texts(

@@ -17,10 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from memorag_pipeline.errors import CorruptBlobError
 from memorag_pipeline.jobs.summaries.targets import Part, PartSection
 from memorag_pipeline.retrieval.passage import Passage
-from memorag_pipeline.schemas import OF_ROLE
 
 if TYPE_CHECKING:
     from memorag_pipeline.opened_version import OpenedVersion
@@ -33,11 +31,11 @@ Vectors = npt.NDArray[np.float32]
 _Row = dict[str, Any]
 
 
-class VersionTables:
-    """Tables of one version; those that were read last are kept."""
+class PartTables:
+    """The parts of one version; the tables that were read last are kept."""
 
     def __init__(self, version: OpenedVersion) -> None:
-        self._version = version
+        self._tables = version.tables
         self._documents = lru_cache(_TABLES_KEPT)(self._read_documents)
         self._chunks = lru_cache(_TABLES_KEPT)(self._read_chunks)
         self._vectors = lru_cache(_TABLES_KEPT)(self._read_vectors)
@@ -106,22 +104,11 @@ class VersionTables:
     @cached_property
     def _with_chunks(self) -> dict[int, int]:
         """The number of its embedding table for each chunk table; one without chunks has none."""
-        blob = self._version.manifest.one("index_rows")
-        parts = self._version.store.blobs.cached_table(blob.ref, ["part"], blob.path, OF_ROLE["index_rows"]).column(
-            "part"
-        )
+        parts = self._tables.read(self._tables.manifest.one("index_rows"), ["part"]).column("part")
         return {number: place for place, number in enumerate(sorted(pc.unique(parts).to_pylist()))}
 
-    def _read(self, role: str, number: int, columns: list[str] | None) -> pa.Table:
-        blobs = self._version.manifest.of_role(role)
-        if not 0 <= number < len(blobs):
-            raise CorruptBlobError(
-                f"version {self._version.number} of {self._version.uri} has {len(blobs)} blobs of role {role!r}, and"
-                f" its tables name number {number}; refresh again to make them anew"
-            )
-        blob = blobs[number]
-        name = f"{blob.path} of version {self._version.number}"
-        return self._version.store.blobs.cached_table(blob.ref, columns, name, OF_ROLE.get(role))
+    def _read(self, role: str, number: int, columns: list[str]) -> pa.Table:
+        return self._tables.read(self._tables.numbered(role, number), columns)
 
 
 def _passage(row: _Row, shard_id: str, score: float) -> Passage:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from memorag_pipeline.jobs.clues import parse_clues
-from memorag_pipeline.jobs.summaries.part_tables import VersionTables
+from memorag_pipeline.jobs.summaries.part_tables import PartTables
 from memorag_pipeline.jobs.summaries.plans import RecallList
 from memorag_pipeline.jobs.summaries.settings import SummarySettings
 from memorag_pipeline.jobs.summaries.stages import RECALL
@@ -88,7 +88,7 @@ def key_points_of(
     from memorag_pipeline.memory.kinds.load import load_memory_model
 
     model: MemoryModel[Any] = load_memory_model(settings.models.memory, settings.models.language)
-    tables = VersionTables(version)
+    tables = PartTables(version)
     for group in _groups(parts):
         started = time.perf_counter()
         made = _memories(model, tables, [part for part in group if part.memory is None])
@@ -117,7 +117,7 @@ def _groups(parts: Sequence[Part]) -> Iterator[list[Part]]:
         yield group
 
 
-def _memories(model: MemoryModel[Any], tables: VersionTables, parts: Sequence[Part]) -> dict[Part, Memory]:
+def _memories(model: MemoryModel[Any], tables: PartTables, parts: Sequence[Part]) -> dict[Part, Memory]:
     """Memories of parts whose shards hold other text, too; they are read together."""
     streams = [
         [*model.stream.opening, *(token for text in tables.texts(part) for token in model.stream.section(*text))]

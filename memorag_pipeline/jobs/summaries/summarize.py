@@ -14,7 +14,7 @@ from memorag_pipeline.generators.interface import Generator
 from memorag_pipeline.generators.open import open_generator
 from memorag_pipeline.jobs.summaries.generate import is_read_whole, write_parts
 from memorag_pipeline.jobs.summaries.merge import merge_texts
-from memorag_pipeline.jobs.summaries.part_tables import VersionTables
+from memorag_pipeline.jobs.summaries.part_tables import PartTables
 from memorag_pipeline.jobs.summaries.recall import key_points_of
 from memorag_pipeline.jobs.summaries.settings import SummarySettings
 from memorag_pipeline.jobs.summaries.summary import PartSummary, Summary
@@ -72,7 +72,7 @@ def _write(
     generator: Generator,
     settings: SummarySettings,
 ) -> list[PartSummary]:
-    tables, written = VersionTables(version), list[PartSummary]()
+    tables, written = PartTables(version), list[PartSummary]()
     with track("parts summarized", len(parts), "parts") as bar:
         for start in range(0, len(parts), generator.at_once):
             group = slice(start, start + generator.at_once)

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from memorag_pipeline.generators.interface import Reply
 from memorag_pipeline.jobs.citations import used_passages
-from memorag_pipeline.jobs.summaries.passages import without_fences
 from memorag_pipeline.jobs.summaries.settings import SummarySettings
 from memorag_pipeline.jobs.summaries.targets import Scope, Target
 from memorag_pipeline.opened_version import OpenedVersion
+from memorag_pipeline.prompts.fence import without_fences
 from memorag_pipeline.retrieval.passage import Passage
 
 

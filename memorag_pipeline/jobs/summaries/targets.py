@@ -22,9 +22,7 @@ from pydantic import BaseModel, ConfigDict
 from memorag_pipeline.digests import value_digest
 from memorag_pipeline.errors import NotFoundError
 from memorag_pipeline.opened_version import OpenedVersion
-from memorag_pipeline.schemas import OF_ROLE
 from memorag_pipeline.storage import BlobRef, Manifest
-from memorag_pipeline.storage.manifest import memory_path
 
 _SECTION_COLUMNS = ["document_id", "uri", "start", "end", "tokens", "content", "part", "shard_id"]
 _DOCUMENT_COLUMNS = ["document_id", "uri", "title", "characters"]
@@ -136,7 +134,7 @@ def _target(summary_id: str, parts: tuple[Part, ...], documents: Sequence[Mappin
 
 def _parts(manifest: Manifest, rows: Sequence[Mapping[str, Any]], whole: Mapping[str, set[str]]) -> Iterator[Part]:
     """The sections of each shard, in the order in which their text is read."""
-    memories = {blob.path: blob.ref for blob in manifest.of_role("memory")}
+    memories = manifest.memory_blobs
     first = {row["shard_id"]: place for place, row in reversed(list(enumerate(rows)))}
     for shard_id, group in groupby(sorted(rows, key=lambda row: first[row["shard_id"]]), lambda row: row["shard_id"]):
         found = list(group)
@@ -150,7 +148,7 @@ def _parts(manifest: Manifest, rows: Sequence[Mapping[str, Any]], whole: Mapping
             for row in found
         )
         alone = whole[shard_id] == {section.content for section in sections}
-        memory = memories[memory_path(shard_id)] if alone else None
+        memory = memories[shard_id].ref if alone else None
         yield Part(shard_id=shard_id, tokens=sum(row["tokens"] for row in found), memory=memory, sections=sections)
 
 
@@ -163,21 +161,12 @@ def _contents_by_shard(sections: Sequence[Mapping[str, Any]]) -> dict[str, set[s
 
 
 def _sections(version: OpenedVersion) -> list[dict[str, Any]]:
-    blob = version.manifest.one("sections")
-    table = version.store.blobs.cached_table(blob.ref, _SECTION_COLUMNS, blob.path, OF_ROLE["sections"])
-    rows: list[dict[str, Any]] = table.to_pylist()
+    rows = version.tables.read(version.manifest.one("sections"), _SECTION_COLUMNS).to_pylist()
     return sorted(rows, key=lambda row: (row["uri"], row["start"]))
 
 
 def _documents(version: OpenedVersion) -> list[dict[str, Any]]:
-    rows = [
-        row
-        for blob in version.manifest.of_role("documents")
-        for row in version.store.blobs.cached_table(
-            blob.ref, _DOCUMENT_COLUMNS, blob.path, OF_ROLE["documents"]
-        ).to_pylist()
-    ]
-    return sorted(rows, key=lambda row: row["uri"])
+    return sorted(version.tables.rows("documents", _DOCUMENT_COLUMNS), key=lambda row: row["uri"])
 
 
 class _Names:

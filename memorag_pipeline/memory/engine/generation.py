@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from memorag_pipeline.specs.generation import GenerationSpec
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,11 @@ class Decoding:
     repetition_penalty: float = 1.0
     seed: int = 0
     stop: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, spec: GenerationSpec) -> Decoding:
+        """As a spec wants its answers."""
+        return cls(spec.max_new_tokens, spec.temperature, spec.top_p, spec.repetition_penalty, spec.seed)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 from memorag_pipeline.errors import MemoragError, MissingDependencyError
-from memorag_pipeline.forks import one_thread_after_fork, require_device
+from memorag_pipeline.machine.forks import one_thread_after_fork, require_device
 from memorag_pipeline.memory.engine.network import Network
 from memorag_pipeline.models.chat import ChatTokenizer
 from memorag_pipeline.models.loading import loaded_once

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from memorag_pipeline.errors import ContextLengthError, MemoragError, MemoryConfigError
+from memorag_pipeline.machine.retry_share import shared
 from memorag_pipeline.memory.engine.activation_budget import activation_budget
 from memorag_pipeline.memory.engine.beacon_config import BeaconConfig
 from memorag_pipeline.memory.engine.beacon_parameters import BeaconParameters
@@ -44,7 +45,6 @@ from memorag_pipeline.memory.format import (
 )
 from memorag_pipeline.memory.kinds.interface import Memory, MemoryModel
 from memorag_pipeline.memory.stream import StreamFormat
-from memorag_pipeline.retry_share import shared
 from memorag_pipeline.specs.memory import MemorySpec
 from memorag_pipeline.specs.memory_kinds import KINDS
 from memorag_pipeline.specs.values import Language

@@ -12,9 +12,8 @@ import errno
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,10 +21,10 @@ from typing import Any, BinaryIO
 from fsspec.core import url_to_fs
 
 from memorag_pipeline.errors import OutsideStoreError, StorageError
+from memorag_pipeline.machine.files import PART, written
 from memorag_pipeline.storage.backend import StoredObject
 
 _PIECE = 4 << 20
-_PART = ".part-"
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}  # by kind of file system
 
 
@@ -45,7 +44,8 @@ class LocalObjects:
 
     def put(self, path: str, data: bytes) -> None:
         target = self._place(path)
-        _temporary(target, lambda file: file.write(data)).replace(target)
+        with _written(target, lambda file: file.write(data)) as part:
+            part.replace(target)
 
     def read(self, path: str, most: int) -> bytes:
         with self._open(path) as file:
@@ -74,7 +74,7 @@ class LocalObjects:
             return
         for parent, _, names in os.walk(start, onerror=_unless_hidden):
             for name in names:
-                if not name.startswith(_PART):
+                if not name.startswith(PART):
                     with suppress(FileNotFoundError):  # deleted since the folder was read
                         yield _stored(f"{parent}/{name}", os.lstat(f"{parent}/{name}"))
 
@@ -82,7 +82,7 @@ class LocalObjects:
         if os.path.lexists(self.root):
             with os.scandir(self.root) as found:
                 for entry in found:
-                    if not entry.name.startswith(_PART):
+                    if not entry.name.startswith(PART):
                         yield entry.name + "/" * entry.is_dir()
 
     def touch(self, path: str) -> None:
@@ -94,7 +94,7 @@ class LocalObjects:
     def leftovers(self, before: datetime) -> Iterator[StoredObject]:
         for parent, _, names in os.walk(self.root):
             for name in names:
-                if name.startswith(_PART):
+                if name.startswith(PART):
                     with suppress(FileNotFoundError):  # finished since the folder was read
                         found = _stored(f"{parent}/{name}", os.lstat(f"{parent}/{name}"))
                         if found.modified < before:
@@ -132,21 +132,19 @@ class LocalObjects:
         target = self._place(path)
         if os.path.lexists(target):
             return False
-        part = _temporary(target, write)
-        try:
-            os.link(part, target)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            raise StorageError(
-                f"{self.uri}: its file system has no hard links ({error.strerror}), without which two writers could"
-                " both believe that they made a version; keep the store on another one (ext4, XFS, ZFS, NFS and CephFS"
-                " have them) or in a bucket, s3://"
-            ) from error
-        finally:
-            part.unlink()
+        with _written(target, write) as part:
+            try:
+                os.link(part, target)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                raise StorageError(
+                    f"{self.uri}: its file system has no hard links ({error.strerror}), without which two writers could"
+                    " both believe that they made a version; keep the store on another one (ext4, XFS, ZFS, NFS and"
+                    " CephFS have them) or in a bucket, s3://"
+                ) from error
         _sync_folder(target.parent)
         return True
 
@@ -164,20 +162,10 @@ def _stored(path: str, found: os.stat_result) -> StoredObject:
     return StoredObject(path, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC), state)
 
 
-def _temporary(target: Path, write: Callable[[BinaryIO], object]) -> Path:
-    """A complete file beside `target`, on the disk and not only in the page cache."""
+def _written(target: Path, write: Callable[[BinaryIO], object]) -> AbstractContextManager[Path]:
+    """A complete file beside `target`, whose folder is made."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=_PART)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-    except BaseException:
-        Path(name).unlink()
-        raise
-    return Path(name)
+    return written(target, write)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -20,12 +20,12 @@ from fsspec.core import url_to_fs
 from s3fs.core import set_custom_error_handler
 
 from memorag_pipeline.errors import StorageError
+from memorag_pipeline.machine.threads import BLOBS
 from memorag_pipeline.storage.backend import StoredObject
 
 _PART = 16 << 20
 _CONFLICTS = 5  # S3 answers some writes that race with "conflict, try again" before it says who won
 _LARGEST_COPY = 5 << 30  # of S3 in one request; s3fs copies larger objects in parts
-_PARTS_AT_ONCE = 4  # bounds the memory that a transfer takes
 _BUSY = {429, 500, 502, 503, 504}
 # Attempts of botocore, with waits that double, times those of s3fs around them: nine, so that a server which fails one
 # request in seven loses one in 40 million. A wrong address is told within half a minute, a server that hangs within
@@ -68,7 +68,7 @@ class S3Objects:
         return self._unless_exists(lambda: self._fs.pipe_file(path, data, mode="create"))
 
     def create_from_file(self, path: str, source: Path) -> bool:
-        transfer = {"chunksize": _PART, "max_concurrency": _PARTS_AT_ONCE}
+        transfer = {"chunksize": _PART, "max_concurrency": BLOBS}
         return self._unless_exists(lambda: self._fs.put_file(str(source), path, mode="create", **transfer))
 
     def put(self, path: str, data: bytes) -> None:
@@ -86,7 +86,7 @@ class S3Objects:
                 return
 
     def download(self, path: str, target: Path, most: int) -> None:
-        with target.open("wb") as file, ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
+        with target.open("wb") as file, ThreadPoolExecutor(BLOBS) as pool:
 
             def fetch(part: tuple[int, int]) -> None:
                 os.pwrite(file.fileno(), self._range(path, *part), part[0])

@@ -8,20 +8,18 @@ Wrong: a manifest, record or intent that cannot be read is an error: what it ref
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
 from memorag_pipeline.errors import CorruptBlobError, ObjectNotFoundError, ObjectTooLargeError
+from memorag_pipeline.machine.threads import in_threads
 from memorag_pipeline.storage.backend import StoredObject
 from memorag_pipeline.storage.intents import LIFETIME
 from memorag_pipeline.storage.layout import is_ours
 from memorag_pipeline.storage.store import CorpusStore
 from memorag_pipeline.storage.units import Outcome
-
-_THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -111,9 +109,8 @@ class ReferenceReader:
     def _read_outcomes(self, units: Sequence[StoredObject]) -> dict[str, frozenset[str] | None]:
         """Key of a unit's record to the keys of its blobs; None for a record that counts as absent."""
         unread = [stored for stored in units if (stored.key, stored.modified) not in self._outcomes]
-        with ThreadPoolExecutor(_THREADS) as pool:
-            for stored, blobs in zip(unread, pool.map(self._read_outcome, unread), strict=True):
-                self._outcomes[stored.key, stored.modified] = blobs
+        for stored, blobs in zip(unread, in_threads(self._read_outcome, unread), strict=True):
+            self._outcomes[stored.key, stored.modified] = blobs
         return {stored.key: self._outcomes[stored.key, stored.modified] for stored in units}
 
     def _read_outcome(self, stored: StoredObject) -> frozenset[str] | None:

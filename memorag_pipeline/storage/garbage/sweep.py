@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from memorag_pipeline.errors import StorageError
+from memorag_pipeline.machine.threads import in_threads
 from memorag_pipeline.progress import track
 from memorag_pipeline.storage import layout
 from memorag_pipeline.storage.backend import StoredObject
@@ -27,7 +27,6 @@ from memorag_pipeline.storage.store import CorpusStore
 
 GRACE = timedelta(days=7)
 _BATCH = 10_000  # deletions of one announcement: few enough to be done in a minute or two
-_THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -180,8 +179,7 @@ class _Sweep:
                 )
             self.store.objects.delete(key)
 
-        with ThreadPoolExecutor(_THREADS) as pool:
-            list(pool.map(delete, keys))
+        in_threads(delete, keys)
 
 
 def _swept(sentence: Sentence, present: dict[str, StoredObject]) -> SweptObject:

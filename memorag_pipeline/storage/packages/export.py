@@ -8,13 +8,13 @@ Wrong: a damaged blob is a `CorruptBlobError` that names it, and there is no tar
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from memorag_pipeline.digests import canonical_json
 from memorag_pipeline.errors import StorageError
+from memorag_pipeline.machine.files import written
 from memorag_pipeline.progress import track
 from memorag_pipeline.storage.blobs import BlobRef
 from memorag_pipeline.storage.manifest import Manifest
@@ -22,8 +22,6 @@ from memorag_pipeline.storage.packages.tar import TarWriter, is_tar, record_name
 from memorag_pipeline.storage.packages.transfer import bring_blobs, stored_pieces
 from memorag_pipeline.storage.store import CorpusStore
 from memorag_pipeline.storage.versions import CommitRecord
-
-AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -58,21 +56,18 @@ def _to_tar(store: CorpusStore, name: str, record: bytes, blobs: list[tuple[Blob
         raise StorageError(f"{target} exists already; remove it, or give another name")
     target.parent.mkdir(parents=True, exist_ok=True)
     pieces = stored_pieces(store)
-    handle, part = tempfile.mkstemp(dir=target.parent, prefix=".part-")
-    try:
-        with os.fdopen(handle, "wb") as file, track("blobs exported", len(blobs), "blobs") as bar:
+
+    def write(file: BinaryIO) -> None:
+        with track("blobs exported", len(blobs), "blobs") as bar:
             tar = TarWriter(file)
             tar.add(name, len(record), iter([record]))
             for ref, what in blobs:
                 tar.add(ref.key, ref.size, pieces(ref, what))
                 bar.advance()
             tar.close()
-            file.flush()
-            os.fsync(file.fileno())
-        Path(part).chmod(0o644)
-        Path(part).rename(target)
-    finally:
-        Path(part).unlink(missing_ok=True)
+
+    with written(target, write) as part:
+        part.rename(target)
 
 
 def _to_folder(store: CorpusStore, name: str, record: bytes, blobs: list[tuple[BlobRef, str]], target: Path) -> None:
@@ -81,5 +76,5 @@ def _to_folder(store: CorpusStore, name: str, record: bytes, blobs: list[tuple[B
     if (target.exists() and not target.is_dir()) or others - {"blobs", "versions", name}:
         raise StorageError(f"{target} holds something else already; give a folder that is new or empty")
     exported = CorpusStore(str(target))
-    bring_blobs(exported, blobs, stored_pieces(store), AT_ONCE)
+    bring_blobs(exported, blobs, stored_pieces(store))
     exported.objects.put(name, record)

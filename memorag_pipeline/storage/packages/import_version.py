@@ -17,10 +17,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from memorag_pipeline.errors import CorruptBlobError, NotFoundError, StorageError
+from memorag_pipeline.machine.threads import BLOBS
 from memorag_pipeline.storage.blobs import LARGEST_JSON, BlobRef, parsed_json
 from memorag_pipeline.storage.manifest import Manifest, parse_manifest
 from memorag_pipeline.storage.model_references import require_known_references
-from memorag_pipeline.storage.packages.export import AT_ONCE, named_blobs
+from memorag_pipeline.storage.packages.export import named_blobs
 from memorag_pipeline.storage.packages.tar import TarReader, is_tar
 from memorag_pipeline.storage.packages.transfer import Pieces, bring_blobs, checked, stored_pieces
 from memorag_pipeline.storage.store import CorpusStore
@@ -60,7 +61,7 @@ def import_version(source: Path, target: CorpusStore, run_id: str, trust_models:
             require_known_references(manifest, str(source), "import it with --trust-models")
         _require_same_corpus(target, manifest)
         blobs = named_blobs(package.record, manifest)[1:]
-        written = bring_blobs(target, blobs, package.pieces, AT_ONCE, in_order=package.reader is not None)
+        written = bring_blobs(target, blobs, package.pieces, in_order=package.reader is not None)
         if package.reader is not None:
             package.reader.require_end()
     size = sum(ref.size for ref in written)
@@ -134,5 +135,5 @@ def _version_with(target: CorpusStore, content_digest: str) -> int | None:
             return False
 
     numbers = sorted(target.versions.retained(), reverse=True)
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(BLOBS) as pool:
         return next((number for number, same in zip(numbers, pool.map(holds, numbers), strict=True) if same), None)

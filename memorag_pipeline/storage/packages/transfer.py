@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from memorag_pipeline.cache_folder import full_disk, is_full, own_folder
 from memorag_pipeline.errors import CorruptBlobError, ObjectNotFoundError
+from memorag_pipeline.machine.cache_folder import full_disk, is_full, own_folder
+from memorag_pipeline.machine.threads import BLOBS
 from memorag_pipeline.progress import track
 from memorag_pipeline.storage.blobs import BlobRef, difference
 from memorag_pipeline.storage.store import CorpusStore
@@ -24,12 +25,12 @@ Pieces = Callable[[BlobRef, str], Iterator[bytes]]
 
 
 def bring_blobs(
-    target: CorpusStore, blobs: Sequence[tuple[BlobRef, str]], pieces: Pieces, at_once: int, in_order: bool = False
+    target: CorpusStore, blobs: Sequence[tuple[BlobRef, str]], pieces: Pieces, in_order: bool = False
 ) -> list[BlobRef]:
     """Write those of `blobs` that `target` does not have unaltered, and return them.
 
     `in_order`: the source can be read only from its begin to its end, so all blobs are read, one after the other. Blobs
-    pass through a file in the cache folder, `at_once` of them together; memory holds a piece of each.
+    pass through a file in the cache folder, a few of them together; memory holds a piece of each.
     """
     there = target.blobs.existing(ref for ref, _ in blobs)
     bad = dict(damaged(target, list(there)))
@@ -54,7 +55,7 @@ def bring_blobs(
             (target.blobs.replace if ref in bad else target.blobs.write_file)(ref, part)
         return ref
 
-    with track("blobs transferred", len(blobs), "blobs") as bar, ThreadPoolExecutor(at_once) as pool:
+    with track("blobs transferred", len(blobs), "blobs") as bar, ThreadPoolExecutor(BLOBS) as pool:
         written = []
         try:
             # After one that is refused, nothing more is read of a source that is read in order.

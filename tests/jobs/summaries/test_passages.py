@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memorag_pipeline.jobs.summaries.passages import choose, spread, without_fences
+from memorag_pipeline.jobs.summaries.passages import choose, spread
 from memorag_pipeline.retrieval.passage import Passage
 
 
@@ -51,7 +51,3 @@ def test_a_spread_goes_from_the_beginning_in_equal_steps(length: int, count: int
     found = [each.start // 10 for each in spread([passage(number) for number in range(length)], count)]
     assert found[0] == 0 and len(found) <= count
     assert len({after - before for before, after in pairwise(found)}) <= 1
-
-
-def test_marks_around_passages_that_a_model_repeats_are_no_part_of_a_summary() -> None:
-    assert without_fences("<passage 1>\nIt rained.\n</passage 1>\n</ passage 2 >") == "It rained."

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from memorag_pipeline.cache_folder import cache_folder, own_folder
 from memorag_pipeline.digests import bytes_digest
 from memorag_pipeline.errors import DiskFullError, MemoragError, StorageError
+from memorag_pipeline.machine.cache_folder import cache_folder, own_folder
 from memorag_pipeline.storage import CorpusStore
 from memorag_pipeline.storage.backends import local
 from memorag_pipeline.storage.cache import LocalCache
@@ -186,7 +186,7 @@ def test_what_nobody_uses_makes_room_on_a_full_disk(root: Path) -> None:
 
 def test_a_full_disk_of_a_store_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = CorpusStore(str(tmp_path / "store"))
-    monkeypatch.setattr(local.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(
         DiskFullError, match=rf"no space left on the disk of {tmp_path}/store; make room there, and try"
     ):

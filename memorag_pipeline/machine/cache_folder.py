@@ -1,7 +1,7 @@
 """The local folder for what may be fetched or made again: `MEMORAG_CACHE`, else the user's cache folder.
 
 In:  the name of a part of the cache.
-Out: a folder that this user may write in; whole files that survive a power failure.
+Out: a folder that this user may write in.
 Wrong: a cache that is full, a file, or another user's is a StorageError that names the folder and what to do.
 """
 
@@ -90,17 +90,3 @@ def is_full(error: Exception) -> bool:
 def full_disk(folder: Path, more: str = "") -> DiskFullError:
     """The error for a disk without space that names the disk by the folder where something was to be written."""
     return DiskFullError(f"no space left on the disk of {folder}; make room there{more}")
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file of this user at once for readers, on the disk and not only in the page cache."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-")
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
