@@ -28,7 +28,7 @@ class VersionTables:
         self, store: CorpusStore, number: int, manifest: Manifest | None = None, lost: Collection[str] = ()
     ) -> None:
         """Without `manifest` that of the version, which may not be retired."""
-        self._blobs, self._uri = store.blobs, store.uri
+        self._blobs, self.uri = store.blobs, store.uri
         self.number = number
         self.manifest = store.versions.manifest(number) if manifest is None else manifest
         self.lost = frozenset(lost)
@@ -42,7 +42,7 @@ class VersionTables:
         blobs = self.manifest.of_role(role)
         if not 0 <= number < len(blobs):
             raise CorruptBlobError(
-                f"a table of version {self.number} of {self._uri} names part {number} of the {role}, of which the"
+                f"a table of version {self.number} of {self.uri} names part {number} of the {role}, of which the"
                 f" version has {len(blobs)}; refresh again to write both"
             )
         return blobs[number]

@@ -10,19 +10,17 @@ what a memory of twenty documents recalls of one of them is mostly about the oth
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Literal
 
-from fsspec.utils import glob_translate
 from pydantic import BaseModel, ConfigDict
 
 from memorag_pipeline.digests import value_digest
 from memorag_pipeline.errors import NotFoundError
 from memorag_pipeline.opened_version import OpenedVersion
 from memorag_pipeline.storage import BlobRef, Manifest
+from memorag_pipeline.storage.document_names import DocumentNames, find_row
 
 _SECTION_COLUMNS = ["document_id", "uri", "start", "end", "tokens", "content", "part", "shard_id"]
 _DOCUMENT_COLUMNS = ["document_id", "uri", "title", "characters"]
@@ -76,7 +74,7 @@ class Target(BaseModel):
 
 def find_targets(version: OpenedVersion, scope: Scope, include: Sequence[str], focus: str | None) -> list[Target]:
     """The targets of a job, in order of URI."""
-    chosen = _Names(version.manifest).matching(_documents(version), include)
+    chosen = DocumentNames(version.manifest).matching(_documents(version), include)
     if not chosen:
         raise NotFoundError(
             f"no document of version {version.number} of {version.uri} matches {', '.join(include)};"
@@ -87,12 +85,8 @@ def find_targets(version: OpenedVersion, scope: Scope, include: Sequence[str], f
 
 def find_document(version: OpenedVersion, document: str) -> Target:
     """The target of one document, given by its URI, its id, or its name relative to the source's URI."""
-    names = _Names(version.manifest)
-    chosen = [row for row in _documents(version) if document in (row["document_id"], *names.of(row["uri"]))]
-    if len(chosen) != 1:
-        found = "has several documents" if chosen else "has no document"
-        raise NotFoundError(f"version {version.number} of {version.uri} {found} {document}; give the URI of one")
-    (target,) = _targets(version, chosen, "document", (), None)
+    _, row = find_row(version.tables, document, _DOCUMENT_COLUMNS)
+    (target,) = _targets(version, [row], "document", (), None)
     return target
 
 
@@ -167,24 +161,3 @@ def _sections(version: OpenedVersion) -> list[dict[str, Any]]:
 
 def _documents(version: OpenedVersion) -> list[dict[str, Any]]:
     return sorted(version.tables.rows("documents", _DOCUMENT_COLUMNS), key=lambda row: row["uri"])
-
-
-class _Names:
-    """The names of documents as the globs of a spec see them: relative to a URI of the source."""
-
-    def __init__(self, manifest: Manifest) -> None:
-        uris = manifest.value("source", "uris", list)
-        self._roots = [(uri if "://" in uri else f"file://{os.path.abspath(uri)}").rstrip("/") for uri in uris]
-
-    def of(self, uri: str) -> list[str]:
-        """The URI itself, and its names."""
-        return [uri, *(_name(root, uri) for root in self._roots if f"{uri}/".startswith(f"{root}/"))]
-
-    def matching(self, documents: Sequence[dict[str, Any]], include: Sequence[str]) -> list[dict[str, Any]]:
-        """The documents that one of the globs matches."""
-        patterns = [re.compile(glob_translate(glob)) for glob in include]
-        return [row for row in documents if any(p.match(name) for name in self.of(row["uri"]) for p in patterns)]
-
-
-def _name(root: str, uri: str) -> str:
-    return uri[len(root) :].lstrip("/") or uri.rsplit("/", 1)[-1]
