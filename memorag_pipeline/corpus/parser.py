@@ -9,19 +9,17 @@ Wrong: a document that the parser refuses, or that gives more than the limits ad
 from __future__ import annotations
 
 import html
-import io
 import re
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from lxml import etree
 
-from memorag_pipeline.corpus.formats import DOCX
+from memorag_pipeline.corpus.package_types import DOCX
+from memorag_pipeline.corpus.parsed import Parsed
 from memorag_pipeline.corpus.quarantine import Refused
+from memorag_pipeline.corpus.readers.word import read_word
 
 # Markup within a line. Without it, words are quoted as they are read: no stars, backticks or link targets.
 _INLINE = (
@@ -30,15 +28,6 @@ _INLINE = (
 )
 _HEAD = re.compile(r"<head\b.*?</head\s*>|<title\b[^>]*>.*?</title\s*>|<(?:meta|link|base)\b[^>]*>", re.I | re.S)
 _TITLE = re.compile(r"<title\b[^>]*>(.*?)</title", re.I | re.S)
-
-
-@dataclass(frozen=True)
-class Parsed:
-    """What a parser found: the text, a title from the metadata, headings as (level, words) in order."""
-
-    text: str
-    title: str | None
-    headings: list[tuple[int, str]]
 
 
 class Parser:
@@ -118,34 +107,6 @@ def _pages(data: bytes) -> int:
                 return len(pages)
         except RuntimeError:
             return 0
-
-
-def _has_text_boxes(data: bytes) -> bool:
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as package:
-            return b"txbxContent" in package.read("word/document.xml")
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
-        return False  # kreuzberg says what is wrong with it
-
-
-def _docx(data: bytes) -> Parsed:
-    return _docx_with_boxes(data) if _has_text_boxes(data) else _binary(data, DOCX)
-
-
-def _docx_with_boxes(data: bytes) -> Parsed:
-    """A Word document by way of mammoth: kreuzberg 4.10 drops the words of a paragraph that a text box is in.
-
-    Not for all of them: mammoth takes 20 times as long.
-    """
-    import mammoth
-
-    try:
-        page = mammoth.convert_to_html(io.BytesIO(data), convert_image=mammoth.images.img_element(lambda _: {})).value
-    except Exception:  # of any kind: it is made for documents that are right
-        return _binary(data, DOCX)
-    headings = re.findall(r"<h([1-6])>(.*?)</h[1-6]>", page, re.S)
-    words = [(int(level), html.unescape(re.sub(r"<[^>]*>", "", inner))) for level, inner in headings]
-    return Parsed(_binary(page.encode(), "text/html").text, _binary(data, DOCX).title, words)
 
 
 def _xml(data: bytes) -> Any:
@@ -245,5 +206,5 @@ def _xml_document(data: bytes) -> Parsed:
 PARSERS: dict[str, Callable[[bytes], Parsed]] = {
     "text/html": _html,
     "application/xml": _xml_document,
-    DOCX: _docx,
+    DOCX: read_word,
 }

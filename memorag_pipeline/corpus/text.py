@@ -19,7 +19,8 @@ from pathlib import PurePosixPath
 from memorag_pipeline.corpus.decoding import decode
 from memorag_pipeline.corpus.formats import binary_type
 from memorag_pipeline.corpus.headings import Heading, declared_title, markdown_headings, rst_headings
-from memorag_pipeline.corpus.parser import Parsed, Parser
+from memorag_pipeline.corpus.parsed import Parsed
+from memorag_pipeline.corpus.parser import Parser
 from memorag_pipeline.corpus.quarantine import Refused
 from memorag_pipeline.corpus.unpack import SUFFIXES, unpack
 

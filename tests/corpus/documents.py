@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import tarfile
 import zipfile
 
@@ -38,6 +39,23 @@ def docx(*paragraphs: tuple[str, str]) -> bytes:
             "word/document.xml": f'<w:document xmlns:w="{_W}"><w:body>{body}</w:body></w:document>',
         }
     )
+
+
+def ole(*names: str, root: bytes = bytes(16)) -> bytes:
+    """An OLE compound file with empty streams of these names at its top; `root` is the class that it declares."""
+    free, end = (0xFFFFFFFF).to_bytes(4, "little"), (0xFFFFFFFE).to_bytes(4, "little")
+    sectors = -(-(len(names) + 1) // 4)
+    header = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(16) + struct.pack("<HHHHH6x", 62, 3, 0xFFFE, 9, 6)
+    header += struct.pack("<IIIII", 0, 1, 1, 0, 4096) + end + bytes(4) + end + bytes(4) + bytes(4) + free * 108
+    table = b"\xfd\xff\xff\xff" + b"".join(struct.pack("<I", at + 2) for at in range(sectors - 1)) + end
+    directory = b""
+    for number, name in enumerate(("Root Entry", *names)):
+        words = name.encode("utf-16-le") + bytes(2)
+        directory += words.ljust(64, b"\0") + struct.pack("<HBB", len(words), 2 if number else 5, 1) + free
+        directory += struct.pack("<I", number + 1) if 0 < number < len(names) else free
+        directory += (struct.pack("<I", 1) if names and not number else free) + (bytes(16) if number else root)
+        directory += bytes(4 + 16) + end + bytes(8)
+    return header + table.ljust(512, b"\xff") + directory.ljust(512 * sectors, b"\0")
 
 
 def odt(text: str) -> bytes:

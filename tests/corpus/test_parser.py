@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from memorag_pipeline.corpus.formats import DOCX
+from memorag_pipeline.corpus.package_types import DOCX
 from memorag_pipeline.corpus.parser import Parser
 from memorag_pipeline.corpus.quarantine import Refused
 from tests.corpus.documents import docx, pdf

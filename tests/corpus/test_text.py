@@ -15,14 +15,13 @@ import pytest
 from memorag_pipeline.corpus.parser import Parser
 from memorag_pipeline.corpus.quarantine import Refused
 from memorag_pipeline.corpus.text import DocumentText, read_text
-from tests.corpus.documents import docx, epub, odt, package, pdf, tar
+from tests.corpus.documents import docx, epub, odt, ole, package, pdf, tar
 
 LIMIT = 1 << 20
 Pack = Callable[[bytes], bytes]
 
 ODT, EPUB = "application/vnd.oasis.opendocument.text", "application/epub+zip"
 RIGHTS = '<EncryptionMethod Algorithm="http://www.w3.org/2001/04/xmlenc#aes128-cbc"/>'
-COMPOUND = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504)
 
 HTML = """<!DOCTYPE html>
 <html lang="en"><head><title>Front &amp; Title</title><meta name="generator" content="hidden"><style>p{}</style></head>
@@ -176,8 +175,9 @@ def test_json_under_another_name_is_read_as_json(parser: Parser) -> None:
         ("files.tar.gz", gzip.compress(tar({"a.txt": b"words"})), "archive"),
         ("locked.odt", package({"mimetype": ODT, "META-INF/manifest.xml": "<m:encryption-data/>"}), "password"),
         ("locked.epub", package({"mimetype": EPUB, "META-INF/encryption.xml": RIGHTS}), "password"),
-        ("locked.docx", COMPOUND + "EncryptedPackage".encode("utf-16-le"), "password"),
-        ("old.doc", COMPOUND + "WordDocument".encode("utf-16-le"), "not_text"),
+        ("locked.docx", ole("EncryptionInfo", "EncryptedPackage"), "password"),
+        ("old.doc", ole("WordDocument", "1Table"), "not_text"),
+        ("cut.xls", ole("Workbook")[:700], "unreadable"),
         ("locked.pdf", pdf("words", encrypted=True), "password"),
         ("cut.pdf", pdf("words")[:300], "unreadable"),
         ("cut.docx", docx(("words", "Normal"))[:-100], "unreadable"),

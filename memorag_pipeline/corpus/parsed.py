@@ -1,0 +1,18 @@
+"""What a parser or reader makes of a document.
+
+In:  nothing.
+Out: `Parsed`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What a parser found: the text, a title from the metadata, headings as (level, words) in order."""
+
+    text: str
+    title: str | None
+    headings: list[tuple[int, str]]
