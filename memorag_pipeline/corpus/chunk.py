@@ -3,6 +3,9 @@
 In:  the text of a document, and whether it is Markdown.
 Out: its chunks in order, with exact character offsets, tokens of the embedding model, digest and stable id.
 Wrong: nothing; every text that is not only white space gives at least one chunk.
+
+Rows of a table and lines of a code block that begin a chunk carry the header row or fence line above them, if that is
+at most half of a chunk.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from itertools import pairwise
 
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
+from memorag_pipeline.corpus.headed_blocks import HeadedBlock, headed_blocks
 from memorag_pipeline.corpus.headings import Heading
 from memorag_pipeline.digests import text_digest
 from memorag_pipeline.models.tokens import TokenCounter
@@ -25,11 +29,15 @@ from memorag_pipeline.specs.source import ChunkingSpec, ShardingSpec
 # word-piece tokenizer takes any long run without spaces for one unknown token, which alone would bound nothing.
 _MOST_RATIO = 4
 _STRETCH = 1 << 17  # characters that are given to a splitter at once
+_Splitter = TextSplitter | MarkdownSplitter
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A passage: `text` is the document's text from character `start` to `end`, `tokens` of the embedding model."""
+    """A passage: the document's text from character `start` to `end`, behind the header that it carries if any.
+
+    `tokens` of the embedding model and `digest` are those of `text`, header included.
+    """
 
     chunk_id: str
     start: int
@@ -37,6 +45,22 @@ class Chunk:
     tokens: int
     digest: str
     text: str
+
+    @property
+    def header(self) -> str:
+        """The header row or fence line that it carries from further up in the document."""
+        return self.text[: len(self.text) - (self.end - self.start)]
+
+
+@dataclass(frozen=True)
+class _Piece:
+    start: int
+    text: str
+    header: str = ""
+
+    @property
+    def shown(self) -> str:
+        return self.header + self.text
 
 
 class Chunker:
@@ -64,20 +88,82 @@ class Chunker:
     ) -> list[Chunk]:
         """The chunks of one document; `progress` is told how many of its characters are cut, from 0 on."""
         splitter = self._markdown if markdown else self._plain
-        pieces: list[tuple[int, str]] = []
+        blocks = headed_blocks(text)
+        pieces: list[_Piece] = []
         for start, end in _stretches(text, [heading.start for heading in headings]):
             progress(start)
-            pieces += [
-                small
-                for offset, piece in splitter.chunk_indices(text[start:end])
-                for small in self._bounded(start + offset, piece)
-            ]
-        counts = self._embedding.counts([piece for _, piece in pieces])
+            for piece in self._cut(splitter, text, start, end, blocks):
+                pieces += self._bounded(piece)
+        counts = self._embedding.counts([piece.shown for piece in pieces])
         chunks = [
-            Chunk("", start, start + len(piece), tokens, text_digest(piece), piece)
-            for (start, piece), tokens in zip(pieces, counts, strict=True)
+            Chunk("", piece.start, piece.start + len(piece.text), tokens, text_digest(piece.shown), piece.shown)
+            for piece, tokens in zip(pieces, counts, strict=True)
         ]
         return identified(document_id, chunks)
+
+    def _cut(
+        self, splitter: _Splitter, text: str, start: int, end: int, blocks: Sequence[HeadedBlock]
+    ) -> Iterator[_Piece]:
+        """The pieces of a stretch of the text."""
+        near = [block for block in blocks if block.start < end and start < block.end]
+        for block in near:
+            # The last rows of a long block end a piece, so that its pieces do not depend on what comes behind it.
+            if start < block.end <= end and self._is_long(text[block.start : block.end]):
+                yield from self._cut_run(splitter, text, start, block.end, near)
+                start = block.end
+        if start < end:
+            yield from self._cut_run(splitter, text, start, end, near)
+
+    def _is_long(self, text: str) -> bool:
+        return len(text) > 2 * self._capacity and self._embedding.count(text) > self._capacity
+
+    def _cut_run(
+        self, splitter: _Splitter, text: str, start: int, end: int, blocks: Sequence[HeadedBlock]
+    ) -> list[_Piece]:
+        pieces: list[_Piece] = []
+        for offset, piece in splitter.chunk_indices(text[start:end]):
+            at, stop = start + offset, start + offset + len(piece)
+            block = next((block for block in blocks if block.start < at < block.end), None)
+            if block is None:
+                pieces.append(_Piece(at, piece))
+                continue
+            row = text.rfind("\n", start, at) + 1
+            if pieces and pieces[-1].start < row < at:
+                pieces[-1] = _Piece(pieces[-1].start, text[pieces[-1].start : row].rstrip(), pieces[-1].header)
+                at = row
+            if block.end >= end:
+                return pieces + self._rows(splitter, text, at, end, block)
+            whole = _Piece(at, text[at:stop], self._header(text, at, block))
+            fits = self._embedding.count(whole.shown) <= self._capacity
+            pieces += [whole] if fits else self._rows(splitter, text, at, stop, block)
+        return pieces
+
+    def _rows(self, splitter: _Splitter, text: str, start: int, end: int, block: HeadedBlock) -> list[_Piece]:
+        """Pieces of as many whole lines as fit under the header that each carries."""
+        pieces: list[_Piece] = []
+        lines = text[start:end].split("\n")
+        left = 0
+        for line, tokens in zip(lines, self._embedding.counts([f"{line}\n" for line in lines]), strict=True):
+            stop = min(start + len(line) + 1, end)
+            if tokens <= left:
+                at = pieces[-1].start
+                pieces[-1] = _Piece(at, text[at:stop], pieces[-1].header)
+                left -= tokens
+            elif line.strip():
+                header = self._header(text, start, block)
+                room = self._capacity - self._embedding.count(header)
+                cuts = splitter.chunk_indices(line) if tokens > room else [(0, text[start:stop])]
+                pieces += [_Piece(start + offset, part, header if tokens <= room else "") for offset, part in cuts]
+                left = max(room - tokens, 0)
+            start = stop
+        return [_Piece(piece.start, piece.text.rstrip(), piece.header) for piece in pieces]
+
+    def _header(self, text: str, at: int, block: HeadedBlock) -> str:
+        """What a piece that begins at `at` carries of the block's header."""
+        if not block.start < at < block.end:
+            return ""
+        header = text[block.start : min(block.body, at)]
+        return header if 2 * self._embedding.count(header) <= self._capacity else ""
 
     # Each takes as long to make as some pages to cut, and many corpora need one alone.
     @cached_property
@@ -92,12 +178,13 @@ class Chunker:
     def _small(self) -> TextSplitter:
         return TextSplitter.from_huggingface_tokenizer(self._memory.tokenizer, self._most)
 
-    def _bounded(self, start: int, piece: str) -> list[tuple[int, str]]:
+    def _bounded(self, piece: _Piece) -> list[_Piece]:
         """The piece, or its parts when it is too long for the memory model."""
         # No tokenizer makes more tokens than there are bytes, but for the mark that some put in front.
-        if len(piece.encode()) < self._most or self._memory.count(piece) <= self._most:
-            return [(start, piece)]
-        return [(start + offset, part) for offset, part in self._small.chunk_indices(piece)]
+        if len(piece.text.encode()) < self._most or self._memory.count(piece.text) <= self._most:
+            return [piece]
+        parts = self._small.chunk_indices(piece.text)
+        return [_Piece(piece.start + offset, part, piece.header) for offset, part in parts]
 
 
 def identified(document_id: str, chunks: Sequence[Chunk]) -> list[Chunk]:

@@ -9,7 +9,6 @@ Wrong: a document that the parser refuses, or that gives more than the limits ad
 from __future__ import annotations
 
 import re
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from memorag_pipeline.corpus.parsed import Parsed
 from memorag_pipeline.corpus.quarantine import Refused
 from memorag_pipeline.corpus.readers.epub import read_epub
 from memorag_pipeline.corpus.readers.html import read_html
+from memorag_pipeline.corpus.readers.pdf import read_pdf
 from memorag_pipeline.corpus.readers.word import read_word
 from memorag_pipeline.corpus.readers.xml_tree import malformed, xml_root, xml_text, xml_value
 
@@ -60,8 +60,8 @@ class Parser:
         return map(xml_value, root.iter("{*}" + element) if element else iter(root))
 
     def _parse(self, data: bytes, media_type: str) -> Parsed:
-        if media_type == "application/pdf" and (found := _pages(data)) > self._pages:
-            raise Refused("too_many_pages", f"has {found:,} pages; source.max_pages admits {self._pages:,}")
+        if media_type == "application/pdf":
+            return Parsed(*read_pdf(data, self._pages), [])
         parser = PARSERS.get(media_type)
         return _binary(data, media_type) if parser is None else parser(data)
 
@@ -78,20 +78,6 @@ def _binary(data: bytes, media_type: str) -> Parsed:
     nodes = [node["content"] for node in (result.document or {"nodes": []})["nodes"]]
     headings = [(node["level"], node["text"]) for node in nodes if node["node_type"] == "heading"]
     return Parsed(result.content, result.metadata.get("title"), headings)
-
-
-def _pages(data: bytes) -> int:
-    """Pages of a PDF, 0 if it cannot be opened; what is wrong with it is said when it is parsed."""
-    import kreuzberg
-
-    with tempfile.NamedTemporaryFile(prefix="memorag-", suffix=".pdf") as file:
-        file.write(data)
-        file.flush()
-        try:
-            with kreuzberg.PdfPageIterator(file.name) as pages:
-                return len(pages)
-        except RuntimeError:
-            return 0
 
 
 def _refused(message: str) -> Refused:

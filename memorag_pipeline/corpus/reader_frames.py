@@ -84,7 +84,9 @@ def to_frame(read: ReadDocument) -> Frame:
         "media_type": document.media_type,
         "title": document.title,
         "headings": [astuple(heading) for heading in document.headings],
-        "chunks": [(each.chunk_id, each.start, each.end, each.tokens, each.digest) for each in read.chunks],
+        "chunks": [
+            (each.chunk_id, each.start, each.end, each.tokens, each.digest, each.header) for each in read.chunks
+        ],
         "sections": [astuple(section) for section in read.sections],
     }
 
@@ -99,7 +101,7 @@ def from_frame(frame: Frame) -> ReadDocument:
         text, frame["media_type"], frame["title"], [Heading(*heading) for heading in frame["headings"]]
     )
     chunks = [
-        Chunk(chunk_id, start, end, tokens, digest, text[start:end])
-        for chunk_id, start, end, tokens, digest in frame["chunks"]
+        Chunk(chunk_id, start, end, tokens, digest, header + text[start:end])
+        for chunk_id, start, end, tokens, digest, header in frame["chunks"]
     ]
     return ReadDocument(document_id, uri, document, chunks, [Section(*section) for section in frame["sections"]])

@@ -22,6 +22,7 @@ from memorag_pipeline.corpus.headings import Heading, declared_title, markdown_h
 from memorag_pipeline.corpus.parsed import Parsed
 from memorag_pipeline.corpus.parser import Parser
 from memorag_pipeline.corpus.quarantine import Refused
+from memorag_pipeline.corpus.titles import declared_words
 from memorag_pipeline.corpus.unpack import SUFFIXES, unpack
 
 _INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"))
@@ -186,7 +187,7 @@ def _tidy(text: str) -> str:
 
 def title_of(path: PurePosixPath, declared: str | None, headings: list[Heading]) -> str:
     """The title that the document declares (front matter, <title>, metadata), else the first heading, else its name."""
-    candidates = [declared or "", *(heading.text for heading in headings[:1]), path.stem, path.name]
+    candidates = [declared_words(declared) or "", *(heading.text for heading in headings[:1]), path.stem, path.name]
     return next((title for candidate in candidates if (title := " ".join(candidate.split())[:200])), "untitled")
 
 

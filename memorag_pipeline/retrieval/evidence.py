@@ -102,4 +102,5 @@ def beginning(passage: Passage, token_count: Callable[[str], int], budget: int) 
             fits = middle
         else:
             too_long = middle
-    return replace(passage, text=passage.text[:fits], end=passage.start + fits)
+    header = len(passage.text) - (passage.end - passage.start)
+    return replace(passage, text=passage.text[:fits], end=passage.start + max(fits - header, 0))

@@ -70,25 +70,45 @@ def odt(text: str) -> bytes:
 
 def pdf(text: str, encrypted: bool = False, pages: int = 1) -> bytes:
     """A PDF of pages that show one line, or one that says it is encrypted with a key nobody has."""
-    stream = f"BT /F1 12 Tf 72 720 Td ({text}) Tj ET".encode()
+    return drawn_pdf(*[lines((72, 720, text))] * pages, encrypted=encrypted)
+
+
+def lines(*places: tuple[float, float, str], size: int = 12, before: str = "") -> str:
+    """What draws texts at their places (x, y), in Helvetica; \\001 is the ligature fi. `before` sets the state."""
+    return "".join(f"BT {before} /F1 {size} Tf {x} {y} Td ({text}) Tj ET\n" for x, y, text in places)
+
+
+def drawn_pdf(*contents: str, title: bytes | None = None, rotate: int = 0, encrypted: bool = False) -> bytes:
+    """A PDF of pages of 612 by 792 points, each drawn by a content stream; /Im1 is a picture."""
+    first = 6
+    kids = b" ".join(b"%d 0 R" % (first + 2 * number) for number in range(len(contents)))
+    picture = b"/Type /XObject /Subtype /Image /Width 1 /Height 1 /ColorSpace /DeviceGray /BitsPerComponent 8"
     objects = [
         b"<< /Type /Catalog /Pages 2 0 R >>",
-        b"<< /Type /Pages /Kids [%s] /Count %d >>" % (b"3 0 R " * pages, pages),
-        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R"
-        b" /Resources << /Font << /F1 5 0 R >> >> >>",
-        b"<< /Length %d >>\nstream\n%s\nendstream" % (len(stream), stream),
-        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
-        b"<< /Filter /Standard /V 1 /R 2 /P -44 /O <%s> /U <%s> >>" % (b"11" * 32, b"22" * 32),
+        b"<< /Type /Pages /Kids [%s] /Count %d >>" % (kids, len(contents)),
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica"
+        b" /Encoding << /BaseEncoding /WinAnsiEncoding /Differences [1 /fi] >> >>",
+        b"<< %s /Length 1 >>\nstream\n\x80\nendstream" % picture,
+        b"<< /Title (%s) >>" % (title or b""),
     ]
+    for number, content in enumerate(contents):
+        stream = content.encode("cp1252")
+        objects += [
+            b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Rotate %d /Contents %d 0 R /Resources"
+            b" << /Font << /F1 3 0 R >> /XObject << /Im1 4 0 R >> >> >>" % (rotate, first + 2 * number + 1),
+            b"<< /Length %d >>\nstream\n%s\nendstream" % (len(stream), stream),
+        ]
+    objects.append(b"<< /Filter /Standard /V 1 /R 2 /P -44 /O <%s> /U <%s> >>" % (b"11" * 32, b"22" * 32))
     data, places = b"%PDF-1.4\n", []
     for number, body in enumerate(objects, 1):
         places.append(len(data))
         data += b"%d 0 obj\n%s\nendobj\n" % (number, body)
-    table = b"".join(b"%010d 00000 n \n" % place for place in places)
-    encrypt = b" /Encrypt 6 0 R /ID [<00> <00>]" if encrypted else b""
-    data += b"xref\n0 %d\n0000000000 65535 f \n%s" % (len(objects) + 1, table)
-    start = len(data) - len(table) - len(b"xref\n0 7\n0000000000 65535 f \n")
-    data += b"trailer\n<< /Size %d /Root 1 0 R%s >>\nstartxref\n%d\n%%%%EOF\n" % (len(objects) + 1, encrypt, start)
+    start = len(data)
+    data += b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
+    data += b"".join(b"%010d 00000 n \n" % place for place in places)
+    more = b"" if title is None else b" /Info 5 0 R"
+    more += b" /Encrypt %d 0 R /ID [<00> <00>]" % len(objects) if encrypted else b""
+    data += b"trailer\n<< /Size %d /Root 1 0 R%s >>\nstartxref\n%d\n%%%%EOF\n" % (len(objects) + 1, more, start)
     return data
 
 

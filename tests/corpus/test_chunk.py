@@ -42,7 +42,8 @@ def chunker(embedding: TokenCounter, memory: TokenCounter) -> Chunker:
 def require_exact(chunks: list[Chunk], text: str, embedding: TokenCounter) -> None:
     """Offsets, tokens and digests are right, and nothing but white space is outside of the chunks."""
     for chunk in chunks:
-        assert text[chunk.start : chunk.end] == chunk.text
+        assert chunk.text == chunk.header + text[chunk.start : chunk.end]
+        assert chunk.header in text[: chunk.start]
         assert chunk.tokens == embedding.count(chunk.text)
         assert chunk.digest == text_digest(chunk.text)
     covered = [0, *(place for chunk in chunks for place in (chunk.start, chunk.end)), len(text)]
@@ -120,3 +121,45 @@ def test_a_long_markdown_text_is_cut_at_its_headings(chunker: Chunker, embedding
 def test_a_model_without_a_fast_tokenizer_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"some/model: no tokenizer\.json"):
         TokenCounter(ResolvedModel("some/model", None, tmp_path, "0", "0"))
+
+
+_HEADER = "| Port of call | Fee in crowns |\n|---|---:|\n"
+_TABLE = _HEADER + "".join(f"| Harbour number {number} | {number * 37} |\n" for number in range(60))
+_CODE = "```python title=fees\n" + "".join(f"    fee_{number} = pay({number})\n" for number in range(80)) + "```\n"
+
+
+@pytest.mark.parametrize("markdown", [False, True])
+@pytest.mark.parametrize("overlap", [0, 20])
+@pytest.mark.parametrize(
+    "block, header, row", [(_TABLE, _HEADER, "| Harbour"), (_CODE, "```python title=fees\n", "    fee_")]
+)
+def test_rows_carry_their_header(
+    embedding: TokenCounter, memory: TokenCounter, markdown: bool, overlap: int, block: str, header: str, row: str
+) -> None:
+    spec = ChunkingSpec(max_tokens=CAPACITY, overlap_tokens=overlap)
+    text = f"# Fees\n\nWhat is paid in each harbour.\n\n{block}\nWords behind it. {'More words. ' * 60}\n\n{block}"
+    chunks = Chunker(spec, ShardingSpec(), embedding, memory, CAPACITY).cut("d", text, markdown)
+    assert max(chunk.tokens for chunk in chunks) <= CAPACITY
+    with_rows = [chunk for chunk in chunks if row in chunk.text]
+    assert len(with_rows) > 8 and all(header in chunk.text for chunk in with_rows)
+    for chunk in chunks:
+        assert chunk.text == chunk.header + text[chunk.start : chunk.end]
+        assert header.startswith(chunk.header)
+        lines = text[chunk.start : chunk.end].split("\n")
+        assert all(line in text.split("\n") for line in lines if line.startswith(row))  # rows are whole
+    if not overlap:
+        require_exact(chunks, text, embedding)
+
+
+def test_equal_rows_under_other_headers_are_other_texts(chunker: Chunker) -> None:
+    rows = "".join(f"| {number} | {number * 3} |\n" for number in range(99))
+    first, second = (chunker.cut("d", f"| {name} | n |\n|---|---|\n{rows}", True) for name in ("Fee", "Depth"))
+    assert not {chunk.digest for chunk in first} & {chunk.digest for chunk in second}
+
+
+def test_a_header_longer_than_half_a_chunk_is_not_carried(chunker: Chunker, embedding: TokenCounter) -> None:
+    names = " | ".join(f"column number {number}" for number in range(40))
+    text = f"| {names} |\n|{'---|' * 40}\n" + "".join(f"|{f' {row} |' * 40}\n" for row in range(9))
+    chunks = chunker.cut("d", text, True)
+    require_exact(chunks, text, embedding)
+    assert max(chunk.tokens for chunk in chunks) <= CAPACITY and not any(chunk.header for chunk in chunks)

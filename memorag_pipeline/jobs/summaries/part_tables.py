@@ -57,7 +57,7 @@ class PartTables:
             for row in self._rows(section):
                 start = max(row["start"], end)
                 end = max(row["end"], end)
-                text = row["text"][start - row["start"] :]
+                text = row["text"][len(row["text"]) - (row["end"] - start) :]
                 if text:
                     passages.append(_passage({**row, "start": start, "text": text}, part.shard_id, 0.0))
         return passages

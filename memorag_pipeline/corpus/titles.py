@@ -1,0 +1,38 @@
+"""Titles that documents declare in their metadata, and what is none.
+
+In:  a title as it is declared.
+Out: the title on one line, None where it is what a program writes when nobody gave one.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_MOST = 200  # characters
+# Of files that are made with a program for documents, and of any file if the title is one word.
+_DOCUMENTS = "cdr|docx?|docm|dotx?|dvi|fm|indd|od[gpst]|p65|pdf|pm[4-6]|pptx?|potx?|ps|pub|qxd|rtf|wpd|wps|vsdx?|xlsx?"
+_NONE = re.compile(
+    rf"""
+      anonymous|unknown|unnamed|untitled|no\ title|null|none|title|titel|sans\ titre|ohne\ titel|unbenannt
+      |(?:untitled|unbenannt)?[ _-]*(?:document|dokument|doc|slide|folie|workbook|mappe|sheet|page|blank)[ _-]*\d*
+      |(?:untitled|unbenannt)[ _-]*\d+
+      |(?:microsoft|ms)\ (?:office\ )?(?:word|excel|powerpoint|publisher|visio)(?:\ *-.*|\ document)?
+      |(?:powerpoint|word|excel|libreoffice|openoffice)\ (?:document|presentation|spreadsheet)
+      |.*\.(?:{_DOCUMENTS})
+      |\S*\.(?:ai|eps|html?|key|md|numbers|pages|rst|tex|txt|xml)
+      |(?:[a-z]:\\|file:|https?:).*
+      |[0-9a-f]{{8}}(?:-?[0-9a-f]{{4}}){{3}}-?[0-9a-f]{{12}}
+    """,
+    re.X | re.I,
+)
+_AROUND = re.compile(r"^[\W_]+|[\W_]+$")
+
+
+def declared_words(title: str | None) -> str | None:
+    """The words of a declared title, None if it says nothing of the document."""
+    # Programs pad titles with NULs, which part nothing.
+    kept = "".join(sign for sign in title or "" if sign.isspace() or unicodedata.category(sign) not in {"Cc", "Cs"})
+    words = " ".join(kept.split())[:_MOST]
+    bare = _AROUND.sub("", words)
+    return None if not bare or _NONE.fullmatch(bare) else words
