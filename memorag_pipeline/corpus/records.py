@@ -9,14 +9,12 @@ The bytes decide which format it is: `<` begins XML, `{` or `[` JSON or lines of
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
+from memorag_pipeline.corpus.delimited import delimited_rows
+from memorag_pipeline.corpus.json_values import json_value
 from memorag_pipeline.corpus.parser import Parser
 from memorag_pipeline.corpus.quarantine import Refused
 from memorag_pipeline.corpus.text import DocumentText, Plain
@@ -101,7 +99,7 @@ def _records(plain: Plain, spec: RecordsSpec, parser: Parser) -> tuple[str, Iter
 def _json_records(text: str, at: str | None) -> Iterator[Record | Refused]:
     """The list that the file is or holds `at` a path; else its lines, if more than one; else the value itself."""
     try:
-        value = json.loads(text)
+        value = json_value(text)
     except RecursionError:
         raise Refused("bomb", "is JSON that nests without end") from None
     except ValueError as error:
@@ -119,26 +117,21 @@ def _json_records(text: str, at: str | None) -> Iterator[Record | Refused]:
 
 def _line(number: int, line: str) -> Record | Refused:
     try:
-        return json.loads(line)
+        return json_value(line)
     except (ValueError, RecursionError) as error:
         return Refused("bad_record", f"line {number} is not JSON: {error}")
 
 
 def _table_records(plain: Plain) -> Iterator[Record | Refused]:
-    """The rows below the line of names, which also tells the delimiter. Quoted cells may hold line breaks."""
-    csv.field_size_limit(sys.maxsize)  # the file's own size is bounded
-    first = next(line for line in plain.text.split("\n") if line.strip())
-    rows = csv.reader(io.StringIO(plain.text, newline=""), delimiter=max(",\t;|", key=first.count))
-    names = next((row for row in rows if any(cell.strip() for cell in row)), None)
-    if names is None:
-        raise Refused("unreadable", "is a table without a line of names")
+    try:
+        rows = delimited_rows(plain.text)
+    except ValueError as error:
+        raise Refused("unreadable", str(error)) from None
     for row in rows:
-        if not any(cell.strip() for cell in row):
-            continue
-        if len(row) > len(names):
-            yield Refused("bad_record", f"the row in line {rows.line_num} has {len(row)} cells for {len(names)} names")
-            continue
-        yield dict(zip(names, row, strict=False))
+        if row.cells is None:
+            yield Refused("bad_record", f"the row in line {row.line} {row.problem}")
+        else:
+            yield row.cells
 
 
 def _field(record: Record, path: str) -> Any:

@@ -25,7 +25,7 @@ from safetensors.numpy import save_file
 
 from memorag_pipeline.errors import CorruptBlobError
 from memorag_pipeline.models.safetensors_header import sort_header
-from memorag_pipeline.retrieval.terms import TokenWeights, terms_of
+from memorag_pipeline.retrieval.terms import TokenWeights, search_terms_of
 
 _WORDS, _TOKENS = "memorag-sparse-1", "memorag-sparse-tokens-1"  # formats, by what the terms are
 
@@ -35,7 +35,7 @@ _DTYPES = {"starts": "I64", "rows": "I32", "weights": "F32", "terms": "U8"}
 def build_sparse_index(texts: Iterable[str], path: Path) -> None:
     """Write the BM25 index of `texts`. Equal texts give an equal file: terms are numbered as they come."""
     numbers: dict[str, int] = {}
-    ids = [[numbers.setdefault(term, len(numbers)) for term in terms_of(text)] for text in texts]
+    ids = [[numbers.setdefault(term, len(numbers)) for term in search_terms_of(text)] for text in texts]
     # Names of the columns are bm25s's: a sparse matrix [texts, terms] by columns.
     columns: dict[str, Any] = {"data": [], "indices": [], "indptr": [0]}
     if numbers:
@@ -100,7 +100,7 @@ class SparseIndex:
 
     def search(self, query: str, k: int) -> list[tuple[int, float]]:
         """At most `k` (row, score) of the texts with any of the query's words, best first, then by row."""
-        return self._search(Counter(terms_of(query)), k)
+        return self._search(Counter(search_terms_of(query)), k)
 
     def search_tokens(self, query: TokenWeights, k: int) -> list[tuple[int, float]]:
         """As `search`, by weighed tokens: a text scores the sum of products over the tokens that it shares."""

@@ -2,25 +2,36 @@
 
 In:  a text in any language.
 Out: its terms in order: casefolded words as they are written, without stemming or stop words; of a run of Chinese
-     characters each pair of neighbours, since words are not marked off (a single character is a term by itself).
+     characters each pair of neighbours, since words are not marked off (a single character is a term by itself). To be
+     found by words within it, a run of Thai, Lao, Khmer or Burmese, where words are seldom marked off, gives pairs too.
 Wrong: nothing; a text without letters or digits has no terms.
 
-Forms of compatibility (full-width letters, ligatures) count as the plain ones. Traditional characters are not those of
-simplified script.
+Forms of compatibility (full-width letters, ligatures) count as the plain ones. Marks belong to the letter that they
+stand on; soft hyphens and other signs without width part no word. Vowel marks of Arabic and Hebrew, which most texts
+leave out, do not count. Traditional characters are not those of simplified script.
 """
 
 from __future__ import annotations
 
-import re
 import unicodedata
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import regex
 
 from memorag_pipeline.words import HAN
 
-_RUN = re.compile(f"([{HAN}]+)|[^\\W_{HAN}]+")
+_UNSPACED = r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+_RUN = regex.compile(rf"(?V1)([{HAN}]+)|[[\p{{L}}\p{{N}}]--[{HAN}]][[\p{{L}}\p{{N}}\p{{M}}]--[{HAN}]]*")
+_UNSPACED_RUN = regex.compile(rf"[{_UNSPACED}]+")
+_PLAIN = regex.compile("[a-z0-9]+")  # the same for ASCII, in a third of the time
+_CHARACTER = regex.compile(r"\X")
+# A space without width is one between words where no other is written.
+_BETWEEN = regex.compile(rf"(?<=[{_UNSPACED}])\u200b+|\u200b+(?=[{_UNSPACED}])")
+# Without width, or only to make a word longer (tatweel); the dot that casefolding leaves of a Turkish I; vowel marks.
+_SILENT = regex.compile(r"(?V1)\p{DI}|\u0640|(?<=i)\u0307|[[\p{Arabic}\p{Hebrew}\u064b-\u0655\u0670]&&\p{Mn}]")
 
 
 class TokenWeights(NamedTuple):
@@ -33,10 +44,31 @@ class TokenWeights(NamedTuple):
 def terms_of(text: str) -> list[str]:
     """The terms of `text`, as often as they occur."""
     found: list[str] = []
-    for run in _RUN.finditer(unicodedata.normalize("NFKC", text).casefold()):
+    if text.isascii():
+        found += _PLAIN.findall(text.casefold())
+        return found
+    for run in _RUN.finditer(_plain(text)):
         word = run[0]
         if run[1] is None or len(word) == 1:
             found.append(word)
         else:
             found += [word[at : at + 2] for at in range(len(word) - 1)]
     return found
+
+
+def search_terms_of(text: str) -> list[str]:
+    """The terms by which `text` is found: its terms, and pairs of characters where words are not marked off."""
+    found = terms_of(text)
+    if text.isascii():
+        return found
+    for word in filter(_UNSPACED_RUN.fullmatch, found[:]):
+        characters = _CHARACTER.findall(word)
+        if len(characters) > 2:
+            found += map("".join, pairwise(characters))
+    return found
+
+
+def _plain(text: str) -> str:
+    """The text with one form for each letter, and without what does not count."""
+    plain: str = _SILENT.sub("", _BETWEEN.sub(" ", unicodedata.normalize("NFKC", text).casefold()))
+    return plain

@@ -116,3 +116,30 @@ def test_what_is_no_file_of_records_is_refused(
     with pytest.raises(Refused) as refused:
         read(parser, name, text, **values)
     assert refused.value.reason == reason
+
+
+def test_numbers_are_kept_as_they_are_written(parser: Parser) -> None:
+    found = read(parser, "a.jsonl", '{"price": 1.10, "far": 1e400, "size": NaN, "n": 12345678901234567890.125}')
+    assert texts(found)["0"][1] == "price: 1.10\nfar: 1e400\nsize: NaN\nn: 12345678901234567890.125"
+
+
+def test_a_key_that_is_there_twice_is_kept_twice(parser: Parser) -> None:
+    found = read(parser, "a.jsonl", '{"note": "moss", "note": "fern", "note_2": "kelp"}')
+    assert texts(found)["0"][1] == "note: moss\nnote_3: fern\nnote_2: kelp"
+
+
+def test_an_unclosed_quote_costs_its_row(parser: Parser) -> None:
+    found = read(parser, "t.csv", 'id,text\n1,"A 5 metre rope" is short\n2,"Starts here\n3,Buoys.\n4,"Two\nlines"\n')
+    assert [text for _, text in texts(found).values()] == [
+        "id: 1\ntext: A 5 metre rope is short",
+        "id: 3\ntext: Buoys.",
+        "id: 4\ntext: Two\nlines",
+    ]
+    assert list(refusals(found).values()) == ["the row in line 3 has a quote that is not closed"]
+
+
+def test_a_table_without_names_is_refused(parser: Parser) -> None:
+    with pytest.raises(Refused, match="without a line of names"):
+        read(parser, "t.csv", "sep=;\n")
+    with pytest.raises(Refused, match="line 1, cannot be read: has a quote that is not closed"):
+        read(parser, "t.csv", 'id,"text\n1,2\n')

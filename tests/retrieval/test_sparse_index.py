@@ -31,10 +31,32 @@ def built(folder: Path, texts: list[str] = TEXTS) -> SparseIndex:
         ("ＡＢＣ １２", ["abc", "12"]),  # noqa: RUF001
         ("été naïve", ["été", "naïve"]),
         ("\u200b … !", []),
+        ("con\u00adtract zero\u200bwidth word\u2060joiner", ["contract", "zerowidth", "wordjoiner"]),
+        ("हिन्दी தமிழ் বাংলা क्षेत्र", ["हिन्दी", "தமிழ்", "বাংলা", "क्षेत्र"]),
+        ("ภาษาไทย ភាសាខ្មែរ", ["ภาษาไทย", "ភាសាខ្មែរ"]),
+        ("ภาษา\u200bไทย", ["ภาษา", "ไทย"]),
+        ("العَرَبِيَّة שָׁלוֹם کتـــاب", ["العربية", "שלום", "کتاب"]),
+        ("می\u200cخواهم", ["میخواهم"]),  # noqa: RUF001
+        ("İstanbul ISTANBUL", ["istanbul", "istanbul"]),
+        ("a\u0301b q\u0301 1\ufe0f\u20e3", ["áb", "q\u0301", "1\u20e3"]),
     ],
 )
 def test_terms_are_words_and_pairs_of_chinese_characters(text: str, terms: list[str]) -> None:
     assert terms_of(text) == terms
+
+
+@pytest.mark.parametrize(
+    ("text", "query"),
+    [
+        ("ประเทศไทยใช้ภาษาไทยเป็นภาษาราชการ", "ภาษา"),
+        ("the con\u00adtract", "contract"),
+        ("في اللُّغَةِ", "اللغة"),
+        ("हिन्दी की किताब", "हिन्दी"),
+    ],
+)
+def test_words_are_found_however_they_are_written(tmp_path: Path, text: str, query: str) -> None:
+    index = built(tmp_path, ["another text altogether", text])
+    assert [row for row, _ in index.search(query, 2)] == [1]
 
 
 def test_scores_are_those_of_bm25(tmp_path: Path) -> None:
