@@ -7,7 +7,10 @@ from collections.abc import Collection
 import pyarrow as pa
 
 _NULLABLE = frozenset(
-    {"etag", "modified", "title", "source_digest", "answer", "error", "cost", "cited_by", "memory_shard_id"}
+    {
+        *("etag", "modified", "title", "source_digest"),
+        *("answer", "error", "finish_reason", "cost", "cited_by", "memory_shard_id"),
+    }
 )
 
 
@@ -155,6 +158,7 @@ ANSWERS = _schema(
     status=_S,
     answer=_S,
     error=_S,
+    finish_reason=_S,
     clues=pa.list_(pa.field("item", CLUE, False)),
     evidence=pa.list_(pa.field("item", EVIDENCE, False)),
     cited_by=_S,
@@ -171,7 +175,7 @@ ANSWERS = _schema(
 
 # A row of scope document has a document and no globs, one of scope corpus the other way round.
 SUMMARIES = _schema(
-    {"document_id", "uri", "title", "focus", "summary", "error", "cost"},
+    {"document_id", "uri", "title", "focus", "summary", "error", "finish_reason", "cost"},
     corpus=_S,
     job=_S,
     corpus_version=_I,
@@ -185,6 +189,7 @@ SUMMARIES = _schema(
     status=_S,
     summary=_S,
     error=_S,
+    finish_reason=_S,
     key_points=pa.list_(pa.field("item", _S, False)),
     evidence=pa.list_(pa.field("item", EVIDENCE, False)),
     documents=_I32,
@@ -201,3 +206,11 @@ SUMMARIES = _schema(
     cost=pa.float64(),
     seconds=pa.float64(),
 )
+
+
+def answers(table: pa.Table) -> pa.Table:
+    """A table of answers, maybe of an earlier release, with all columns of `ANSWERS`."""
+    for place, field in enumerate(ANSWERS):
+        if field.nullable and field.name not in table.schema.names:
+            table = table.add_column(place, field, pa.nulls(table.num_rows, field.type))
+    return table.cast(ANSWERS)

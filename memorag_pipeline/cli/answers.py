@@ -106,6 +106,8 @@ def ask(
     say(
         f"[bold]{escape(found.answer)}[/]\n" if found.answer else f"no answer: {escape(found.error or 'it is empty')}\n"
     )
+    if found.cut:
+        say("[yellow]cut: it reached generation.max_new_tokens[/]\n")
     if mode == "memory_only":
         say(f"from the memory of shard {found.shard_id}, version {opened.number} of {opened.uri}")
         return

@@ -114,7 +114,7 @@ class EndpointGenerator:
         try:
             await self._limits.tokens(most.tokens)
             completion = await self._completion(body)
-            usage = completion.usage or Usage(prompt, self._count(completion.text))
+            usage = completion.usage(prompt, self._count)
             if not completion.choices:
                 raise MalformedError("choices: there is none")
         except Exception as error:
@@ -123,8 +123,14 @@ class EndpointGenerator:
             await self._budget.settle(most, self._spending(usage))
         self._answered, self._failed = self._answered + 1, 0
         problem = completion.problem(self._spec.max_new_tokens)
-        cost = cost_of(usage, self._endpoint.prices)
-        reply = Reply(completion.text, usage.input_tokens, usage.output_tokens, problem, cost=cost)
+        reply = Reply(
+            completion.text,
+            usage.input_tokens,
+            usage.output_tokens,
+            problem,
+            cost=cost_of(usage, self._endpoint.prices),
+            finish_reason=completion.finish_reason,
+        )
         if self._replies is not None:
             await asyncio.to_thread(self._replies.record, key, reply)
         return reply
@@ -140,7 +146,7 @@ class EndpointGenerator:
         if not isinstance(error, openai.APIError | MalformedError):
             raise error
         failure = failure_of(error, self._spec, self._key)
-        self._failed += 1
+        self._failed += not failure.of_question
         if failure.refused:
             raise EndpointRefusedError(failure.text) from None
         if self._is_gone(failure):

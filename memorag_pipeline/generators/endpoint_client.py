@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from memorag_pipeline.errors import EndpointRefusedError
+from memorag_pipeline.generators.hidden_errors import show_error
 from memorag_pipeline.prompts.chat_marks import break_all
 from memorag_pipeline.prompts.message import Message
 from memorag_pipeline.redaction import redacted
@@ -72,7 +73,9 @@ def open_client(spec: GenerationSpec, key: Key, before_request: Callable[[Any], 
         "api_key": key.value,
         "timeout": endpoint.timeout_seconds,
         "max_retries": endpoint.retries,
-        "http_client": openai.DefaultAsyncHttpxClient(event_hooks={"request": [before_request]}),
+        "http_client": openai.DefaultAsyncHttpxClient(
+            event_hooks={"request": [before_request], "response": [show_error]}
+        ),
     }
     if ENDPOINTS[endpoint.kind].has_versions:
         return openai.AsyncAzureOpenAI(

@@ -7,26 +7,47 @@ Wrong: nothing is raised; the key is struck out of what an endpoint says.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from memorag_pipeline.generators.completion import MalformedError
 from memorag_pipeline.generators.endpoint_client import Key
+from memorag_pipeline.generators.hidden_errors import shown_error
 from memorag_pipeline.specs.generation import GenerationSpec
 
 _SHOWN = 300
 _NO_SUCH_MODEL = ("model_not_found", "DeploymentNotFound")
 _QUOTES = "'\"`"
+# Codes and types of errors that are about the one question that was sent.
+_TOO_LONG = {"context_length_exceeded", "string_above_max_length", "exceed_context_size_error", "request_too_large"}
+_FILTERED = {"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"}
+# What servers say of a prompt that is too long: OpenAI, Azure and vLLM; SGLang; llama.cpp; Ollama and LM Studio; TGI;
+# Anthropic and Bedrock; Gemini.
+_TOO_LONG_TEXTS = re.compile(
+    r"(?:maximum|max(?:imum)?[ _]model|model's|model|available|allowed) (?:context|input|sequence|prompt)?[ _]?"
+    r"(?:length|window|size|tokens?)\b"
+    r"|context[ _](?:length|window|size|limit)|max_model_len|max_input_(?:length|tokens)"
+    r"|(?:prompt|input|inputs|request|message|messages|conversation)\b[^.]{0,40}\b(?:too (?:long|large|many tokens))"
+    r"|too many (?:input )?tokens|reduce the length of (?:the|your) (?:messages|prompt|input)"
+    r"|`?inputs`? (?:tokens \+ `?max_new_tokens`?|must have less than)"
+    r"|(?:input|prompt)? ?token count[^.]{0,60}exceeds",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A request that failed for good. `retryable`: it may go better later. `refused`: no other would go better."""
+    """A request that failed for good.
+
+    `retryable`: it may go better later. `refused`: no other would go better. `of_question`: it says nothing of others.
+    """
 
     text: str
     retryable: bool = False
     refused: bool = False
     unreachable: bool = False
+    of_question: bool = False
 
 
 def failure_of(error: Exception, spec: GenerationSpec, key: Key) -> Failure:
@@ -49,47 +70,88 @@ def failure_of(error: Exception, spec: GenerationSpec, key: Key) -> Failure:
             unreachable=True,
         )
     assert isinstance(error, openai.APIStatusError)
-    said = key.struck_out(_said(error.body))
-    return _refusal(error, spec, key, said) or Failure(
-        f"{endpoint.url} replied {error.status_code}: {said}"
-        + (f" ({tried})" if (again := error.status_code in (408, 409, 429) or error.status_code >= 500) else ""),
-        retryable=again,
-    )
+    told = _Told.of(error)
+    said = key.struck_out(_said(told.body))
+    replied = f"{endpoint.url} replied {told.status}: {said}"
+    if told.is_about_the_length:
+        fix = "lower generation.evidence_tokens or generation.max_new_tokens, or use a model with a longer context"
+        return Failure(f"{replied}; the question and its passages are too long for the model: {fix}", of_question=True)
+    if told.code in _FILTERED or error.status_code == 413:
+        return Failure(replied, of_question=True)
+    again = error.status_code in (408, 409, 429) or error.status_code >= 500
+    return _refusal(told, spec, key, said) or Failure(replied + (f" ({tried})" if again else ""), retryable=again)
 
 
-def _refusal(error: Any, spec: GenerationSpec, key: Key, said: str) -> Failure | None:
+@dataclass(frozen=True)
+class _Told:
+    """An error as a server tells it. `status` is its HTTP status, in words where it came with another one."""
+
+    number: int
+    status: str
+    body: Any
+    code: Any
+    kind: Any
+    param: Any
+
+    @classmethod
+    def of(cls, error: Any) -> _Told:
+        """Of an error of the client."""
+        hidden = shown_error(error.response)
+        body = error.body if hidden is None else hidden
+        if isinstance(body, list) and len(body) == 1:
+            body = body[0]
+        fields = body if isinstance(body, dict) else {}
+        if isinstance(fields.get("error"), dict):
+            fields = fields["error"]
+        status = str(error.status_code) if hidden is None else f"200 with an error of {error.status_code}"
+        return cls(error.status_code, status, body, fields.get("code"), fields.get("type"), fields.get("param"))
+
+    @property
+    def is_about_the_length(self) -> bool:
+        """Whether the prompt is too long for the model, whatever else is quoted."""
+        if self.number not in (400, 413, 422, 500):
+            return False
+        if self.code in _TOO_LONG or self.kind in _TOO_LONG:
+            return True
+        return self.code not in _NO_SUCH_MODEL and bool(_TOO_LONG_TEXTS.search(_said(self.body, shown=None)))
+
+
+def _refusal(told: _Told, spec: GenerationSpec, key: Key, said: str) -> Failure | None:
     """The failure, if it is not the question's fault."""
     endpoint = spec.endpoint
     assert endpoint is not None
-    status = error.status_code
-    if status in (401, 403):
+    if told.number in (401, 403):
         # Without what the server says: some repeat a part of the key.
-        text = f"{endpoint.url} does not accept the key ({status}); {key.fix}"
-    elif status == 402 or error.code == "insufficient_quota":
-        text = f"{endpoint.url} wants to be paid first ({status}): {said}"
-    elif status == 404 or (status in (400, 422) and _is_about_the_model(error, said, str(spec.model))):
+        text = f"{endpoint.url} does not accept the key ({told.status}); {key.fix}"
+    elif told.number == 402 or told.code == "insufficient_quota":
+        text = f"{endpoint.url} wants to be paid first ({told.status}): {said}"
+    elif told.number == 404 or (told.number in (400, 422) and _is_about_the_model(told, said, str(spec.model))):
         text = (
-            f"{endpoint.url} does not know the model {spec.model!r} ({status}: {said}); correct generation.model, or"
-            " generation.endpoint.base_url if this is not the root of its API"
+            f"{endpoint.url} does not know the model {spec.model!r} ({told.status}: {said}); correct generation.model,"
+            " or generation.endpoint.base_url if this is not the root of its API"
         )
     else:
         return None
     return Failure(text, refused=True)
 
 
-def _is_about_the_model(error: Any, said: str, model: str) -> bool:
+def _is_about_the_model(told: _Told, said: str, model: str) -> bool:
     """Whether a request is refused for its model. Not all servers have the code 404 or a word of OpenAI's for it."""
+    if told.code in _NO_SUCH_MODEL or told.param == "model":
+        return True
+    if told.param:  # something else is wrong with the request, and the model quoted
+        return False
     quoted = any(f"{quote}{model}{quote}" in said for quote in _QUOTES)
-    return error.code in _NO_SUCH_MODEL or error.param == "model" or quoted or "model not exist" in said.lower()
+    return quoted or "model not exist" in said.lower()
 
 
-def _said(body: Any) -> str:
+def _said(body: Any, shown: int | None = _SHOWN) -> str:
     """The message in the body of an error, however a server writes it."""
     while isinstance(body, dict):
         body = next((body[name] for name in ("message", "detail", "error") if body.get(name)), "no reason is given")
-    return _one_line(str(body)) or "no reason is given"
+    return _one_line(str(body), shown) or "no reason is given"
 
 
-def _one_line(text: str) -> str:
+def _one_line(text: str, shown: int | None = _SHOWN) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= _SHOWN else f"{line[: _SHOWN - 1]}…"
+    return line if shown is None or len(line) <= shown else f"{line[: shown - 1]}…"

@@ -11,10 +11,11 @@ from memorag_pipeline.prompts.message import Message
 
 @dataclass(frozen=True)
 class Reply:
-    """What a generator wrote to one conversation; `error` says why it wrote nothing.
+    """What a generator wrote to one conversation, without what it thought; `error` says why it wrote nothing.
 
-    `retryable` tells that asking again later may go better. `cost` is what the reply cost when it was written, by the
-    prices in the spec; `reused` tells that this was before, and nothing was paid for it now.
+    `finish_reason` is why the reply ended: "stop", "length" when it was cut, or another word of an endpoint; None where
+    nobody knows. `retryable` tells that asking again later may go better. `cost` is what the reply cost when it was
+    written, by the prices in the spec; `reused` tells that this was before, and nothing was paid for it now.
     """
 
     text: str
@@ -24,6 +25,7 @@ class Reply:
     retryable: bool = False
     cost: float | None = None
     reused: bool = False
+    finish_reason: str | None = None
 
 
 class Generator(Protocol):

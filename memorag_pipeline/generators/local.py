@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from memorag_pipeline.generators.generated import reply_of
 from memorag_pipeline.generators.interface import Reply
 from memorag_pipeline.generators.replies import Replies, reply_key
 from memorag_pipeline.generators.row_batches import batches
@@ -89,7 +90,7 @@ class LocalGenerator:
 
                 def finished(index: int, found: Generation, numbers: Sequence[int] = numbers) -> None:
                     key = keys[numbers[index]]
-                    replies[key] = Reply(found.text.strip(), found.input_tokens, found.output_tokens, found.error)
+                    replies[key] = reply_of(found, spec.max_new_tokens, self._tokenizer.opens_thought)
                     if self._replies is not None:
                         recorded.append(pool.submit(self._replies.record, key, replies[key]))
                     advance()

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from memorag_pipeline.generators.interface import Reply
 from memorag_pipeline.machine.threads import in_threads
+from memorag_pipeline.models.thoughts import spoken
 from memorag_pipeline.storage import CorpusStore, Outcome, fingerprint
 
 STAGE = "reply"
@@ -54,6 +55,7 @@ class ReplyUnits:
             "error": reply.error,
             "input_tokens": reply.input_tokens,
             "output_tokens": reply.output_tokens,
+            "finish_reason": reply.finish_reason,
             "cost": reply.cost,
             "run": self._run,
         }
@@ -63,4 +65,6 @@ class ReplyUnits:
     def _kept(self, outcome: Outcome) -> Reply:
         value = self._store.blobs.get_json(outcome.blobs["reply"], "a reply of the generator")
         run = value.pop("run")
+        # Those that earlier releases kept hold what the model thought.
+        value["text"] = spoken(value["text"]).text
         return Reply(**value, reused=run != self._run)

@@ -45,14 +45,14 @@ def load_rows(pipeline: Pipeline, plan: JobPlan, run: Run, rows: JobRows) -> tup
     """Load the rows of a job's plan, their passages and the run; returns what was loaded, and rows by status."""
     spec = pipeline.spec.job(plan.job)
     warehouse = open_warehouse(spec.warehouse)
-    passed = _Passed()
+    passed = _Passed(rows.done)
 
     def run_row() -> Iterator[dict[str, Any]]:
         yield {
             **run_columns(pipeline, run, spec.kind, plan.job),
             "status": "done",
             "corpus_version": plan.version,
-            **passed.columns(rows.done),
+            **passed.columns(),
             **_spent(pipeline, rows.outcomes(), set(plan.todo)),
         }
 
@@ -77,7 +77,9 @@ def load_rows(pipeline: Pipeline, plan: JobPlan, run: Run, rows: JobRows) -> tup
 class _Passed:
     """What the run's row tells of the rows that have passed."""
 
+    done: str
     questions: int = 0
+    cut: int = 0
     status: Counter[str] = field(default_factory=Counter)
     models: dict[str, str] = field(default_factory=dict)
 
@@ -85,18 +87,21 @@ class _Passed:
         """`batches`, looked at."""
         for batch in batches:
             self.questions += batch.num_rows
-            self.status.update(batch.column("status").to_pylist())
+            rows = list(zip(batch.column("status").to_pylist(), batch.column("finish_reason").to_pylist(), strict=True))
+            self.status.update(status for status, _ in rows)
+            self.cut += rows.count((self.done, "length"))
             if batch.num_rows:
                 self.models = batch.select(list(_MODELS)).slice(0, 1).to_pylist()[0]
             yield batch
             bar.advance(batch.num_rows)
 
-    def columns(self, done: str) -> dict[str, Any]:
+    def columns(self) -> dict[str, Any]:
         """Columns of `runs`."""
         return {
             "questions": self.questions,
-            "answered": self.status[done],
+            "answered": self.status[self.done],
             "errors": self.status["error"],
+            "cut": self.cut,
             **self.models,
         }
 

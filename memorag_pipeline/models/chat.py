@@ -17,6 +17,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from memorag_pipeline.errors import MemoragError, NotFoundError
+from memorag_pipeline.models.thoughts import MARKS, opens_thought
 
 HOLE = "[[memorag:hole]]"
 # Some templates print today's date, which would make another stream each day; they take this one instead.
@@ -38,9 +39,16 @@ class ChatTokenizer:
         return ids
 
     def text(self, token_ids: Sequence[int]) -> str:
-        """The text of tokens, without special ones."""
-        decoded: str = self._marked.decode(list(token_ids), skip_special_tokens=True)
-        return decoded
+        """The text of tokens, without special ones but for those that mark a thought."""
+        kept: list[str] = []
+        rest: list[int] = []
+        for token in token_ids:
+            if token in self._thought_marks:
+                kept += [self._marked.decode(rest, skip_special_tokens=True), self._thought_marks[token]]
+                rest = []
+            else:
+                rest.append(token)
+        return "".join([*kept, self._marked.decode(rest, skip_special_tokens=True)])
 
     def frame(self, messages: Sequence[dict[str, str]], reply: bool = True) -> list[list[int]]:
         """The conversation's tokens, cut at each HOLE in its messages: one piece more than holes.
@@ -79,6 +87,19 @@ class ChatTokenizer:
         after = self.frame([{"role": "user", "content": "?"}, {"role": "assistant", "content": HOLE}], reply=False)[1]
         added = self._marked.get_added_tokens_decoder()
         return after[0] if after and after[0] in added and added[after[0]].special else None
+
+    @cached_property
+    def opens_thought(self) -> bool:
+        """Whether the template ends the prompt within a thought, so that a reply begins in it."""
+        return bool(self._template.chat_template) and opens_thought(
+            self._render([{"role": "user", "content": HOLE}], reply=True).rpartition(HOLE)[2]
+        )
+
+    @cached_property
+    def _thought_marks(self) -> dict[int, str]:
+        """Special tokens that begin or end a thought; others that do so are in the text anyway."""
+        added = self._marked.get_added_tokens_decoder().items()
+        return {number: token.content for number, token in added if token.special and MARKS.fullmatch(token.content)}
 
     @cached_property
     def _template(self) -> Any:

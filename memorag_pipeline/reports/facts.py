@@ -152,6 +152,7 @@ class RunReport(_Facts):
     gate: str | None = None
     cost: float | None = None
     statuses: dict[str, int] = {}
+    cut: int = 0
     samples: tuple[SampleAnswer, ...] = ()
     problems: tuple[Problem, ...] = ()
 

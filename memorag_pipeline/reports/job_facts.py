@@ -41,6 +41,7 @@ def of_run(store: CorpusStore, corpus: str, job: str, reports: Sequence[TaskRepo
         stages=stage_facts(plans, reports, kind.stages),
         counts={} if rows is None else {kind.rows: sum(rows.statuses.values())},
         statuses={} if rows is None else rows.statuses,
+        cut=0 if rows is None else rows.cut,
         cost=sum(costs) if costs else None,
         samples=() if rows is None else rows.samples,
         problems=failed,

@@ -32,11 +32,15 @@ P = TypeVar("P", bound=Plan)
 
 @dataclass(frozen=True)
 class ReportRows:
-    """Rows of a run by status, the good ones first, and some of them; `generation_model` is None if there are none."""
+    """Rows of a run by status, the good ones first, and some of them; `generation_model` is None if there are none.
+
+    `cut` of the good ones end because they were as long as they may get.
+    """
 
     statuses: dict[str, int]
     samples: tuple[SampleAnswer, ...]
     generation_model: str | None
+    cut: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,8 @@ def _read_answers(store: CorpusStore, plan: AnswersPlan) -> ReportRows | None:
     for outcome in chosen.values():
         rows += store.blobs.get_table(outcome.blobs["answers"], name="answers").to_pylist()
     samples = _some(rows, "answered", lambda row: row["answer"], lambda row: row["question"], plan.best_last)
-    return ReportRows(statuses, samples, str(rows[0]["generation_model"]) if rows else None)
+    cut = sum(outcome.counts.get("cut", 0) for outcome in outcomes)
+    return ReportRows(statuses, samples, str(rows[0]["generation_model"]) if rows else None, cut)
 
 
 def _read_summaries(store: CorpusStore, plan: SummariesPlan) -> ReportRows | None:
@@ -81,6 +86,7 @@ def _read_summaries(store: CorpusStore, plan: SummariesPlan) -> ReportRows | Non
     merged = dict(zip(plan.merges, store.units.peek_all(MERGE.outcomes, plan.merges), strict=True))
     good: list[PlannedTarget] = []
     bad: list[PlannedTarget] = []
+    cut = 0
     for target in plan.targets:
         units = [found[unit] for unit in target.units]
         if any(outcome is None for outcome in units):
@@ -91,13 +97,16 @@ def _read_summaries(store: CorpusStore, plan: SummariesPlan) -> ReportRows | Non
             if outcome is None:
                 continue
             failed = bool(outcome.counts.get("errors"))
+            units.append(outcome)
         (bad if failed else good).append(target)
+        cut += not failed and any(outcome.counts.get("cut") for outcome in units if outcome is not None)
     if not good and not bad:
         return None
     chosen = [*_spread(good, _DONE), *_spread(bad, _FAILED)]
     rows = [row_of(summary, plan.columns) for summary in summaries_of(store, plan, chosen)]
     samples = _some(rows, "summarized", lambda row: row["summary"], _summarized)
-    return ReportRows({"summarized": len(good), "errors": len(bad)}, samples, str(plan.columns["generation_model"]))
+    statuses = {"summarized": len(good), "errors": len(bad)}
+    return ReportRows(statuses, samples, str(plan.columns["generation_model"]), cut)
 
 
 def _summarized(row: _Row) -> str:

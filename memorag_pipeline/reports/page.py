@@ -109,6 +109,8 @@ def _job_tiles(report: RunReport) -> list[Tile]:
         (done, count), *others = report.statuses.items()
         tiles.append((done, _number(count), f"{_share(count / max(rows, 1))} of them"))
         tiles += [(_STATUS_TEXTS.get(status, status), _number(count), "") for status, count in others]
+    if report.cut:
+        tiles.append(("cut", _number(report.cut), "as long as they may get"))
     if (generate := report.stage(GENERATE.name)) is not None:
         given, written = (generate.counts.get(f"{way}_tokens", 0) for way in ("input", "output"))
         tiles.append(("tokens written", _number(written), f"from {_number(given)} read"))

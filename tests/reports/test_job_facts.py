@@ -26,8 +26,15 @@ def store(tmp_path: Path) -> CorpusStore:
     return CorpusStore(str(tmp_path / "store" / "topics"))
 
 
-def passages(store: CorpusStore, plan: Mapping[str, Any], scores: Mapping[str, float], used: Sequence[str]) -> str:
+def passages(
+    store: CorpusStore,
+    plan: Mapping[str, Any],
+    scores: Mapping[str, float],
+    used: Sequence[str],
+    cut: int = 0,
+) -> str:
     """The page of a run with one answer whose evidence stands in the order of `scores`."""
+    counts = {"answered": 1, "cut": cut}
     evidence = [
         {
             "number": number,
@@ -49,7 +56,7 @@ def passages(store: CorpusStore, plan: Mapping[str, Any], scores: Mapping[str, f
     row = values | {"status": "answered", "error": None, "clues": [], "evidence": evidence}
     table = store.blobs.put_table(pa.Table.from_pylist([row], schema=ANSWERS))
     store.units.record(
-        Outcome(stage="generate", fingerprint="f" * 64, blobs={"answers": table}, counts={"answered": 1}, seconds=1.0)
+        Outcome(stage="generate", fingerprint="f" * 64, blobs={"answers": table}, counts=counts, seconds=1.0)
     )
     others: dict[str, Any] = {
         "job": "faq",
@@ -103,3 +110,9 @@ def test_of_cited_passages_the_best_comes_before_all_others(store: CorpusStore) 
     scores = {"cited": 0.1, "better cited": 0.4, "not cited": 0.8}
     used = ("cited", "better cited")
     assert first_shown(passages(store, {"best_last": True}, scores, used)) == "better cited"
+
+
+@pytest.mark.parametrize("cut", [0, 1])
+def test_the_page_counts_answers_that_were_cut(store: CorpusStore, cut: int) -> None:
+    page = passages(store, {}, {"best": 0.9}, (), cut)
+    assert ("as long as they may get" in page) == bool(cut)

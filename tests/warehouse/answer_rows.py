@@ -37,6 +37,7 @@ def answers(count: int = 3, **values: Any) -> pa.Table:
             "status": "ok",
             "answer": f"answer {number}",
             "error": None,
+            "finish_reason": "stop",
             "clues": [
                 {"shard_id": "s1", "kind": "spans", "text": HARD_TEXT},
                 {"shard_id": "s2", "kind": "a", "text": ""},

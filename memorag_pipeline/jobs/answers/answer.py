@@ -44,7 +44,8 @@ class Answer:
     """What became of one question.
 
     `status` is answered, no_evidence (nothing was found to answer from) or error; only the first has an `answer`, the
-    other two an `error` that says why. Token counts and `cost` (with an endpoint that has prices) are those of the
+    other two an `error` that says why. `finish_reason` is why the reply ended, `length` when it was cut; None where
+    nobody knows. Token counts and `cost` (with an endpoint that has prices) are those of the
     generator, now or, if `reused`, when the reply was written; `seconds` is the question's share of the time of its
     batch. An error that is `unfinished` may go better later, so that the next run asks again. An answer from a memory
     alone has no clues and no evidence, but the `shard_id` of the memory.
@@ -69,6 +70,12 @@ class Answer:
     cost: float | None = None
     reused: bool = False
     unfinished: bool = False
+    finish_reason: str | None = None
+
+    @property
+    def cut(self) -> bool:
+        """Whether the answer ends because it was as long as it may get."""
+        return self.status == "answered" and self.finish_reason == "length"
 
     def __repr__(self) -> str:
         question, reply = (

@@ -108,4 +108,5 @@ def answer_of(
         cost=reply.cost,
         reused=reply.reused,
         unfinished=reply.retryable,
+        finish_reason=reply.finish_reason,
     )

@@ -26,7 +26,7 @@ from memorag_pipeline.jobs.answers.recall_units import RecallUnits
 from memorag_pipeline.jobs.answers.settings import AnswerSettings
 from memorag_pipeline.opened_version import OpenedVersion
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.schemas import ANSWERS
+from memorag_pipeline.schemas import answers as answers_of
 from memorag_pipeline.storage import BlobRef, Outcome, fingerprint
 
 STAGE = "job"
@@ -123,7 +123,7 @@ class Carrier:
 
     def _read(self, number: int) -> list[Row]:
         table = self._store.blobs.get_table(self._tables[number], name="answers of an earlier version")
-        rows: list[Row] = table.cast(ANSWERS).to_pylist()
+        rows: list[Row] = answers_of(table).to_pylist()
         return rows
 
 

@@ -42,6 +42,7 @@ _COUNTS = (
     "no_evidence",
     "errors",
     "unfinished",  # of the errors, those that a later run asks again
+    "cut",  # of the answers, those that end because they were as long as they may get
     "reused",
     "input_tokens",
     "output_tokens",
@@ -166,6 +167,7 @@ def _counts(answers: Sequence[Answer]) -> dict[str, int]:
                 sum(answer.status == "no_evidence" for answer in answers),
                 sum(answer.status == "error" for answer in answers),
                 sum(answer.unfinished for answer in answers),
+                sum(answer.cut for answer in answers),
                 sum(answer.reused for answer in answers),
                 sum(answer.input_tokens for answer in new),
                 sum(answer.output_tokens for answer in new),

@@ -22,6 +22,7 @@ from memorag_pipeline.jobs.load import JobRows, load_rows
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.runs.tasks import Run
 from memorag_pipeline.schemas import ANSWERS
+from memorag_pipeline.schemas import answers as answers_of
 from memorag_pipeline.storage.units import Outcome
 
 _SHOWN = 5
@@ -61,7 +62,7 @@ def _answers(pipeline: Pipeline, job: str, outcomes: Iterable[Outcome]) -> Itera
     """The answers, a batch of questions at a time."""
     for outcome in outcomes:
         part = pipeline.store.blobs.cached_table(outcome.blobs["answers"], None, f"answers of job {job}")
-        yield from part.cast(ANSWERS).to_batches()
+        yield from answers_of(part).to_batches()
 
 
 def _complete(answers: Iterable[pa.RecordBatch], asked: Sequence[str], job: str) -> Iterator[pa.RecordBatch]:

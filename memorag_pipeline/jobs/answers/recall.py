@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from memorag_pipeline.generators.generated import reply_of
 from memorag_pipeline.generators.interface import Reply
 from memorag_pipeline.generators.replies import ReplyUnits
 from memorag_pipeline.generators.row_batches import batches
@@ -29,6 +30,7 @@ from memorag_pipeline.jobs.answers.recall_units import STAGE, RecallUnits
 from memorag_pipeline.jobs.answers.settings import AnswerSettings
 from memorag_pipeline.jobs.clues import parse_clues
 from memorag_pipeline.machine.threads import TABLES
+from memorag_pipeline.models.thoughts import spoken
 from memorag_pipeline.opened_version import OpenedVersion
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import Bar, track
@@ -92,7 +94,8 @@ def recall_clues(
             reply = replies[number].pop(place)
             if reply.error is not None:
                 logger.warning("question %s: no %s from shard %s: %s", question_id, kind, shard_id, reply.error)
-            for clue in parse_clues(kind, reply.text, question, [*setting, prompts[number][place]]):
+            said = spoken(reply.text, stream.tokenizer.opens_thought).text
+            for clue in parse_clues(kind, said, question, [*setting, prompts[number][place]]):
                 tokens = len(stream.tokenizer.plain(clue))
                 yield {"question_id": question_id, "shard_id": shard_id, "kind": kind, "text": clue, "tokens": tokens}
 
@@ -120,11 +123,13 @@ def answers_of_memory(
 ) -> None:
     """Answers that a memory writes by itself; `on_answered` is told the number of each question, and the answer."""
 
+    most, opened = settings.generation.max_new_tokens, model.stream.tokenizer.opens_thought
+
     def finished(number: int, found: Generation) -> None:
-        on_answered(number, Reply(found.text.strip(), found.input_tokens, found.output_tokens, found.error))
+        on_answered(number, reply_of(found, most, opened))
 
     texts = [settings.prompts_for(question).answer_from_memory(question) for question in questions]
-    _decode(model, memory, texts, settings, settings.generation.max_new_tokens, finished)
+    _decode(model, memory, texts, settings, most, finished)
 
 
 def _decode(

@@ -124,6 +124,7 @@ class _Merging:
     def take(self, written: Written) -> None:
         """Go on with a reply."""
         before = self.written
+        cut = "length" in (before.finish_reason, written.finish_reason)
         self.texts.append(written.text or "")
         self.written = replace(
             written if before.error is None else before,
@@ -131,6 +132,7 @@ class _Merging:
             output_tokens=before.output_tokens + written.output_tokens,
             cost=written.cost if before.cost is None else before.cost + (written.cost or 0.0),
             seconds=before.seconds + written.seconds,
+            finish_reason="length" if cut else written.finish_reason,
         )
 
 

@@ -20,6 +20,7 @@ from memorag_pipeline.jobs.summaries.plans import RecallList
 from memorag_pipeline.jobs.summaries.settings import SummarySettings
 from memorag_pipeline.jobs.summaries.stages import RECALL
 from memorag_pipeline.jobs.summaries.targets import Part
+from memorag_pipeline.models.thoughts import spoken
 from memorag_pipeline.opened_version import OpenedVersion
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import track
@@ -136,4 +137,5 @@ def _recall(model: MemoryModel[Any], memory: Memory, part: Part, settings: Summa
         logger.warning("shard %s: no key points: %s", part.shard_id, reply.error)
     stream = model.stream
     setting = [stream.tokenizer.text(stream.opening), stream.tokenizer.text(stream.closing)]
-    return parse_clues("spans", reply.text, settings.focus or "", [*setting, prompt])
+    said = spoken(reply.text, stream.tokenizer.opens_thought).text
+    return parse_clues("spans", said, settings.focus or "", [*setting, prompt])

@@ -25,7 +25,8 @@ class Written:
     """What a generator wrote for a part, or for all parts of a target, and what that took.
 
     Just one of `text` and `error` is set. An error that is `unfinished` may go better later, so that the next run asks
-    again. Tokens and `cost` are those of the generator, now or, if `reused`, when the reply was written.
+    again. Tokens and `cost` are those of the generator, now or, if `reused`, when the reply was written. Of a
+    merged text `finish_reason` is "length" if any text that it was made of was cut.
     """
 
     text: str | None
@@ -36,6 +37,7 @@ class Written:
     seconds: float = 0.0
     reused: bool = False
     unfinished: bool = False
+    finish_reason: str | None = None
 
     @classmethod
     def of(cls, reply: Reply, seconds: float) -> Written:
@@ -51,6 +53,7 @@ class Written:
             seconds,
             reply.reused,
             reply.retryable,
+            reply.finish_reason,
         )
 
     def counts(self) -> dict[str, int]:
@@ -59,6 +62,7 @@ class Written:
         return {
             "errors": int(self.error is not None),
             "unfinished": int(self.unfinished),
+            "cut": int(self.error is None and self.finish_reason == "length"),
             "input_tokens": new.input_tokens,
             "output_tokens": new.output_tokens,
             "cost_millionths": round((new.cost or 0.0) * 1e6),
@@ -93,8 +97,9 @@ class Summary:
 
     `status` is summarized or error; only the first has a `summary`, only the other an `error`. `evidence` are the
     passages that the generator was given, of which it used those whose numbers, from 1, are in `used`; of a target in
-    several parts those that the summaries of the parts used. `tokens` are those of the memory model, `characters` those
-    of the documents. Token counts, `cost` and `seconds` are as in an answer, for all parts and their merging.
+    several parts those that the summaries of the parts used. `finish_reason` is "length" if its text, or that of
+    a part, was cut. `tokens` are those of the memory model, `characters` those of the documents. Token counts, `cost`
+    and `seconds` are as in an answer, for all parts and their merging.
     """
 
     summary_id: str
@@ -118,6 +123,7 @@ class Summary:
     output_tokens: int = 0
     cost: float | None = None
     seconds: float = field(default=0.0)
+    finish_reason: str | None = None
 
     @classmethod
     def of(
@@ -159,6 +165,7 @@ class Summary:
             sum(each.output_tokens for each in taken),
             sum(costs) if costs else None,
             sum(each.seconds for each in taken),
+            "length" if any(each.finish_reason == "length" for each in taken) else final.finish_reason,
         )
 
 

@@ -15,7 +15,15 @@ from memorag_pipeline.jobs.answers.route import route
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.version import Version
 from memorag_pipeline.warehouse import open_warehouse
-from tests.generators.chat_server import PROMPT_TOKENS, REPLY_TOKENS, ChatServer, error, well
+from tests.generators.chat_server import (
+    PROMPT_TOKENS,
+    REPLY_TOKENS,
+    ChatServer,
+    Response,
+    completion,
+    error,
+    well,
+)
 from tests.generators.conftest import spec_of
 from tests.storage.work_json import read_json
 
@@ -95,6 +103,33 @@ def test_limits_and_prices_change_nothing_that_is_done(job: Callable[..., Pipeli
     routed = route(others, "faq")
     assert routed["generate"] == []
     assert len(route(job(reasoning_effort="low"), "faq")["generate"]) == 1
+
+
+def test_rows_and_counts_tell_what_was_cut_and_thoughts_cite_nothing(
+    job: Callable[..., Pipeline], server: ChatServer
+) -> None:
+    replies = {
+        "number 0": completion("A quay is a wall where", "length"),
+        "number 1": completion("<think>As [1] says.</think>It does nothing."),
+        "number 2": completion("<think>As [1] says", "length"),
+    }
+
+    def reply(seen: Any, attempt: int) -> Response:
+        return Response(next((body for mark, body in replies.items() if mark in seen.question), completion("It.")))
+
+    server.answer = reply
+    pipeline = job()
+    counts = runner.answer(pipeline, "faq").counts["generate"]
+    assert (counts["answered"], counts["errors"], counts["cut"]) == (6, 1, 1)
+    first, second, third = rows(pipeline, server)[:3]
+    assert (first["status"], first["finish_reason"]) == ("answered", "length")
+    assert (second["answer"], second["finish_reason"]) == ("It does nothing.", "stop")
+    assert second["cited_by"] != "markers"  # the thought has one
+    assert (third["status"], third["answer"]) == ("error", None) and "only a thought" in third["error"]
+    runs = open_warehouse(pipeline.spec.job("faq").warehouse).query(
+        f"SELECT * FROM memorag.runs WHERE generation_model = 'm at {server.url}'"
+    )
+    assert [(run["answered"], run["errors"], run["cut"]) for run in runs.to_pylist()] == [(6, 1, 1)]
 
 
 def test_all_units_of_an_endpoint_are_one_task(job: Callable[..., Pipeline]) -> None:

@@ -87,6 +87,18 @@ def test_the_passages_and_the_run_land_with_the_answers(pipeline: Pipeline, spec
     assert warehouse.query("SELECT count(*) AS n FROM kb.runs").to_pylist() == [{"n": 1}]
 
 
+def test_answers_of_a_release_that_knew_no_reason_are_loaded_and_cut_ones_are_counted(
+    pipeline: Pipeline, spec: WarehouseSpec
+) -> None:
+    earlier = answers(2, status="answered").drop_columns(["finish_reason"])
+    cut = answers(3, status="answered", finish_reason="length").slice(2)
+    load(pipeline, write_plan(pipeline, [earlier, cut], 3), RUN)
+    rows = open_warehouse(spec).query(ALL).to_pylist()
+    assert [row["finish_reason"] for row in rows] == [None, None, "length"]
+    (run,) = open_warehouse(spec).query("SELECT * FROM kb.runs").to_pylist()
+    assert (run["answered"], run["cut"]) == (3, 1)
+
+
 def test_each_version_keeps_its_rows(pipeline: Pipeline, spec: WarehouseSpec) -> None:
     for version in (1, 2):
         load(pipeline, write_plan(pipeline, [answers(2, corpus_version=version)], asked=2, version=version), RUN)

@@ -63,6 +63,25 @@ def test_a_reply_without_text_is_an_error_row(
     assert found["pass"]["error"]
 
 
+def test_a_cut_summary_is_told_and_a_thought_is_none(
+    summary_pipeline: Pipeline,
+    make_pipeline: MakePipeline,
+    server: ChatServer,  # noqa: F811
+) -> None:
+    server.answer = lambda seen, attempt: Response(
+        completion("<think>no</think>Nothing happens", "length")
+        if "null operation" in seen.question
+        else completion("<think>no", "length")
+    )
+    pipeline = make_pipeline(generation=by_endpoint(server.url), thought={"include": ["await.rst", "pass.rst"]})
+    counts = runner.summarize(pipeline, "thought").counts["generate"]
+    assert (counts["errors"], counts["cut"]) == (1, 1)
+    thought, cut = sorted(rows_of(pipeline, "thought"), key=lambda row: row["status"])
+    assert (cut["summary"], cut["finish_reason"]) == ("Nothing happens", "length")
+    assert (thought["summary"], thought["finish_reason"]) == (None, "length")
+    assert "only a thought" in thought["error"]
+
+
 def test_chinese_documents_are_summarized_in_chinese(
     tmp_path: Path,
     make_pipeline: MakePipeline,

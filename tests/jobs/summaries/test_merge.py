@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,3 +55,15 @@ def test_a_group_that_fails_keeps_its_error_and_the_others_are_merged() -> None:
     bad, good = merge_texts([["a", "x"], ["b", "c [2]"]], Joining("x"), settings(2), lambda: None)  # type: ignore[arg-type]
     assert (bad.error, bad.text) == ("refused", None)
     assert (good.error, good.text) == (None, "b+c")
+
+
+def test_a_text_is_cut_if_one_that_it_was_made_of_was() -> None:
+    class Cutting(Joining):
+        def reply(self, conversations: Any, on_finished: Any = None) -> list[Reply]:
+            replies = super().reply(conversations)
+            return [replace(each, finish_reason="length" if "a" in each.text else "stop") for each in replies]
+
+    texts = [["a", "b", "c", "d"], ["e", "f", "g"]]
+    first, second = merge_texts(texts, Cutting(), settings(2), lambda: None)  # type: ignore[arg-type]
+    assert (first.text, first.finish_reason) == ("a+b+c+d", "length")
+    assert (second.text, second.finish_reason) == ("e+f+g", "stop")
