@@ -21,7 +21,7 @@ _FOLDER_MARK = "_$folder$"  # of Hadoop and EMR
 
 def is_s3(filesystem: Any) -> bool:
     """Whether a filesystem of fsspec is s3fs."""
-    return filesystem.protocol == ("s3", "s3a")
+    return bool(filesystem.protocol == ("s3", "s3a"))
 
 
 def is_folder_marker(path: str, info: dict[str, Any]) -> bool:

@@ -75,6 +75,5 @@ NOT_YET: frozenset[str] = frozenset(
         "questions/plain.csv",
         "questions/gz.jsonl.gz",
         "questions/id_key.jsonl",
-        "specs/b_yml.yml",
     }
 )
