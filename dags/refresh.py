@@ -7,8 +7,8 @@ With a section `evaluation` in the spec, publish → evaluate → promote: the c
 only then the asset has an event.
 A spec with a `warehouse` gives it a last task, `record`, that notes the run there, however it ended.
 
-The specs are the `*.yaml` files of `corpora/` beside this file, or of the folder MEMORAG_SPECS. A spec that is refused
-has no DAG here; `refused_specs.py` says why.
+The specs are the `*.yaml` and `*.yml` files of `corpora/` beside this file, or of the folder MEMORAG_SPECS. A spec that
+is refused has no DAG here; `refused_specs.py` says why.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     prepare → study → train → evaluate → register → promote
 
-The specs are the `*.yaml` files of `corpora/training/` beside this file, or of the folder `training` in MEMORAG_SPECS.
-A spec that is refused has no DAG here; `refused_specs.py` says why.
+The specs are the `*.yaml` and `*.yml` files of `corpora/training/` beside this file, or of the folder `training` in
+MEMORAG_SPECS. A spec that is refused has no DAG here; `refused_specs.py` says why.
 """
 
 from __future__ import annotations

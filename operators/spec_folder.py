@@ -17,6 +17,7 @@ from typing import TypeVar
 from memorag_pipeline.errors import SpecError, SpecProblem
 from memorag_pipeline.specs.compute import ComputeSpec
 from memorag_pipeline.specs.corpus import CorpusSpec, read_spec
+from memorag_pipeline.specs.file import spec_files
 from memorag_pipeline.specs.training import TrainingSpec, read_training_spec
 
 _log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def spec_folder(default: Path) -> Path:
 
 
 def read_spec_folder(folder: Path) -> SpecFolder:
-    """Read every `*.yaml` of `folder` and of its folder `training`."""
+    """Read every spec file (`*.yaml`, `*.yml`) of `folder` and of its folder `training`."""
     problems: list[SpecProblem] = []
     owners: dict[str, Path] = {}
     specs = dict(_accepted(folder, read_spec, problems, owners))
@@ -76,7 +77,7 @@ def _accepted(
     folder: Path, read: Callable[[Path], S], problems: list[SpecProblem], owners: dict[str, Path]
 ) -> Iterator[tuple[Path, S]]:
     """The specs of a folder that DAGs can be built from; problems and the DAG ids that are taken are added."""
-    for path in sorted(folder.glob("*.yaml")):
+    for path in spec_files(folder):
         try:
             _check_name(path)
             spec = read(path)

@@ -29,6 +29,7 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.reports.overview import OverviewReader, corpora_page, overview_page
 from memorag_pipeline.reports.page import run_page
 from memorag_pipeline.specs.corpus import CorpusSpec
+from memorag_pipeline.specs.file import spec_files
 
 _RUN = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}")
 _HEADERS = {
@@ -83,7 +84,7 @@ def make_app() -> FastAPI:
 
 def _specs() -> SpecFolder:
     folder = spec_folder(Path(conf.get_mandatory_value("core", "dags_folder")) / "corpora")
-    files = [path for path in sorted(folder.rglob("*.yaml")) if path.is_file()]
+    files = [path for path in [*spec_files(folder), *spec_files(folder / "training")] if path.is_file()]
     return _read_specs(folder, tuple((str(path), path.stat().st_mtime_ns) for path in files))
 
 

@@ -82,7 +82,9 @@ def store_of(target: str) -> CorpusStore:
 
 def is_spec_file(target: str) -> bool:
     """Whether TARGET is a spec file and not the root of a corpus."""
-    return target.endswith((".yaml", ".yml"))
+    from memorag_pipeline.specs.file import SUFFIXES
+
+    return target.endswith(SUFFIXES)
 
 
 def generation_of(target: str) -> GenerationSpec | None:

@@ -178,4 +178,4 @@ def record_uri(uri: str, record_id: str) -> str:
 
 
 def _name(uri: str) -> str:
-    return uri.rsplit("/", 1)[-1]
+    return uri.rstrip("/").rsplit("/", 1)[-1]  # a key of S3 may end with /

@@ -23,6 +23,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.utils import glob_translate
 
 from memorag_pipeline.corpus.quarantine import Refused
+from memorag_pipeline.corpus.s3_source import is_folder_marker, is_s3, read_object
 from memorag_pipeline.digests import text_digest
 from memorag_pipeline.errors import MissingDependencyError, StorageError
 from memorag_pipeline.specs.source import SourceSpec
@@ -103,23 +104,18 @@ class Source:
         if self._leads_out(fs, path):
             raise Refused("outside_source", "is a link to a file outside of source.uris")
         try:
-            with fs.open(path, "rb") as file:
-                data = file.read(limit + 1)
-                # s3fs asks for exactly the object that `details` describes (If-Match).
-                info = getattr(file, "details", None) or fs.info(path)
+            data, info = _read(fs, path, limit)
         except FileNotFoundError as error:
             self._require_roots(fs, error)
             raise Refused("download_failed", "is gone since it was listed") from None
         except Exception as error:
             code = _error_code(error)
-            if code in {"PreconditionFailed", "412"}:
-                raise Refused("download_failed", "changed while it was read") from None
             if isinstance(error, PermissionError) and code in _FORBIDDEN:
                 raise Refused("download_failed", "permission denied") from None
             if explained := _explain(error, "read", uri):
                 raise explained from error
             raise
-        return bytes(data), _describe(uri, info)
+        return data, _describe(uri, info)
 
     def holds_records(self, uri: str) -> bool:
         """Whether `source.records.include` names the object."""
@@ -157,6 +153,8 @@ def _name(root: str, path: str) -> str:
 
 
 def _open(uri: str, options: dict[str, Any]) -> tuple[Any, str]:
+    if uri.startswith(("s3://", "s3a://")):
+        options = {**options, "use_listings_cache": False}  # it would be held for as long as the process lives
     try:
         fs, root = fsspec.core.url_to_fs(uri, **options)
     except ImportError as error:
@@ -164,6 +162,13 @@ def _open(uri: str, options: dict[str, Any]) -> tuple[Any, str]:
     except ValueError as error:
         raise StorageError(f"source {uri}: not a place that fsspec knows ({error})") from error
     return fs, root.rstrip("/")
+
+
+def _read(fs: Any, path: str, limit: int) -> tuple[bytes, dict[str, Any]]:
+    if is_s3(fs):
+        return read_object(fs, path, limit)
+    with fs.open(path, "rb") as file:
+        return bytes(file.read(limit + 1)), getattr(file, "details", None) or fs.info(path)
 
 
 def _find(uri: str, fs: Any, root: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -188,10 +193,10 @@ def _find(uri: str, fs: Any, root: str) -> Iterator[tuple[str, dict[str, Any]]]:
                 info = fs.info(path)
             except OSError:
                 info = {"type": "broken link"}
-        if info["type"] == "file" and not path.endswith("/"):
-            yield path, info
-        else:
+        if info["type"] != "file":
             skipped += 1
+        elif not (is_folder_marker(path, info) if is_s3(fs) else path.endswith("/")):
+            yield path, info
     if skipped:
         logger.warning("%s: %d links to folders and special files were passed over", uri, skipped)
 
@@ -231,6 +236,8 @@ def _uri_of(fs: Any, path: str) -> str:
 
 
 def _path_of(fs: Any, uri: str) -> str:
+    if is_s3(fs):
+        return uri.partition("://")[2]  # a key may end with /, which fsspec takes away
     path: str = fs._strip_protocol(uri)
     if "\\x" in path and isinstance(fs, LocalFileSystem) and not os.path.lexists(path):
         named = re.sub(rb"\\x([0-9a-f]{2})", lambda match: bytes.fromhex(match[1].decode()), os.fsencode(path))

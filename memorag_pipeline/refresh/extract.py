@@ -27,7 +27,7 @@ from memorag_pipeline.machine.threads import TABLES
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import Bar, track
 from memorag_pipeline.refresh.extraction import STAGE, Extraction, unsettled
-from memorag_pipeline.refresh.parent_version import Parent
+from memorag_pipeline.refresh.parent_version import Parent, Row, object_of
 from memorag_pipeline.refresh.plans import ExtractList
 from memorag_pipeline.runs.tasks import at_work
 from memorag_pipeline.storage import Outcome
@@ -44,6 +44,10 @@ class _Rows:
     documents: list[Row] = field(default_factory=list)
     chunks: list[Row] = field(default_factory=list)
     quarantine: list[Row] = field(default_factory=list)
+
+    def only(self, wanted: Callable[[Row], bool]) -> _Rows:
+        """Those of the rows that are wanted."""
+        return _Rows(*(list(filter(wanted, rows)) for rows in (self.documents, self.chunks, self.quarantine)))
 
 
 def extract(pipeline: Pipeline, batch_uri: str) -> dict[str, int]:
@@ -85,11 +89,12 @@ class _PartExtractor:
 
     def run(self, fingerprint: str, objects: Sequence[SourceObject], bar: Bar) -> Outcome:
         """The outcome of one part, done now unless it was done before."""
-        if (done := self._extraction.find(fingerprint)) is not None:
+        earlier = self._units.find(STAGE, fingerprint)
+        if earlier is not None and not earlier.counts["unsettled"]:
             bar.skip(len(objects))
-            return done
+            return earlier
         started = time.monotonic()
-        rows, reused = self._known_rows(objects)
+        rows, reused = self._settled_rows(earlier, objects) if earlier is not None else self._known_rows(objects)
         bar.advance(len(reused))
         fresh = [item for item in objects if item.document_id not in reused]
         for item, data in _ahead(self._readers, self._read, fresh):
@@ -112,6 +117,18 @@ class _PartExtractor:
             quarantine=[row for row in refused if parent.object_of(row) in reused],
         )
         return rows, reused
+
+    def _settled_rows(self, earlier: Outcome, objects: Sequence[SourceObject]) -> tuple[_Rows, set[str]]:
+        """The rows of the same unit, done before, but of the objects that a passing cause left out."""
+        part = f"of the part {earlier.fingerprint[:12]}"
+        tables = {
+            role: self._blobs.cached_table(ref, None, f"{role} {part}", schemas.OF_ROLE[role]).to_pylist()
+            for role, ref in earlier.blobs.items()
+        }
+        found = _Rows(tables["documents"], tables["chunks"], tables.get("quarantine", []))
+        ids = {item.document_id for item in objects}
+        left_out = {object_of(row, ids) for row in found.quarantine if unsettled([row])}
+        return found.only(lambda row: object_of(row, ids) not in left_out), ids - left_out
 
     def _is_reusable(self, parent: Parent, part: int | None) -> bool:
         """Whether this code, spec and models would make the parent's part as it is: it is the outcome of that unit."""

@@ -20,7 +20,7 @@ from memorag_pipeline.models.references import ResolvedModel, resolve, resolve_f
 from memorag_pipeline.models.tokens import token_counter
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.stages import EXTRACT
-from memorag_pipeline.storage import ModelRecord, Outcome, fingerprint
+from memorag_pipeline.storage import ModelRecord, fingerprint
 
 STAGE = EXTRACT.outcomes
 STAGE_VERSION = 2  # to be raised, too, when another release of a parser or splitter gives other texts
@@ -88,7 +88,7 @@ class Extraction:
         return ReaderProcess(reading, source.timeout_seconds, "memorag_pipeline.refresh.reading_process")
 
     def fingerprint(self, part: Sequence[SourceObject]) -> str:
-        """Fingerprint of the unit that extracts `part`. The time limit is not in it: see `find`."""
+        """Fingerprint of the unit that extracts `part`. Not of the time limit: what it left out is tried again."""
         spec = self.pipeline.spec
         return fingerprint(
             STAGE,
@@ -112,11 +112,6 @@ class Extraction:
             section_tokens=spec.sharding.max_tokens,
             rendering=render_section("URI", "TITLE", "TEXT"),
         )
-
-    def find(self, fingerprint: str) -> Outcome | None:
-        """The outcome of a unit, unless it left out a document for a passing cause."""
-        outcome = self.pipeline.store.units.find(STAGE, fingerprint)
-        return None if outcome is None or outcome.counts["unsettled"] else outcome
 
 
 def unsettled(rows: Sequence[dict[str, Any]]) -> int:

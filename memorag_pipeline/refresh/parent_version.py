@@ -9,7 +9,7 @@ Wrong: a blob that is missing or altered: `CorruptBlobError` that names it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Container
 from functools import cached_property
 
 import pyarrow as pa
@@ -105,8 +105,7 @@ class Parent:
 
     def object_of(self, row: Row) -> str:
         """Id of the object that a row of a document, chunk or quarantine was read from: a record's is its file."""
-        document_id: str = row["document_id"]
-        return document_id if document_id in self.objects else text_digest(row["uri"].rpartition("#")[0])[:16]
+        return object_of(row, self.objects)
 
     def part_of(self, object_id: str) -> int | None:
         """Number of the part that holds the object."""
@@ -136,6 +135,12 @@ class Parent:
             pa.array([self.object_of(row) in object_ids for row in names], pa.bool_())
         ).to_pylist()
         return rows
+
+
+def object_of(row: Row, object_ids: Container[str]) -> str:
+    """Id of the object, one of `object_ids`, that a row was read from: a record's is its file."""
+    document_id: str = row["document_id"]
+    return document_id if document_id in object_ids else text_digest(row["uri"].rpartition("#")[0])[:16]
 
 
 def group_documents(document_ids: list[str], documents_per_part: int) -> list[range]:

@@ -22,6 +22,7 @@ from memorag_pipeline.errors import SpecError, SpecProblem
 from memorag_pipeline.specs.bounded_yaml import BoundedLoader, OutOfBoundsError, bad_character, without_bad_characters
 from memorag_pipeline.specs.jobs import DESTINATIONS, WarehouseSpec
 
+SUFFIXES = (".yaml", ".yml")
 LARGEST = 256 << 10  # bytes: hundreds of times a long spec
 # PyYAML quotes what it did not expect, which may be a secret; signs and its own words, such as '<block end>', are none.
 _QUOTED = re.compile(r"'.*?'|\".*?\"")
@@ -61,6 +62,11 @@ class SpecFile:
         while place and place not in self.lines:
             place = place.rpartition(".")[0]
         return SpecProblem(str(self.path), key, value, problem, fix, self.lines.get(place))
+
+
+def spec_files(folder: Path) -> list[Path]:
+    """The spec files of a folder, in order; none where there is no folder."""
+    return sorted(path for suffix in SUFFIXES for path in folder.glob(f"*{suffix}"))
 
 
 def load(path: Path) -> SpecFile:

@@ -75,7 +75,5 @@ NOT_YET: frozenset[str] = frozenset(
         "questions/plain.csv",
         "questions/gz.jsonl.gz",
         "questions/id_key.jsonl",
-        "s3_keys.json#same",
-        "specs/b_yml.yml",
     }
 )

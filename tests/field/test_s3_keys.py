@@ -41,11 +41,11 @@ def _group(name: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def bucket(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Corpus]:
-    """A bucket with an object at each key, and what is extracted of it."""
+    """A bucket with an object at each key, and what is extracted of it. Markers and `zero.md` hold no bytes."""
     name = s3_server.new_bucket()
     filesystem = s3fs.S3FileSystem(**s3_server.options())
     for number, key in enumerate(_keys()):
-        body = b"" if key.endswith("/") else f"Words of object {number}.\n".encode()
+        body = b"" if key.endswith("/") or key == "zero.md" else f"Words of object {number}.\n".encode()
         filesystem.call_s3("put_object", Bucket=name, Key=key, Body=body)
     source = {"uris": [f"s3://{name}"], "storage_options": s3_server.options(), "documents_per_part": 64}
     store = {"uri": str(tmp_path_factory.mktemp("keys") / "store")}

@@ -45,6 +45,21 @@ def test_all_odd_files_at_once_cost_the_others_nothing(
     assert set(problems) == {*(f"odd{n}.yaml" for n in range(len(ODD))), "pipe.yaml", "folder.yaml", "gone.yaml"}
 
 
+def test_a_file_named_yml_is_a_spec_as_any_other(
+    source: Path, make_spec: MakeSpec, write_spec: WriteSpec, spec_folder: Path
+) -> None:
+    write_spec(make_spec(source), "topics")
+    write_spec(make_spec(source, corpus="zoo"), "zoo")
+    (spec_folder / "zoo.yaml").rename(spec_folder / "zoo.yml")
+    (spec_folder / "twice.yml").write_bytes((spec_folder / "topics.yaml").read_bytes())
+    (spec_folder / "notes.txt").write_text("corpus: notes")
+    (spec_folder / "training").mkdir()
+    (spec_folder / "training" / "odd.yml").write_text("adapter: [")
+    corpora, problems = read(spec_folder)
+    assert corpora == ["topics", "zoo"]
+    assert set(problems) == {"twice.yml", "odd.yml"}
+
+
 def test_a_fault_of_ours_costs_one_file_too(
     source: Path, make_spec: MakeSpec, write_spec: WriteSpec, spec_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

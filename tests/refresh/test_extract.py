@@ -24,6 +24,7 @@ from memorag_pipeline.refresh.inventory import take_inventory
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage import BlobRef
 from tests.corpus.documents import docx, pdf
+from tests.fixtures.plain_bucket import plain_bucket
 from tests.fixtures.s3 import S3Server
 from tests.refresh.conftest import MakePipeline, Refreshed, refresh
 from tests.storage.work_json import read_json
@@ -326,6 +327,34 @@ def test_a_document_that_is_gone_is_quarantined_until_it_is_back(
     again = refresh(pipeline)
     assert again.inventory["plan"] == taken["plan"]
     assert again.plan["quarantine"] == [] and again.sharded["counts"]["documents"] == 3
+
+
+def test_a_document_that_can_never_be_read_is_asked_for_once_a_refresh(make_pipeline: MakePipeline) -> None:
+    """It costs no other document of its part a request, and nothing is published for it again."""
+    with plain_bucket() as bucket:
+        bucket.objects = {f"{name}.rst": topics[name].encode() for name in ("if", "while", "for", "with")}
+        bucket.objects["rows.jsonl"] = b'{"a": "Words."}\n{"a": "Other words."}\n'
+        bucket.missing = {"for.rst"}
+        include = {"include": ["**"], "records": {"include": ["*.jsonl"]}, **ONE_PART}
+        pipeline = make_pipeline(f"s3://{bucket.name}", source={**include, "storage_options": bucket.options})
+        first = refresh(pipeline)
+        assert quarantined(first) == {"for.rst": "download_failed"}
+        assert sorted(bucket.read) == sorted(bucket.objects)
+
+        bucket.read = []
+        again = refresh(pipeline)  # of a run that ended before it could publish
+        assert (bucket.read, again.reused(), blobs(again)) == (["for.rst"], 4, blobs(first))
+
+        assert first.publish() == 1
+        bucket.read = []
+        again = refresh(pipeline)
+        assert (bucket.read, blobs(again)) == (["for.rst"], blobs(first))
+        assert again.publish() == 1
+
+        bucket.missing = set()
+        mended = refresh(pipeline)
+        assert bucket.read == ["for.rst"] * 2 and quarantined(mended) == {}
+        assert mended.sharded["counts"]["documents"] == 6
 
 
 def test_a_document_that_changed_since_it_was_listed_is_left_to_the_next_refresh(
