@@ -27,7 +27,7 @@ from memorag_pipeline.machine.threads import TABLES
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import Bar, track
 from memorag_pipeline.refresh.extraction import STAGE, Extraction, unsettled
-from memorag_pipeline.refresh.parent_version import Parent, Row, object_of
+from memorag_pipeline.refresh.parent_version import Parent, object_of
 from memorag_pipeline.refresh.plans import ExtractList
 from memorag_pipeline.runs.tasks import at_work
 from memorag_pipeline.storage import Outcome
