@@ -8,9 +8,10 @@ Wrong: a document that the parser refuses, or that gives more than the limits ad
 
 from __future__ import annotations
 
-import html
 import re
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,15 +20,10 @@ from lxml import etree
 from memorag_pipeline.corpus.package_types import DOCX
 from memorag_pipeline.corpus.parsed import Parsed
 from memorag_pipeline.corpus.quarantine import Refused
+from memorag_pipeline.corpus.readers.epub import read_epub
+from memorag_pipeline.corpus.readers.html import read_html
 from memorag_pipeline.corpus.readers.word import read_word
-
-# Markup within a line. Without it, words are quoted as they are read: no stars, backticks or link targets.
-_INLINE = (
-    "a abbr b bdi bdo cite code del dfn em font i img ins kbd mark math mi mn mo mrow q s samp small span strong sub"
-    " sup svg tt u var wbr"
-)
-_HEAD = re.compile(r"<head\b.*?</head\s*>|<title\b[^>]*>.*?</title\s*>|<(?:meta|link|base)\b[^>]*>", re.I | re.S)
-_TITLE = re.compile(r"<title\b[^>]*>(.*?)</title", re.I | re.S)
+from memorag_pipeline.corpus.readers.xml_tree import malformed, xml_root, xml_text, xml_value
 
 
 class Parser:
@@ -43,7 +39,9 @@ class Parser:
         try:
             parsed = self._parse(data, media_type)
         except etree.XMLSyntaxError as error:
-            raise _malformed(error) from None
+            raise malformed(error) from None
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise Refused("unreadable", f"is a damaged package: {error}") from None
         except (kreuzberg.KreuzbergError, OSError, ValueError, RuntimeError) as error:
             if isinstance(error, RecursionError):
                 raise
@@ -56,10 +54,10 @@ class Parser:
     def records(self, data: bytes, element: str) -> Iterator[Any]:
         """The elements of that name (empty: the root's children) of an XML file in UTF-8, as values like JSON's."""
         try:
-            root = _xml(data)
+            root = xml_root(data)
         except etree.XMLSyntaxError as error:
-            raise _malformed(error) from None
-        return map(_xml_value, root.iter("{*}" + element) if element else iter(root))
+            raise malformed(error) from None
+        return map(xml_value, root.iter("{*}" + element) if element else iter(root))
 
     def _parse(self, data: bytes, media_type: str) -> Parsed:
         if media_type == "application/pdf" and (found := _pages(data)) > self._pages:
@@ -69,20 +67,7 @@ class Parser:
 
 
 def _html(data: bytes) -> Parsed:
-    """HTML as Markdown: kreuzberg's plain output drops text that stands outside of paragraphs."""
-    import kreuzberg
-
-    source = data.decode()
-    title = _TITLE.search(source)
-    # Otherwise kreuzberg begins the text with a block of metadata.
-    body = _HEAD.sub(" ", source)
-    options: Any = {
-        "strip_tags": _INLINE.split(),
-        "extract_metadata": False,
-    }  # declared bool, but it is the list of tags
-    config = kreuzberg.ExtractionConfig(use_cache=False, output_format="markdown", html_options=options)
-    result = kreuzberg.extract_bytes_sync(body.encode(), "text/html", config=config)
-    return Parsed(result.content, html.unescape(title[1]) if title else None, [])
+    return Parsed(*read_html(data.decode()), [])
 
 
 def _binary(data: bytes, media_type: str) -> Parsed:
@@ -109,86 +94,6 @@ def _pages(data: bytes) -> int:
             return 0
 
 
-def _xml(data: bytes) -> Any:
-    """The root of a document that is UTF-8 by now, whatever it declares. Nothing outside of it is ever read."""
-
-    def parsed(entities: Any) -> Any:
-        # libxml2's own limits on depth, on text and on what entities grow to are on.
-        parser = etree.XMLParser(
-            encoding="utf-8",
-            resolve_entities=entities,
-            no_network=True,
-            load_dtd=False,
-            huge_tree=False,
-            remove_comments=True,
-            remove_pis=True,
-        )
-        return etree.fromstring(data, parser)
-
-    try:
-        return parsed("internal")
-    except etree.XMLSyntaxError as error:
-        if "not defined" not in str(error):
-            raise
-    # An entity that stands for a file: the rest of the document is as good as without it.
-    root = parsed(False)
-    declared = root.getroottree().docinfo.internalDTD
-    entities = declared.iterentities() if declared is not None else ()
-    known = {each.name: each.content for each in entities if not re.search("[<&]", each.content or "<")}
-    for entity in list(root.iter(etree.Entity)):
-        letter = html.unescape(entity.text)
-        _replace(entity, known.get(entity.name) or (letter if letter != entity.text else ""))
-    return root
-
-
-def _replace(node: Any, text: str) -> None:
-    """Put a text in place of a node."""
-    text += node.tail or ""
-    before, parent = node.getprevious(), node.getparent()
-    if before is None:
-        parent.text = (parent.text or "") + text
-    else:
-        before.tail = (before.tail or "") + text
-    node.tail = None
-    parent.remove(node)
-
-
-def _xml_text(element: Any) -> str:
-    """Text without tags: elements that only hold elements give one line each, mixed content is one run."""
-    if _is_mixed(element):
-        return "".join(element.itertext()).strip()
-    return "\n\n".join(filter(None, map(_xml_text, element)))
-
-
-def _is_mixed(element: Any) -> bool:
-    return any(text and text.strip() for text in (element.text, *(child.tail for child in element)))
-
-
-def _xml_value(element: Any) -> Any:
-    """As JSON would have it: a text, or an object of the children's values, `@name` for attributes, `#` for text."""
-    mixed = _is_mixed(element) or not len(element)
-    fields: dict[str, Any] = {f"@{etree.QName(name).localname}": value for name, value in element.attrib.items()}
-    if mixed:
-        text = "".join(element.itertext()).strip()
-        return {**fields, "#": text} if fields else text
-    for child in element:
-        name, value = etree.QName(child).localname, _xml_value(child)
-        if name not in fields:
-            fields[name] = value
-        elif isinstance(fields[name], list):
-            fields[name].append(value)
-        else:
-            fields[name] = [fields[name], value]
-    return fields
-
-
-def _malformed(error: etree.XMLSyntaxError) -> Refused:
-    message = str(error)
-    if "amplification" in message or "depth" in message:
-        return Refused("bomb", f"XML that grows or nests without end: {message}")
-    return Refused("unreadable", f"not well-formed XML: {message}")
-
-
 def _refused(message: str) -> Refused:
     message = re.sub(r"^\w+Error: ", "", message.splitlines()[0] if message else "no reason given")
     if "password" in message.lower() or "encrypted" in message.lower():
@@ -198,13 +103,10 @@ def _refused(message: str) -> Refused:
     return Refused("unreadable", message)
 
 
-def _xml_document(data: bytes) -> Parsed:
-    return Parsed(_xml_text(_xml(data)), None, [])
-
-
 # What is not here is read by kreuzberg as it is.
 PARSERS: dict[str, Callable[[bytes], Parsed]] = {
     "text/html": _html,
-    "application/xml": _xml_document,
+    "application/epub+zip": lambda data: Parsed(*read_epub(data), []),
+    "application/xml": lambda data: Parsed(xml_text(xml_root(data)), None, []),
     DOCX: read_word,
 }

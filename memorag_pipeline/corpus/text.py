@@ -25,6 +25,8 @@ from memorag_pipeline.corpus.quarantine import Refused
 from memorag_pipeline.corpus.unpack import SUFFIXES, unpack
 
 _INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"))
+# What is Markdown, or is converted to it.
+_MARKDOWN = {"text/markdown", "text/html", "application/epub+zip"}
 MAX_EXPANSION = 200.0  # default of source.max_expansion
 _CHARSET = re.compile(rb"""<(?:meta|\?xml)\b[^>]{0,200}?(?:charset|encoding)\s*=\s*["']?\s*([\w-]+)""", re.I)
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})(?:\\u([dD][c-fC-F][0-9a-fA-F]{2}))?|.)", re.S)
@@ -41,8 +43,8 @@ class DocumentText:
 
     @property
     def is_markdown(self) -> bool:
-        """Whether the text is marked up as Markdown (HTML is converted to it)."""
-        return self.media_type in {"text/markdown", "text/html"}
+        """Whether the text is marked up as Markdown (some formats are converted to it)."""
+        return self.media_type in _MARKDOWN
 
 
 @dataclass(frozen=True)
@@ -122,10 +124,7 @@ def _start(text: str) -> str:
 
 
 def _html(plain: Plain, parser: Parser) -> DocumentText:
-    parsed = parser.parse(plain.text.encode(), "text/html")
-    text = _tidy(parsed.text)
-    headings = markdown_headings(text)
-    return DocumentText(text, "text/html", title_of(plain.path, parsed.title, headings), headings)
+    return _from_parser(plain.path, "text/html", parser.parse(plain.text.encode(), "text/html"))
 
 
 def _named_otherwise(plain: Plain, parser: Parser) -> DocumentText:
@@ -169,6 +168,9 @@ def _is_json(text: str) -> bool:
 
 def _from_parser(path: PurePosixPath, media_type: str, parsed: Parsed) -> DocumentText:
     text = _tidy(parsed.text)
+    if media_type in _MARKDOWN:
+        headings = markdown_headings(text)
+        return DocumentText(text, media_type, title_of(path, parsed.title, headings), headings)
     headings, position = [], 0
     for level, words in parsed.headings:
         found = text.find(words, position) if words.strip() else -1

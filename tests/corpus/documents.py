@@ -6,6 +6,8 @@ import io
 import struct
 import tarfile
 import zipfile
+from collections.abc import Sequence
+from urllib.parse import quote
 
 _W = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 _TYPES = "http://schemas.openxmlformats.org/package/2006/content-types"
@@ -92,17 +94,31 @@ def pdf(text: str, encrypted: bool = False, pages: int = 1) -> bytes:
 
 def epub(title: str, *paragraphs: str) -> bytes:
     """An EPUB of one chapter."""
-    body = "".join(f"<p>{text}</p>" for text in paragraphs)
+    return book(title, {"c.xhtml": f"<h1>{title}</h1>" + "".join(f"<p>{text}</p>" for text in paragraphs)}, [0])
+
+
+def book(title: str, chapters: dict[str, str], spine: list[int], lost: Sequence[str] = ()) -> bytes:
+    """An EPUB of chapters, read in the order of `spine`, with a table of contents; `lost` ones are only listed."""
     container, opf = "urn:oasis:names:tc:opendocument:xmlns:container", "http://www.idpf.org/2007/opf"
     metadata = f'<metadata xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>{title}</dc:title></metadata>'
+    names = [*chapters, *lost]
+    items = "".join(
+        f'<item id="c{number}" href="{quote(name)}" media-type="application/xhtml+xml"/>'
+        for number, name in enumerate(names)
+    )
+    items += '<item id="toc" href="toc.xhtml" media-type="application/xhtml+xml" properties="nav"/>'
+    order = [f"c{number}" for number in [*spine, *range(len(chapters), len(names))]]
+    references = "".join(f'<itemref idref="{identifier}"/>' for identifier in ["toc", *order])
+    page = '<html xmlns="http://www.w3.org/1999/xhtml" xmlns:epub="http://www.idpf.org/2007/ops"><body>{}</body></html>'
     return package(
         {
             "mimetype": "application/epub+zip",
             "META-INF/container.xml": f'<container xmlns="{container}" version="1.0"><rootfiles>'
-            '<rootfile full-path="book.opf" media-type="application/oebps-package+xml"/></rootfiles></container>',
-            "book.opf": f'<package xmlns="{opf}" version="3.0">{metadata}<manifest><item id="c" href="c.xhtml"'
-            ' media-type="application/xhtml+xml"/></manifest><spine><itemref idref="c"/></spine></package>',
-            "c.xhtml": f'<html xmlns="http://www.w3.org/1999/xhtml"><body><h1>{title}</h1>{body}</body></html>',
+            '<rootfile full-path="OEBPS/book.opf" media-type="application/oebps-package+xml"/></rootfiles></container>',
+            "OEBPS/book.opf": f'<package xmlns="{opf}" version="3.0">{metadata}<manifest>{items}</manifest>'
+            f"<spine>{references}</spine></package>",
+            "OEBPS/toc.xhtml": page.format("<p>Contents</p>"),
+            **{f"OEBPS/{name}": page.format(body) for name, body in chapters.items()},
         }
     )
 

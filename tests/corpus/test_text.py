@@ -150,7 +150,7 @@ def test_what_expands_too_far_for_its_size_is_a_bomb(parser: Parser) -> None:
 def test_epub_by_its_content(parser: Parser) -> None:
     document = read(parser, "book.zip", epub("The Title", "Some words of it.", "More words."))
     assert document.media_type == EPUB and document.title == "The Title"
-    assert " ".join(document.text.split()) == "The Title Some words of it. More words."
+    assert " ".join(document.text.split()) == "# The Title Some words of it. More words."
 
 
 def test_json_under_another_name_is_read_as_json(parser: Parser) -> None:

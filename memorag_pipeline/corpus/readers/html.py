@@ -1,0 +1,153 @@
+"""HTML: the words of a page as Markdown, without links, emphasis and scripts.
+
+In:  the source of a page; XHTML is read as XML if it is well-formed.
+Out: its text and its title.
+Wrong: a page that nests without end, or of which words would be lost: `Refused`.
+
+What is left out, and how marks, tables and lists are written, is the work of `html_tree.py` and `html_blocks.py`, which
+prepare the tree; html-to-markdown makes the text of it. No text of the tree may be missing in what it makes.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any
+
+from lxml import etree
+
+from memorag_pipeline.corpus.quarantine import Refused
+from memorag_pipeline.corpus.readers.html_blocks import prepare_blocks
+from memorag_pipeline.corpus.readers.html_tree import prepare, take_title
+from memorag_pipeline.corpus.readers.marks import without_marks, written
+from memorag_pipeline.corpus.readers.xml_tree import xml_root
+
+# Markup within a line. Without it, words are quoted as they are read: no stars, backticks or link targets.
+_INLINE = (
+    *("a", "abbr", "acronym", "b", "bdi", "bdo", "big", "cite", "del", "dfn", "em", "font", "i", "img", "ins"),
+    *("kbd", "mark", "nobr", "q", "s", "samp", "small", "span", "strike", "strong", "sub", "sup", "svg", "text"),
+    *("tspan", "tt", "u", "var", "wbr"),
+)
+# What follows these tags is part of the page, too; a parser that keeps to them drops it.
+_ENDS = re.compile(r"</(?:body|html)\s*>", re.I)
+_NESTING = re.compile(r"<(/?)(\w+)\b[^<>]*>")
+_FLAT = {"article", "center", "div", "fieldset", "form", "main", "p", "section"}
+_XHTML = re.compile(r"\s*<\?xml\b|\s*(?:<!doctype[^>]*>\s*)?<html\b[^>]*\bxmlns\s*=", re.I)
+_NO_LETTERS = bytes(sign for sign in range(128) if not chr(sign).isalpha())
+_ESCAPED = re.compile(r"^([ >]*(?:- +)*)(?:\\(?=[-+#=>~])|(\d+)\\(?=[.)]))", re.M)
+_FENCE = re.compile(r"[ >]*(?:[-*+] +|\d+[.)] +)*(`{3,}|~{3,})")
+
+
+def read_html(source: str) -> tuple[str, str | None]:
+    """The text of a page and its title, if it has one."""
+    source = without_marks(source)
+    root = _root(source)
+    if root is None:
+        return "", None
+    title = take_title(root)
+    text = _text(root, source)
+    if not text.strip():
+        # Of a page that has nothing else, what is hidden and its navigation are the content.
+        root = _root(source)
+        take_title(root)
+        text = _text(root, source, whole=True)
+    return text, title
+
+
+def _root(source: str) -> Any:
+    """The tree of a page, tags without namespaces; None for a page without any element or word."""
+    if _XHTML.match(source):
+        try:
+            return _without_namespaces(xml_root(source.encode()))
+        except etree.XMLSyntaxError:
+            pass  # as browsers have it: not XHTML, but HTML that says so
+    source = _ENDS.sub("", source)
+    root, is_whole = _parsed(source)
+    if not is_whole:
+        root, is_whole = _parsed(_flattened(source))
+    if not is_whole:
+        raise Refused("bomb", "is HTML that nests without end")
+    return root
+
+
+def _parsed(source: str) -> tuple[Any, bool]:
+    """The tree, and whether the parser came to the end."""
+    parser = etree.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, huge_tree=True)
+    try:
+        root = etree.fromstring(source.encode(), parser)
+    except etree.XMLSyntaxError:
+        return None, True  # nothing in it
+    return root, all(entry.type != etree.ErrorTypes.ERR_RESOURCE_LIMIT for entry in parser.error_log)
+
+
+def _flattened(source: str) -> str:
+    """A page with thousands of tags that are never closed, each within the one before, without them."""
+
+    def flat(match: re.Match[str]) -> str:
+        name = match[2].lower()
+        return "<p>" if name in _FLAT else "" if name in _INLINE else match[0]
+
+    return _NESTING.sub(flat, source)
+
+
+def _without_namespaces(root: Any) -> Any:
+    for element in root.iter(etree.Element):
+        if element.tag[0] == "{":
+            element.tag = element.tag.partition("}")[2]
+    return root
+
+
+def _text(root: Any, source: str, whole: bool = False) -> str:
+    prepare(root, source.lower(), whole)
+    prepare_blocks(root)
+    for code in list(root.iter("code")):
+        if code.getparent().tag != "pre":
+            code.tag = "span"  # within a block of its own, it names the language
+    etree.strip_tags(root, *_INLINE)
+    page = etree.tostring(root, encoding="unicode", method="html", with_tail=False)
+    length = _length(etree.tostring(root, encoding="utf-8", method="text", with_tail=False))
+    text = _converted(page)
+    if _length(text.encode()) < length:
+        text = _converted(_flattened(page))
+        if _length(text.encode()) < length:
+            raise Refused("bomb", "is HTML that nests without end")
+    return written(text).strip("\n")
+
+
+def _length(text: bytes) -> int:
+    """Bytes of the letters of a text: what is made of a page must have at least those of its words."""
+    return len(text.replace(b"\xc2\xa0", b"").translate(None, _NO_LETTERS))
+
+
+def _converted(page: str) -> str:
+    import html_to_markdown
+
+    return _unescaped(html_to_markdown.convert(page, _options()).content or "")
+
+
+@cache
+def _options() -> Any:
+    import html_to_markdown
+
+    return html_to_markdown.ConversionOptions(
+        extract_metadata=False,
+        compact_tables=True,
+        hidden_content="all",
+        preprocessing=html_to_markdown.PreprocessingOptions(enabled=False),
+    )
+
+
+def _unescaped(text: str) -> str:
+    """Without the backslashes before what would be Markdown at the start of a line, and spaces at the ends of lines."""
+    if "\\" in text:
+        lines, fence = text.split("\n"), ""
+        for number, line in enumerate(lines):
+            opened = _FENCE.match(line)
+            if fence:
+                fence = "" if opened and opened[1].startswith(fence) and not line.strip(" `~>") else fence
+            elif opened:
+                fence = opened[1]
+            elif "\\" in line:
+                lines[number] = _ESCAPED.sub(r"\1\2", line)
+        text = "\n".join(lines)
+    return "\n".join([line.rstrip(" \t") for line in text.split("\n")])
