@@ -17,16 +17,19 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from memorag_pipeline.corpus.decoding import decode
+from memorag_pipeline.corpus.embedded_data import without_data
 from memorag_pipeline.corpus.formats import binary_type
 from memorag_pipeline.corpus.headings import Heading, declared_title, markdown_headings, rst_headings
 from memorag_pipeline.corpus.parsed import Parsed
 from memorag_pipeline.corpus.parser import Parser
 from memorag_pipeline.corpus.quarantine import Refused
+from memorag_pipeline.corpus.readers.mail import SAVED_PAGE, mail_type
+from memorag_pipeline.corpus.readers.notebook import NOTEBOOK, is_notebook
 from memorag_pipeline.corpus.unpack import SUFFIXES, unpack
 
 _INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"))
 # What is Markdown, or is converted to it.
-_MARKDOWN = {"text/markdown", "text/html", "application/epub+zip"}
+_MARKDOWN = {"text/markdown", "text/html", "application/epub+zip", NOTEBOOK, SAVED_PAGE}
 MAX_EXPANSION = 200.0  # default of source.max_expansion
 _CHARSET = re.compile(rb"""<(?:meta|\?xml)\b[^>]{0,200}?(?:charset|encoding)\s*=\s*["']?\s*([\w-]+)""", re.I)
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})(?:\\u([dD][c-fC-F][0-9a-fA-F]{2}))?|.)", re.S)
@@ -97,7 +100,7 @@ def _open(
         path = path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
     if not data.strip():
         raise Refused("empty", "holds nothing but white space" if data else "has no bytes")
-    media_type = binary_type(data, expansion)
+    media_type = binary_type(data, expansion) or mail_type(path.suffix.lower(), data)
     if media_type is not None:
         return path, data, media_type
     charset = _CHARSET.search(data[:2048])
@@ -112,6 +115,7 @@ def _unpacked(name: str) -> PurePosixPath:
 
 
 def _read_plain(plain: Plain, parser: Parser) -> DocumentText:
+    plain = replace(plain, text=without_data(plain.text))
     suffix, start = plain.path.suffix.lower(), _start(plain.text)
     for known in FORMATS:
         if start.startswith(known.starts) or suffix in known.suffixes or (known.is_like and known.is_like(plain.text)):
@@ -153,6 +157,10 @@ def _json(plain: Plain, parser: Parser) -> DocumentText:
     return DocumentText(text, "application/json", title_of(plain.path, None, []), [])
 
 
+def _notebook(plain: Plain, parser: Parser) -> DocumentText:
+    return _from_parser(plain.path, NOTEBOOK, parser.parse(plain.text.encode(), NOTEBOOK))
+
+
 def _is_json(text: str) -> bool:
     """Whether a text whose name does not say so is JSON, or lines of it."""
     first = text.lstrip()[:1]
@@ -167,7 +175,7 @@ def _is_json(text: str) -> bool:
 
 
 def _from_parser(path: PurePosixPath, media_type: str, parsed: Parsed) -> DocumentText:
-    text = _tidy(parsed.text)
+    text = without_data(_tidy(parsed.text))
     if media_type in _MARKDOWN:
         headings = markdown_headings(text)
         return DocumentText(text, media_type, title_of(path, parsed.title, headings), headings)
@@ -230,5 +238,6 @@ FORMATS = [
     TextFormat(_xml, frozenset({".xml"}), starts=("<?xml",)),
     TextFormat(_markdown, frozenset({".md", ".markdown", ".mkd", ".mdx"})),
     TextFormat(_rst, frozenset({".rst", ".rest"})),
+    TextFormat(_notebook, frozenset({".ipynb"}), is_like=is_notebook),
     TextFormat(_json, frozenset({".json", ".jsonl", ".ndjson"}), is_like=_is_json),
 ]
