@@ -36,6 +36,20 @@ _ICELANDIC = "ðþýÐÞÝ"  # far more often Turkish letters in another encodin
 _WITHIN_WORDS = "’‘–—…·\xad\u200b"  # noqa: RUF001
 # What Windows wrote where other programs wrote the first.
 _WRITTEN = {"iso8859-1": "cp1252", "iso8859-9": "cp1254", "euc_kr": "cp949", "shift_jis": "cp932", "gb2312": "gb18030"}
+# What browsers read in place of what a document declares; and labels that Python does not know.
+_READ_AS = {**_WRITTEN, "ascii": "cp1252", "iso8859-11": "cp874", "tis-620": "cp874", "gbk": "gb18030"}
+_READ_AS |= {"big5": "big5hkscs", "utf-16": "utf-8", "utf-16-le": "utf-8", "utf-16-be": "utf-8"}  # read as bytes
+_LABELS = {"x-sjis": "shift_jis", "windows-31j": "cp932", "ks_c_5601-1987": "euc_kr", "x-x-big5": "big5"}
+_LABELS |= {"x-cp1252": "cp1252", "x-cp1250": "cp1250", "x-cp1251": "cp1251", "windows-874": "cp874"}
+_LABELS |= {
+    "x-mac-roman": "mac_roman",
+    "x-gbk": "gb18030",
+    "dos-874": "cp874",
+    "x-euc-jp": "euc_jp",
+    "unicode": "utf-8",
+}
+_WINDOWS = {code: bytes([code]).decode("cp1252", "ignore") or chr(code) for code in range(0x80, 0xA0)}
+_BLOCK = bytes(8)  # so many NUL bytes are no character of any encoding
 _SPACES = re.compile("[ \n\u3000-\u303f\uff00-\uff0f\u060c\u0964]")
 _RARE = re.compile("[\u0700-\u08ff\u1200-\u1cff\u3400-\u4dbf\ua000-\uabff\ud7b0-\uf8ff\ufb50-\ufdff\ufff0-\uffff]")
 _SEVEN_BITS = re.compile(rb"\x1b[$(]|\x0e|~\{")  # how ISO-2022 and HZ switch to another alphabet
@@ -44,6 +58,7 @@ _SEVEN_BITS = re.compile(rb"\x1b[$(]|\x0e|~\{")  # how ISO-2022 and HZ switch to
 def decode(data: bytes, language: str = "en", declared: str | None = None) -> str:
     """The text of `data`, tried by its byte order mark, as UTF-16 or UTF-32, as UTF-8, as `declared`, then detected."""
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), None)
+    data = data if encoding else _without_lost_blocks(data)
     text = _marked(data, encoding) if encoding else None
     if text is None:
         text = _without_mark(data, language, declared)
@@ -69,9 +84,33 @@ def _without_mark(data: bytes, language: str, declared: str | None) -> str:
         return text
     if b"\0" in data:
         raise Refused("not_text", "holds NUL bytes and is not UTF-8, as binary data does")
-    if declared and (text := _try(data, declared)) is not None:
+    if declared and (text := _labelled(data, declared)) is not None:
         return text
     return _mostly_utf8(data) or _detected(data, language)
+
+
+def _without_lost_blocks(data: bytes) -> bytes:
+    """The data without blocks of NUL bytes, as a crash leaves them in a log; what was around one is on lines apart."""
+    if _BLOCK not in data:
+        return data
+    rest = re.sub(rb"(?<=[^\n\0])\0{%d,}(?=[^\n\0])" % len(_BLOCK), b"\n", data)
+    rest = re.sub(rb"\0{%d,}" % len(_BLOCK), b"", rest)
+    if len(rest) * 2 < len(data):
+        raise Refused("not_text", "is NUL bytes for the most part")
+    return rest
+
+
+def _labelled(data: bytes, label: str) -> str | None:
+    """By the name of an encoding, as browsers read it (WHATWG Encoding): iso-8859-1 is what Windows wrote, not C1."""
+    name = _python_name(label.strip().lower())
+    name = _LABELS.get(label.strip().lower(), name)
+    if name is None:
+        return None
+    wanted = _READ_AS.get(name, name)
+    if wanted == "cp1252":
+        return data.decode("latin-1").translate(_WINDOWS)
+    text = _try(data, wanted)
+    return _try(data, name) if text is None else text
 
 
 def _wide(data: bytes) -> str | None:

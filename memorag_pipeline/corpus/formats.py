@@ -7,26 +7,45 @@ Wrong: damaged or encrypted packages, archives and bombs: `Refused`.
 
 from __future__ import annotations
 
+import re
+
 from memorag_pipeline.corpus.compound import MAGIC, compound_type
 from memorag_pipeline.corpus.package_types import package_type
 from memorag_pipeline.corpus.quarantine import Refused
 
-_MARKS = {b"{\\rtf": "application/rtf"}  # the first bytes of formats that are told by them alone
+RTF = "application/rtf"
+_PDF = re.compile(rb"%PDF-\d\.\d")
+_PDF_OBJECT = re.compile(rb"\b\d+ \d+ obj\b")
+_PDF_START = 1024  # bytes that may stand before its mark, such as the header of a reply of a web server
+_RTF = re.compile(rb"\{\\rtf\d*\s*[\\{]")
 _ARCHIVES = {"7-Zip": b"7z\xbc\xaf\x27\x1c", "RAR": b"Rar!\x1a\x07", "Zstandard": b"\x28\xb5\x2f\xfd"}
 
 
 def binary_type(data: bytes, expansion: float) -> str | None:
     """Media type by the first bytes; None for what may be text."""
-    if b"%PDF-" in data[:1024]:
+    if _is_pdf(data):
         return "application/pdf"
-    marked = next((media_type for mark, media_type in _MARKS.items() if data.startswith(mark)), None)
-    if marked is not None:
-        return marked
+    # A text about RTF begins with its mark and goes on with words.
+    if _RTF.match(data) and data.rstrip(b" \t\r\n\0\x1a").endswith(b"}"):
+        return RTF
     if data.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return package_type(data, expansion)
     if data.startswith(MAGIC):
         return compound_type(data)
     kind = next((name for name, mark in _ARCHIVES.items() if data.startswith(mark)), None)
-    if kind or data[257:262] == b"ustar":
+    if kind or (data[257:262] == b"ustar" and b"\0" in data[:512]):
         raise Refused("archive", f"is a {kind or 'tar'} archive")
     return None
+
+
+def _is_pdf(data: bytes) -> bool:
+    """By its mark and its first object. Behind other words it is one only if it is no text: texts speak of PDF, too."""
+    mark = _PDF.search(data, 0, _PDF_START)
+    if mark is None or _PDF_OBJECT.search(data, mark.end()) is None:
+        return False
+    if not data[: mark.start()].strip(b"\xef\xbb\xbf\0 \t\r\n"):
+        return True
+    try:
+        return b"\0" in data or not data.decode()
+    except UnicodeDecodeError:
+        return True

@@ -10,9 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html import unescape
+
+from memorag_pipeline.corpus.front_matter import front_matter
 
 _MOST = 200  # characters of a heading that are kept
-_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+_LONGEST_TAG = 2000  # characters of a heading in HTML
+_FENCE = re.compile(r" {0,3}(`{3,}(?=[^`]*$)|~{3,})")
+_HIDDEN = re.compile(r"<!--|<(pre|script|style|textarea)\b", re.I)  # no headings up to the end of these
+_TAG = re.compile(r" {0,3}<h([1-6])\b[^>]*>", re.I)
+_ANY_TAG = re.compile(r"<[^<>]*>")
 _ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]|$)")
 _SETEXT = re.compile(r" {0,3}(=+|-+)[ \t]*$")
 _ADORNMENT = re.compile(r"([!-/:-@\[-`{-~])\1+[ \t]*$")
@@ -29,10 +36,13 @@ class Heading:
 
 
 def markdown_headings(text: str) -> list[Heading]:
-    """ATX and setext headings outside of code fences and front matter."""
+    """ATX and setext headings and those in HTML, outside of code fences, comments and front matter."""
     headings: list[Heading] = []
-    fence, previous = "", (0, "")
-    for start, line in _lines(text, _front_matter(text)[1]):
+    fence, previous, shown = "", (0, ""), 0
+    endless: set[str] = set()  # what no end was found of
+    for start, line in _lines(text, front_matter(text)[1]):
+        if start < shown:
+            continue
         opened = _FENCE.match(line[:1000])
         if fence:
             if opened and opened[1].startswith(fence) and not line.strip(" \t`~"):
@@ -48,8 +58,37 @@ def markdown_headings(text: str) -> list[Heading]:
         elif previous[1].strip() and (mark := _SETEXT.match(line[:1000])) and not previous[1].startswith(_BLOCK):
             _add(headings, 1 if mark[1][0] == "=" else 2, previous[0], previous[1].strip())
             line = ""
+        elif "<" in line:
+            shown = _html(text, start, line, headings, endless)
         previous = (start, "" if fence else line)
     return headings
+
+
+def _html(text: str, start: int, line: str, headings: list[Heading], endless: set[str]) -> int:
+    """Add the heading that HTML begins in this line; the offset up to which there are no others."""
+    if mark := _TAG.match(line):
+        end = text.find(f"</h{mark[1]}", start, start + _LONGEST_TAG)
+        end = text.find(f"</H{mark[1]}", start, start + _LONGEST_TAG) if end < 0 else end
+        if end >= 0:
+            _add_html(headings, int(mark[1]), start, text[start : start + mark.end()], text[start + mark.end() : end])
+            return end
+    hidden = _HIDDEN.match(line.lstrip(" "))
+    if hidden is None:
+        return 0
+    closing = "-->" if hidden[1] is None else f"</{hidden[1].lower()}"
+    end = -1 if closing in endless else text.find(closing, start)
+    if end < 0:
+        endless.add(closing)
+    return max(end, 0)
+
+
+def _add_html(headings: list[Heading], level: int, start: int, tag: str, inner: str) -> None:
+    """The first line of a heading in HTML that has words."""
+    for at, line in _lines(inner, 0):
+        words = " ".join(unescape(_ANY_TAG.sub(" ", line)).split())
+        if words:
+            _add(headings, level, start + len(tag) + at if at else start, words)
+            return
 
 
 def rst_headings(text: str) -> list[Heading]:
@@ -70,18 +109,8 @@ def rst_headings(text: str) -> list[Heading]:
 
 
 def declared_title(text: str) -> str | None:
-    """The title in the YAML front matter of a Markdown text."""
-    matter, _ = _front_matter(text)
-    found = re.search(r"^title:[ \t]*(\S.*)$", matter, re.MULTILINE)
-    return found[1].strip().strip("\"'")[:_MOST] or None if found else None
-
-
-def _front_matter(text: str) -> tuple[str, int]:
-    """The front matter and the offset behind it; empty and 0 when there is none."""
-    if not text.startswith("---\n"):
-        return "", 0
-    end = re.compile(r"^(?:---|\.\.\.)[ \t]*$", re.MULTILINE).search(text, 4)
-    return (text[4 : end.start()], end.end()) if end else ("", 0)
+    """The title in the front matter of a Markdown text."""
+    return front_matter(text)[0]
 
 
 def _lines(text: str, start: int) -> Iterator[tuple[int, str]]:

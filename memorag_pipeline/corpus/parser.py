@@ -21,6 +21,8 @@ from memorag_pipeline.corpus.parsed import Parsed
 from memorag_pipeline.corpus.quarantine import Refused
 from memorag_pipeline.corpus.readers.epub import read_epub
 from memorag_pipeline.corpus.readers.html import read_html
+from memorag_pipeline.corpus.readers.mail import MAIL, MAILBOX, SAVED_PAGE, read_mail, read_mailbox, read_saved_page
+from memorag_pipeline.corpus.readers.notebook import NOTEBOOK, read_notebook
 from memorag_pipeline.corpus.readers.pdf import read_pdf
 from memorag_pipeline.corpus.readers.word import read_word
 from memorag_pipeline.corpus.readers.xml_tree import malformed, xml_root, xml_text, xml_value
@@ -93,6 +95,10 @@ def _refused(message: str) -> Refused:
 PARSERS: dict[str, Callable[[bytes], Parsed]] = {
     "text/html": _html,
     "application/epub+zip": lambda data: Parsed(*read_epub(data), []),
+    MAIL: lambda data: Parsed(*read_mail(data), []),
+    MAILBOX: lambda data: Parsed(*read_mailbox(data), []),
+    SAVED_PAGE: lambda data: Parsed(*read_saved_page(data), []),
+    NOTEBOOK: lambda data: Parsed(*read_notebook(data.decode()), []),
     "application/xml": lambda data: Parsed(xml_text(xml_root(data)), None, []),
     DOCX: read_word,
 }

@@ -17,19 +17,25 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from memorag_pipeline.corpus.decoding import decode
+from memorag_pipeline.corpus.embedded_data import without_data
 from memorag_pipeline.corpus.formats import binary_type
 from memorag_pipeline.corpus.headings import Heading, declared_title, markdown_headings, rst_headings
 from memorag_pipeline.corpus.parsed import Parsed
 from memorag_pipeline.corpus.parser import Parser
 from memorag_pipeline.corpus.quarantine import Refused
+from memorag_pipeline.corpus.readers.mail import SAVED_PAGE, mail_type
+from memorag_pipeline.corpus.readers.notebook import NOTEBOOK, is_notebook
+from memorag_pipeline.corpus.text_kinds import POINTER, is_html, is_xml, root_tag
 from memorag_pipeline.corpus.titles import declared_words
 from memorag_pipeline.corpus.unpack import SUFFIXES, unpack
 
 _INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"))
+_CONTROLS = {code: " " for code in (*range(32), *range(127, 160))}
 # What is Markdown, or is converted to it.
-_MARKDOWN = {"text/markdown", "text/html", "application/epub+zip"}
+_MARKDOWN = {"text/markdown", "text/html", "application/epub+zip", NOTEBOOK, SAVED_PAGE}
 MAX_EXPANSION = 200.0  # default of source.max_expansion
 _CHARSET = re.compile(rb"""<(?:meta|\?xml)\b[^>]{0,200}?(?:charset|encoding)\s*=\s*["']?\s*([\w-]+)""", re.I)
+XML = "application/xml"
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})(?:\\u([dD][c-fC-F][0-9a-fA-F]{2}))?|.)", re.S)
 
 
@@ -98,11 +104,15 @@ def _open(
         path = path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
     if not data.strip():
         raise Refused("empty", "holds nothing but white space" if data else "has no bytes")
-    media_type = binary_type(data, expansion)
+    media_type = binary_type(data, expansion) or mail_type(path.suffix.lower(), data)
     if media_type is not None:
         return path, data, media_type
     charset = _CHARSET.search(data[:2048])
-    return Plain(path, decode(data, language, charset[1].decode("ascii") if charset else None))
+    plain = Plain(path, decode(data, language, charset[1].decode("ascii") if charset else None))
+    if pointer := POINTER.fullmatch(plain.text):
+        size = f"{int(pointer[1]):,} bytes" if pointer[1] else "a file"
+        raise Refused("unreadable", f"is a pointer of Git to {size} that are kept elsewhere; fetch what it points to")
+    return plain
 
 
 def _unpacked(name: str) -> PurePosixPath:
@@ -113,15 +123,12 @@ def _unpacked(name: str) -> PurePosixPath:
 
 
 def _read_plain(plain: Plain, parser: Parser) -> DocumentText:
-    suffix, start = plain.path.suffix.lower(), _start(plain.text)
+    plain = replace(plain, text=without_data(plain.text))
+    suffix = plain.path.suffix.lower()
     for known in FORMATS:
-        if start.startswith(known.starts) or suffix in known.suffixes or (known.is_like and known.is_like(plain.text)):
+        if suffix in known.suffixes or (known.is_like and known.is_like(plain.text)):
             return known.read(plain, parser)
-    return DocumentText(plain.text, "text/plain", title_of(plain.path, None, []), [])
-
-
-def _start(text: str) -> str:
-    return text[:1024].lstrip().lower()
+    return _plain(plain, parser)
 
 
 def _html(plain: Plain, parser: Parser) -> DocumentText:
@@ -133,9 +140,16 @@ def _named_otherwise(plain: Plain, parser: Parser) -> DocumentText:
 
 
 def _xml(plain: Plain, parser: Parser) -> DocumentText:
-    if "<html" in _start(plain.text):
+    if root_tag(plain.text) == "html":
         return _html(plain, parser)
-    return _from_parser(plain.path, "application/xml", parser.parse(plain.text.encode(), "application/xml"))
+    try:
+        return _from_parser(plain.path, XML, parser.parse(plain.text.encode(), XML))
+    except Refused as refused:
+        if plain.path.suffix.lower() == ".xml" or refused.reason != "unreadable":
+            raise
+    # It begins as XML does, and is no XML: a log of messages, a text with an example.
+    read = next((known.read for known in FORMATS if plain.path.suffix.lower() in known.suffixes), _plain)
+    return read(plain, parser)
 
 
 def _markdown(plain: Plain, parser: Parser) -> DocumentText:
@@ -149,9 +163,17 @@ def _rst(plain: Plain, parser: Parser) -> DocumentText:
     return DocumentText(plain.text, "text/x-rst", title_of(plain.path, None, headings), headings)
 
 
+def _plain(plain: Plain, parser: Parser) -> DocumentText:
+    return DocumentText(plain.text, "text/plain", title_of(plain.path, None, []), [])
+
+
 def _json(plain: Plain, parser: Parser) -> DocumentText:
     text = _ESCAPE.sub(_unescape, plain.text)
     return DocumentText(text, "application/json", title_of(plain.path, None, []), [])
+
+
+def _notebook(plain: Plain, parser: Parser) -> DocumentText:
+    return _from_parser(plain.path, NOTEBOOK, parser.parse(plain.text.encode(), NOTEBOOK))
 
 
 def _is_json(text: str) -> bool:
@@ -168,7 +190,7 @@ def _is_json(text: str) -> bool:
 
 
 def _from_parser(path: PurePosixPath, media_type: str, parsed: Parsed) -> DocumentText:
-    text = _tidy(parsed.text)
+    text = without_data(_tidy(parsed.text))
     if media_type in _MARKDOWN:
         headings = markdown_headings(text)
         return DocumentText(text, media_type, title_of(path, parsed.title, headings), headings)
@@ -188,7 +210,12 @@ def _tidy(text: str) -> str:
 def title_of(path: PurePosixPath, declared: str | None, headings: list[Heading]) -> str:
     """The title that the document declares (front matter, <title>, metadata), else the first heading, else its name."""
     candidates = [declared_words(declared) or "", *(heading.text for heading in headings[:1]), path.stem, path.name]
-    return next((title for candidate in candidates if (title := " ".join(candidate.split())[:200])), "untitled")
+    return next((title for candidate in candidates if (title := one_line(candidate))), "untitled")
+
+
+def one_line(text: str) -> str:
+    """A title without control characters and line breaks, and no longer than a title should be."""
+    return " ".join(text.translate(_CONTROLS).split())[:200].strip()
 
 
 def _unescape(match: re.Match[str]) -> str:
@@ -212,24 +239,24 @@ def _empty(media_type: str) -> Refused:
 
 @dataclass(frozen=True)
 class TextFormat:
-    """A format that is text. It is told by how it `starts` (in lower case), by the suffix of its name, or by `is_like`.
+    """A format that is text. It is told by the suffix of its name, or by `is_like`.
 
     `read` makes the document of it; a format that only a parser understands asks the one that it is given.
     """
 
     read: Callable[[Plain, Parser], DocumentText]
     suffixes: frozenset[str] = frozenset()
-    starts: tuple[str, ...] = ()
     is_like: Callable[[str], bool] | None = None
 
 
 # The first that fits is taken; what fits none is plain text. Formats that are not text are told in `formats.py`.
 FORMATS = [
-    TextFormat(_html, frozenset({".html", ".htm", ".xhtml"}), starts=("<!doctype html", "<html")),
+    TextFormat(_html, frozenset({".html", ".htm", ".xhtml"}), is_like=is_html),
     # Names that promise a format that is not text.
     TextFormat(_named_otherwise, frozenset({".pdf", ".docx", ".pptx", ".xlsx", ".xls", ".epub", ".odt", ".rtf"})),
-    TextFormat(_xml, frozenset({".xml"}), starts=("<?xml",)),
+    TextFormat(_xml, frozenset({".xml"}), is_like=is_xml),
     TextFormat(_markdown, frozenset({".md", ".markdown", ".mkd", ".mdx"})),
     TextFormat(_rst, frozenset({".rst", ".rest"})),
+    TextFormat(_notebook, frozenset({".ipynb"}), is_like=is_notebook),
     TextFormat(_json, frozenset({".json", ".jsonl", ".ndjson"}), is_like=_is_json),
 ]

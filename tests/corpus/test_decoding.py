@@ -121,3 +121,41 @@ def test_any_bytes_give_clean_text_or_a_refusal(data: bytes) -> None:
     else:
         assert "\0" not in text and "\r" not in text
         text.encode("utf-8")
+
+
+@pytest.mark.parametrize("label", ["iso-8859-1", "ISO8859-1", "latin1", "l1", "us-ascii", "windows-1252", "x-cp1252"])
+def test_a_declared_latin1_is_what_windows_wrote(label: str) -> None:
+    assert decode(b"\x93quoted\x94 \x96 \x805", declared=label) == "\u201cquoted\u201d \u2013 €5"
+    assert decode(b"a\x81b\xe9", declared=label) == "a\x81bé"  # not in Windows-1252 at all
+    assert decode("Köln \u201cquoted\u201d".encode(), declared=label) == "Köln \u201cquoted\u201d"
+
+
+@pytest.mark.parametrize(
+    ("label", "written"),
+    [("iso-8859-9", "cp1254"), ("shift_jis", "cp932"), ("x-sjis", "cp932"), ("gb2312", "gb18030"), ("euc-kr", "cp949")],
+)
+def test_a_declared_encoding_is_the_larger_one_that_browsers_read(label: str, written: str) -> None:
+    text = {"cp1254": "€ Ş", "cp932": "①", "gb18030": "€ 镕", "cp949": "똠"}[written]
+    assert decode(text.encode(written), declared=label) == text
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.49])
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
+def test_a_block_of_nul_bytes_is_damage_and_not_binary_data(share: float, encoding: str) -> None:
+    log = "2026-11-30 Zürich depth 120\n".encode(encoding) * 50
+    lost = bytes(int(len(log) * share / (1 - share)))
+    text = decode(log[:-1] + lost + log, declared=encoding)
+    assert text == (log + log).decode(encoding)
+    assert decode(log + lost, declared=encoding) == log.decode(encoding)
+
+
+def test_what_is_nul_bytes_for_the_most_part_is_refused() -> None:
+    with pytest.raises(Refused, match="NUL bytes for the most part"):
+        decode(b"words\n" * 50 + bytes(301))
+
+
+def test_words_around_a_lost_block_do_not_grow_together() -> None:
+    assert (
+        decode(b"depth 120" + bytes(20) + b"3 m, and the words that follow")
+        == "depth 120\n3 m, and the words that follow"
+    )

@@ -119,3 +119,35 @@ def test_time_is_linear(text: str) -> None:
     markdown_headings(text)
     rst_headings(text)
     assert time.process_time() - started < 4
+
+
+def texts(text: str) -> list[tuple[int, str]]:
+    return [(heading.level, heading.text) for heading in markdown_headings(text)]
+
+
+def test_code_on_one_line_is_no_fence() -> None:
+    assert texts("# One\n\n```pip install boat```\n\n# Two\n") == [(1, "One"), (1, "Two")]
+    assert texts("# One\n~~~ a`b\n# no\n~~~\n# Two\n") == [(1, "One"), (1, "Two")]
+
+
+def test_no_heading_from_a_comment_or_code_in_html() -> None:
+    text = "<!--\n# no\n-->\n# One\n<!-- x --> words\n## Two\n<pre>\n# no\n</pre>\n"
+    text += "<script>\n# no\n</script>\n### Three\n"
+    assert texts(text) == [(1, "One"), (2, "Two"), (3, "Three")]
+    assert texts("```\n<!--\n```\n# One\n") == [(1, "One")]
+    assert texts("<!-- never closed\n# One\n") == [(1, "One")]
+
+
+def test_headings_in_html_count() -> None:
+    text = '<h1 align="center">Tide <b>tool</b> &amp; more</h1>\n\n<h2>\n  <img src="a">\n  Below\n</h2>\n# Last\n'
+    assert texts(text) == [(1, "Tide tool & more"), (2, "Below"), (1, "Last")]
+    assert text[markdown_headings(text)[1].start :].lstrip().startswith("Below")
+    assert texts("<h1>never closed\n# One\n") == [(1, "One")]
+    assert texts("<h1><img src='a'></h1>\n# One\n") == [(1, "One")]
+
+
+@pytest.mark.parametrize("text", ["<!--\n" * 60_000, "<h1>\n" * 60_000, "<pre>\n" * 60_000])
+def test_time_is_linear_in_html_that_is_never_closed(text: str) -> None:
+    started = time.process_time()
+    markdown_headings(text)
+    assert time.process_time() - started < 4

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from memorag_pipeline.corpus.readers.numerals import roman
+
 _LAYOUT = {"table", "pre", "h1", "h2", "h3", "h4", "h5", "h6", "form", "article", "section", "dl"}
 _ROWS = {"thead", "tbody", "tfoot"}
 _BLOCKS = ("address", "center", "dialog", "fieldset", "figcaption", "form", "head", "legend", "marquee", "object")
-_ROMAN = ((1000, "m"), (900, "cm"), (500, "d"), (400, "cd"), (100, "c"), (90, "xc"), (50, "l"), (40, "xl"), (10, "x"))
-_ROMAN_ONES = ((9, "ix"), (5, "v"), (4, "iv"), (1, "i"))
-_MOST = 3999  # the highest number that Roman numerals write
 
 
 def prepare_blocks(root: Any) -> None:
@@ -93,14 +92,10 @@ def _number(value: str | None, otherwise: int) -> int:
 
 
 def _written(number: int, kind: str) -> str:
-    if kind not in {"a", "A", "i", "I"} or not 0 < number <= _MOST:
+    if kind not in {"a", "A", "i", "I"} or number < 1:
         return str(number)
-    letters = ""
-    if kind in {"i", "I"}:
-        for value, sign in (*_ROMAN, *_ROMAN_ONES):
-            letters += sign * (number // value)
-            number %= value
+    text = roman(number) if kind in {"i", "I"} else ""
     while kind in {"a", "A"} and number:
         number, place = divmod(number - 1, 26)
-        letters = chr(ord("a") + place) + letters
-    return letters.upper() if kind.isupper() else letters
+        text = chr(ord("a") + place) + text
+    return text.upper() if kind.isupper() else text

@@ -14,7 +14,7 @@ from typing import Any
 from lxml import etree
 
 from memorag_pipeline.corpus.readers.html_styles import Styles
-from memorag_pipeline.corpus.readers.marks import END, LOWERED, NOTE, RAISED, STRUCK
+from memorag_pipeline.corpus.readers.marked_text import END, LOWERED, RAISED, STRUCK
 from memorag_pipeline.corpus.readers.xml_tree import replace
 
 _NO_CONTENT = ("base", "datalist", "desc", "link", "meta", "metadata", "rp", "script", "style", "template", "title")
@@ -24,8 +24,10 @@ _STYLED = etree.XPath("//*[@hidden or @style]")
 _NOTICE = re.compile(r"java\s?script|scripting|enable\s+scripts", re.I)
 _LONGEST_NOTICE = 60  # words
 _PICTURE_NAME = re.compile(r"\S+\.(?:png|jpe?g|gif|svg|webp|bmp|ico|tiff?|avif)", re.I)
+_HOLDS_NOTES = {"p", "li", "dd", "div", "td", "aside", "small", "blockquote"}
 _LONGEST_NOTE = 8  # characters of a note mark
 _TEX = re.compile(r"\s*\{?\\displaystyle\s*(.*?)\}?\s*", re.S)
+_LOWERED = {"msub", "munder", "msubsup", "munderover"}
 _MATH = ("math", "semantics", "mstyle", "mrow", "mi", "mn", "mo", "ms", "mtext", "mpadded", "mspace", "merror")
 
 
@@ -55,7 +57,7 @@ def prepare(root: Any, source: str, whole: bool) -> None:
     _put_pictures(root)
     styles.rename(root)
     for mark in list(root.iter("sup", "sub")):
-        _wrap(mark, NOTE if _is_note(mark) else RAISED if mark.tag == "sup" else LOWERED)
+        _set_apart(mark)
     for struck in list(root.iter("del", "s", "strike")):
         _wrap(struck, STRUCK)
     _part_neighbours(root)
@@ -132,25 +134,26 @@ def _put_mathematics(root: Any) -> None:
 
 
 def _put_part(part: Any) -> None:
+    """A part of a formula as LaTeX writes it."""
     name, children = part.tag, [child for child in part if isinstance(child.tag, str)]
     for child in part:
         child.tail = None
     part.text = None
     if name == "msqrt":
-        _enclose(part, "√(", ")")
-    elif name == "mroot" and len(children) > 1:
-        _enclose(children[0], "√(", ")")
-        _enclose(children[1], ", ", "-th root")
-    elif name == "mfrac" and len(children) > 1:
-        for child in children[:2]:
-            if len("".join("".join(child.itertext()).split())) > 1 and child.tag not in {"mn", "mi"}:
-                _enclose(child, "(", ")")
-        children[0].tail = "/"
-    elif len(children) > 1:
-        lowered = name in {"msub", "munder", "msubsup", "munderover"}
-        _enclose(children[1], LOWERED if lowered else RAISED, END)
+        _enclose(part, "\\sqrt{", "}")
+    elif len(children) < 2:
+        return
+    elif name == "mroot":
+        part.insert(0, children[1])
+        _enclose(children[1], "\\sqrt[", "]")
+        _enclose(children[0], "{", "}")
+    elif name == "mfrac":
+        _enclose(children[0], "\\frac{", "}")
+        _enclose(children[1], "{", "}")
+    else:
+        _enclose(children[1], "_{" if name in _LOWERED else "^{", "}")
         if len(children) > 2:
-            _enclose(children[2], RAISED, END)
+            _enclose(children[2], "^{", "}")
 
 
 def _put_pictures(root: Any) -> None:
@@ -164,14 +167,26 @@ def _put_pictures(root: Any) -> None:
         replace(picture, f"[image: {words}]" if words and not _PICTURE_NAME.fullmatch(words) else "")
 
 
-def _is_note(mark: Any) -> bool:
-    """Whether a superscript is the mark of a note: short, and a link to another place."""
+def _set_apart(mark: Any) -> None:
+    """A superscript or subscript; the mark of a note, which is short and a link to another place, gets brackets."""
     words = "".join(mark.itertext()).strip()
-    if mark.tag != "sup" or len(words) > _LONGEST_NOTE:
-        return False
     around = mark.getparent()
     links = [*mark.iter("a"), *([around] if around is not None and around.tag == "a" else [])]
-    return any("#" in (link.get("href") or "") and "".join(link.itertext()).strip() == words for link in links)
+    is_link = any("#" in (link.get("href") or "") and "".join(link.itertext()).strip() == words for link in links)
+    if mark.tag == "sup" and words.startswith("["):
+        return
+    if mark.tag == "sup" and _begins_block(mark) and (mark.tail or "").lstrip()[:1].isalnum():
+        mark.tail = f" {(mark.tail or '').lstrip()}"  # the number before a note
+        return
+    if mark.tag == "sup" and is_link and len(words) <= _LONGEST_NOTE and words.isalnum():
+        _enclose(mark, "[", "]")
+    else:
+        _wrap(mark, RAISED if mark.tag == "sup" else LOWERED)
+
+
+def _begins_block(mark: Any) -> bool:
+    block = mark.getparent()
+    return block.tag in _HOLDS_NOTES and mark.getprevious() is None and not (block.text or "").strip()
 
 
 def _wrap(element: Any, mark: str) -> None:
