@@ -16,13 +16,7 @@ from tests import tiers
 REPOSITORY = Path(__file__).parents[1]
 
 
-@atexit.register
-def _end_quietly() -> None:
-    """Let pytest's closing line be the last: DuckDB 2.0 prints a page about its own bindings when Python exits."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-
-
-# A fresh Airflow home for each test process, set before anything imports Airflow (dlt does, too).
+# A fresh Airflow home for each test process, set before anything imports Airflow.
 _AIRFLOW_HOME = tempfile.mkdtemp(prefix="memorag-test-airflow-")
 atexit.register(shutil.rmtree, _AIRFLOW_HOME, ignore_errors=True)
 os.environ |= {

@@ -7,9 +7,6 @@ Wrong: one clear message on stderr and an exit code that tells the kind of error
 
 from __future__ import annotations
 
-import atexit
-import os
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -117,15 +114,4 @@ app.add_typer(airflow.airflow, name="airflow")
 
 def main() -> None:
     """Entry point of the program."""
-    # Registered before any library's, so it runs after them.
-    atexit.register(_end_quietly)
     app()
-
-
-def _end_quietly() -> None:
-    """Close stderr for the teardown of the interpreter, when all is said.
-
-    DuckDB's bindings then print a page about leaked references, if a load by dlt and torch were in the same process.
-    """
-    sys.stderr.flush()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

@@ -26,6 +26,7 @@ _IN_USE = ("lock on file", "different configuration than existing")  # by anothe
 _ALONE = {"enable_external_access": False}  # a query has nothing to seek in other files
 # Rows beyond go to the disk; by itself DuckDB would take most of the machine's memory.
 _LOADING = {"memory_limit": "256MB", "threads": 1}
+_one_load = threading.Lock()  # of this process, which may open a file more than once
 
 
 class DuckDBWarehouse(Warehouse):
@@ -40,19 +41,15 @@ class DuckDBWarehouse(Warehouse):
 
     def load_tables(self, tables: Mapping[str, TableLoad]) -> dict[str, int]:
         """See `Warehouse.load_tables`. The file and its folder are made when they are not there."""
-        import dlt
-
-        from memorag_pipeline.warehouse.migration import make_tables, one_load
-
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise WarehouseError(f"{self.describe()}: its folder cannot be made: {error}") from None
-        with one_load, self._connected(_LOADING) as connection:
+        with _one_load, self._connected(_LOADING) as connection:
             try:
-                make_tables(partial(dlt.destinations.duckdb, connection), self._dataset, tables)
                 connection.begin()
-                rows = merge_tables(partial(_run, connection), partial(_stage, connection), self._dataset, tables)
+                run, stage = partial(_run, connection), partial(_stage, connection)
+                rows = merge_tables(run, stage, self._dataset, tables, "JSON")
                 connection.commit()
             except Exception as error:
                 raise load_failed(self.describe(), error) from None

@@ -1,4 +1,4 @@
-"""Words for a load that did not work: what the database said, without dlt's layers and without secrets."""
+"""Words for a load that did not work: what the database said, without the layers of its driver and without secrets."""
 
 from __future__ import annotations
 

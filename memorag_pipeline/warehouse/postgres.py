@@ -50,16 +50,12 @@ class PostgresWarehouse(Warehouse):
 
     def load_tables(self, tables: Mapping[str, TableLoad]) -> dict[str, int]:
         """See `Warehouse.load_tables`. The schema is made when it is not there."""
-        import dlt
-
-        from memorag_pipeline.warehouse.migration import make_tables, one_load
-
         url = self._address.url(lock_timeout=f"{round(self._lock_seconds * 1000)}ms")
-        with one_load, self._connected(url) as connection:
+        with self._connected(url) as connection:
             try:
                 self._keep_others_out(connection)
-                make_tables(partial(dlt.destinations.postgres, url), self._spec.dataset, tables)
-                rows = merge_tables(partial(_run, connection), partial(_stage, connection), self._spec.dataset, tables)
+                run, stage = partial(_run, connection), partial(_stage, connection)
+                rows = merge_tables(run, stage, self._spec.dataset, tables, "JSONB")
                 connection.commit()  # and lets the next load begin
             except Exception as error:
                 raise self._address.without_secrets(load_failed(self.describe(), error)) from None

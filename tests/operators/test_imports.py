@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-HEAVY = ("torch", "transformers", "FlagEmbedding", "sentence_transformers", "faiss", "dlt", "kreuzberg", "duckdb")
+HEAVY = ("torch", "transformers", "FlagEmbedding", "sentence_transformers", "faiss", "kreuzberg", "duckdb")
 
 # Processor seconds: wall time would measure what else the machine does.
 MEASURE = """

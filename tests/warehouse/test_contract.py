@@ -105,12 +105,12 @@ def test_a_new_column_is_added_and_may_be_left_out_later(spec: WarehouseSpec) ->
     assert {row["question_id"]: row["reviewer"] for row in rows(spec)} == {"q0": None, "q1": None, "q9": "Ann"}
 
 
-def test_only_the_table_and_two_tables_of_dlt_are_left(spec: WarehouseSpec) -> None:
+def test_only_the_table_is_left(spec: WarehouseSpec) -> None:
     open_warehouse(spec).merge(answers(2), "answers", KEY)
     system = "('information_schema', 'pg_catalog')"
     tables = f"SELECT table_schema, table_name FROM information_schema.tables WHERE table_schema NOT IN {system}"
     found = {tuple(row.values()) for row in open_warehouse(spec).query(tables).to_pylist()}
-    assert found == {("kb", "answers"), ("kb", "_dlt_loads"), ("kb", "_dlt_version")}
+    assert found == {("kb", "answers")}
     assert set(rows(spec)[0]) == set(answers(1).column_names)
 
 
@@ -137,6 +137,24 @@ def test_two_rows_with_one_key_are_refused(spec: WarehouseSpec) -> None:
     twice = pa.concat_tables([answers(2), answers(1)])
     with pytest.raises(WarehouseError, match=r"question_id='q0'"):
         open_warehouse(spec).merge(twice, "answers", KEY)
+
+
+def test_a_type_that_no_table_has_is_named(spec: WarehouseSpec) -> None:
+    with pytest.raises(WarehouseError, match=r"table t: column amount has the type decimal128\(5, 2\)"):
+        open_warehouse(spec).merge(pa.table({"id": ["a"], "amount": pa.array([1], pa.decimal128(5, 2))}), "t", ["id"])
+
+
+def test_a_load_that_fails_creates_nothing(spec: WarehouseSpec, by_hand: Callable[[str], None]) -> None:
+    warehouse = open_warehouse(spec)
+    warehouse.merge(answers(1), "other", KEY)
+    with pytest.raises(WarehouseError, match="same key"):
+        warehouse.merge(pa.concat_tables([answers(1), answers(1)]), "answers", KEY)
+    by_hand("ALTER TABLE kb.other ALTER COLUMN answer SET NOT NULL")
+    with pytest.raises(WarehouseError, match="load failed"):
+        warehouse.merge(answers(1, answer=None).append_column("reviewer", pa.array(["Ann"])), "other", KEY)
+    found = warehouse.query("SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'kb'")
+    names = {tuple(row.values()) for row in found.to_pylist()}
+    assert {table for table, _ in names} == {"other"} and ("other", "reviewer") not in names
 
 
 def test_a_row_without_its_key_is_refused(spec: WarehouseSpec) -> None:

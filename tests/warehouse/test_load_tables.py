@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
+import psycopg2
 import pyarrow as pa
 import pytest
 
@@ -14,7 +16,8 @@ from memorag_pipeline.warehouse import Warehouse, open_warehouse
 from memorag_pipeline.warehouse.evidence_rows import evidence_rows
 from memorag_pipeline.warehouse.table_load import TableLoad
 from memorag_pipeline.warehouse.tables import evidence_load, quarantine_load, run_load
-from tests.warehouse.answer_rows import KEY, answers, answers_and_passages, passage
+from tests.fixtures.postgres import PostgresServer
+from tests.warehouse.answer_rows import HARD_TEXT, KEY, answers, answers_and_passages, passage
 
 COUNTS = "SELECT (SELECT count(*) FROM kb.answers) AS answers, (SELECT count(*) FROM kb.evidence) AS passages"
 RUN = {
@@ -124,6 +127,66 @@ def test_a_table_of_an_older_release_is_widened_and_keeps_its_rows(
     found = warehouse.query("SELECT question_id, generation_model, cost FROM kb.answers ORDER BY question_id")
     assert [tuple(row.values()) for row in found.to_pylist()] == [("old", None, None), ("q0", "g", None)]
     assert warehouse.query("SELECT question_id FROM kb.latest_answers").num_rows == 2
+
+
+@pytest.mark.parametrize("spec", ["postgres"], indirect=True)
+def test_a_login_that_may_not_create_anything_loads_into_what_is_there(
+    spec: WarehouseSpec, postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    warehouse = open_warehouse(spec)
+    warehouse.merge(answers(1), "answers", KEY)
+    user = urlsplit(postgres_url).path.strip("/")
+    connection = psycopg2.connect(postgres_server.url(user))
+    with connection, connection.cursor() as cursor:
+        cursor.execute(f'ALTER DATABASE "{user}" OWNER TO CURRENT_USER')
+        cursor.execute(f'ALTER SCHEMA kb OWNER TO CURRENT_USER; GRANT USAGE ON SCHEMA kb TO "{user}"')
+    connection.close()
+    assert warehouse.merge(answers(2), "answers", KEY) == 2
+
+
+def test_tables_that_dlt_made_are_loaded_into_as_before(spec: WarehouseSpec, by_hand: Callable[[str], None]) -> None:
+    """The tables as releases made them until dlt left: with its own two beside them, which nothing reads any more."""
+    json, text, number, real, time = (
+        ("JSON", "VARCHAR", "INTEGER", "DOUBLE", "TIMESTAMP WITH TIME ZONE")
+        if spec.destination == "duckdb"
+        else ("jsonb", "character varying", "integer", "double precision", "timestamp with time zone")
+    )
+    warehouse = open_warehouse(spec)
+    warehouse.merge(answers(1), "other", KEY)  # makes the file and the schema
+    by_hand(
+        f"CREATE TABLE kb._dlt_version (version BIGINT NOT NULL, engine_version BIGINT NOT NULL,"
+        f" inserted_at {time} NOT NULL, schema_name {text} NOT NULL, version_hash {text} NOT NULL,"
+        f" schema {text} NOT NULL)"
+    )
+    by_hand(
+        f"CREATE TABLE kb._dlt_loads (load_id {text} NOT NULL, schema_name {text}, status BIGINT NOT NULL,"
+        f" inserted_at {time} NOT NULL, schema_version_hash {text})"
+    )
+    by_hand(
+        f"CREATE TABLE kb.evidence (corpus {text} NOT NULL, job {text} NOT NULL, corpus_version BIGINT NOT NULL,"
+        f" question_id {text} NOT NULL, number {number} NOT NULL, chunk_id {text}, document_id {text}, uri {text},"
+        f' start BIGINT, "end" BIGINT, score {real}, used BOOLEAN, text {text}, also_in {json})'
+    )
+    by_hand(
+        "INSERT INTO kb.evidence (corpus, job, corpus_version, question_id, number, text, also_in)"
+        " VALUES ('topics', 'faq', 1, 'q0', 1, 'old', '[]'), ('topics', 'faq', 1, 'q9', 1, 'other', '[\"s3://b/c\"]')"
+    )
+    columns = (
+        "SELECT table_name, column_name, data_type, is_nullable FROM information_schema.columns"
+        " WHERE table_schema = 'kb' AND table_name IN ('evidence', '_dlt_version', '_dlt_loads')"
+        " ORDER BY table_name, ordinal_position"
+    )
+    before = warehouse.query(columns)
+    for _ in range(2):
+        warehouse.load_tables(answers_and_passages(answers(2)))
+    assert warehouse.query(columns) == before
+    found = warehouse.query("SELECT question_id, text, CAST(also_in AS varchar) AS also_in FROM kb.evidence ORDER BY 1")
+    assert [tuple(row.values()) for row in found.to_pylist()] == [
+        ("q0", HARD_TEXT, "[]"),
+        ("q1", HARD_TEXT, "[]"),
+        ("q9", "other", '["s3://b/c"]'),
+    ]
+    assert warehouse.query("SELECT * FROM kb._dlt_version").num_rows == 0
 
 
 def test_a_table_that_was_dropped_is_made_again(spec: WarehouseSpec, by_hand: Callable[[str], None]) -> None:

@@ -11,7 +11,6 @@ HEAVY = (
     "FlagEmbedding",
     "sentence_transformers",
     "faiss",
-    "dlt",
     "duckdb",
     "kreuzberg",
     "openai",
