@@ -73,16 +73,22 @@ def test_only_tables_of_the_parent_that_hold_a_sought_text_are_read(
     embed(pipeline, batch)
     parent = publish_embeddings(pipeline, units, digests=True)
     read: list[str] = []
-    cached = Blobs.cached_table
+    opened = Blobs.open_file
 
-    def watched(blobs: Blobs, ref: BlobRef, columns: list[str] | None, name: str, *schema: Any) -> Any:
+    def watched(blobs: Blobs, ref: BlobRef, name: str = "") -> Path:
         read.append(name)
-        return cached(blobs, ref, columns, name, *schema)
+        return opened(blobs, ref, name)
 
-    monkeypatch.setattr(Blobs, "cached_table", watched)
+    monkeypatch.setattr(Blobs, "open_file", watched)
     again, _ = embed_batch(pipeline, parent, [{"copied": [*A, *C, "A paragraph that was not there before."]}])
     assert embed(pipeline, again) == {"chunks": 3, "embedded": 1, "reused": 2}
-    assert read == ["chunks", "digests.parquet of the parent", f"embeddings/00003.parquet of version {parent}"]
+    version = f"of version {parent}"
+    assert read == [
+        "chunks",
+        f"manifest {version}",
+        f"digests.parquet {version}",
+        f"embeddings/00003.parquet {version}",
+    ]
 
 
 def test_reused_and_embedded_vectors_are_equal(
