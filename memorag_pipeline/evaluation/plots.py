@@ -10,10 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from memorag_pipeline.html.figures import INK as _INK
-from memorag_pipeline.html.figures import SERIES as _SERIES
-from memorag_pipeline.html.figures import Plot
-from memorag_pipeline.html.figures import svg as _svg
+from memorag_pipeline.html.figures import INK, SERIES, Plot, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,16 +42,16 @@ def curve_plot(curve: Sequence[CurvePoint]) -> Plot:
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(2 if measured else 1, 1, sharex=True, squeeze=False)[:, 0]
-        panels[0].plot([point.tokens for point in curve], [point.loss for point in curve], color=_SERIES[0])
+        panels[0].plot([point.tokens for point in curve], [point.loss for point in curve], color=SERIES[0])
         panels[0].set_ylabel("loss, nats")
         if measured:
-            panels[1].plot(*zip(*measured, strict=True), "o-", color=_SERIES[1])
+            panels[1].plot(*zip(*measured, strict=True), "o-", color=SERIES[1])
             panels[1].set_ylabel("gap closed, %")
         panels[-1].set_xlabel("tokens of training")
         panels[-1].locator_params(axis="x", nbins=5)
         panels[-1].xaxis.set_major_formatter("{x:,.0f}")
 
-    return Plot(_svg("curve", draw, 2 if measured else 1), "Training, by tokens.")
+    return Plot(svg("curve", draw, 2 if measured else 1), "Training, by tokens.")
 
 
 def ratios_plot(evaluation: Evaluation) -> Plot:
@@ -77,7 +74,7 @@ def ratios_plot(evaluation: Evaluation) -> Plot:
         _legend(figure)
 
     return Plot(
-        _svg("ratios", draw),
+        svg("ratios", draw),
         "Share of the gap between no context and all of it that a memory closes; with its standard error.",
     )
 
@@ -92,7 +89,7 @@ def positions_plot(evaluation: Evaluation) -> Plot:
         _legend(figure)
 
     return Plot(
-        _svg("positions", draw, -(-len(panels) // 2)),
+        svg("positions", draw, -(-len(panels) // 2)),
         "The same by position of the token that is asked: the first ones lie next to the memory.",
     )
 
@@ -106,7 +103,7 @@ def needles_plot(evaluation: Evaluation) -> Plot:
         _legend(figure)
 
     return Plot(
-        _svg("needles", draw, -(-len(evaluation.needles) // 2)),
+        svg("needles", draw, -(-len(evaluation.needles) // 2)),
         f"How often the right number was chosen among {evaluation.candidates}, by the needle's depth and the stream's"
         " length; dotted: by chance.",
     )
@@ -120,16 +117,16 @@ def estimates_plot(name: str, panels: Mapping[str, Mapping[str, Estimate]], capt
         for (measure, found), axes in zip(panels.items(), rows, strict=True):
             places = range(len(found))
             for place, value in zip(places, found.values(), strict=True):
-                axes.plot([100 * value.low, 100 * value.high], [place, place], color=_SERIES[1])
-                axes.plot(100 * value.mean, place, "o", color=_SERIES[0])
-            axes.axvline(100 * next(iter(found.values())).mean, color=_INK, linestyle=":", linewidth=1)
+                axes.plot([100 * value.low, 100 * value.high], [place, place], color=SERIES[1])
+                axes.plot(100 * value.mean, place, "o", color=SERIES[0])
+            axes.axvline(100 * next(iter(found.values())).mean, color=INK, linestyle=":", linewidth=1)
             axes.set_yticks(places, list(found))
             axes.set_ylim(len(found) - 0.5, -0.5)
             most = max(100 * value.high for value in found.values()) or 1
             axes.set_xlim(-0.03 * most, 1.03 * most)
             axes.set_xlabel(f"{measure}, %")
 
-    return Plot(_svg(name, draw, sum(map(len, panels.values())) / 4), caption)
+    return Plot(svg(name, draw, sum(map(len, panels.values())) / 4), caption)
 
 
 def _draw_positions(axes: Axes, ratio: int, rows: Sequence[MemoryRow], positions: Sequence[str]) -> None:
@@ -145,10 +142,10 @@ def _draw_needles(axes: Axes, row: NeedleRow, candidates: int) -> None:
             [cell.depth for cell in cells],
             [100 * cell.accuracy for cell in cells],
             "o-",
-            color=_SERIES[number % len(_SERIES)],
+            color=SERIES[number % len(SERIES)],
             label=f"{tokens:,} tokens",
         )
-    axes.axhline(100 / candidates, color=_INK, linestyle=":", linewidth=1)
+    axes.axhline(100 / candidates, color=INK, linestyle=":", linewidth=1)
     axes.set_xlim(-0.05, 1.05)
     axes.set_xticks([0, 0.5, 1])
     axes.set_ylim(-5, 105)
@@ -174,7 +171,7 @@ def _legend(figure: Figure) -> None:
 
 
 def _style(memory: str) -> dict[str, Any]:
-    colour, marker = _STYLES.get(memory, (_INK, "x"))
+    colour, marker = _STYLES.get(memory, (INK, "x"))
     return {"color": colour, "marker": marker, "label": memory_name(memory)}
 
 
