@@ -23,6 +23,7 @@ from benchmarks.quality import TEXT, documents
 from benchmarks.subjects import ADAPTER_SINK, ADAPTER_WINDOW, MODEL, load
 from benchmarks.timing import device_name
 from memorag_pipeline.evaluation.adapter import RATIOS, Evaluation, evaluate_adapter
+from memorag_pipeline.evaluation.memories import AdapterUnderTest
 from memorag_pipeline.evaluation.needles import NeedleTask
 from memorag_pipeline.evaluation.recall_quality import ContextQuestion, read_questions
 from memorag_pipeline.evaluation.report import write_report
@@ -57,11 +58,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = load(MODEL, given.dtype)
     started = time.perf_counter()
     evaluation = evaluate_adapter(
-        model,
+        AdapterUnderTest(model, resolve_file(given.adapter), given.window, ADAPTER_SINK),
         documents(model, given.texts),
-        resolve_file(given.adapter),
-        given.window,
-        ADAPTER_SINK,
         given.ratios,
         needles=NeedleTask(lengths=tuple(given.lengths), trials=given.trials) if given.lengths else None,
         questions=_questions(given.sets, given.questions),

@@ -23,6 +23,12 @@ class MemoragError(Exception):
         super().__init__(*(redacted(arg) if isinstance(arg, str) else arg for arg in args))
 
 
+def headline(error: BaseException) -> str:
+    """What may be told of any error: its kind, and the first line of the message of ours, which hold no secret."""
+    kind = type(error).__name__
+    return f"{kind}: {error}".split("\n", 1)[0] if isinstance(error, MemoragError) else kind
+
+
 @dataclass(frozen=True)
 class SpecProblem:
     """One thing wrong with a spec: `key` is the dotted path, `fix` says what would be right, `line` counts from 1."""

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from memorag_pipeline.errors import MemoragError
+from memorag_pipeline.errors import MemoragError, headline
 from memorag_pipeline.jobs.answers.stages import ANSWERS
 from memorag_pipeline.jobs.summaries.stages import SUMMARIES
 from memorag_pipeline.pipeline import Pipeline
@@ -154,10 +154,8 @@ def _record_failure(pipeline: Pipeline, run: Run, error: Exception) -> None:
     """Note a run that failed; when that fails, too, the run's own error is the one to show."""
     from memorag_pipeline.refresh.record import record_refresh
 
-    kind = type(error).__name__
-    told = f"{kind}: {error}".split("\n", 1)[0] if isinstance(error, MemoragError) else kind
     try:
-        record_refresh(pipeline, run, told)
+        record_refresh(pipeline, run, headline(error))
     except MemoragError as unrecorded:
         logger.warning("the failed run is not in the warehouse: %s", unrecorded)
 

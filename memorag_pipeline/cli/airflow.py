@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Annotated
 
 import typer
 
 from memorag_pipeline.cli.output import Json, Verbose, print_json, print_table, working
 from memorag_pipeline.errors import MissingDependencyError, NotFoundError
+
+_CREATE_POOLS = "memorag_operators.pools:create_pools"  # of the package above, which needs Airflow
 
 airflow = typer.Typer(help="Prepare an Airflow deployment.", no_args_is_help=True)
 
@@ -36,7 +39,7 @@ def setup(
     _require_deployment()
     with working(verbose):
         try:
-            from memorag_operators.pools import create_pools
+            create_pools = resolve_name(_CREATE_POOLS)
         except ImportError as error:
             raise MissingDependencyError(
                 f"memorag airflow needs Airflow: pip install 'memorag-pipeline[airflow]' ({error})"

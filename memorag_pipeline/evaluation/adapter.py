@@ -1,6 +1,6 @@
 """An adapter beside what needs no training: gap closed at each ratio, needles, and the clues that are recalled.
 
-In:  a language model, held-out texts as tokens, an adapter with its window and sink.
+In:  an adapter with its model, window and sink; held-out texts as tokens.
 Out: an `Evaluation`, which `dataclasses.asdict` turns into JSON values.
 Wrong: no text that is long enough is a `ValueError`; an adapter of another model a `MemoryMismatchError`.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from torch import Tensor
 
@@ -26,7 +25,7 @@ from memorag_pipeline.evaluation.gap import (
     with_all,
     without_context,
 )
-from memorag_pipeline.evaluation.memories import POLICIES, Policy, at_ratio, beacon_model, full_model, selected_model
+from memorag_pipeline.evaluation.memories import POLICIES, AdapterUnderTest, Policy, at_ratio
 from memorag_pipeline.evaluation.needles import (
     NeedleCell,
     NeedleTask,
@@ -36,11 +35,8 @@ from memorag_pipeline.evaluation.needles import (
     needle_cells,
 )
 from memorag_pipeline.evaluation.recall_quality import EMBEDDING, ContextQuestion, RecallQuality, recall_quality
-from memorag_pipeline.memory.engine.language_model import LanguageModel
 from memorag_pipeline.memory.kinds.beacon import WindowedMemoryModel
 from memorag_pipeline.progress import track
-from memorag_pipeline.specs.retrieval import EmbeddingSpec
-from memorag_pipeline.specs.values import Language
 
 logger = logging.getLogger(__name__)
 
@@ -117,20 +113,15 @@ class _Subject:
 
 
 def evaluate_adapter(
-    language_model: LanguageModel,
+    adapter: AdapterUnderTest,
     texts: Sequence[Sequence[int]],
-    adapter: Path,
-    window: int,
-    sink: int,
     ratios: Sequence[int] = RATIOS,
     *,
-    language: Language = "en",
     policies: Sequence[Policy] = POLICIES,
     tokens: int = TOKENS,
     asked: int = ASKED,
     needles: NeedleTask | None = NEEDLES,
     questions: Sequence[ContextQuestion] = (),
-    embedding: EmbeddingSpec = EMBEDDING,
     closer_ratios: Sequence[int] = (4,),
 ) -> Evaluation:
     """Evaluate an adapter on held-out texts (tokens of each), of which those of `tokens` tokens or more are taken.
@@ -142,9 +133,9 @@ def evaluate_adapter(
     taken = first_tokens(texts, tokens)
     if not taken:
         raise ValueError(f"none of {len(texts)} held-out texts has {tokens:,} tokens; give longer texts, or take fewer")
-    beacons = beacon_model(language_model, adapter, window, sink, ratios[0], language)
+    language_model, beacons = adapter.language_model, adapter.beacons(ratios[0])
     models: dict[str, WindowedMemoryModel] = {"beacon": beacons} | {
-        policy: selected_model(language_model, policy, window, sink, ratios[0], language) for policy in policies
+        policy: adapter.selected(policy, ratios[0]) for policy in policies
     }
     subjects, closer = _at(models, ratios), _at(models, closer_ratios)
     nothing, full = without_context(language_model, taken, asked), with_all(language_model, taken, asked)
@@ -155,14 +146,13 @@ def evaluate_adapter(
             of_other = gap(nothing, other, full).closed if len(taken) > 1 else None
             rows.append(MemoryRow(subject.memory, subject.ratio, _mean(held), gap(nothing, held, full), of_other))
             bar.advance()
-    whole = full_model(language_model, window, language)
     task = None if needles is None else _possible(needles, sum(map(len, texts)), language_model.context)
     return Evaluation(
         model=language_model.resolved.name,
-        adapter=adapter.name,
+        adapter=adapter.file.name,
         adapter_digest=beacons.origin.beacon_digest,
-        window=window,
-        sink=sink,
+        window=adapter.window,
+        sink=adapter.sink,
         dtype=beacons.origin.dtype,
         texts=len(taken),
         tokens=tokens,
@@ -172,8 +162,8 @@ def evaluate_adapter(
         all=_mean(full),
         memories=tuple(rows),
         candidates=task.candidates if task is not None else 0,
-        needles=_needles(whole, closer, texts, task) if task is not None else (),
-        recall=_recall(closer, questions, embedding),
+        needles=_needles(adapter.full(), closer, texts, task) if task is not None else (),
+        recall=_recall(closer, questions),
     )
 
 
@@ -210,15 +200,13 @@ def _needles(
     return (*rows, NeedleRow(ALL, 0, needle_cells(found, nothing, full, full)))
 
 
-def _recall(
-    subjects: Sequence[_Subject], questions: Sequence[ContextQuestion], embedding: EmbeddingSpec
-) -> tuple[RecallRow, ...]:
+def _recall(subjects: Sequence[_Subject], questions: Sequence[ContextQuestion]) -> tuple[RecallRow, ...]:
     """A row for each memory and set of questions."""
     sets: dict[str, list[ContextQuestion]] = {}
     for question in questions:
         sets.setdefault(question.set, []).append(question)
     return tuple(
-        RecallRow(subject.memory, subject.ratio, recall_quality(subject.model, group, embedding))
+        RecallRow(subject.memory, subject.ratio, recall_quality(subject.model, group, EMBEDDING))
         for subject in subjects
         for group in sets.values()
     )

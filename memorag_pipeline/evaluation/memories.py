@@ -7,7 +7,7 @@ Wrong: as in `load_memory_model`: an adapter of another model, or a form that do
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -24,6 +24,29 @@ Policy = Literal["uniform", "recent", "attention"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 P = TypeVar("P", bound=WindowedMemoryModel)
+
+
+@dataclass(frozen=True)
+class AdapterUnderTest:
+    """An adapter's file, the model that it was trained for, and the form of the memories that both make."""
+
+    language_model: LanguageModel
+    file: Path
+    window: int
+    sink: int
+    language: Language = "en"
+
+    def beacons(self, ratio: int) -> BeaconMemoryModel:
+        """Memories by the adapter."""
+        return beacon_model(self.language_model, self.file, self.window, self.sink, ratio, self.language)
+
+    def selected(self, policy: Policy, ratio: int) -> SelectedMemoryModel:
+        """Memories of the same size without it."""
+        return selected_model(self.language_model, policy, self.window, self.sink, ratio, self.language)
+
+    def full(self) -> FullMemoryModel:
+        """Memories that keep all."""
+        return full_model(self.language_model, self.window, self.language)
 
 
 def beacon_model(

@@ -12,7 +12,7 @@ parent's memories were read from (see `delta_plan`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from memorag_pipeline.errors import EmptyCorpusError, MemoragError
@@ -24,6 +24,7 @@ from memorag_pipeline.refresh.gpu_units import embedding_unit, memory_fingerprin
 from memorag_pipeline.refresh.known_units import KnownUnits
 from memorag_pipeline.refresh.plans import (
     EmbedList,
+    EmbedUnit,
     InventoryPlan,
     MemorizeList,
     MemorizeUnit,
@@ -62,17 +63,7 @@ def plan_shards(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
     sections = [section for found in by_part for section in found]
     shards = _shards(extraction, known, sections)
     current = {section.content for section in sections}
-    fingerprints = [memory_fingerprint(extraction, shard.contents) for shard in shards]
-    memories = tuple(
-        PlannedMemory(
-            shard_id=shard.shard_id,
-            kind=shard.kind,
-            tokens=shard.tokens,
-            stale_tokens=stale_tokens(shard, current),
-            fingerprint=unit,
-        )
-        for shard, unit in zip(shards, fingerprints, strict=True)
-    )
+    memories = tuple(_planned(extraction, shard, current) for shard in shards)
     embeddings = tuple(embedding_unit(extraction, part, known) for part in parts if part.counts["chunks"])
     counts.update(
         shards=len(shards),
@@ -84,10 +75,9 @@ def plan_shards(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
         for part, found in zip(parts, by_part, strict=True)
         for section in found
     }
-    memorize = _memories_to_do(known, dict(zip(fingerprints, shards, strict=True)), documents)
+    by_unit = {memory.fingerprint: shard for memory, shard in zip(memories, shards, strict=True)}
+    memorize = _memories_to_do(known, by_unit, documents)
     embed = _missing(known, EMBED.outcomes, {unit.fingerprint: unit for unit in embeddings})
-    size = pipeline.spec.compute.units_per_task
-    shared: dict[str, Any] = {"parent": plan.parent, "lost": plan.lost, "models": plan.models}
     sharded = ShardPlan(
         **dict(plan),
         documents=tuple(part.blobs["documents"] for part in parts),
@@ -101,10 +91,32 @@ def plan_shards(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
     )
     return {
         "plan": pipeline.write_work(sharded),
-        MEMORIZE.name: pipeline.write_batches(memorize, size, lambda units: MemorizeList(**shared, units=units)),
-        EMBED.name: pipeline.write_batches(embed, size, lambda units: EmbedList(**shared, units=units)),
+        **_work_lists(pipeline, plan, memorize, embed),
         "counts": {**counts, "memorize_units": len(memorize), "embed_units": len(embed)},
     }
+
+
+def _work_lists(
+    pipeline: Pipeline, plan: InventoryPlan, memorize: Sequence[MemorizeUnit], embed: Sequence[EmbedUnit]
+) -> dict[str, list[str]]:
+    """URIs of the work lists of both GPU stages, by stage."""
+    size = pipeline.spec.compute.units_per_task
+    shared: dict[str, Any] = {"parent": plan.parent, "lost": plan.lost, "models": plan.models}
+    return {
+        MEMORIZE.name: pipeline.write_batches(memorize, size, lambda units: MemorizeList(**shared, units=units)),
+        EMBED.name: pipeline.write_batches(embed, size, lambda units: EmbedList(**shared, units=units)),
+    }
+
+
+def _planned(extraction: Extraction, shard: Shard, current: Collection[str]) -> PlannedMemory:
+    """A shard's memory; `current` are the contents that documents have now."""
+    return PlannedMemory(
+        shard_id=shard.shard_id,
+        kind=shard.kind,
+        tokens=shard.tokens,
+        stale_tokens=stale_tokens(shard, current),
+        fingerprint=memory_fingerprint(extraction, shard.contents),
+    )
 
 
 def _outcomes(known: KnownUnits, fingerprints: Sequence[str], corpus: str) -> list[Outcome]:

@@ -26,7 +26,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from memorag_pipeline.digests import text_digest
-from memorag_pipeline.errors import MemoragError, ObjectNotFoundError, ObjectTooLargeError, StorageError
+from memorag_pipeline.errors import ObjectNotFoundError, ObjectTooLargeError, StorageError, headline
 from memorag_pipeline.storage import CorpusStore, ObjectStore
 from memorag_pipeline.storage.layout import own
 
@@ -120,7 +120,7 @@ def run_task(
     try:
         result = call()
     except BaseException as error:
-        heart.stop("failed", error=_said(error))
+        heart.stop("failed", error=headline(error)[:_LONGEST_ERROR])
         raise
     finally:
         _heart.reset(token)
@@ -230,12 +230,6 @@ class _Heart(threading.Thread):
 
 
 _heart: ContextVar[_Heart | None] = ContextVar("heart", default=None)
-
-
-def _said(error: BaseException) -> str:
-    """What may be told of an error: its kind, and the message if it is one of ours, which hold no secret."""
-    kind = type(error).__name__
-    return f"{kind}: {error}".split("\n", 1)[0][:_LONGEST_ERROR] if isinstance(error, MemoragError) else kind
 
 
 def _now() -> datetime:

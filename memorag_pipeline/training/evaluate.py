@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 def evaluate(training: Training, trained_uri: str) -> dict[str, Any]:
     """Measure the trained adapter beside the selections that need no training, and write the report."""
     from memorag_pipeline.evaluation.adapter import NEEDLES, evaluate_adapter
+    from memorag_pipeline.evaluation.memories import AdapterUnderTest
     from memorag_pipeline.evaluation.report import CurvePoint, write_report
     from memorag_pipeline.memory.engine.language_model import load_language_model
 
@@ -56,13 +57,9 @@ def evaluate(training: Training, trained_uri: str) -> dict[str, Any]:
                 spec.evaluation.texts,
             )
         evaluation = evaluate_adapter(
-            model,
+            AdapterUnderTest(model, store.blobs.open_file(adapter, "adapter"), spec.window, spec.sink, spec.language),
             texts,
-            store.blobs.open_file(adapter, "adapter"),
-            window=spec.window,
-            sink=spec.sink,
-            ratios=spec.evaluation.ratios,
-            language=spec.language,
+            spec.evaluation.ratios,
             tokens=text_tokens(model),
             asked=text_tokens(model) // 4,
             needles=NEEDLES if spec.evaluation.needles else None,

@@ -12,7 +12,7 @@ import pytest
 
 from memorag_pipeline.evaluation.adapter import Evaluation, evaluate_adapter
 from memorag_pipeline.evaluation.gap import losses
-from memorag_pipeline.evaluation.memories import at_ratio, beacon_model
+from memorag_pipeline.evaluation.memories import AdapterUnderTest, at_ratio, beacon_model
 from memorag_pipeline.evaluation.needles import NeedleTask
 from memorag_pipeline.evaluation.recall_quality import ContextQuestion
 from memorag_pipeline.memory.engine.language_model import LanguageModel
@@ -29,7 +29,9 @@ QUESTION = ContextQuestion(
 @pytest.fixture(scope="module")
 def evaluation(tiny: LanguageModel, adapter: Path) -> Iterator[Evaluation]:
     yield evaluate_adapter(
-        *(tiny, TEXTS, adapter, WINDOW, 1, (2, 4)),
+        AdapterUnderTest(tiny, adapter, WINDOW, 1),
+        TEXTS,
+        (2, 4),
         tokens=TOKENS,
         asked=ASKED,
         needles=NEEDLES,
@@ -96,10 +98,9 @@ def test_needles_need_no_more_text_than_there_is(
 ) -> None:
     some = replace(NEEDLES, lengths=(128, 512))
     none = replace(NEEDLES, lengths=(512,))
+    subject = AdapterUnderTest(tiny, adapter, WINDOW, 1)
     found = [
-        evaluate_adapter(
-            *(tiny, TEXTS[:1], adapter, WINDOW, 1, (4,)), tokens=TOKENS, asked=ASKED, needles=task, policies=("recent",)
-        )
+        evaluate_adapter(subject, TEXTS[:1], (4,), tokens=TOKENS, asked=ASKED, needles=task, policies=("recent",))
         for task in (some, none)
     ]
     assert {cell.tokens for row in found[0].needles for cell in row.cells} == {128}
@@ -112,7 +113,9 @@ def test_it_is_the_same_each_time_and_needs_neither_needles_nor_questions(
     evaluation: Evaluation, tiny: LanguageModel, adapter: Path
 ) -> None:
     again = evaluate_adapter(
-        *(tiny, TEXTS, adapter, WINDOW, 1, (2, 4)),
+        AdapterUnderTest(tiny, adapter, WINDOW, 1),
+        TEXTS,
+        (2, 4),
         tokens=TOKENS,
         asked=ASKED,
         needles=None,
@@ -124,4 +127,4 @@ def test_it_is_the_same_each_time_and_needs_neither_needles_nor_questions(
 
 def test_texts_that_are_all_too_short(tiny: LanguageModel, adapter: Path) -> None:
     with pytest.raises(ValueError, match="none of 3 held-out texts has 1,024 tokens"):
-        evaluate_adapter(tiny, TEXTS, adapter, WINDOW, 1)
+        evaluate_adapter(AdapterUnderTest(tiny, adapter, WINDOW, 1), TEXTS)

@@ -27,7 +27,7 @@ from memorag_pipeline.memory.engine.reader import Reading, Work, read
 from memorag_pipeline.memory.engine.rotation import rotate
 from memorag_pipeline.memory.engine.windows import Window
 from memorag_pipeline.memory.kinds.beacon import BeaconMemory
-from memorag_pipeline.memory.kinds.full import FullMemoryModel
+from memorag_pipeline.memory.kinds.in_context import InContextMemoryModel
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class SelectedWindow(Window):
         return [self.first + (number + 1) * room // self.stay - 1 for number in range(self.stay)]
 
 
-class SelectedMemoryModel(FullMemoryModel):
+class SelectedMemoryModel(InContextMemoryModel):
     """Reads streams into selected slots and answers from them."""
 
     kind: ClassVar[str] = "selected"
