@@ -8,6 +8,7 @@ deselected.
 from __future__ import annotations
 
 import importlib
+import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
@@ -18,6 +19,7 @@ import pytest
 
 LIBRARIES = ("accelerate", "airflow", "faiss", "FlagEmbedding", "sentence_transformers", "torch", "transformers")
 NEEDS = ("airflow", "gpu", "models", "servers", "slow")
+SMALL_MODEL = "package:smollm2-135m-instruct"
 _TESTS = Path(__file__).parent
 _FOLDERS = {
     "airflow": ("dags", "operators"),
@@ -56,7 +58,15 @@ def configure(config: pytest.Config) -> None:
     """Begin the fast tier, if it is asked for."""
     if config.getoption("--fast"):
         config.stash[_LEFT_OUT] = []
+        if not hasattr(config, "workerinput"):
+            _convert_model()
         sys.meta_path[sys.meta_path.index(PathFinder)] = _Without
+
+
+def _convert_model() -> None:
+    """Fill the cache, once: many tests count with the small model's tokenizer, which its conversion writes."""
+    code = f"from memorag_pipeline.models.references import resolve; resolve({SMALL_MODEL!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=_TESTS.parent, check=False)  # without torch, those tests say so
 
 
 def is_left_out(path: Path, config: pytest.Config) -> bool | None:

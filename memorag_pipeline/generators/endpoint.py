@@ -82,6 +82,11 @@ class EndpointGenerator:
             for number, key in enumerate(keys)
         ]
 
+    def close(self) -> None:
+        """As the protocol says."""
+        self._runner.run(self._client.close())
+        self._runner.close()
+
     async def _reply_all(self, bodies: dict[str, dict[str, Any]], finished: Callable[[str], None]) -> dict[str, Reply]:
         replies = await asyncio.to_thread(self._replies.find_all, list(bodies)) if self._replies is not None else {}
         for key, reply in replies.items():

@@ -48,3 +48,7 @@ class Generator(Protocol):
         Raises EndpointError when no conversation can be answered.
         """
         ...
+
+    def close(self) -> None:
+        """Close connections, if there are any; nothing is asked afterwards."""
+        ...

@@ -74,6 +74,9 @@ class LocalGenerator:
             found[key] if first[key] == number else replace(found[key], reused=True) for number, key in enumerate(keys)
         ]
 
+    def close(self) -> None:
+        """As the protocol says. The model stays: others in this process use it, too."""
+
     def _write(self, conversations: dict[str, Sequence[Message]], advance: Callable[[], None]) -> dict[str, Reply]:
         from memorag_pipeline.memory.engine.decode import decode
         from memorag_pipeline.memory.engine.generation import Decoding

@@ -29,7 +29,7 @@ def open_generator(
     replies: Replies | None = None,
     spent: Spending = Spending(),  # noqa: B008 (it is frozen)
 ) -> Generator:
-    """The generator that a spec asks for; its `model` is set. Raises NotFoundError for an unknown model.
+    """The generator that a spec asks for, to be closed; its `model` is set. Raises NotFoundError for an unknown model.
 
     An endpoint needs `memory`, whose tokenizer counts in place of the endpoint's own, which is not known. What is in
     `replies` is not written again; `spent` is what an endpoint's budget has lost before.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from contextlib import closing
 from typing import Any
 
 from memorag_pipeline.models.references import resolve
@@ -73,9 +74,9 @@ def _studied(training: Training, identity: str, model: str) -> Outcome:
     }
     chunks = [row for row in version.chunks() if row["document_id"] in documents]
     passages = self_study.choose_passages(chunks, spec.data.self_study, spec.schedule.seed)
-    generator = open_generator(spec.generation.model_copy(update={"model": model}))
-    records = self_study.study(passages, documents, generator, spec.language, skipped, _least_characters(spec))
-    data = self_study.lines(records)
+    with closing(open_generator(spec.generation.model_copy(update={"model": model}))) as generator:
+        records = self_study.study(passages, documents, generator, spec.language, skipped, _least_characters(spec))
+        data = self_study.lines(records)
     counts = {"passages": len(passages), "instructions": data.count(b"\n"), "skipped": sum(skipped.values())}
     blobs = {"instructions": training.store.blobs.put_bytes(data)}
     seconds = time.perf_counter() - started

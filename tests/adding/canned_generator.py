@@ -46,6 +46,9 @@ class CannedGenerator:
                 on_finished()
         return replies
 
+    def close(self) -> None:
+        pass  # it holds no connection
+
     def _request(self, messages: Sequence[Message]) -> dict[str, Any]:
         return {"messages": list(messages), "max_tokens": self._spec.max_new_tokens}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -39,7 +40,8 @@ def words(text: str) -> int:
 
 def ask(spec: GenerationSpec, questions: Sequence[str], replies: Replies | None = None) -> list[Reply]:
     """The replies of a new generator."""
-    return EndpointGenerator(spec, words, replies, Spending()).reply([conversation(each) for each in questions])
+    with closing(EndpointGenerator(spec, words, replies, Spending())) as generator:
+        return generator.reply([conversation(each) for each in questions])
 
 
 def conversation(question: str) -> list[dict[str, str]]:

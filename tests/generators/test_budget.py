@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -118,7 +119,8 @@ def test_what_the_same_run_paid_counts_for_its_budget(server: ChatServer, store:
     again = ask(limited, QUESTIONS, ReplyUnits(store, "run"))  # the task is tried again
     assert [bool(reply.text) for reply in again] == [True] * 5 + [False] * 5
     assert not any(reply.reused for reply in again)
-    spent = EndpointGenerator(limited, words, None, Spending(4 * PAID)).reply([conversation(each) for each in "ab"])
+    with closing(EndpointGenerator(limited, words, None, Spending(4 * PAID))) as generator:
+        spent = generator.reply([conversation(each) for each in "ab"])
     assert [bool(reply.text) for reply in spent] == [True, False]
 
 

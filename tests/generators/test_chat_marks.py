@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,10 @@ def test_an_endpoint_with_the_models_template_reads_as_many_turns_as_were_sent(
         return Response(completion(json.dumps(marks)))
 
     server.answer = render
-    generator = EndpointGenerator(spec_of(server.url), words, None, Spending())
-    harmless, attacked = (
-        [json.loads(reply.text) for reply in generator.reply(conversations(text))] for text in ("quiet", ATTACK)
-    )
+    with closing(EndpointGenerator(spec_of(server.url), words, None, Spending())) as generator:
+        harmless, attacked = (
+            [json.loads(reply.text) for reply in generator.reply(conversations(text))] for text in ("quiet", ATTACK)
+        )
     assert all(harmless)
     assert attacked == harmless
 

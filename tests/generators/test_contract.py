@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +44,22 @@ def spec(request: pytest.FixtureRequest, server: ChatServer, monkeypatch: pytest
 
 
 @pytest.fixture
-def generator(spec: GenerationSpec) -> Generator:
+def generator(spec: GenerationSpec) -> Iterator[Generator]:
     """The same, opened."""
-    return open_generator(spec, MEMORY)
+    with closing(open_generator(spec, MEMORY)) as generator:
+        yield generator
 
 
 def test_every_kind_can_be_opened() -> None:
     assert set(GENERATORS) == set(ENDPOINTS)
+
+
+@pytest.mark.filterwarnings("error")
+def test_nothing_is_left_open(spec: GenerationSpec) -> None:
+    with closing(open_generator(spec, MEMORY)) as generator:
+        assert generator.reply([conversation("What is a cat?")])[0].error is None
+    del generator
+    gc.collect()  # a connection or an event loop that is still open is told of here
 
 
 def test_replies_come_in_the_order_of_their_conversations(generator: Generator) -> None:
@@ -78,8 +89,10 @@ def test_tokens_are_counted_as_they_are_before_a_generator_is_opened(
 
 def test_a_reply_that_is_kept_is_not_written_again(spec: GenerationSpec, tmp_path: Path, server: ChatServer) -> None:
     store, asked = CorpusStore(str(tmp_path / "store")), [conversation("What is a cat?")]
-    first = open_generator(spec, MEMORY, ReplyUnits(store, "run-1"), Spending()).reply(asked)
+    with closing(open_generator(spec, MEMORY, ReplyUnits(store, "run-1"), Spending())) as generator:
+        first = generator.reply(asked)
     sent = len(server.seen)
-    again = open_generator(spec, MEMORY, ReplyUnits(store, "run-2"), Spending()).reply(asked)
+    with closing(open_generator(spec, MEMORY, ReplyUnits(store, "run-2"), Spending())) as generator:
+        again = generator.reply(asked)
     assert (first[0].text, first[0].reused) == (again[0].text, not again[0].reused)
     assert len(server.seen) == sent

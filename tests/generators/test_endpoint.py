@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -35,15 +36,15 @@ def test_each_question_gets_its_reply_and_its_usage(server: ChatServer) -> None:
     questions = [f"q{number}" for number in range(20)]
     finished: list[int] = []
     server.answer = lambda seen, attempt: Response(completion(f"answer to {seen.question}"), wait=0.1)
-    generator = EndpointGenerator(spec_of(server.url, concurrency=4), words, None, Spending())
-    replies = generator.reply([conversation(each) for each in questions], lambda: finished.append(1))
+    with closing(EndpointGenerator(spec_of(server.url, concurrency=4), words, None, Spending())) as generator:
+        replies = generator.reply([conversation(each) for each in questions], lambda: finished.append(1))
+        again = generator.reply([conversation("once more")])
     assert [reply.text for reply in replies] == [f"answer to {each}" for each in questions]
     assert {(r.input_tokens, r.output_tokens, r.error, r.cost) for r in replies} == {
         (PROMPT_TOKENS, REPLY_TOKENS, None, None)
     }
     assert len(finished) == 20
     assert server.most_at_once == 4
-    again = generator.reply([conversation("once more")])
     assert again[0].text == "answer to once more"
 
 

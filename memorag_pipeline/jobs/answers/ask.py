@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +47,8 @@ def answer_questions(
         return _answer_from_memory(version, rows, asked, routes, settings)
     clues = _recall_all(version, rows, asked, routes, settings)
     answers: list[Answer] = []
-    generator = open_generator(settings.generation, settings.memory)
-    with track("questions answered", len(rows), "questions") as bar:
+    opened = closing(open_generator(settings.generation, settings.memory))
+    with opened as generator, track("questions answered", len(rows), "questions") as bar:
         for start in range(0, len(rows), generator.at_once):
             part = slice(start, start + generator.at_once)
             answers += answer_batch(

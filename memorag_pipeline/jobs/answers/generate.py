@@ -15,6 +15,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -63,8 +64,10 @@ def generate(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
     ]
     total = Counter(dict.fromkeys(_COUNTS, 0))
     if units:
-        with track("questions answered", sum(len(unit.rows) for unit in units), "questions") as bar:
-            answerer = _Answerer(pipeline, batch, _spent(done), bar)
+        with (
+            track("questions answered", sum(len(unit.rows) for unit in units), "questions") as bar,
+            closing(_Answerer(pipeline, batch, _spent(done), bar)) as answerer,
+        ):
             for group in _groups(units, answerer.at_once):
                 for counts in answerer.answer(group):
                     total.update(counts)
@@ -93,6 +96,11 @@ class _Answerer:
         if not settings.from_memory:
             replies = ReplyUnits(pipeline.store, self._run)
             self._generator = open_generator(settings.generation, settings.memory, replies, spent)
+
+    def close(self) -> None:
+        """Close the generator."""
+        if self._generator is not None:
+            self._generator.close()
 
     @property
     def at_once(self) -> int:

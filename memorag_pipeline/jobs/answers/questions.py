@@ -114,8 +114,11 @@ def _rows_of_file(source: QuestionsSpec) -> Iterator[_Row]:
         with fsspec.open(uri, "rb", **options_for(source)) as file:
             is_parquet = file.read(4) == b"PAR1"
             file.seek(0)
-            # The files of some filesystems read no line up to a length.
-            yield from _rows_of_parquet(uri, file) if is_parquet else _rows_of_lines(uri, io.BufferedReader(file))
+            if is_parquet:
+                yield from _rows_of_parquet(uri, file)
+            else:
+                with io.BufferedReader(file) as lines:  # the files of some filesystems read no line up to a length
+                    yield from _rows_of_lines(uri, lines)
     except FileNotFoundError:
         raise QuestionError(f"{uri}: no such question file; correct questions.uri") from None
     except PermissionError:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -55,8 +56,8 @@ def summarize_parts(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
     if todo:
         version = OpenedVersion(pipeline.store, batch.version, trust_models=True, pinned=True)
         tables = PartTables(version)
-        generator = open_paid_generator(pipeline, settings, batch.run, done)
-        with track("parts summarized", len(todo), "parts") as bar:
+        opened = closing(open_paid_generator(pipeline, settings, batch.run, done))
+        with opened as generator, track("parts summarized", len(todo), "parts") as bar:
             for start in range(0, len(todo), generator.at_once):
                 group = todo[start : start + generator.at_once]
                 parts = [unit.part for unit in group]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from itertools import pairwise
 from typing import Any
@@ -47,8 +48,8 @@ def merge_summaries(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
     total = Counter(targets=len(targets))
     if targets:
         paid = pipeline.store.units.find_all(generate_stage.STAGE, batch.paid)
-        generator = open_paid_generator(pipeline, settings, batch.run, [each for each in paid if each is not None])
-        with track("summaries merged", len(targets), "summaries") as bar:
+        opened = open_paid_generator(pipeline, settings, batch.run, [each for each in paid if each is not None])
+        with closing(opened) as generator, track("summaries merged", len(targets), "summaries") as bar:
             merged = merge_texts(list(targets.values()), generator, settings, lambda: bar.advance(1))
         for fingerprint_of, written in zip(targets, merged, strict=True):
             counts = written.counts()

@@ -8,6 +8,7 @@ Wrong: what opening the version's blobs and models raises; what the generator ca
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from memorag_pipeline.generators.interface import Generator
@@ -44,12 +45,12 @@ def summarize(
     else:
         (target,) = find_targets(version, "corpus", include, settings.focus)
     recalled = _recall(version, target.parts, settings)
-    generator = open_generator(settings.models.generation, settings.models.memory)
-    parts = _write(version, target.parts, recalled, generator, settings)
-    texts = [part.written.text for part in parts if part.written.text is not None]
-    merged = None
-    if 1 < len(texts) == len(parts):
-        (merged,) = merge_texts([texts], generator, settings, lambda: None)
+    with closing(open_generator(settings.models.generation, settings.models.memory)) as generator:
+        parts = _write(version, target.parts, recalled, generator, settings)
+        texts = [part.written.text for part in parts if part.written.text is not None]
+        merged = None
+        if 1 < len(texts) == len(parts):
+            (merged,) = merge_texts([texts], generator, settings, lambda: None)
     return Summary.of(target, include, settings.focus, parts, merged)
 
 
