@@ -79,20 +79,22 @@ class _Document:
         self.numbering = Numbering(part("numbering"), self.styles)
         self._even = bool(is_on(part("settings"), "evenAndOddHeaders"))
         self._notes: dict[tuple[str, str], Element] = {}
-        self._shown: dict[str, int] = {}
+        self._labels: dict[tuple[str, str], str] = {}
+        self._counts: dict[str, int] = {}
         for kind in ("footnote", "endnote"):
             root = part(f"{kind}s")
             for note in () if root is None else root:
                 self._notes[kind, attribute(note, "id") or ""] = note
 
-    def note(self, name: str, reference: Element) -> tuple[str, Element] | None:
-        """The label and the content of the note that an element refers to."""
+    def note(self, name: str, reference: Element) -> tuple[str, Element | None]:
+        """The label of the note that an element refers to, empty if there is none; its content where it is new."""
         kind, prefix = _NOTES[name]
-        found = self._notes.get((kind, attribute(reference, "id") or ""))
-        if found is None:
-            return None
-        self._shown[kind] = self._shown.get(kind, 0) + 1
-        return f"[^{prefix}{self._shown[kind]}]", found
+        key = (kind, attribute(reference, "id") or "")
+        if key in self._labels or key not in self._notes:
+            return self._labels.get(key, ""), None
+        self._counts[kind] = count = self._counts.get(kind, 0) + 1
+        self._labels[key] = f"[^{prefix}{count}]"
+        return self._labels[key], self._notes[key]
 
     def margins(self, sections: list[Element], kind: str) -> list[Block]:
         """Headers or footers of the sections, each text once."""
@@ -237,9 +239,9 @@ class _Story:
                 code = int(attribute(element, "char") or "0", 16)
                 self._add(symbol(attribute(element, "font"), code), setting, line)
             elif name in _NOTES:
-                if (note := self._document.note(name, element)) is not None:
-                    line.notes.append(note)
-                    line.runs.append(Run(note[0]))
+                label, note = self._document.note(name, element)
+                line.runs.append(Run(label))
+                line.notes += [] if note is None else [(label, note)]
             elif name == "ruby":
                 self._ruby(element, line)
             elif name == "AlternateContent":
