@@ -9,20 +9,15 @@ Hidden rows and columns are left out, empty ones too. A merged cell stands in ea
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from memorag_pipeline.corpus.quarantine import Refused
 from memorag_pipeline.corpus.readers.blocks import Block, one_line
+from memorag_pipeline.corpus.titles import declared_words
 
 _REPEATED = 200  # characters of a merged cell that are written again in each row that it spans
 _MOST = 200_000_000  # characters of a sheet
-_GIVEN = re.compile(
-    r"(sheet|worksheet|tabelle|tabellenblatt|feuil|feuille|hoja|foglio|planilha|plan|folha|blad|ark|taul|taulukko|munka"
-    r"|munkalap|list|hárok|arkusz|лист|аркуш|sayfa|φύλλο|シート|工作表|시트|ورقة|גיליון)[ _]?\d*",
-    re.I,
-)
 
 
 @dataclass
@@ -47,7 +42,7 @@ class Sheet:
         if not lines:
             return []
         name = one_line(self.name)
-        heading = [] if not name or _GIVEN.fullmatch(name) else [Block(name, 2)]
+        heading = [Block(name, 2)] if declared_words(name) else []
         return [*heading, Block("\n".join(lines))]
 
     def _is_hidden(self, column: int) -> bool:
