@@ -85,7 +85,7 @@ class _Cells:
                 known[form] = formatter(form, codes.get(form), from_1904)
             self._numbers.append(known[form])
             self._words.append(text_shown(codes.get(form)))
-            self._struck.append(struck[font] if font < len(struck) else False)
+            self._struck.append(struck[font] if 0 <= font < len(struck) else False)
 
     def read(self, data: bytes, sheet: Sheet) -> None:
         """Put the cells of a part into a sheet."""
@@ -138,7 +138,7 @@ class _Cells:
         if stored is None:
             return f"={formula}" if formula else ""
         style = number(cell.get("s")) or 0
-        known = style < len(self._numbers)
+        known = 0 <= style < len(self._numbers)
         text = self._shown(kind, stored, style if known else None)
         return f"~~{text}~~" if known and self._struck[style] and text.strip() else text
 

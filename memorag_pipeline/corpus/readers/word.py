@@ -17,6 +17,7 @@ from memorag_pipeline.corpus.parsed import Parsed
 from memorag_pipeline.corpus.readers import blocks as made
 from memorag_pipeline.corpus.readers.blocks import Block, Cell, one_line
 from memorag_pipeline.corpus.readers.drawing import drawn
+from memorag_pipeline.corpus.readers.html import read_html
 from memorag_pipeline.corpus.readers.math import formula
 from memorag_pipeline.corpus.readers.package import (
     LOCAL,
@@ -154,6 +155,21 @@ class _Story:
                 self._read(chosen(element), blocks)
             elif name == "oMathPara":
                 blocks.append(Block(formula(element)))
+            elif name == "altChunk":
+                blocks += self._included(element)
+
+    def _included(self, element: Element) -> list[Block]:
+        """A document that Word would take in when it opens this one: another of its own, or a page."""
+        package = self._document.package
+        target = package.relationships(self._part).get(related(element))
+        data = b"" if target is None else package.bytes(target.target) or b""
+        if data.startswith(b"PK"):
+            text = read_word(data).text
+        elif re.search(rb"<(?:html|body|p|div)\b", data[:2000], re.I):
+            text = read_html(data.decode("utf-8", "replace"))[0]
+        else:
+            return []
+        return [Block(text.strip())] if text.strip() else []
 
     def _paragraph(self, element: Element) -> list[Block]:
         properties = child(element, "pPr")
@@ -236,8 +252,7 @@ class _Story:
             elif name in _SIGNS:
                 self._add(_SIGNS[name], setting, line)
             elif name == "sym":
-                code = int(attribute(element, "char") or "0", 16)
-                self._add(symbol(attribute(element, "font"), code), setting, line)
+                self._add(symbol(attribute(element, "font"), _code(attribute(element, "char"))), setting, line)
             elif name in _NOTES:
                 label, note = self._document.note(name, element)
                 line.runs.append(Run(label))
@@ -324,6 +339,11 @@ def _boxes(element: Element) -> list[Element]:
         return [element]
     content = chosen(element) if name == "AlternateContent" else element
     return [box for each in content for box in _boxes(each)]
+
+
+def _code(digits: str | None) -> int:
+    """The code of a sign, written in hexadecimal digits; 0 if it is not."""
+    return int(digits, 16) if digits and re.fullmatch("[0-9A-Fa-f]{1,6}", digits) else 0
 
 
 def _form_field(element: Element) -> str:

@@ -51,6 +51,10 @@ def word(body: str, parts: dict[str, str] | None = None, title: str = "") -> byt
     entries, targets = {}, {}
     for name, inner in (parts or {}).items():
         kind = name.rstrip("0123456789")
+        if kind == "aFChunk":
+            targets[name] = (kind, f"{name}.html")
+            entries[f"word/{name}.html"] = inner
+            continue
         root = roots[kind]
         targets[name] = (kind, f"{name}.xml")
         entries[f"word/{name}.xml"] = element(root, inner)

@@ -44,6 +44,7 @@ def style(name: str, kind: str, inner: str, based_on: str = "") -> str:
         (('<w:r><w:sym w:font="Symbol" w:char="F057"/></w:r>',), "Ω"),
         (('<w:r><w:sym w:font="Wingdings" w:char="F0FC"/></w:r>', " done"), "✓ done"),
         (('<w:r><w:sym w:font="Unheard Of" w:char="F0FC"/></w:r>', " x"), "\ufffd x"),
+        (('<w:r><w:sym w:font="Symbol" w:char="nonsense"/></w:r>', " x"), "\ufffd x"),
         ((run("ab", '<w:rFonts w:ascii="Symbol"/>'),), "αβ"),
         (("see", '<w:ins w:id="1"><w:r><w:t> new</w:t></w:r></w:ins>', DELETED), "see new"),
         (("<w:hyperlink><w:r><w:t>link</w:t></w:r></w:hyperlink>",), "link"),
@@ -220,6 +221,12 @@ def test_formulas() -> None:
     power = f"<m:sSup><m:e>{m('x')}</m:e><m:sup>{m('2')}</m:sup></m:sSup>"
     part = f"<m:f><m:num>{power}</m:num><m:den>{m('3')}</m:den></m:f>"
     assert text(p(f"<m:oMath>{power}</m:oMath>", " is, ", f"<m:oMath>{part}</m:oMath>")) == "x^{2} is, \\frac{x^{2}}{3}"
+
+
+def test_a_page_that_the_document_takes_in_is_read() -> None:
+    page = "<html><body><p>From a page: 10<sup>6</sup>.</p></body></html>"
+    body = p("Before.") + '<w:altChunk r:id="aFChunk1"/>' + p("After.")
+    assert text(body, aFChunk1=page) == "Before.\n\nFrom a page: 10^6.\n\nAfter."
 
 
 def test_a_damaged_part_is_refused() -> None:
