@@ -16,14 +16,19 @@ from typing import Any
 
 from lxml import etree
 
-from memorag_pipeline.corpus.package_types import DOCX
+from memorag_pipeline.corpus.compound import XLS
+from memorag_pipeline.corpus.package_types import DOCX, ODP, ODS, ODT, PPTX, XLSX
 from memorag_pipeline.corpus.parsed import Parsed
 from memorag_pipeline.corpus.quarantine import Refused
 from memorag_pipeline.corpus.readers.epub import read_epub
+from memorag_pipeline.corpus.readers.excel import read_excel
+from memorag_pipeline.corpus.readers.excel_97 import read_excel_97
 from memorag_pipeline.corpus.readers.html import read_html
 from memorag_pipeline.corpus.readers.mail import MAIL, MAILBOX, SAVED_PAGE, read_mail, read_mailbox, read_saved_page
 from memorag_pipeline.corpus.readers.notebook import NOTEBOOK, read_notebook
+from memorag_pipeline.corpus.readers.open_document import read_open_sheets, read_open_slides, read_open_text
 from memorag_pipeline.corpus.readers.pdf import read_pdf
+from memorag_pipeline.corpus.readers.powerpoint import read_powerpoint
 from memorag_pipeline.corpus.readers.word import read_word
 from memorag_pipeline.corpus.readers.xml_tree import malformed, xml_root, xml_text, xml_value
 
@@ -101,4 +106,10 @@ PARSERS: dict[str, Callable[[bytes], Parsed]] = {
     NOTEBOOK: lambda data: Parsed(*read_notebook(data.decode()), []),
     "application/xml": lambda data: Parsed(xml_text(xml_root(data)), None, []),
     DOCX: read_word,
+    XLSX: read_excel,
+    XLS: read_excel_97,
+    PPTX: read_powerpoint,
+    ODT: read_open_text,
+    ODS: read_open_sheets,
+    ODP: read_open_slides,
 }

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -195,12 +196,26 @@ def _from_parser(path: PurePosixPath, media_type: str, parsed: Parsed) -> Docume
         headings = markdown_headings(text)
         return DocumentText(text, media_type, title_of(path, parsed.title, headings), headings)
     headings, position = [], 0
+    lines = _starts_of_lines(text, {words for _, words in parsed.headings})
     for level, words in parsed.headings:
-        found = text.find(words, position) if words.strip() else -1
+        # Where it is a line of its own, and not an entry of the table of contents.
+        whole = lines.get(words, [])
+        at = bisect_left(whole, position)
+        found = whole[at] if at < len(whole) else (text.find(words, position) if words.strip() else -1)
         if found >= 0:
             headings.append(Heading(level, found, words[:200]))
             position = found + len(words)
     return DocumentText(text, media_type, title_of(path, parsed.title, headings), headings)
+
+
+def _starts_of_lines(text: str, wanted: set[str]) -> dict[str, list[int]]:
+    starts: dict[str, list[int]] = {}
+    at = 0
+    for line in text.split("\n") if wanted else ():
+        if line in wanted:
+            starts.setdefault(line, []).append(at)
+        at += len(line) + 1
+    return starts
 
 
 def _tidy(text: str) -> str:

@@ -12,6 +12,15 @@ import unicodedata
 _MOST = 200  # characters
 # Of files that are made with a program for documents, and of any file if the title is one word.
 _DOCUMENTS = "cdr|docx?|docm|dotx?|dvi|fm|indd|od[gpst]|p65|pdf|pm[4-6]|pptx?|potx?|ps|pub|qxd|rtf|wpd|wps|vsdx?|xlsx?"
+# What programs call presentations and sheets in other languages.
+_PRESENTATIONS = (
+    "presentation|präsentation|présentation|presentación|presentazione|apresentação|presentatie|presentasjon|præsentation"
+    "|esitys|prezentace|prezentacja|bemutató|презентация|演示文稿|簡報|プレゼンテーション|프레젠테이션"
+)
+_SHEETS = (
+    "worksheet|tabelle|feuil|feuille|hoja|foglio|planilha|plan|folha|blad|ark|taul|taulukko|munka|list|hárok|arkusz"
+    "|лист|аркуш|sayfa|φύλλο|シート|工作表|시트|diapositive|diapositiva"
+)
 _NONE = re.compile(
     rf"""
       anonymous|unknown|unnamed|untitled|no\ title|null|none|title|titel|sans\ titre|ohne\ titel|unbenannt
@@ -19,6 +28,10 @@ _NONE = re.compile(
       |(?:untitled|unbenannt)[ _-]*\d+
       |(?:microsoft|ms)\ (?:office\ )?(?:word|excel|powerpoint|publisher|visio)(?:\ *-.*|\ document)?
       |(?:powerpoint|word|excel|libreoffice|openoffice)\ (?:document|presentation|spreadsheet)
+      |powerpoint[ -](?:{_PRESENTATIONS})
+      |(?:{_PRESENTATIONS})\ (?:de\ |do\ |di\ )?powerpoint
+      |(?:{_PRESENTATIONS}|{_SHEETS}|classeur|документ|文档|文書)[ _-]*\d+
+      |book\d+
       |.*\.(?:{_DOCUMENTS})
       |\S*\.(?:ai|eps|html?|key|md|numbers|pages|rst|tex|txt|xml)
       |(?:[a-z]:\\|file:|https?:).*

@@ -9,12 +9,25 @@ import pytest
 from memorag_pipeline.corpus.package_types import DOCX
 from memorag_pipeline.corpus.parser import Parser
 from memorag_pipeline.corpus.quarantine import Refused
-from tests.corpus.documents import docx, pdf
+from tests.corpus.documents import docx, package, pdf
+
+BOMB = '<!DOCTYPE a [<!ENTITY a "aaaaaaaaaaaaaaaa">'
+BOMB += "".join(f'<!ENTITY {chr(98 + i)} "{f"&{chr(97 + i)};" * 64}">' for i in range(8)) + "]><a>&i;</a>"
+SHEETS, OPEN_TEXT = (
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    "application/vnd.oasis.opendocument.text",
+)
 
 
 @pytest.mark.parametrize(
     ("data", "media_type", "reason"),
     [
+        (package({"word/document.xml": BOMB}), DOCX, "bomb"),
+        (package({"xl/workbook.xml": BOMB}), SHEETS, "bomb"),
+        (package({"content.xml": BOMB}), OPEN_TEXT, "bomb"),
+        (package({"content.xml": "<a>" * 3000 + "</a>" * 3000}), OPEN_TEXT, "bomb"),
+        (package({"content.xml": "<a><b></a>"}), OPEN_TEXT, "unreadable"),
+        (package({"other.xml": "<a/>"}), DOCX, "unreadable"),
         (pdf("text")[:200], "application/pdf", "unreadable"),
         (pdf("text", encrypted=True), "application/pdf", "password"),
         (b"<a><b></a>", "application/xml", "unreadable"),
@@ -27,7 +40,19 @@ from tests.corpus.documents import docx, pdf
             "bomb",
         ),
     ],
-    ids=["cut pdf", "encrypted pdf", "xml", "nested xml", "entity bomb"],
+    ids=[
+        "docx bomb",
+        "xlsx bomb",
+        "odt bomb",
+        "nested odt",
+        "odt",
+        "no part",
+        "cut pdf",
+        "encrypted pdf",
+        "xml",
+        "nested xml",
+        "entity bomb",
+    ],
 )
 def test_bad_documents_are_refused_with_the_reason(parser: Parser, data: bytes, media_type: str, reason: str) -> None:
     with pytest.raises(Refused) as refused:

@@ -16,6 +16,9 @@ from memorag_pipeline.corpus.parser import Parser
 from memorag_pipeline.corpus.quarantine import Refused
 from memorag_pipeline.corpus.text import DocumentText, read_text
 from tests.corpus.documents import docx, epub, odt, ole, package, pdf, tar
+from tests.corpus.readers.office import cell, presentation, row, shape, workbook
+from tests.corpus.readers.open import document as open_document
+from tests.corpus.readers.open import p
 
 LIMIT = 1 << 20
 Pack = Callable[[bytes], bytes]
@@ -103,6 +106,26 @@ def test_word_document(parser: Parser) -> None:
     assert document.text.split("\n\n") == ["The heading", "A paragraph."]
     assert document.title == "The heading" and document.headings[0].start == 0
     assert read(parser, "letter", data).text == document.text
+
+
+def test_a_heading_is_found_where_it_is_a_line_and_not_in_the_table_of_contents(parser: Parser) -> None:
+    entries = (("Scope\t3", "TOC1"), ("Rent\t4", "TOC1"), ("About the Scope", "Normal"))
+    document = read(
+        parser, "a.docx", docx(*entries, ("Scope", "Heading1"), ("Rent", "Heading1"), ("Scope", "Heading2"))
+    )
+    assert [document.text[: heading.start].count("\n\n") for heading in document.headings] == [3, 4, 5]
+
+
+def test_each_kind_of_office_file_is_read_by_what_it_holds(parser: Parser) -> None:
+    assert read(parser, "book.bin", workbook({"Sheet1": row(cell("Port"))})).text == "Port"
+    assert read(parser, "book.xlsx", workbook({"Sheet1": row(cell("Port"))})).title == "book"
+    slides = presentation({"s1": shape("Words", placeholder="title")}, {}, ["s1"])
+    assert read(parser, "talk", slides).title == "Words"
+    sheets = '<table:table-row><table:table-cell office:value="7"/></table:table-row>'
+    sheets = f'<table:table table:name="Fees">{sheets}</table:table>'
+    assert read(parser, "a.ods", open_document(sheets, "spreadsheet")).text == "Fees\n\n7"
+    page = "<draw:page><draw:frame><draw:text-box>" + p("Words") + "</draw:text-box></draw:frame></draw:page>"
+    assert read(parser, "a.odp", open_document(page, "presentation")).text == "Words"
 
 
 def test_open_document_and_pdf_and_rtf(parser: Parser) -> None:

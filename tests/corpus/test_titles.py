@@ -12,6 +12,8 @@ from memorag_pipeline.corpus.titles import declared_words
     [
         *("Microsoft Word - Document1", "Microsoft Word - Fees.doc", "PowerPoint Presentation", "Word Document"),
         *("untitled", "(anonymous)", "Untitled-2", "Document 3", "Slide 1", "Folie 1", "unbenannt"),
+        *("PowerPoint-Präsentation", "Présentation PowerPoint", "PowerPoint 演示文稿", "Presentation1", "Book1"),
+        *("Tabelle1", "Feuil2", "工作表1", "Diapositive 1"),
         *(
             "book.indd",
             "fees of 2024_final.PDF",
@@ -36,6 +38,10 @@ def test_what_programs_write_is_no_title(title: str) -> None:
         "Using Node.js",
         "How to write robots.txt",
         "日本語",
+        "PowerPoint tips",
+        "Presentation of the port",
+        "Book 1",
+        "Plan",
         "Rules v1.2",
     ],
 )

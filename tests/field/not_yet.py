@@ -4,14 +4,6 @@ from __future__ import annotations
 
 NOT_YET: frozenset[str] = frozenset(
     {
-        "documents/docx/document2.docx",
-        "documents/docx/tabs.docx",
-        "documents/docx/legal_numbers.docx",
-        "documents/docx/notes_header_comment.docx",
-        "documents/docx/odd_runs.docx",
-        "documents/xlsx/types.xlsx",
-        "documents/xlsx/merged_title_hidden.xlsx",
-        "documents/pptx/notes_group_table_hidden.pptx",
         "documents/pdf/table.pdf",
         "documents/pdf/table_ruled.pdf",
         "documents/pdf/two_columns.pdf",
@@ -27,10 +19,6 @@ NOT_YET: frozenset[str] = frozenset(
         "documents/mail/qp.eml",
         "documents/mail/saved.mht",
         "documents/mail/outlook.msg",
-        "documents/clutter/Thumbs.db",
-        "documents/other/old_mentions_workbook.doc",
-        "documents/other/fees.ods",
-        "documents/other/binary.xlsb",
         "documents/other/notebook.ipynb",
         "documents/text/base64_img.md",
         "documents/text/magic.md",

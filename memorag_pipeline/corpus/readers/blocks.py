@@ -13,7 +13,7 @@ from itertools import pairwise
 
 _REPEATED = 200  # characters of a merged cell that are written again in each row that it spans
 _LARGE = 500  # characters of a cell from which on its paragraphs are paragraphs of the document
-_BREAK = re.compile(r"\s*[\n\t]\s*")
+_BREAK = re.compile(r"\s*[\r\n\t\v\f]\s*")
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,15 @@ _ANY = re.compile(f"[{MARKS}]")
 _MARKED = re.compile(f"([{RAISED}{LOWERED}{NOTE}{STRUCK}])([^{MARKS}]*){END}")
 _FRACTION = re.compile(rf"(?<=\d){RAISED}\s*(\d+)\s*{END}\s*[/\u2044]\s*{LOWERED}?\s*(\d+)\s*{END}?")
 _PLAIN_FRACTION = re.compile(rf"{RAISED}\s*(\d+)\s*{END}\s*[/\u2044]\s*{LOWERED}\s*(\d+)\s*{END}")
+_CLOSED = frozenset(")]}|")
+_ELEMENT = (
+    "(?:A[cglmrstu]|B[aehikr]?|C[adeflmorsu]?|D[by]|E[rsu]|F[elmr]?|G[ade]|H[efgos]?|I[nr]?|Kr?|L[airuv]|M[cdgnot]"
+    "|N[abdehiop]?|O[gs]?|P[abdmortu]?|R[abefghnu]|S[bcegimnr]?|T[abcehilms]|U|V|W|Xe|Yb?|Z[nr])"
+)
+_FORMULA = re.compile(rf"(?<![A-Za-z])(?:{_ELEMENT}|\d|[()\[\]])*(?:{_ELEMENT}|\((?:{_ELEMENT}|\d)+\))$")
+_LONGEST_FORMULA = 40  # signs of a chemical formula
 _DEPTH = 8  # marks within marks
-_ORDINALS = frozenset(["st", "nd", "rd", "th", "er", "re", "ère", "eme", "ème", "nde", "ter"])
+_ORDINALS = frozenset(["st", "nd", "rd", "th", "er", "re", "ère", "eme", "ème", "nde", "ter", "e"])
 _SIGNS = {"tm": "™", "sm": "℠"}
 _ONE_TERM = re.compile(r"[+\-\u2212\u2013]?(?:\w+|\d+[.,]\d+)[+\-\u2212\u2013]?")
 _BLOCK = re.compile(r"(\s*(?:(?:[-*+]|\d+[.)]|#{1,6}|>)[ \t]+)*)(.*?)(\s*)", re.S)
@@ -54,26 +61,28 @@ def _write(match: re.Match[str]) -> str:
         return ""
     if kind == NOTE:
         return words if words[0] in "[(" or not words[0].isalnum() else f"[{words}]"
-    return _lowered(words, before, after) if kind == LOWERED else _raised(words, before, after)
+    return _lowered(match, words, before, after) if kind == LOWERED else _raised(words, before, after)
 
 
 def _raised(words: str, before: str, after: str) -> str:
-    if before.isdigit() and words.lower() in _ORDINALS:
+    if before.isdigit() and words.lower() in _ORDINALS and not after.isalnum():
         return words
     if sign := _SIGNS.get(words.lower()):
         return sign
     if not (words[0].isalnum() or words[0] in "+-\u2212\u2013("):
         return words  # [3] and * cannot be taken for anything else
-    if not _is_word(before) and before not in {")", "]", "}", "|"}:
+    if not _is_word(before) and before not in _CLOSED:
         return f"{words} " if after.isalnum() else words  # the number before a note
     return f"^{_bounded(words, after)}"
 
 
-def _lowered(words: str, before: str, after: str) -> str:
-    if not _is_word(before):
+def _lowered(match: re.Match[str], words: str, before: str, after: str) -> str:
+    formula = _ANY.sub("", match.string[max(match.start() - _LONGEST_FORMULA, 0) : match.start()])
+    if words.isdecimal() and not _is_digit(after) and _FORMULA.search(formula):
+        return words  # how many atoms: H2O
+    if not _is_word(before) and before not in _CLOSED:
         return words
-    is_count = words.isdecimal() and before.isalpha() and not _is_digit(after)  # of atoms: H2O
-    return words if is_count else f"_{_bounded(words, after)}"
+    return f"_{_bounded(words, after)}"
 
 
 def _bounded(words: str, after: str) -> str:

@@ -117,6 +117,7 @@ class _Spaces(dict[str, str]):
 
 
 LOCAL = _Names()
+_PARSER = etree.XMLParser(**SAFE)
 _SPACE = _Spaces()
 _RELATIONS = (
     "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}",
@@ -126,7 +127,7 @@ _RELATIONS = (
 
 def parse(data: bytes) -> Element:
     """The root of an XML part. Nothing outside of it is read, no entity grows."""
-    return etree.fromstring(data, etree.XMLParser(**SAFE))
+    return etree.fromstring(data, _PARSER)
 
 
 def child(element: Element | None, *path: str) -> Element | None:

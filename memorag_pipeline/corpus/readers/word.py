@@ -13,11 +13,11 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from memorag_pipeline.corpus.marks import Run, plain
 from memorag_pipeline.corpus.parsed import Parsed
 from memorag_pipeline.corpus.readers import blocks as made
 from memorag_pipeline.corpus.readers.blocks import Block, Cell, one_line
 from memorag_pipeline.corpus.readers.drawing import drawn
+from memorag_pipeline.corpus.readers.html import read_html
 from memorag_pipeline.corpus.readers.math import formula
 from memorag_pipeline.corpus.readers.package import (
     LOCAL,
@@ -31,6 +31,7 @@ from memorag_pipeline.corpus.readers.package import (
     related,
     value,
 )
+from memorag_pipeline.corpus.readers.runs import Run, plain
 from memorag_pipeline.corpus.readers.symbols import seen, symbol
 from memorag_pipeline.corpus.readers.word_numbering import BULLET, Numbering
 from memorag_pipeline.corpus.readers.word_styles import ParagraphStyle, Setting, Styles, number
@@ -79,20 +80,22 @@ class _Document:
         self.numbering = Numbering(part("numbering"), self.styles)
         self._even = bool(is_on(part("settings"), "evenAndOddHeaders"))
         self._notes: dict[tuple[str, str], Element] = {}
-        self._shown: dict[str, int] = {}
+        self._labels: dict[tuple[str, str], str] = {}
+        self._counts: dict[str, int] = {}
         for kind in ("footnote", "endnote"):
             root = part(f"{kind}s")
             for note in () if root is None else root:
                 self._notes[kind, attribute(note, "id") or ""] = note
 
-    def note(self, name: str, reference: Element) -> tuple[str, Element] | None:
-        """The label and the content of the note that an element refers to."""
+    def note(self, name: str, reference: Element) -> tuple[str, Element | None]:
+        """The label of the note that an element refers to, empty if there is none; its content where it is new."""
         kind, prefix = _NOTES[name]
-        found = self._notes.get((kind, attribute(reference, "id") or ""))
-        if found is None:
-            return None
-        self._shown[kind] = self._shown.get(kind, 0) + 1
-        return f"[^{prefix}{self._shown[kind]}]", found
+        key = (kind, attribute(reference, "id") or "")
+        if key in self._labels or key not in self._notes:
+            return self._labels.get(key, ""), None
+        self._counts[kind] = count = self._counts.get(kind, 0) + 1
+        self._labels[key] = f"[^{prefix}{count}]"
+        return self._labels[key], self._notes[key]
 
     def margins(self, sections: list[Element], kind: str) -> list[Block]:
         """Headers or footers of the sections, each text once."""
@@ -152,6 +155,21 @@ class _Story:
                 self._read(chosen(element), blocks)
             elif name == "oMathPara":
                 blocks.append(Block(formula(element)))
+            elif name == "altChunk":
+                blocks += self._included(element)
+
+    def _included(self, element: Element) -> list[Block]:
+        """A document that Word would take in when it opens this one: another of its own, or a page."""
+        package = self._document.package
+        target = package.relationships(self._part).get(related(element))
+        data = b"" if target is None else package.bytes(target.target) or b""
+        if data.startswith(b"PK"):
+            text = read_word(data).text
+        elif re.search(rb"<(?:html|body|p|div)\b", data[:2000], re.I):
+            text = read_html(data.decode("utf-8", "replace"))[0]
+        else:
+            return []
+        return [Block(text.strip())] if text.strip() else []
 
     def _paragraph(self, element: Element) -> list[Block]:
         properties = child(element, "pPr")
@@ -234,12 +252,11 @@ class _Story:
             elif name in _SIGNS:
                 self._add(_SIGNS[name], setting, line)
             elif name == "sym":
-                code = int(attribute(element, "char") or "0", 16)
-                self._add(symbol(attribute(element, "font"), code), setting, line)
+                self._add(symbol(attribute(element, "font"), _code(attribute(element, "char"))), setting, line)
             elif name in _NOTES:
-                if (note := self._document.note(name, element)) is not None:
-                    line.notes.append(note)
-                    line.runs.append(Run(note[0]))
+                label, note = self._document.note(name, element)
+                line.runs.append(Run(label))
+                line.notes += [] if note is None else [(label, note)]
             elif name == "ruby":
                 self._ruby(element, line)
             elif name == "AlternateContent":
@@ -322,6 +339,11 @@ def _boxes(element: Element) -> list[Element]:
         return [element]
     content = chosen(element) if name == "AlternateContent" else element
     return [box for each in content for box in _boxes(each)]
+
+
+def _code(digits: str | None) -> int:
+    """The code of a sign, written in hexadecimal digits; 0 if it is not."""
+    return int(digits, 16) if digits and re.fullmatch("[0-9A-Fa-f]{1,6}", digits) else 0
 
 
 def _form_field(element: Element) -> str:
