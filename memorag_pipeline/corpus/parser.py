@@ -17,6 +17,7 @@ from typing import Any
 
 from lxml import etree
 
+from memorag_pipeline.corpus.formats import RTF
 from memorag_pipeline.corpus.package_types import DOCX
 from memorag_pipeline.corpus.parsed import Parsed
 from memorag_pipeline.corpus.quarantine import Refused
@@ -24,6 +25,7 @@ from memorag_pipeline.corpus.readers.epub import read_epub
 from memorag_pipeline.corpus.readers.html import read_html
 from memorag_pipeline.corpus.readers.mail import MAIL, MAILBOX, SAVED_PAGE, read_mail, read_mailbox, read_saved_page
 from memorag_pipeline.corpus.readers.notebook import NOTEBOOK, read_notebook
+from memorag_pipeline.corpus.readers.rtf import read_rtf
 from memorag_pipeline.corpus.readers.word import read_word
 from memorag_pipeline.corpus.readers.xml_tree import malformed, xml_root, xml_text, xml_value
 
@@ -112,6 +114,7 @@ PARSERS: dict[str, Callable[[bytes], Parsed]] = {
     MAIL: lambda data: Parsed(*read_mail(data), []),
     MAILBOX: lambda data: Parsed(*read_mailbox(data), []),
     SAVED_PAGE: lambda data: Parsed(*read_saved_page(data), []),
+    RTF: read_rtf,
     NOTEBOOK: lambda data: Parsed(*read_notebook(data.decode()), []),
     "application/xml": lambda data: Parsed(xml_text(xml_root(data)), None, []),
     DOCX: read_word,
