@@ -44,6 +44,7 @@ def dry_run(
     rows: list[list[Any]] = [
         ["documents", f"{found.documents:,}"],
         ["added, modified, removed", f"{found.added:,}, {found.modified:,}, {found.removed:,}"],
+        *([["left out by source.default_exclude", f"{found.left_out:,}"]] if found.left_out else []),
         ["to read", bytes_text(found.source_bytes)],
         ["tokens in these", f"about {found.tokens:,}"],
         ["shards to memorize", f"about {found.shards:,}, with {found.memorize_tokens:,} tokens"],

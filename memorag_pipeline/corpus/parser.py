@@ -17,6 +17,7 @@ from typing import Any
 from lxml import etree
 
 from memorag_pipeline.corpus.compound import XLS
+from memorag_pipeline.corpus.formats import RTF
 from memorag_pipeline.corpus.package_types import DOCX, ODP, ODS, ODT, PPTX, XLSX
 from memorag_pipeline.corpus.parsed import Parsed
 from memorag_pipeline.corpus.quarantine import Refused
@@ -29,6 +30,7 @@ from memorag_pipeline.corpus.readers.notebook import NOTEBOOK, read_notebook
 from memorag_pipeline.corpus.readers.open_document import read_open_sheets, read_open_slides, read_open_text
 from memorag_pipeline.corpus.readers.pdf import read_pdf
 from memorag_pipeline.corpus.readers.powerpoint import read_powerpoint
+from memorag_pipeline.corpus.readers.rtf import read_rtf
 from memorag_pipeline.corpus.readers.word import read_word
 from memorag_pipeline.corpus.readers.xml_tree import malformed, xml_root, xml_text, xml_value
 
@@ -103,6 +105,7 @@ PARSERS: dict[str, Callable[[bytes], Parsed]] = {
     MAIL: lambda data: Parsed(*read_mail(data), []),
     MAILBOX: lambda data: Parsed(*read_mailbox(data), []),
     SAVED_PAGE: lambda data: Parsed(*read_saved_page(data), []),
+    RTF: read_rtf,
     NOTEBOOK: lambda data: Parsed(*read_notebook(data.decode()), []),
     "application/xml": lambda data: Parsed(xml_text(xml_root(data)), None, []),
     DOCX: read_word,

@@ -22,6 +22,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.utils import glob_translate
 
+from memorag_pipeline.corpus.clutter import is_clutter
 from memorag_pipeline.corpus.quarantine import Refused
 from memorag_pipeline.corpus.s3_source import is_folder_marker, is_s3, read_object
 from memorag_pipeline.digests import text_digest
@@ -77,6 +78,8 @@ class Source:
 
     def __init__(self, spec: SourceSpec) -> None:
         self._include = [re.compile(glob_translate(pattern)) for pattern in spec.include]
+        self._default_exclude = spec.default_exclude
+        self.left_out = 0  # objects that the globs admit and `default_exclude` does not, as last listed
         self._exclude = [re.compile(glob_translate(pattern)) for pattern in spec.exclude]
         options = options_for(spec)
         self._roots = [(uri, *_open(uri, options)) for uri in spec.uris]
@@ -87,14 +90,24 @@ class Source:
     def list(self) -> list[SourceObject]:
         """All objects that the globs admit, sorted by URI, each once."""
         found: dict[str, SourceObject] = {}
+        left_out: set[str] = set()
         for uri, fs, root in self._roots:
             for path, info in _find(uri, fs, root):
-                if self._admits(_name(root, path)):
+                if not self._admits(_name(root, path)):
+                    continue
+                if self._default_exclude and is_clutter(path[len(root) :]):
+                    left_out.add(_uri_of(fs, path))
+                else:
                     item = _describe(_uri_of(fs, path), info)
                     if self._leads_out(fs, path):
                         # Listed, so that it is seen in quarantine; nothing that it leads to is its identity.
                         item = SourceObject(item.uri, 0, None, None)
                     found[item.uri] = item
+        left_out -= set(found)
+        self.left_out = len(left_out)
+        if left_out:
+            examples = ", ".join(sorted(left_out)[:3])
+            logger.info("source.default_exclude leaves out %d objects, such as %s", len(left_out), examples)
         return [found[uri] for uri in sorted(found)]
 
     def read(self, uri: str, limit: int) -> tuple[bytes, SourceObject]:

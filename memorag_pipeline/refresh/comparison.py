@@ -41,6 +41,7 @@ class Comparison:
     parent: Parent | None
     objects: list[SourceObject]
     lost: list[str]
+    left_out: int  # objects of the source that `source.default_exclude` leaves out
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -73,9 +74,11 @@ def compare(pipeline: Pipeline, documents: str | None = None) -> Comparison:
         listed = _only(documents, listed, parent, spec.corpus)
     listed = Purge(spec.refresh.purge).admitted(listed)
     if not listed:
-        raise EmptyCorpusError(_nothing_found(spec.source))
+        raise EmptyCorpusError(_nothing_found(spec.source, source.left_out))
     objects = _keep_untouched(listed, parent, source, spec.source) if parent else listed
-    return Comparison(pipeline, Extraction.of(pipeline), parent, objects, _lost(pipeline, parent) if parent else [])
+    return Comparison(
+        pipeline, Extraction.of(pipeline), parent, objects, _lost(pipeline, parent) if parent else [], source.left_out
+    )
 
 
 def _only(glob: str, listed: Sequence[SourceObject], parent: Parent | None, corpus: str) -> list[SourceObject]:
@@ -91,10 +94,12 @@ def _only(glob: str, listed: Sequence[SourceObject], parent: Parent | None, corp
     return sorted(found, key=lambda item: item.uri)
 
 
-def _nothing_found(source: SourceSpec) -> str:
+def _nothing_found(source: SourceSpec, left_out: int) -> str:
     globs = f"include {', '.join(source.include)}"
     if source.exclude:
         globs += f", exclude {', '.join(source.exclude)}"
+    if left_out:
+        globs += f"; {left_out:,} objects are left out by default, which source.default_exclude: false admits"
     return f"no document in {', '.join(source.uris)} matches ({globs}); correct source.uris or the globs"
 
 

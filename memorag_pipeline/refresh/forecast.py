@@ -35,9 +35,9 @@ _SAMPLE = 32  # units whose pace is looked at
 class Forecast:
     """What a refresh would do.
 
-    `documents`, `added`, `modified`, `removed` and `source_bytes` (of what would be read) are counted. `tokens` of the
-    documents to read, `shards` and `memorize_tokens`, `memory_bytes` of their memories, `gpu_seconds` (memorize and
-    embed) and `cost` are estimates; what nothing tells is None.
+    `documents`, `added`, `modified`, `removed`, `left_out` (by `source.default_exclude`) and `source_bytes` (of what
+    would be read) are counted. `tokens` of the documents to read, `shards` and `memorize_tokens`, `memory_bytes` of
+    their memories, `gpu_seconds` (memorize and embed) and `cost` are estimates; what nothing tells is None.
     `memory` is what a token takes by the spec. `rests_on` says what the estimates are made of.
     """
 
@@ -49,6 +49,7 @@ class Forecast:
     added: int
     modified: int
     removed: int
+    left_out: int
     source_bytes: int
     tokens: int
     shards: int
@@ -95,6 +96,7 @@ def forecast(pipeline: Pipeline, gpu_hour_price: float | None = None, documents:
         added=compared.counts["added"],
         modified=compared.counts["changed"],
         removed=compared.counts["removed"],
+        left_out=compared.left_out,
         source_bytes=source_bytes,
         tokens=tokens,
         shards=shards,

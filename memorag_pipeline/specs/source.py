@@ -62,6 +62,11 @@ class SourceSpec(Location):
     )
     include: list[str] = Field(default=["**"], min_length=1, description="Globs, relative to the URI.")
     exclude: list[str] = Field(default=[], description="Globs, relative to the URI, applied after include.")
+    default_exclude: bool = Field(
+        default=True,
+        description="Leave out secrets and files of tools, such as .git, .env, *.pem, node_modules; docs/ingestion.md"
+        " lists them.",
+    )
     max_document_mb: float = Field(default=64, gt=0, le=1 << 20, description="A larger document is quarantined unread.")
     max_extracted_characters: int = Field(
         default=20_000_000, ge=1, description="A PDF, DOCX, HTML … or file of records that gives more is quarantined."

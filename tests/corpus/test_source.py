@@ -217,3 +217,42 @@ def test_s3_errors_name_the_place(s3_server: S3Server) -> None:
     with pytest.raises(StorageError, match=rf"{bucket}.*check the endpoint"):
         make_source(f"s3://{bucket}", storage_options=nobody).list()
     assert time.monotonic() - started < 30
+
+
+CLUTTER = (
+    *(".git/config", "sub/.GIT/objects/ab/cd", ".env", "deploy/.env.production", "keys/server.pem", "tls/site.KEY"),
+    *("id_rsa", ".ssh/known_hosts", ".aws/credentials", ".npmrc", ".bash_history", "infra/.terraform/x.md"),
+    *("infra/prod.tfstate", "web/node_modules/a/README.md", "__pycache__/a.txt", "a.md~", ".DS_Store", "sub/._a.md"),
+    *("Thumbs.db", "desktop.ini"),
+)
+KEPT = (".github/README.md", "env.md", "a.env.md", "keys.md", ".gitignore", "git/a.md", "~$Report.docx", "pem/notes.md")
+
+
+def test_secrets_and_files_of_tools_are_left_out_unless_asked_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in (*CLUTTER, *KEPT):
+        path = tmp_path / "kb" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    caplog.set_level("INFO")
+
+    def listed(source: Source) -> set[str]:
+        return {item.uri.partition("/kb/")[2] for item in source.list()}
+
+    usual = make_source(tmp_path / "kb")
+    assert listed(usual) == set(KEPT) and usual.left_out == len(CLUTTER)
+    assert f"leaves out {len(CLUTTER)} objects" in caplog.text
+    everything = make_source(tmp_path / "kb", default_exclude=False)
+    assert listed(everything) == {*CLUTTER, *KEPT} and everything.left_out == 0
+    assert make_source(tmp_path / "kb", exclude=["**"]).left_out == 0
+
+
+def test_a_source_within_such_a_folder_is_not_empty(tmp_path: Path) -> None:
+    folder = tmp_path / ".git" / "node_modules"
+    folder.mkdir(parents=True)
+    (folder / "a.md").write_text("words")
+    (folder / ".env").write_text("named itself")
+    assert names(make_source(folder)) == ["a.md"]
+    assert names(make_source(folder / ".env")) == [".env"]
+    assert names(make_source(f"file://{folder}", f"file://{folder}/.env")) == [".env", "a.md"]
