@@ -20,6 +20,7 @@ from memorag_pipeline.jobs.answers.question_source import BATCH
 from memorag_pipeline.jobs.answers.questions import MAX_CHARACTERS, questions_of_texts
 from memorag_pipeline.schemas import QUESTIONS
 from memorag_pipeline.specs.jobs import JobSpec
+from tests.corpus.documents import pdf
 
 
 def job(tmp_path: Path, uri: str | Path) -> JobSpec:
@@ -160,7 +161,7 @@ def test_an_empty_set_is_no_question(tmp_path: Path) -> None:
         (b'[{"question": "Why?"},\n', "begins as a JSON array but is none"),
         (b'[{"query": "Why?"}]', "no row has the key 'question'; keys found: query; rename 'query'"),
         (b"Question\nWhy?\n", "no column 'question'; columns found: Question; rename 'Question'"),
-        (b"%PDF-1.4\n%", "is application/pdf; write JSON lines"),
+        (pdf("words"), "is application/pdf; write JSON lines"),
         (gzip.compress(b'{"question": "Why?"}')[:-9], "is damaged gzip"),
         (b"7z\xbc\xaf\x27\x1c", "is a 7-Zip archive; write JSON lines"),
         (b"PAR1 and then nothing", "cannot be read"),
@@ -266,6 +267,4 @@ def test_a_bad_row_of_a_table_is_an_error_row(tmp_path: Path) -> None:
 def test_a_key_that_is_there_twice_is_an_error_row(tmp_path: Path) -> None:
     twice = b'{"question": "One?", "question": "Two?"}'
     first, second = read_lines(tmp_path, twice, b'{"question": "Why?", "n": 1, "n": 2}')
-        tmp_path, b'{"question": "One?", "question": "Two?"}', b'{"question": "Why?", "n": 1, "n": 2}'
-    )
     assert first["error"] == "line 1 has the key 'question' twice" and second["error"] is None
