@@ -33,8 +33,8 @@ class Row:
     problem: str = ""
 
 
-def delimited_rows(text: str) -> Iterator[Row]:
-    """The rows below the line of names. Raises ValueError where there is no such line."""
+def delimited_rows(text: str) -> tuple[list[str], Iterator[Row]]:
+    """The names of the columns, and the rows below them. Raises ValueError where there is no line of names."""
     lines = list(io.StringIO(text, newline=""))
     at = next((number for number, line in enumerate(lines) if line.strip()), len(lines))
     hint = _HINT.match(lines[at]) if at < len(lines) else None
@@ -46,7 +46,8 @@ def delimited_rows(text: str) -> Iterator[Row]:
     line, first, problem = next(rows)
     if problem or not any(cell.strip() for cell in first):
         raise ValueError(f"is a table whose line of names, line {line}, cannot be read: {problem or 'it has none'}")
-    return _named(column_names(first), rows)
+    names = column_names(first)
+    return names, _named(names, rows)
 
 
 def column_names(cells: Sequence[str]) -> list[str]:

@@ -124,7 +124,7 @@ def _line(number: int, line: str) -> Record | Refused:
 
 def _table_records(plain: Plain) -> Iterator[Record | Refused]:
     try:
-        rows = delimited_rows(plain.text)
+        _, rows = delimited_rows(plain.text)
     except ValueError as error:
         raise Refused("unreadable", str(error)) from None
     for row in rows:

@@ -106,7 +106,7 @@ def table_is_free(table: str | None) -> str | None:
 
 
 class QuestionsSpec(Location):
-    """Where a job's questions come from: a JSONL or Parquet file, or a query on the warehouse."""
+    """Where a job's questions come from: a file, or a query on the warehouse."""
 
     rules = (
         *Location.rules,
@@ -114,7 +114,9 @@ class QuestionsSpec(Location):
         Rule(("sql", "storage_options", "connection_id"), sql_needs_no_location, "leave them out"),
     )
 
-    uri: Uri | None = Field(default=None, description="JSONL or Parquet with question_id (optional) and question.")
+    uri: Uri | None = Field(
+        default=None, description="JSONL, JSON, CSV, TSV, XLSX or Parquet with question; question_id or id if any."
+    )
     sql: str | None = Field(default=None, description="A SELECT on the job's warehouse giving question_id, question.")
 
 

@@ -1,6 +1,6 @@
 """Reading a job's questions.
 
-In:  a JSONL or Parquet file on any fsspec URI, or a SELECT on the job's warehouse.
+In:  a file on any fsspec URI (`question_source.py`), or a SELECT on the job's warehouse.
 Out: record batches of `schemas.QUESTIONS`, in the order of the source; a bad row carries its error.
 Wrong: a source that cannot be read at all, or has no `question` column of text, is a `QuestionError` naming it.
 
@@ -10,30 +10,24 @@ are: ids that are given come before those that are made, and the last row may gi
 
 from __future__ import annotations
 
-import io
 import itertools
-import json
 import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
-from typing import IO, Any
+from typing import Any
 
-import fsspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from memorag_pipeline.digests import text_digest
 from memorag_pipeline.errors import QuestionError
+from memorag_pipeline.jobs.answers.question_source import BATCH, rows_of_file, rows_of_query
 from memorag_pipeline.schemas import QUESTIONS
 from memorag_pipeline.specs.jobs import JobSpec, QuestionsSpec
-from memorag_pipeline.storage.credentials import options_for
 
-BATCH = 512  # questions in a record batch
 MAX_CHARACTERS = 20_000  # some ten pages: a document given as a question by mistake, not a question
-_MAX_LINE = 1 << 20  # bytes; the longest question as JSON escapes, with as much again beside it
 _ID_DIGITS = 16
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -52,10 +46,8 @@ def read_questions(job: JobSpec) -> Iterator[pa.RecordBatch]:
     """All questions of `job`. Ids are unique; a question without one gets a digest of its text."""
     if job.questions is None:
         raise QuestionError(f"a job of kind {job.kind} asks no questions; run it with memorag summarize")
-    sql = job.questions.sql
-    rows = _rows_of_query(job, sql) if sql is not None else _rows_of_file(job.questions)
     taken: dict[str, str] = {}
-    with _spilled(_refuse_repeated_id(row, taken) for row in rows) as checked:
+    with _spilled(_refuse_repeated_id(row, taken) for row in _rows(job, job.questions)) as checked:
         identified = _identified(checked, set(taken))
         while batch := list(itertools.islice(identified, BATCH)):
             yield pa.RecordBatch.from_pylist(batch, schema=QUESTIONS)
@@ -100,110 +92,21 @@ def _spilled(rows: Iterable[_Row]) -> Iterator[Iterator[_Row]]:
         yield (_Row(**row) for batch in pa.ipc.open_stream(file) for row in batch.to_pylist())
 
 
-def _rows_of_query(job: JobSpec, sql: str) -> Iterator[_Row]:
-    from memorag_pipeline.warehouse import open_warehouse
+def _rows(job: JobSpec, source: QuestionsSpec) -> Iterator[_Row]:
+    if source.sql is None:
+        raw = rows_of_file(source)
+    else:
+        from memorag_pipeline.warehouse import open_warehouse
 
-    table = open_warehouse(job.warehouse).query(sql)
-    wanted = _wanted_columns("the query on the warehouse", table.schema)
-    yield from _rows_of_batches(table.select(wanted).to_batches(max_chunksize=BATCH))
-
-
-def _rows_of_file(source: QuestionsSpec) -> Iterator[_Row]:
-    uri = str(source.uri)
-    try:
-        with fsspec.open(uri, "rb", **options_for(source)) as file:
-            is_parquet = file.read(4) == b"PAR1"
-            file.seek(0)
-            if is_parquet:
-                yield from _rows_of_parquet(uri, file)
-            else:
-                with io.BufferedReader(file) as lines:  # the files of some filesystems read no line up to a length
-                    yield from _rows_of_lines(uri, lines)
-    except FileNotFoundError:
-        raise QuestionError(f"{uri}: no such question file; correct questions.uri") from None
-    except PermissionError:
-        raise QuestionError(f"{uri}: the question file may not be read; check the credentials and its rights") from None
-    except (OSError, ImportError, ValueError) as error:
-        raise QuestionError(f"{uri}: the question file cannot be read: {type(error).__name__}: {error}") from error
-
-
-def _rows_of_lines(uri: str, file: IO[bytes]) -> Iterator[_Row]:
-    found, objects, keys = 0, 0, set[str]()
-    for number, line in enumerate(_lines(file), 1):
-        if not line.strip():
-            continue
-        found += 1
-        place = f"line-{number}"
-        try:
-            value = _object_of(line, number)
-        except QuestionError as problem:
-            yield _Row(place, None, "", str(problem))
-            continue
-        objects += 1
-        keys.update(value)
-        yield _row(place, value)
-    if found and not objects:
-        raise QuestionError(f"{uri}: neither JSON lines nor Parquet; write one JSON object on each line")
-    if objects and "question" not in keys:
-        raise QuestionError(f"{uri}: no line has the key 'question'; keys found: {', '.join(sorted(keys)) or 'none'}")
-
-
-def _lines(file: IO[bytes]) -> Iterator[bytes]:
-    """The lines of a file, each cut where it is too long to be a question."""
-    while line := file.readline(_MAX_LINE + 1):
-        yield line
-        while len(line) > _MAX_LINE and not line.endswith(b"\n"):
-            line = file.readline(_MAX_LINE + 1)
-
-
-def _object_of(line: bytes, number: int) -> dict[str, Any]:
-    """The JSON object on a line. Raises QuestionError."""
-    if len(line) > _MAX_LINE:
-        raise QuestionError(f"line {number} has more than {_MAX_LINE:,} bytes, which is no question")
-    try:
-        value = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise QuestionError(f"line {number} is not UTF-8 text (byte {error.start + 1})") from None
-    except (ValueError, RecursionError) as error:
-        raise QuestionError(f"line {number} is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise QuestionError(f"line {number} is not a JSON object with a question")
-    return value
-
-
-def _rows_of_parquet(uri: str, file: Any) -> Iterator[_Row]:
-    try:
-        parquet = pq.ParquetFile(file)
-        wanted = _wanted_columns(uri, parquet.schema_arrow)
-        yield from _rows_of_batches(parquet.iter_batches(BATCH, columns=wanted))
-    except pa.ArrowException as error:
-        raise QuestionError(f"{uri}: starts as Parquet but cannot be read: {error}") from error
-
-
-def _wanted_columns(name: str, schema: pa.Schema) -> list[str]:
-    """The columns to read. Raises QuestionError for one that is missing or of another type."""
-    if "question" not in schema.names:
-        raise QuestionError(f"{name}: has no column 'question'; columns found: {', '.join(schema.names) or 'none'}")
-    wanted = [column for column in ("question_id", "question") if column in schema.names]
-    for column in wanted:
-        kind = schema.field(column).type
-        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-        if not (text or pa.types.is_null(kind) or (column == "question_id" and pa.types.is_integer(kind))):
-            right = "text or whole numbers" if column == "question_id" else "text"
-            raise QuestionError(f"{name}: column '{column}' is of type {kind}; make it {right}")
-    return wanted
-
-
-def _rows_of_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[_Row]:
-    number = itertools.count(1)
-    for batch in batches:
-        yield from (_row(f"row-{next(number)}", value) for value in batch.to_pylist())
+        raw = rows_of_query(open_warehouse(job.warehouse).query(source.sql))
+    for place, value in raw:
+        yield _Row(place, None, "", value) if isinstance(value, str) else _row(place, value)
 
 
 def _row(place: str, value: dict[str, Any]) -> _Row:
     """Check one question; `value` may have further keys, which are not ours."""
-    question_id, id_problem = _checked_id(value.get("question_id"))
+    given = value.get("question_id")
+    question_id, id_problem = _checked_id(value.get("id") if given is None else given)
     text, problem = _checked_text(value.get("question"))
     problem = id_problem or problem
     return _Row(place, question_id, text, f"{place.replace('-', ' ')}: {problem}" if problem else None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,11 @@ import pytest
 
 from memorag_pipeline.errors import QuestionError
 from memorag_pipeline.jobs.answers import questions
-from memorag_pipeline.jobs.answers.questions import BATCH, MAX_CHARACTERS, questions_of_texts
+from memorag_pipeline.jobs.answers.question_source import BATCH
+from memorag_pipeline.jobs.answers.questions import MAX_CHARACTERS, questions_of_texts
 from memorag_pipeline.schemas import QUESTIONS
 from memorag_pipeline.specs.jobs import JobSpec
+from tests.corpus.documents import pdf
 
 
 def job(tmp_path: Path, uri: str | Path) -> JobSpec:
@@ -152,7 +156,14 @@ def test_an_empty_set_is_no_question(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"question_id,question\n1,Why?\n", "neither JSON lines nor Parquet"),
+        (b"question_id,prompt\n1,Why?\n", "no column 'question'; columns found: question_id, prompt; rename 'prompt'"),
+        (b'{\n "question": "Why?"\n}\n', "no line is a JSON object; write each question as an object on its own line"),
+        (b'[{"question": "Why?"},\n', "begins as a JSON array but is none"),
+        (b'[{"query": "Why?"}]', "no row has the key 'question'; keys found: query; rename 'query'"),
+        (b"Question\nWhy?\n", "no column 'question'; columns found: Question; rename 'Question'"),
+        (pdf("words"), "is application/pdf; write JSON lines"),
+        (gzip.compress(b'{"question": "Why?"}')[:-9], "is damaged gzip"),
+        (b"7z\xbc\xaf\x27\x1c", "is a 7-Zip archive; write JSON lines"),
         (b"PAR1 and then nothing", "cannot be read"),
         (b'{"id": 1, "prompt": "Why?"}\n', "no line has the key 'question'; keys found: id, prompt"),
     ],
@@ -194,3 +205,66 @@ def test_plain_texts_are_checked_in_the_same_way() -> None:
     rows = questions_of_texts(["Why?", "", "Why?"])
     assert [row["error"] is None for row in rows] == [True, False, True]
     assert len({row["question_id"] for row in rows}) == 3
+
+
+_TWO = [
+    {"question_id": "a", "question": "What is a quay?", "error": None},
+    {"question_id": "b", "question": "Who is Ann, then?", "error": None},
+]
+_LINES = '{"question_id": "a", "question": "What is a quay?"}\r\n{"question_id": "b", "question": "Who is Ann, then?"}'
+_CSV = 'question_id,question,note\r\na,What is a quay?,x\r\nb,"Who is Ann, then?",\r\n'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        _LINES.encode("utf-8-sig"),
+        _LINES.encode("utf-16"),
+        gzip.compress(_LINES.encode()),
+        bz2.compress(_CSV.encode()),
+        ("[" + _LINES.replace("\r\n", ",\n") + "]").encode(),
+        _LINES.replace("question_id", "id").encode(),
+        _CSV.encode("utf-8-sig"),
+        _CSV.encode("utf-16"),
+        _CSV.replace("question_id", "id").encode(),
+        _CSV.replace(",", "\t").replace("Ann\t", "Ann,").encode(),
+        b"sep=;\r\nquestion;id\r\nWhat is a quay?;a\r\nWho is Ann, then?;b\r\n",
+    ],
+    ids=["bom", "utf-16", "gzip", "bzip2", "array", "id", "csv", "csv utf-16", "csv id", "tsv", "sep"],
+)
+def test_the_bytes_tell_the_format(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "set").write_bytes(content)
+    assert read_questions(job(tmp_path, tmp_path / "set")).to_pylist() == _TWO
+
+
+def test_compressed_parquet_and_its_id(tmp_path: Path) -> None:
+    table = pa.table({"id": ["a", "b"], "question": [row["question"] for row in _TWO]})
+    pq.write_table(table, tmp_path / "set.parquet")
+    (tmp_path / "set.parquet.gz").write_bytes(gzip.compress((tmp_path / "set.parquet").read_bytes()))
+    for name in ("set.parquet", "set.parquet.gz"):
+        assert read_questions(job(tmp_path, tmp_path / name)).to_pylist() == _TWO
+
+
+def test_an_array_may_hold_texts(tmp_path: Path) -> None:
+    (tmp_path / "set.json").write_text('["Why?", {"question": "How?"}, 7]')
+    rows = read_questions(job(tmp_path, tmp_path / "set.json")).to_pylist()
+    assert [row["question"] for row in rows] == ["Why?", "How?", ""]
+    assert rows[2]["error"] == "row 3 is not a JSON object with a question"
+
+
+def test_a_bad_row_of_a_table_is_an_error_row(tmp_path: Path) -> None:
+    (tmp_path / "set.csv").write_text('id,question\n1,Why?\n2,How, then?\n3,"Open\n4,Who?\n1,Again?\n')
+    rows = read_questions(job(tmp_path, tmp_path / "set.csv")).to_pylist()
+    assert [(row["question_id"], row["error"]) for row in rows] == [
+        ("1", None),
+        ("line-3", "line 3 has 3 cells for 2 names"),
+        ("line-4", "line 4 has a quote that is not closed"),
+        ("4", None),
+        ("line-6", "line 6: question_id '1' is used on line 2"),
+    ]
+
+
+def test_a_key_that_is_there_twice_is_an_error_row(tmp_path: Path) -> None:
+    twice = b'{"question": "One?", "question": "Two?"}'
+    first, second = read_lines(tmp_path, twice, b'{"question": "Why?", "n": 1, "n": 2}')
+    assert first["error"] == "line 1 has the key 'question' twice" and second["error"] is None
