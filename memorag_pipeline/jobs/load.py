@@ -13,6 +13,7 @@ from memorag_pipeline.jobs.plans import JobPlan
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import Bar, track
 from memorag_pipeline.runs.tasks import Run
+from memorag_pipeline.specs.jobs import JobSpec
 from memorag_pipeline.storage.units import Outcome
 from memorag_pipeline.warehouse import open_warehouse
 from memorag_pipeline.warehouse.evidence_rows import evidence_rows
@@ -57,20 +58,35 @@ def load_rows(pipeline: Pipeline, plan: JobPlan, run: Run, rows: JobRows) -> tup
         }
 
     with track("rows loaded", rows.count, "rows") as bar:
+        written = passed.watch(rows.check(rows.read()), bar)
+        passages = evidence_rows(rows.read(), rows.id_column)
         loaded = warehouse.load_tables(
-            {
-                spec.table: TableLoad(
-                    rows.schema,
-                    passed.watch(rows.check(rows.read()), bar),
-                    key=("corpus", "job", "corpus_version", rows.id_column),
-                    latest=("corpus", "job", rows.id_column),
-                ),
-                EVIDENCE: evidence_load(evidence_rows(rows.read(), rows.id_column), spec.table, rows.id_column),
-                RUNS: run_load(run_row()),
-            }
+            _tables(spec, rows.schema, rows.id_column, written, passages, run_load(run_row()))
         )
     where = f"{warehouse.describe()}, table {spec.table}"
     return {"rows": loaded[spec.table], "warehouse": where, "version": plan.version}, passed.status
+
+
+def check_warehouse(spec: JobSpec, schema: pa.Schema, id_column: str) -> None:
+    """Refuse a warehouse that would refuse the rows of a job, before the job does any work."""
+    tables = _tables(spec, schema, id_column, (), (), run_load(()))
+    open_warehouse(spec.warehouse).check_tables(tables)
+
+
+def _tables(
+    spec: JobSpec,
+    schema: pa.Schema,
+    id_column: str,
+    rows: Iterable[pa.RecordBatch],
+    passages: Iterable[pa.RecordBatch],
+    run: TableLoad,
+) -> dict[str, TableLoad]:
+    key, latest = ("corpus", "job", "corpus_version", id_column), ("corpus", "job", id_column)
+    return {
+        spec.table: TableLoad(schema, rows, key=key, latest=latest),
+        EVIDENCE: evidence_load(passages, spec.table, id_column),
+        RUNS: run,
+    }
 
 
 @dataclass

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from memorag_pipeline.errors import MemoragError, WarehouseError
 
 
-def load_failed(where: str, error: BaseException) -> MemoragError:
+def load_failed(where: str, error: BaseException, tried: bool = False) -> MemoragError:
     """The error to show for a load that failed: this package's own, or else one that says what the database said.
 
-    `where` describes the warehouse.
+    `where` describes the warehouse. `tried`: it was no load, but a trial before the work that makes the rows.
     """
     own = next((cause for cause in _causes(error) if isinstance(cause, MemoragError)), None)
+    if own is None and tried:
+        return WarehouseError(f"{where}: the tables cannot take the rows: {said(error)}\nCorrect that, and run again.")
     return own or WarehouseError(
         f"{where}: the load failed: {said(error)}\n"
         "Correct the cause and load again: rows change all together or not at all, and nothing is computed twice."

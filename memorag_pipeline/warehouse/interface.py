@@ -29,6 +29,13 @@ class Warehouse(ABC):
         error of this package that is raised meanwhile is passed on as it is. Returns the number of rows of each table.
         """
 
+    def check_tables(self, tables: Mapping[str, TableLoad]) -> None:  # noqa: B027 - a warehouse may have nothing to say
+        """Refuse what `load_tables` would refuse of these tables as they are now, before the work that makes the rows.
+
+        Nothing is changed, and no batch is read. What cannot be told now, as when another process has the file open, is
+        left to the load.
+        """
+
     def merge(self, table: pa.Table, name: str, key: Sequence[str]) -> int:
         """`load_tables` for one table that is in memory."""
         return self.load_tables({name: TableLoad(table.schema, table.to_batches(), tuple(key))})[name]

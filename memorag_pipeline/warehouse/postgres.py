@@ -14,10 +14,11 @@ from adbc_driver_postgresql import dbapi as adbc
 from memorag_pipeline.digests import text_digest
 from memorag_pipeline.errors import WarehouseError
 from memorag_pipeline.specs.jobs import WarehouseSpec
+from memorag_pipeline.warehouse.existing import Existing, refuse_foreign
 from memorag_pipeline.warehouse.failures import load_failed, query_took_too_long, said
 from memorag_pipeline.warehouse.interface import LOCK_SECONDS, QUERY_SECONDS, Warehouse, as_subquery
 from memorag_pipeline.warehouse.landing import plain_table
-from memorag_pipeline.warehouse.merge import merge_tables
+from memorag_pipeline.warehouse.merge import merge_tables, try_tables
 from memorag_pipeline.warehouse.postgres_address import PostgresAddress
 from memorag_pipeline.warehouse.table_load import TableLoad
 
@@ -39,6 +40,20 @@ SELECT string_agg(power, ', ') FROM (
 """
 
 
+# Also of tables that the login has no rights on, which information_schema leaves out.
+_EXISTING = """
+SELECT c.relname::text, c.relkind IN ('v', 'm'), a.attname::text,
+    a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AND a.attgenerated = ''
+FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE n.nspname = '{dataset}' AND c.relkind IN ('r', 'p', 'f', 'v', 'm')
+ORDER BY c.relname, a.attnum
+"""
+# A trial's values may break a constraint of somebody's own, or meet a lock: neither says anything of the rows to come.
+_LEFT_TO_THE_LOAD = ("23", _LOCK_NOT_AVAILABLE)
+_TRIAL_LOCK_MILLISECONDS = 2000
+
+
 class PostgresWarehouse(Warehouse):
     """Tables in one schema of a PostgreSQL database. Loads of one schema wait for each other, up to `lock_seconds`."""
 
@@ -54,12 +69,28 @@ class PostgresWarehouse(Warehouse):
         with self._connected(url) as connection:
             try:
                 self._keep_others_out(connection)
+                self._refuse_foreign(connection, tables)
                 run, stage = partial(_run, connection), partial(_stage, connection)
                 rows = merge_tables(run, stage, self._spec.dataset, tables, "JSONB")
                 connection.commit()  # and lets the next load begin
             except Exception as error:
                 raise self._address.without_secrets(load_failed(self.describe(), error)) from None
         return rows
+
+    def check_tables(self, tables: Mapping[str, TableLoad]) -> None:
+        """See `Warehouse.check_tables`."""
+        with self._connected(self._address.url(lock_timeout=f"{_TRIAL_LOCK_MILLISECONDS}ms")) as connection:
+            try:
+                self._refuse_foreign(connection, tables)
+                if _run(connection, f"SELECT pg_try_advisory_xact_lock({self.lock_number})") == [(True,)]:
+                    run, stage = partial(_run, connection), partial(_stage, connection)
+                    try_tables(run, stage, self._spec.dataset, tables, "JSONB")
+            except (dbapi.Error, WarehouseError) as error:
+                if not (isinstance(error, dbapi.Error) and (error.sqlstate or "").startswith(_LEFT_TO_THE_LOAD)):
+                    failed = load_failed(self.describe(), error, tried=True)
+                    raise self._address.without_secrets(failed) from None
+            finally:
+                connection.rollback()
 
     def query(self, sql: str) -> pa.Table:
         """See `Warehouse.query`. A login that reaches beyond the database is refused."""
@@ -90,6 +121,11 @@ class PostgresWarehouse(Warehouse):
     def lock_number(self) -> int:
         """The advisory lock that keeps loads of this schema apart; as `pg_locks` shows it to an administrator."""
         return int(text_digest(f"memorag load {self._spec.dataset}")[:15], 16)
+
+    def _refuse_foreign(self, connection: dbapi.Connection, tables: Mapping[str, TableLoad]) -> None:
+        rows = _run(connection, _EXISTING.format(dataset=self._spec.dataset.replace("'", "''")))
+        existing = Existing.all_of((name, is_view, column, required) for name, is_view, column, required in rows)
+        refuse_foreign(self.describe(), self._spec.dataset, tables, existing)
 
     def _keep_others_out(self, connection: dbapi.Connection) -> None:
         """Take a lock that goes with the connection's transaction, and so with this process."""

@@ -3,7 +3,8 @@
 In:  a job of the spec, and a version (or the job's channel, or the newest), pinned here for the whole run.
 Out: the plan; the run's file of questions; work lists of recall units (a shard with its questions) and generate units
      (a batch of questions) that have no outcome yet, with the questions by their numbers in the file.
-Wrong: no such version or job: `NotFoundError`; unreadable questions: `QuestionError`. A bad question is a row.
+Wrong: no such version or job: `NotFoundError`; unreadable questions: `QuestionError`; a warehouse that would
+       refuse the rows: `WarehouseError`, before any question is asked. A bad question is a row.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from memorag_pipeline.jobs.answers.questions import read_questions
 from memorag_pipeline.jobs.answers.recall_units import Asked, RecallUnits
 from memorag_pipeline.jobs.answers.settings import AnswerSettings
 from memorag_pipeline.jobs.answers.stages import GENERATE, RECALL
+from memorag_pipeline.jobs.load import check_warehouse
 from memorag_pipeline.opened_version import OpenedVersion
 from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.schemas import ANSWERS
 from memorag_pipeline.specs.jobs import JobSpec
 from memorag_pipeline.storage import Manifest
 
@@ -38,6 +41,8 @@ _HITS_PER_SHARD = 8  # hits looked at for each shard wanted; the best passages o
 def route(pipeline: Pipeline, job: str, version: int | None = None) -> dict[str, Any]:
     """Plan a run of `job`; returns URIs of the plan and of the work lists, and counts."""
     job_spec = pipeline.spec.job(job)
+    if job_spec.questions is not None:  # else it is no job of answers, as reading the questions says
+        check_warehouse(job_spec, ANSWERS, "question_id")
     opened = OpenedVersion(pipeline.store, pin_version(pipeline, job_spec.channel, version), trust_models=True)
     settings = AnswerSettings.of_job(pipeline.spec, job_spec, opened.manifest)
     batches = Batches(pipeline.store, job, opened, settings)

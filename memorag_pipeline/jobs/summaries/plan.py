@@ -2,7 +2,8 @@
 
 In:  a job of the spec, and a version (or the job's channel, or the newest), pinned here for the whole run.
 Out: the plan; work lists of parts to recall, parts to summarize and targets to merge that have no outcome yet.
-Wrong: no such version or job, or no document that the job's globs match: `NotFoundError`.
+Wrong: no such version or job, or no document that the job's globs match: `NotFoundError`; a warehouse that would refuse
+       the rows: `WarehouseError`.
 
 A unit is a part, known by its text: a document that did not change since an older version costs a few lookups.
 """
@@ -14,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from memorag_pipeline.errors import NotFoundError
+from memorag_pipeline.jobs.load import check_warehouse
 from memorag_pipeline.jobs.pinned_version import pin_version
 from memorag_pipeline.jobs.summaries import generate as generate_stage
 from memorag_pipeline.jobs.summaries import merge
@@ -35,6 +37,7 @@ from memorag_pipeline.jobs.summaries.targets import Part, Target, find_targets
 from memorag_pipeline.jobs.units import is_finished
 from memorag_pipeline.opened_version import OpenedVersion
 from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.schemas import SUMMARIES
 from memorag_pipeline.storage.plans import Unit
 
 U = TypeVar("U", bound=Unit)
@@ -45,6 +48,7 @@ def plan_summaries(pipeline: Pipeline, job: str, version: int | None = None) -> 
     spec = pipeline.spec.job(job)
     if spec.kind != "summaries":
         raise NotFoundError(f"job {job} of corpus {pipeline.spec.corpus} is of kind {spec.kind}, not summaries")
+    check_warehouse(spec, SUMMARIES, "summary_id")
     number = pin_version(pipeline, spec.channel, version)
     opened = OpenedVersion(pipeline.store, number, trust_models=True)
     settings = SummarySettings.of_job(pipeline.spec, spec, opened.manifest)

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from memorag_pipeline import runner
-from memorag_pipeline.errors import EndpointRefusedError
+from memorag_pipeline.errors import EndpointRefusedError, WarehouseError
 from memorag_pipeline.jobs.answers.generate import generate
 from memorag_pipeline.jobs.answers.route import route
 from memorag_pipeline.pipeline import Pipeline
@@ -145,6 +146,18 @@ def test_a_service_answers_through_an_endpoint(pipeline: Pipeline, server: ChatS
     answers = version.answer(["What does pass do?", " "], "retrieval_only", generation=spec_of(server.url))
     assert [answer.status for answer in answers] == ["answered", "error"]
     assert len(server.seen) == 1 and answers[0].input_tokens == PROMPT_TOKENS and answers[0].evidence
+
+
+def test_a_table_of_somebody_else_is_told_before_anything_is_asked(
+    pipeline: Pipeline, make_pipeline: Callable[..., Pipeline], server: ChatServer, tmp_path: Path
+) -> None:
+    with duckdb.connect(str(tmp_path / "theirs.duckdb")) as connection:
+        connection.execute("CREATE SCHEMA memorag; CREATE TABLE memorag.answers (id INTEGER NOT NULL)")
+    generation = {"model": "m", "endpoint": {"base_url": server.url}}
+    warehouse = {"database": str(tmp_path / "theirs.duckdb")}
+    with pytest.raises(WarehouseError, match=r"memorag\.answers is a table of somebody else.*question_id"):
+        runner.answer(make_pipeline(QUESTIONS, generation=generation, clues=[], warehouse=warehouse), "faq")
+    assert server.seen == []
 
 
 def test_no_key_is_in_the_store(
