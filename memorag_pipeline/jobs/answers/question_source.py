@@ -59,7 +59,8 @@ def rows_of_file(source: QuestionsSpec) -> Iterator[Raw]:
     try:
         with fsspec.open(uri, "rb", **options_for(source)) as file:
             # The files of some filesystems read no line up to a length.
-            yield from _rows(uri, io.BufferedReader(file))
+            with io.BufferedReader(file) as lines:  # closed with it
+                yield from _rows(uri, lines)
     except Refused as refused:
         raise QuestionError(f"{uri}: the question file {refused.detail}; {_FORMATS}") from None
     except FileNotFoundError:
