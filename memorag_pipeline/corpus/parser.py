@@ -16,7 +16,7 @@ from typing import Any
 
 from lxml import etree
 
-from memorag_pipeline.corpus.compound import XLS
+from memorag_pipeline.corpus.compound import MSG, XLS
 from memorag_pipeline.corpus.formats import RTF
 from memorag_pipeline.corpus.package_types import DOCX, ODP, ODS, ODT, PPTX, XLSX
 from memorag_pipeline.corpus.parsed import Parsed
@@ -28,6 +28,7 @@ from memorag_pipeline.corpus.readers.html import read_html
 from memorag_pipeline.corpus.readers.mail import MAIL, MAILBOX, SAVED_PAGE, read_mail, read_mailbox, read_saved_page
 from memorag_pipeline.corpus.readers.notebook import NOTEBOOK, read_notebook
 from memorag_pipeline.corpus.readers.open_document import read_open_sheets, read_open_slides, read_open_text
+from memorag_pipeline.corpus.readers.outlook import read_outlook
 from memorag_pipeline.corpus.readers.pdf import read_pdf
 from memorag_pipeline.corpus.readers.powerpoint import read_powerpoint
 from memorag_pipeline.corpus.readers.rtf import read_rtf
@@ -105,6 +106,7 @@ PARSERS: dict[str, Callable[[bytes], Parsed]] = {
     MAIL: lambda data: Parsed(*read_mail(data), []),
     MAILBOX: lambda data: Parsed(*read_mailbox(data), []),
     SAVED_PAGE: lambda data: Parsed(*read_saved_page(data), []),
+    MSG: lambda data: Parsed(*read_outlook(data), []),
     RTF: read_rtf,
     NOTEBOOK: lambda data: Parsed(*read_notebook(data.decode()), []),
     "application/xml": lambda data: Parsed(xml_text(xml_root(data)), None, []),

@@ -7,6 +7,8 @@ import struct
 import tarfile
 import zipfile
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 from urllib.parse import quote
 
 _W = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
@@ -58,6 +60,72 @@ def ole(*names: str, root: bytes = bytes(16)) -> bytes:
         directory += (struct.pack("<I", 1) if names and not number else free) + (bytes(16) if number else root)
         directory += bytes(4 + 16) + end + bytes(8)
     return header + table.ljust(512, b"\xff") + directory.ljust(512 * sectors, b"\0")
+
+
+def compound(streams: dict[str, bytes]) -> bytes:
+    """An OLE compound file of streams, in storages where their names have a slash."""
+    free, end, none = 0xFFFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF
+    entries: list[list[Any]] = []
+    table: list[int] = []
+    small_table: list[int] = []
+    sectors, small = b"", b""
+
+    def put(data: bytes) -> int:
+        nonlocal sectors
+        if not data:
+            return end
+        first, count = len(table), -(-len(data) // 512)
+        table.extend([*range(first + 1, first + count), end])
+        sectors += data.ljust(count * 512, b"\0")
+        return first
+
+    def put_small(data: bytes) -> int:
+        nonlocal small
+        if not data:
+            return end
+        first, count = len(small_table), -(-len(data) // 64)
+        small_table.extend([*range(first + 1, first + count), end])
+        small += data.ljust(count * 64, b"\0")
+        return first
+
+    def add(names: dict[str, Any]) -> int:
+        numbers = []
+        for name in sorted(names, key=lambda each: (len(each), each.upper())):
+            found = names[name]
+            entry = [name, 1 if isinstance(found, dict) else 2, none, none, end, 0]
+            numbers.append(len(entries))
+            entries.append(entry)
+            if isinstance(found, dict):
+                entry[3] = add(found)
+            else:
+                entry[4:] = [put_small(found) if len(found) < 4096 else put(found), len(found)]
+        for number, following in pairwise(numbers):
+            entries[number][2] = following
+        return numbers[0] if numbers else none
+
+    tree: dict[str, Any] = {}
+    for path, data in streams.items():
+        *folders, name = path.split("/")
+        node = tree
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[name] = data
+    entries.append(["Root Entry", 5, none, 1, end, 0])
+    entries[0][3] = add(tree)
+    entries[0][4:] = [put(small), len(small)]
+    small_first = put(struct.pack(f"<{len(small_table)}I", *small_table) + b"\xff" * (-len(small_table) * 4 % 512))
+    directory = b""
+    for name, kind, right, child, start, size in entries:
+        words = name.encode("utf-16-le")
+        directory += words.ljust(64, b"\0") + struct.pack("<HBBIII", len(words) + 2, kind, 1, none, right, child)
+        directory += bytes(36) + struct.pack("<IQ", start, size)
+    first = put(directory)
+    header = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(16) + struct.pack("<HHHHH6x", 62, 3, 0xFFFE, 9, 6)
+    header += struct.pack("<9I", 0, 1, first, 0, 4096, small_first, -(-len(small_table) // 128), end, 0)
+    header += struct.pack("<I", len(table)) + struct.pack("<I", free) * 108
+    table.append(0xFFFFFFFD)
+    assert len(table) <= 128, "one sector of the table is enough for a test"
+    return header + sectors + struct.pack(f"<{len(table)}I", *table).ljust(512, b"\xff")
 
 
 def odt(text: str) -> bytes:
