@@ -57,10 +57,9 @@ def rows_of_file(source: QuestionsSpec) -> Iterator[Raw]:
     """The rows of the file that the spec names."""
     uri = str(source.uri)
     try:
-        with fsspec.open(uri, "rb", **options_for(source)) as file:
-            # The files of some filesystems read no line up to a length.
-            with io.BufferedReader(file) as lines:  # closed with it
-                yield from _rows(uri, lines)
+        # The files of some filesystems read no line up to a length.
+        with fsspec.open(uri, "rb", **options_for(source)) as file, io.BufferedReader(file) as lines:
+            yield from _rows(uri, lines)
     except Refused as refused:
         raise QuestionError(f"{uri}: the question file {refused.detail}; {_FORMATS}") from None
     except FileNotFoundError:
