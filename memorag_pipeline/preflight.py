@@ -244,7 +244,7 @@ def _check_sparse_layer(spec: CorpusSpec, file: str, config: dict[str, Any]) -> 
         if shapes == {"weight": [1, dimensions], "bias": [1]}:
             return
         problem = f"{SPARSE_LAYER} of {model} is not that of a model with {dimensions} dimensions"
-    fix = "use bm25; or, if the model has a sparse_linear.pt, convert it as docs/retrieval.md says"
+    fix = "use bm25, or a model with one, such as BAAI/bge-m3 by its id"
     yield SpecProblem(file, "retrieval.sparse", "'model'", problem, fix)
 
 

@@ -178,7 +178,7 @@ def test_weights_of_a_model_need_its_sparse_layer(make_spec: MakeSpec, tmp_path:
     found = problems(make_spec, retrieval={"sparse": "model"})
     assert set(found) == {"retrieval.sparse"}
     assert f"{MINILM} has no sparse_linear.safetensors that can be read" in found["retrieval.sparse"]
-    assert "use bm25; or, if the model has a sparse_linear.pt, convert it" in found["retrieval.sparse"]
+    assert "use bm25, or a model with one, such as BAAI/bge-m3" in found["retrieval.sparse"]
     config = {"model_type": "xlm-roberta", "max_position_embeddings": 514, "pad_token_id": 1, "hidden_size": 4}
     model = model_folder(tmp_path / "m3", **config)
     sections = {"retrieval": {"sparse": "model"}, "embedding": {"model": model}}

@@ -79,12 +79,6 @@ class ChatTokenizer:
             ids = ids + self.plain(text) + piece
         return ids
 
-    @property
-    def vocabulary(self) -> dict[str, int]:
-        """All tokens, those that were added included, with their ids."""
-        known: dict[str, int] = self._marked.get_vocab(with_added_tokens=True)
-        return known
-
     @cached_property
     def turn_end(self) -> int | None:
         """The special token with which the template ends the assistant's turn, if it does so."""

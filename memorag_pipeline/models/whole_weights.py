@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError
 
 from memorag_pipeline.errors import ModelError
+from memorag_pipeline.models.tokens import highest_token
 from memorag_pipeline.models.weights import named_some, require_vocabulary
 
 _REMEDY = "fetch the model's files again, or use another model"
@@ -62,10 +63,10 @@ def are_numbers(tensor: torch.Tensor) -> bool:
     return bool(torch.isfinite(least) & torch.isfinite(most))
 
 
-def require_tokens(loaded: Any, vocabulary: Mapping[str, int], model: str) -> None:
-    """Raise ModelError if a tokenizer with this vocabulary makes tokens that the model has no embedding for."""
+def require_tokens(loaded: Any, folder: Path, model: str) -> None:
+    """Raise ModelError if the tokenizer in `folder` makes tokens that the model has no embedding for."""
     rows = loaded.get_input_embeddings().weight.shape[0]
-    require_vocabulary(int(rows), max(vocabulary.values(), default=0), model)
+    require_vocabulary(int(rows), highest_token(str(folder), model), model)
 
 
 def _require_all(told: Mapping[str, Collection[Any]], model: str, spare: re.Pattern[str] | None) -> None:

@@ -171,7 +171,7 @@ def _load(resolved: ResolvedModel, pooling: str, device: str) -> tuple[Any, Spar
             trust_remote_code=False,
         )
     require_numbers(loaded.model, resolved.name)
-    require_tokens(loaded.model, loaded.tokenizer.get_vocab(), resolved.name)
+    require_tokens(loaded.model, resolved.folder, resolved.name)
     loaded.model.to(device).eval().requires_grad_(False)
     path, size = folder / SPARSE_LAYER, loaded.model.config.hidden_size
     layer = SparseLayer(path, size, loaded.tokenizer.all_special_ids, device) if path.exists() else None

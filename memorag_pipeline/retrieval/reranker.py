@@ -90,7 +90,7 @@ def _load(resolved: ResolvedModel, device: str) -> Any:
         require_loadable(AutoModelForSequenceClassification, resolved.folder, resolved.name)
         loaded = FlagReranker(str(resolved.folder), use_fp16=False, devices=device, trust_remote_code=False)
     require_numbers(loaded.model, resolved.name)
-    require_tokens(loaded.model, loaded.tokenizer.get_vocab(), resolved.name)
+    require_tokens(loaded.model, resolved.folder, resolved.name)
     # Half of the numbers' length on a GPU, with float32's range.
     loaded.model.to(device, torch.float32 if device == "cpu" else torch.bfloat16).eval().requires_grad_(False)
     return loaded

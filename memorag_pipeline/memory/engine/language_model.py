@@ -96,7 +96,7 @@ def _load(resolved: ResolvedModel, dtype: str, quantization: str | None) -> Lang
     # Quantized weights are put on the GPU as they are loaded.
     loaded = (loaded if quantization else loaded.to(device)).eval().requires_grad_(False)
     tokenizer = ChatTokenizer(resolved.folder)
-    require_tokens(loaded, tokenizer.vocabulary, resolved.name)
+    require_tokens(loaded, resolved.folder, resolved.name)
     return LanguageModel(
         model=loaded,
         tokenizer=tokenizer,
