@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from memorag_pipeline.redaction import redacted
 
@@ -33,6 +34,8 @@ def headline(error: BaseException) -> str:
 class SpecProblem:
     """One thing wrong with a spec: `key` is the dotted path, `fix` says what would be right, `line` counts from 1."""
 
+    exit_code: ClassVar[int] = 3
+
     file: str
     key: str
     value: str
@@ -48,13 +51,25 @@ class SpecProblem:
         return redacted(f"{where}: {self.problem}{shown}{fix}")
 
 
+@dataclass(frozen=True)
+class ModelProblem(SpecProblem):
+    """A spec is right, but a model that it names is not whole."""
+
+    exit_code: ClassVar[int] = 4
+
+
 class SpecError(MemoragError):
-    """A spec is refused before any work; `problems` holds all of them at once."""
+    """A spec is refused before any work; `problems` holds all of them at once.
+
+    If all are of models that are not whole, `exit_code` is that of a `ModelError`.
+    """
 
     exit_code = 3
 
     def __init__(self, problems: Sequence[SpecProblem]) -> None:
         self.problems = tuple(problems)
+        codes = {problem.exit_code for problem in problems}
+        self.exit_code = codes.pop() if len(codes) == 1 else SpecError.exit_code
         super().__init__("\n".join(str(problem) for problem in problems))
 
 
@@ -76,6 +91,10 @@ class ArgumentError(MemoragError, ValueError):
     """A call whose arguments are out of range or do not go together."""
 
     exit_code = 2
+
+
+class ModelError(NotFoundError):
+    """A model's files are damaged, incomplete, or not those that its configuration asks for; the message names them."""
 
 
 class StorageError(MemoragError):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
+from memorag_pipeline.models.pooling import settled
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.specs.store import StoreSpec
 from memorag_pipeline.storage import CorpusStore
@@ -62,6 +63,11 @@ class Pipeline(Workplace):
     """A corpus spec and the store that it names."""
 
     spec: CorpusSpec
+
+    @cached_property
+    def settled(self) -> CorpusSpec:
+        """The spec with what it leaves to its models: the pooling. What a version is made of is said by this one."""
+        return self.spec.model_copy(update={"embedding": settled(self.spec.embedding)})
 
     @property
     def place(self) -> tuple[StoreSpec, str]:

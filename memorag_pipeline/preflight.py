@@ -15,6 +15,8 @@ from memorag_pipeline.errors import (
     CorruptBlobError,
     MemoryConfigError,
     MissingDependencyError,
+    ModelError,
+    ModelProblem,
     NotFoundError,
     SpecError,
     SpecProblem,
@@ -23,6 +25,8 @@ from memorag_pipeline.memory import cost
 from memorag_pipeline.memory.cost import TEXT_BYTES_PER_TOKEN, MemoryCost
 from memorag_pipeline.memory.engine.beacon_config import ATTENDED, BeaconConfig
 from memorag_pipeline.memory.stream import gist_tokens
+from memorag_pipeline.models import hub
+from memorag_pipeline.models.pooling import remarks, settled
 from memorag_pipeline.models.references import (
     MODEL_TYPES,
     SPARSE_LAYER,
@@ -30,13 +34,17 @@ from memorag_pipeline.models.references import (
     place_of,
     read_config,
     read_safetensors_header,
+    weights_place,
 )
+from memorag_pipeline.models.tokens import highest_token
+from memorag_pipeline.models.weights import embedded_tokens, require_vocabulary, require_weights
 from memorag_pipeline.prompts.texts import read_own
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.specs.jobs import JobSpec
 from memorag_pipeline.specs.memory import MemorySpec, ratios_fit_window, sink_fits_window
 from memorag_pipeline.specs.memory_kinds import KINDS
 from memorag_pipeline.specs.retrieval import RerankerSpec
+from memorag_pipeline.specs.values import is_hub_id
 from memorag_pipeline.storage.credentials import options_for
 
 # Room that a recall needs after the memory, besides the clues: the turns around it, the prompt and the question.
@@ -65,11 +73,15 @@ def check_models(spec: CorpusSpec, file: str) -> list[SpecProblem]:
         problems += _check_generation(spec, file, context_length(generator))
     embedding = _config(problems, file, "embedding.model", spec.embedding.model, spec.embedding.revision)
     if embedding is not None:
+        problems += _check_files(file, "embedding.model", spec.embedding.model, spec.embedding.revision, embedding)
         problems += _check_embedding(spec, file, embedding)
     reranker = spec.retrieval.reranker
     if reranker is not None:
         config = _config(problems, file, "retrieval.reranker.model", reranker.model, reranker.revision)
-        problems += [] if config is None else _check_reranker(reranker, file, config)
+        if config is not None:
+            key = "retrieval.reranker.model"
+            problems += _check_files(file, key, reranker.model, reranker.revision, config)
+            problems += _check_reranker(reranker, file, config)
     return problems
 
 
@@ -196,7 +208,16 @@ def _positions(config: dict[str, Any]) -> int:
     return positions - int(config["pad_token_id"]) - 1 if config.get("model_type") in _ROBERTA else positions
 
 
+def notes(spec: CorpusSpec) -> list[str]:
+    """What is worth knowing of a spec that is right."""
+    return remarks(spec.embedding)
+
+
 def _check_embedding(spec: CorpusSpec, file: str, config: dict[str, Any]) -> Iterator[SpecProblem]:
+    try:
+        settled(spec.embedding)
+    except ModelError as error:
+        yield ModelProblem(file, "embedding.pooling", "", str(error))
     positions = _positions(config)
     if spec.embedding.max_tokens > positions:
         yield SpecProblem(
@@ -215,13 +236,15 @@ def _check_sparse_layer(spec: CorpusSpec, file: str, config: dict[str, Any]) -> 
     try:
         header = read_safetensors_header(place_of(model, SPARSE_LAYER, spec.embedding.revision))
     except (NotFoundError, CorruptBlobError):
+        if is_hub_id(model) and hub.has_layer(model, spec.embedding.revision):
+            return
         problem = f"{model} has no {SPARSE_LAYER} that can be read"
     else:
         shapes = {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}
         if shapes == {"weight": [1, dimensions], "bias": [1]}:
             return
         problem = f"{SPARSE_LAYER} of {model} is not that of a model with {dimensions} dimensions"
-    fix = "use bm25; or, if the model has a sparse_linear.pt, convert it as docs/retrieval.md says"
+    fix = "use bm25, or a model with one, such as BAAI/bge-m3 by its id"
     yield SpecProblem(file, "retrieval.sparse", "'model'", problem, fix)
 
 
@@ -254,10 +277,26 @@ def _decoder(
 ) -> dict[str, Any] | None:
     config = _config(problems, file, key, model, revision)
     if config is None or config.get("model_type") in MODEL_TYPES:
+        problems += [] if config is None else _check_files(file, key, model, revision, config)
         return config
     kind = f"is a model of type {config.get('model_type')!r}, which cannot hold a memory or write answers"
     problems.append(SpecProblem(file, key, model, kind, f"use a decoder of type {', '.join(MODEL_TYPES)}"))
     return None
+
+
+def _check_files(
+    file: str, key: str, model: str, revision: str | None, config: Mapping[str, Any]
+) -> Iterator[SpecProblem]:
+    """What is wrong with the weights and the tokenizer, if they are where no work is needed to look at them."""
+    try:
+        place = weights_place(model, revision)
+        if place is not None:
+            rows = embedded_tokens(require_weights(place, model, config), config)
+            highest = highest_token(place, model)
+            if rows is not None:
+                require_vocabulary(rows, highest, model)
+    except NotFoundError as error:
+        yield ModelProblem(file, key, "", str(error))
 
 
 def _config(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
+from memorag_pipeline.errors import ModelError, SpecError
 from memorag_pipeline.memory.stream import gist_tokens
 from memorag_pipeline.preflight import check
 from memorag_pipeline.specs.corpus import CorpusSpec
@@ -31,7 +33,10 @@ def problems(make_spec: MakeSpec, **sections: Any) -> dict[str, str]:
 
 
 def model_folder(folder: Path, **config: Any) -> str:
+    """A folder whose weights and tokenizer can be read, and say nothing."""
     folder.mkdir()
+    save_file({"weight": np.zeros(1, np.float32)}, folder / "model.safetensors")
+    (folder / "tokenizer.json").write_text('{"model": {"vocab": {"a": 0}}}', encoding="utf-8")
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return str(folder)
 
@@ -173,7 +178,7 @@ def test_weights_of_a_model_need_its_sparse_layer(make_spec: MakeSpec, tmp_path:
     found = problems(make_spec, retrieval={"sparse": "model"})
     assert set(found) == {"retrieval.sparse"}
     assert f"{MINILM} has no sparse_linear.safetensors that can be read" in found["retrieval.sparse"]
-    assert "use bm25; or, if the model has a sparse_linear.pt, convert it" in found["retrieval.sparse"]
+    assert "use bm25, or a model with one, such as BAAI/bge-m3" in found["retrieval.sparse"]
     config = {"model_type": "xlm-roberta", "max_position_embeddings": 514, "pad_token_id": 1, "hidden_size": 4}
     model = model_folder(tmp_path / "m3", **config)
     sections = {"retrieval": {"sparse": "model"}, "embedding": {"model": model}}
@@ -223,3 +228,40 @@ def test_checking_imports_nothing_heavy(make_spec: MakeSpec, tmp_path: Path) -> 
         "assert not {'torch', 'transformers', 'FlagEmbedding', 'faiss'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "spec.json")], check=True)
+
+
+def test_models_that_are_not_whole_are_told_by_their_keys(
+    make_spec: MakeSpec, tmp_path: Path, tiny_models: dict[str, Any]
+) -> None:
+    def copied(name: str) -> tuple[Path, dict[str, Any]]:
+        folder = Path(shutil.copytree(tiny_models[name]["model"], tmp_path / f"{len(list(tmp_path.iterdir()))}"))
+        return folder, {**tiny_models[name], "model": str(folder)}
+
+    sections = {"memory": tiny_models["memory"], "embedding": tiny_models["embedding"]}
+    assert problems(make_spec, **sections) == {}
+    for name in sections:
+        folder, section = copied(name)
+        tensors = load_file(folder / "model.safetensors")
+        save_file({f"base_model.{key}": value for key, value in tensors.items()}, folder / "model.safetensors")
+        found = problems(make_spec, **sections | {name: section})
+        assert set(found) == {f"{name}.model"}
+        assert "all names begin with 'base_model.'" in found[f"{name}.model"]
+
+        folder, section = copied(name)
+        (folder / "tokenizer.json").unlink()
+        assert "there is no tokenizer.json" in problems(make_spec, **sections | {name: section})[f"{name}.model"]
+
+        folder, section = copied(name)
+        tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        tokenizer["added_tokens"].append({**tokenizer["added_tokens"][0], "id": 60_000, "content": "<new>"})
+        (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+        assert "its tokenizer has token 60,000" in problems(make_spec, **sections | {name: section})[f"{name}.model"]
+
+    folder, section = copied("memory")
+    (folder / "model.safetensors").unlink()
+    found = problems(make_spec, **sections, generation={"model": str(folder)})
+    assert set(found) == {"generation.model"}
+    error = SpecError(check(make_spec("source", **sections, generation={"model": str(folder)}), "kb.yaml"))
+    assert error.exit_code == ModelError.exit_code
+    wrong = check(make_spec("source", **sections, generation={"model": str(folder), "evidence_tokens": 10**6}), "kb")
+    assert SpecError(wrong).exit_code == SpecError.exit_code

@@ -30,6 +30,7 @@ PUBLIC = [
     "MemoryConfigError",
     "MemoryMismatchError",
     "MissingDependencyError",
+    "ModelError",
     "NotFoundError",
     "Passage",
     "PricesSpec",

@@ -7,6 +7,7 @@ Wrong: `SpecError` with all problems of a spec, `NotFoundError` for a version or
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,7 +55,7 @@ def examine_spec(path: Path) -> tuple[Examined[CorpusSpec] | None, list[SpecProb
     problems = list(examined.problems)
     if not any(key.partition(".")[0] in _CHECKED for key in examined.broken):
         found = check(examined.spec, str(path))
-        problems += [examined.file.problem(item.key, item.value, item.problem, item.fix) for item in found]
+        problems += [replace(item, file=str(path), line=examined.file.line_of(item.key)) for item in found]
     return examined, problems
 
 

@@ -21,13 +21,20 @@ def validate(
     verbose: Verbose = False,
 ) -> None:
     """Check spec files and print everything that is wrong with them, or what their memories take."""
-    from memorag_pipeline.preflight import memory_cost
+    from memorag_pipeline.preflight import memory_cost, notes
 
     with working(verbose):
         found = {path: examine_spec(path) for path in specs}
-        costs = {path: memory_cost(spec.spec) for path, (spec, bad) in found.items() if spec is not None and not bad}
+        right = {path: spec.spec for path, (spec, bad) in found.items() if spec is not None and not bad}
+        costs = {path: memory_cost(spec) for path, spec in right.items()}
+        told = {path: notes(spec) for path, spec in right.items()}
     if json_output:
-        print_json({str(path): {"problems": bad, "memory": costs.get(path)} for path, (_, bad) in found.items()})
+        print_json(
+            {
+                str(path): {"problems": bad, "notes": told.get(path, []), "memory": costs.get(path)}
+                for path, (_, bad) in found.items()
+            }
+        )
     for path, (_, bad) in found.items():
         if json_output:
             continue
@@ -37,8 +44,10 @@ def validate(
         say(f"[green]{path} is right[/]")
         if (cost := costs[path]) is not None:
             say(f"  {escape(cost.words())}")
-    if any(bad for _, bad in found.values()):
-        raise typer.Exit(SpecError.exit_code)
+        for note in told[path]:
+            say(f"  [yellow]{escape(note)}[/]")
+    if problems := [problem for _, bad in found.values() for problem in bad]:
+        raise typer.Exit(SpecError(problems).exit_code)
 
 
 def schema(

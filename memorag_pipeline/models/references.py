@@ -13,29 +13,25 @@ import fnmatch
 import importlib.metadata
 import importlib.util
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from memorag_pipeline.digests import text_digest, value_digest
-from memorag_pipeline.errors import CorruptBlobError, MissingDependencyError, NotFoundError
-from memorag_pipeline.machine.cache_folder import cache_errors, cache_folder, full_disk, is_full, own_folder
-from memorag_pipeline.machine.files import PART, locked
+from memorag_pipeline.errors import MissingDependencyError, NotFoundError
+from memorag_pipeline.machine.cache_folder import full_disk, is_full
+from memorag_pipeline.models import hub
 from memorag_pipeline.models.file_digests import earlier_tokenizer_digests, tokenizer_digest, weights_digest
+from memorag_pipeline.models.model_cache import made_once, model_folder
+from memorag_pipeline.models.safetensors_header import read_header
+from memorag_pipeline.models.weights import require_weights
 from memorag_pipeline.specs.values import is_hub_id
 
 # A layer of some embedding models that gives the tokens of a text weights to be found by.
-SPARSE_LAYER = "sparse_linear.safetensors"
-# What is fetched of a model; never pickled weights, never code.
-_FETCHED = ("*.safetensors", "*.json", "*.jinja", "*.txt")
+SPARSE_LAYER = hub.SPARSE_LAYER
 _PACKAGE = "package:"
 _ADAPTERS = Path(__file__).parents[1] / "memory" / "adapters"
 _CONVERSION_VERSION = 2
-_LARGEST_HEADER = 100_000_000  # bytes; safetensors itself reads no larger one
 # Decoders whose attention is exactly what `memory` computes: no soft cap, no attention sinks, one kind of layer.
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 _opened_stores: list[Any] = []  # a cached file is kept from eviction as long as its store's object lives
@@ -77,11 +73,7 @@ def resolve(model: str, revision: str | None = None, storage_options: dict[str, 
     `storage_options` are fsspec's, for an object-store URI. Raises NotFoundError, MissingDependencyError.
     """
     folder, commit = _locate(model, revision, storage_options)
-    if not any(path.name != SPARSE_LAYER for path in folder.glob("*.safetensors")):
-        raise NotFoundError(
-            f"model {model}: no *.safetensors in {folder}; only safetensors weights are read,"
-            " so save the model once with save_pretrained"
-        )
+    require_weights(str(folder), model, read_config(str(folder)))
     return ResolvedModel(
         name=model,
         revision=commit,
@@ -126,10 +118,23 @@ def place_of(model: str, name: str, revision: str | None = None) -> str:
         path = _package_path(model)
         folder = str(_converted(model) if path.suffix == ".gguf" else path)
     elif is_hub_id(model):
-        folder = str(_hub_snapshot(model, revision, [name]))
+        found = hub.snapshot(model, revision, [name])
+        converted = hub.converted_folder(model, found)
+        folder = str(converted if converted.is_dir() else found)
     else:
         folder = str(Path(model).expanduser()) if "://" not in model else model.rstrip("/")
     return f"{folder}/{name}"
+
+
+def weights_place(model: str, revision: str | None = None) -> str | None:
+    """Path or URI of the folder with a model's weights, if nothing has to be fetched or converted first."""
+    if model.startswith(_PACKAGE):
+        path = _package_path(model)
+        folder = _converted(model) if path.suffix == ".gguf" else path
+        return str(folder) if folder.is_dir() else None
+    if is_hub_id(model):
+        return hub.whole_snapshot(model, revision)
+    return str(Path(model.removeprefix("file://")).expanduser()) if _is_local(model) else model
 
 
 def resolve_file(uri: str, storage_options: dict[str, Any] | None = None) -> Path:
@@ -155,27 +160,9 @@ def read_safetensors_header(uri: str, storage_options: dict[str, Any] | None = N
 
     Its metadata is under `__metadata__`. Raises NotFoundError, CorruptBlobError.
     """
-    import fsspec
-
     if uri.startswith(_PACKAGE) or "@" in uri.rpartition("/")[2]:
         uri = str(resolve_file(uri, storage_options))
-
-    try:
-        with fsspec.open(uri if "://" in uri else str(Path(uri).expanduser()), "rb", **(storage_options or {})) as file:
-            length = int.from_bytes(file.read(8), "little")
-            data = file.read(length) if 0 < length <= _LARGEST_HEADER else b""
-    except Exception as error:  # every filesystem has its own kinds
-        raise NotFoundError(
-            f"{uri}: cannot be read ({type(error).__name__}); give the path or URI of a file, and check that it may be"
-            " read"
-        ) from error
-    try:
-        header = json.loads(data) if len(data) == length else None
-    except ValueError:
-        header = None
-    if not isinstance(header, dict):
-        raise CorruptBlobError(f"{uri}: not a safetensors file; give another, or fetch it again")
-    return header
+    return read_header(uri, storage_options)
 
 
 def context_length(config: dict[str, Any]) -> int:
@@ -193,14 +180,17 @@ def _locate(model: str, revision: str | None, storage_options: dict[str, Any] | 
     if model.startswith(_PACKAGE):
         return _package_folder(model), None
     if is_hub_id(model):
-        folder = _hub_snapshot(model, revision, list(_FETCHED))
-        return folder, folder.name
-    if "://" in model and not model.startswith("file://"):
+        return hub.model_folder_of(model, revision)
+    if not _is_local(model):
         return _fetched_folder(model, storage_options), None
     folder = Path(model.removeprefix("file://")).expanduser()
     if not folder.is_dir():
         raise NotFoundError(f"model {model}: there is no such folder; correct the path")
     return folder, None
+
+
+def _is_local(model: str) -> bool:
+    return "://" not in model or model.startswith("file://")
 
 
 def _package_path(model: str) -> Path:
@@ -229,14 +219,14 @@ def _package_folder(model: str) -> Path:
 
         convert_gguf(path, folder)
 
-    return _made_once(_converted(model), convert)
+    return made_once(_converted(model), convert)
 
 
 def _converted(model: str) -> Path:
     """Folder that holds the converted weights of a GGUF package."""
     name = model.removeprefix(_PACKAGE)
     version = importlib.metadata.version(_PACKAGES[name].distribution)
-    return _model_folder(f"{name}-{version}-c{_CONVERSION_VERSION}")
+    return model_folder(f"{name}-{version}-c{_CONVERSION_VERSION}")
 
 
 def _gguf_config(path: Path) -> dict[str, Any]:
@@ -260,20 +250,6 @@ def _gguf_config(path: Path) -> dict[str, Any]:
     }
 
 
-def _hub_snapshot(model: str, revision: str | None, patterns: list[str]) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    shown = f"{model} (revision {revision})" if revision else model
-    try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
-    except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise NotFoundError(
-            f"model {shown}: not on this machine, and the Hugging Face hub did not give it ({type(error).__name__});"
-            " check the id, the revision, the network and HF_TOKEN, or give a local folder"
-        ) from error
-
-
 def _fetched_folder(uri: str, storage_options: dict[str, Any] | None) -> Path:
     """A local copy of the model below `uri`, made anew when the objects there change."""
     import fsspec
@@ -281,7 +257,7 @@ def _fetched_folder(uri: str, storage_options: dict[str, Any] | None) -> Path:
     try:
         filesystem, root = fsspec.core.url_to_fs(uri, **(storage_options or {}))
         paths = {path.removeprefix(root).lstrip("/"): path for path in filesystem.find(root)}
-        wanted = {name: path for name, path in paths.items() if any(fnmatch.fnmatch(name, p) for p in _FETCHED)}
+        wanted = {name: path for name, path in paths.items() if any(fnmatch.fnmatch(name, p) for p in hub.FETCHED)}
         identity = value_digest({name: filesystem.ukey(path) for name, path in wanted.items()})
     except Exception as error:  # every filesystem has its own kinds
         raise NotFoundError(
@@ -296,7 +272,7 @@ def _fetched_folder(uri: str, storage_options: dict[str, Any] | None) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             _get(filesystem, path, folder / name, f"model {uri}")
 
-    return _made_once(_model_folder(f"{text_digest(uri)[:12]}-{identity[:12]}"), download)
+    return made_once(model_folder(f"{text_digest(uri)[:12]}-{identity[:12]}"), download)
 
 
 def _adapter_of(uri: str, storage_options: dict[str, Any] | None) -> Path:
@@ -337,8 +313,8 @@ def _fetched_file(uri: str, storage_options: dict[str, Any] | None) -> Path:
     if not found:
         raise NotFoundError(f"{uri}: there is no such file; correct the URI")
     name = str(path).rpartition("/")[2]
-    folder = _model_folder(f"{text_digest(uri)[:12]}-{identity[:12]}")
-    return _made_once(folder, lambda part: _get(filesystem, path, part / name, uri)) / name
+    folder = model_folder(f"{text_digest(uri)[:12]}-{identity[:12]}")
+    return made_once(folder, lambda part: _get(filesystem, path, part / name, uri)) / name
 
 
 def _get(filesystem: Any, path: str, target: Path, name: str) -> None:
@@ -351,37 +327,3 @@ def _get(filesystem: Any, path: str, target: Path, name: str) -> None:
             f"{name}: {path} cannot be fetched ({type(error).__name__}: {error});"
             " check the URI, the credentials and the network"
         ) from error
-
-
-def _model_folder(name: str) -> Path:
-    """Where the cache has this model: what any user made is used, what is missing will be this user's own."""
-    others = cache_folder() / "models" / name
-    try:
-        if others.is_dir():
-            return others
-    except PermissionError:
-        pass
-    own = others.parent.with_name(f"models-{os.geteuid()}") / name
-    return own if own.is_dir() else others
-
-
-def _made_once(target: Path, make: Callable[[Path], None]) -> Path:
-    """`target`, made by one process while others wait; half a folder never gets the final name."""
-    if target.is_dir():
-        return target
-    target = own_folder(target.parent.name, target.parent.parent) / target.name
-    with cache_errors(target.parent), locked(target.with_name(target.name + ".lock")):
-        if target.is_dir():
-            return target
-        part = Path(tempfile.mkdtemp(dir=target.parent, prefix=PART))
-        try:
-            make(part)
-            part.chmod(0o755)
-            part.rename(target)
-        except Exception as error:  # libraries that write have their own kinds
-            if is_full(error):
-                raise full_disk(target.parent) from error
-            raise
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    return target

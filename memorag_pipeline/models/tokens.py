@@ -7,20 +7,50 @@ Wrong: a model without tokenizer.json: `NotFoundError` that names it.
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
+from typing import Any
 
 from tokenizers import Tokenizer
 
-from memorag_pipeline.errors import NotFoundError
+from memorag_pipeline.errors import ModelError, NotFoundError
 from memorag_pipeline.models.references import ResolvedModel
 
 _BATCH = 1024
+TOKENIZER = "tokenizer.json"
 
 
 @lru_cache(maxsize=8)
 def token_counter(model: ResolvedModel) -> TokenCounter:
     """The tokenizer of `model`, read once per process."""
     return TokenCounter(model)
+
+
+def highest_token(place: str, model: str) -> int:
+    """The largest id that the tokenizer of the model at `place`, a path or URI, gives to a token.
+
+    Raises NotFoundError without a tokenizer.json, ModelError for one that is none.
+    """
+    import fsspec
+
+    path = f"{place.rstrip('/')}/{TOKENIZER}"
+    try:
+        with fsspec.open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError as error:
+        raise NotFoundError(
+            f"model {model}: there is no {TOKENIZER} in {place}; make it once with transformers:"
+            " AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+        ) from error
+    try:
+        values: Any = json.loads(data)
+        known = values["model"]["vocab"]
+        ids = [len(known) - 1, *(known.values() if isinstance(known, dict) else ())]
+        return max(int(each) for each in [*ids, *(token["id"] for token in values.get("added_tokens") or ())])
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ModelError(
+            f"model {model}: {path} is no tokenizer of the library tokenizers ({type(error).__name__}); fetch it again"
+        ) from error
 
 
 class TokenCounter:

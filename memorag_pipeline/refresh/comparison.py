@@ -21,6 +21,7 @@ from memorag_pipeline.corpus.source import Source, SourceObject
 from memorag_pipeline.digests import bytes_digest
 from memorag_pipeline.errors import EmptyCorpusError, NotFoundError, SpecError
 from memorag_pipeline.machine.threads import TABLES
+from memorag_pipeline.models.pooling import remarks
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.preflight import check_models
 from memorag_pipeline.progress import track
@@ -51,7 +52,7 @@ class Comparison:
     @property
     def changed(self) -> bool:
         """Whether a refresh would publish a version."""
-        fingerprint = self.pipeline.spec.fingerprint()
+        fingerprint = self.pipeline.settled.fingerprint()
         return (
             self.parent is None
             or bool(self.lost)
@@ -68,6 +69,8 @@ def compare(pipeline: Pipeline, documents: str | None = None) -> Comparison:
     spec = pipeline.spec
     if problems := check_models(spec, f"corpus {spec.corpus}"):
         raise SpecError(problems)
+    for remark in remarks(spec.embedding):
+        logger.warning("%s", remark)
     source = Source(spec.source)
     listed, parent = source.list(), Parent.newest(pipeline)
     if documents:

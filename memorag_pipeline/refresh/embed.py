@@ -87,7 +87,7 @@ def _embed_unit(
         # Only here, because reading the model takes seconds that a refresh without new text need not wait.
         from memorag_pipeline.retrieval.embedder import load_embedder
 
-        embedder = load_embedder(pipeline.spec.embedding)
+        embedder = load_embedder(pipeline.settled.embedding)
         require_planned(models, {"embedding": embedder.model_digest})
         known.update(
             zip(missing, _run(pipeline, embedder, [texts[digest] for digest in missing], bar.advance), strict=True)
@@ -198,7 +198,7 @@ def _places(tables: VersionTables, wanted: set[str]) -> dict[int, set[str]]:
 def _made_alike(pipeline: Pipeline, parent: Manifest) -> bool:
     if _weighed(pipeline) and parent.section("retrieval", RetrievalSpec).sparse != "model":
         return False
-    spec, embedding = pipeline.spec.embedding, parent.section("embedding", EmbeddingSpec)
+    spec, embedding = pipeline.settled.embedding, parent.section("embedding", EmbeddingSpec)
     digests = {model.role: model.digest for model in parent.models}
     return (embedding.pooling, embedding.max_tokens, digests.get("embedding")) == (
         spec.pooling,

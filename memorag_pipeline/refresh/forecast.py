@@ -79,7 +79,7 @@ def forecast(pipeline: Pipeline, gpu_hour_price: float | None = None, documents:
         chunks = tokens * counts["chunks"] / max(counts["tokens"], 1)
         if not _embeds_alike(compared, parent):
             chunks += counts["chunks"]
-        if parent.manifest.spec["memory"] == pipeline.spec.content()["memory"]:
+        if parent.manifest.spec["memory"] == pipeline.settled.content()["memory"]:
             memory_bytes = round(memorize_tokens * _bytes_per_token(parent))
         if pace[0] is not None and pace[1] is not None:
             seconds = round(memorize_tokens * pace[0] + chunks * pace[1], 3)
@@ -112,7 +112,7 @@ def forecast(pipeline: Pipeline, gpu_hour_price: float | None = None, documents:
 def _embeds_alike(compared: Comparison, parent: Parent) -> bool:
     """Whether chunks that the version holds keep their vectors."""
     names = ("chunking", "embedding")
-    now, digests = compared.pipeline.spec.content(), {model.role: model.digest for model in parent.manifest.models}
+    now, digests = compared.pipeline.settled.content(), {model.role: model.digest for model in parent.manifest.models}
     same = all(parent.manifest.spec.get(name) == now[name] for name in names)
     return same and digests.get("embedding") == compared.extraction.embedding.digest
 

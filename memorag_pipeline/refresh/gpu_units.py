@@ -83,7 +83,7 @@ def embedding_unit(extraction: Extraction, part: Outcome, known: KnownUnits) -> 
 
 
 def _embedding_fingerprint(extraction: Extraction, digests: list[str]) -> str:
-    spec = extraction.pipeline.spec.embedding
+    spec = extraction.pipeline.settled.embedding
     return fingerprint(
         EMBED.outcomes,
         EMBED_VERSION,

@@ -54,7 +54,7 @@ def take_inventory(pipeline: Pipeline, documents: str | None = None, force: bool
         ),
         models=tuple(extraction.models),
         parts=tuple(fingerprints),
-        spec_fingerprint=spec.fingerprint(),
+        spec_fingerprint=pipeline.settled.fingerprint(),
     )
     found = KnownUnits.of_plan(pipeline, plan).find_all(EXTRACT.outcomes, fingerprints)
     missing = [

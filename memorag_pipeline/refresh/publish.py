@@ -24,7 +24,7 @@ _COUNTS = ("documents", "chunks", "quarantined", "shards", "tokens")
 def publish(pipeline: Pipeline, plan_uri: str, run_id: str) -> dict[str, Any]:
     """Commit the plan's blobs as the next version, or find that the newest version holds the same."""
     plan = pipeline.read_work(plan_uri, IndexPlan)
-    spec = pipeline.spec
+    spec = pipeline.settled
     if plan.spec_fingerprint != spec.fingerprint():
         raise StorageError(
             f"not published: the spec of corpus {spec.corpus} was changed while run {run_id} was under way; refresh"

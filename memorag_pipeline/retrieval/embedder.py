@@ -3,7 +3,8 @@
 In:  passages or questions.
 Out: normalized float32 vectors [texts, dimensions]; a text's vector does not depend on the texts beside it. Of a model
      with a sparse layer also the weights of a text's tokens, from the same pass.
-Wrong: an unknown model is a NotFoundError (from `models.resolve`); a text over `max_tokens` is cut there.
+Wrong: an unknown model is a NotFoundError (from `models.resolve`), one whose weights are not whole a ModelError; a text
+       over `max_tokens` is cut there.
 
 FlagEmbedding loads the model, the tokenizer and the pooling; its `encode` is not used, because that runs the first
 batch twice, draws progress bars, pads a text to its neighbours' length, and takes any RuntimeError for a full GPU.
@@ -19,7 +20,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,12 +27,15 @@ import numpy.typing as npt
 import torch
 from FlagEmbedding import FlagLLMModel, FlagModel
 from FlagEmbedding.inference.embedder.decoder_only.base import last_token_pool
+from transformers import AutoModel
 from transformers.utils import logging
 
 from memorag_pipeline.errors import NotFoundError
 from memorag_pipeline.machine.forks import one_thread_after_fork, require_device
 from memorag_pipeline.models.loading import loaded_once
-from memorag_pipeline.models.references import SPARSE_LAYER, resolve
+from memorag_pipeline.models.pooling import settled
+from memorag_pipeline.models.references import SPARSE_LAYER, ResolvedModel, resolve
+from memorag_pipeline.models.whole_weights import POOLER, require_loadable, require_numbers, require_tokens
 from memorag_pipeline.retrieval.sparse_layer import SparseLayer
 from memorag_pipeline.retrieval.terms import TokenWeights
 from memorag_pipeline.specs.retrieval import EmbeddingSpec
@@ -45,9 +48,10 @@ _GPU_LENGTH_STEP = 16
 def load_embedder(spec: EmbeddingSpec) -> Embedder:
     """The embedder that `spec` names; its weights are read once per process."""
     require_device()
+    spec = settled(spec)
     resolved = resolve(spec.model, spec.revision)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, sparse_layer = _load(resolved.folder, resolved.digest, spec.pooling, device)
+    model, sparse_layer = _load(resolved, str(spec.pooling), device)
     length_step = 1 if device == "cpu" else _GPU_LENGTH_STEP
     return Embedder(model, resolved.digest, spec, device, length_step, sparse_layer)
 
@@ -149,14 +153,15 @@ class Embedder:
 
 
 @functools.partial(loaded_once, kept=2)
-def _load(folder: Path, digest: str, pooling: str, device: str) -> tuple[Any, SparseLayer | None]:
-    """FlagEmbedding's model on `device`, and its sparse layer if it has one.
+def _load(resolved: ResolvedModel, pooling: str, device: str) -> tuple[Any, SparseLayer | None]:
+    """FlagEmbedding's model on `device`, and its sparse layer if it has one; a folder that was changed is read again.
 
-    `digest` is there so that a folder that was changed is read again.
+    FlagEmbedding does not tell what transformers could not read, so that is asked first.
     """
     one_thread_after_fork(torch.set_num_threads)
-    kind = FlagLLMModel if pooling == "last_token" else FlagModel
+    kind, folder = FlagLLMModel if pooling == "last_token" else FlagModel, resolved.folder
     with quiet():
+        require_loadable(AutoModel, folder, resolved.name, spare=POOLER)
         loaded = kind(
             str(folder),
             pooling_method=pooling,
@@ -165,6 +170,8 @@ def _load(folder: Path, digest: str, pooling: str, device: str) -> tuple[Any, Sp
             devices=device,
             trust_remote_code=False,
         )
+    require_numbers(loaded.model, resolved.name)
+    require_tokens(loaded.model, resolved.folder, resolved.name)
     loaded.model.to(device).eval().requires_grad_(False)
     path, size = folder / SPARSE_LAYER, loaded.model.config.hidden_size
     layer = SparseLayer(path, size, loaded.tokenizer.all_special_ids, device) if path.exists() else None

@@ -2,7 +2,8 @@
 
 In:  questions and, for each, passages.
 Out: a float for each pair, higher for a passage that answers better; but for rounding the same beside any other pairs.
-Wrong: an unknown model is a NotFoundError (from `models.resolve`); a pair over `max_tokens` loses the passage's end.
+Wrong: an unknown model is a NotFoundError (from `models.resolve`), one whose weights are not whole a ModelError; a pair
+       over `max_tokens` loses the passage's end.
 
 FlagReranker loads model and tokenizer; its `compute_score` is not used, because that runs the first batch twice, draws
 progress bars and pads a pair to its neighbours' length. As with embeddings, on the CPU pairs of one length are read
@@ -14,15 +15,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import torch
 from FlagEmbedding import FlagReranker
+from transformers import AutoModelForSequenceClassification
 
 from memorag_pipeline.machine.forks import one_thread_after_fork, require_device
 from memorag_pipeline.models.loading import loaded_once
-from memorag_pipeline.models.references import resolve
+from memorag_pipeline.models.references import ResolvedModel, resolve
+from memorag_pipeline.models.whole_weights import require_loadable, require_numbers, require_tokens
 from memorag_pipeline.retrieval.embedder import quiet
 from memorag_pipeline.specs.retrieval import RerankerSpec
 
@@ -35,7 +37,7 @@ def load_reranker(spec: RerankerSpec) -> Reranker:
     one_thread_after_fork(torch.set_num_threads)
     resolved = resolve(spec.model, spec.revision)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Reranker(_load(resolved.folder, resolved.digest, device), spec, device)
+    return Reranker(_load(resolved, device), spec, device)
 
 
 class Reranker:
@@ -82,10 +84,13 @@ class Reranker:
 
 
 @functools.partial(loaded_once, kept=1)
-def _load(folder: Path, digest: str, device: str) -> Any:
-    """FlagEmbedding's model on `device`. `digest` is there so that a folder that was changed is read again."""
+def _load(resolved: ResolvedModel, device: str) -> Any:
+    """FlagEmbedding's model on `device`; a folder that was changed is read again."""
     with quiet():
-        loaded = FlagReranker(str(folder), use_fp16=False, devices=device, trust_remote_code=False)
+        require_loadable(AutoModelForSequenceClassification, resolved.folder, resolved.name)
+        loaded = FlagReranker(str(resolved.folder), use_fp16=False, devices=device, trust_remote_code=False)
+    require_numbers(loaded.model, resolved.name)
+    require_tokens(loaded.model, resolved.folder, resolved.name)
     # Half of the numbers' length on a GPU, with float32's range.
     loaded.model.to(device, torch.float32 if device == "cpu" else torch.bfloat16).eval().requires_grad_(False)
     return loaded

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from memorag_pipeline.errors import CorruptBlobError
+from memorag_pipeline.models.whole_weights import are_numbers
 from memorag_pipeline.retrieval.terms import TokenWeights
 
 
@@ -32,7 +33,9 @@ class SparseLayer:
             self._linear.load_state_dict(load_file(path))
         except (SafetensorError, RuntimeError) as error:
             problem = str(error).splitlines()[-1].strip()
-            raise CorruptBlobError(f"{path}: not the sparse layer of this model ({problem}); make it anew") from error
+            raise CorruptBlobError(f"{path}: not the sparse layer of this model ({problem}); make it again") from error
+        if not all(are_numbers(parameter) for parameter in self._linear.parameters()):
+            raise CorruptBlobError(f"{path}: there are values in it that are no numbers; fetch it again")
         self._linear.to(device).requires_grad_(False)
         self._special_ids = torch.tensor(special_ids, device=device)
 

@@ -57,11 +57,15 @@ class SpecFile:
     problems: list[SpecProblem] = field(default_factory=list)
 
     def problem(self, key: str, value: str, problem: str, fix: str = "") -> SpecProblem:
-        """A problem at `key`, with the line of the key or of the nearest key above it."""
+        """A problem at `key`."""
+        return SpecProblem(str(self.path), key, value, problem, fix, self.line_of(key))
+
+    def line_of(self, key: str) -> int | None:
+        """The line of a key, or of the nearest key above it."""
         place = key
         while place and place not in self.lines:
             place = place.rpartition(".")[0]
-        return SpecProblem(str(self.path), key, value, problem, fix, self.lines.get(place))
+        return self.lines.get(place)
 
 
 def spec_files(folder: Path) -> list[Path]:

@@ -21,7 +21,11 @@ class EmbeddingSpec(Section):
 
     model: Model = Field(description="Hugging Face id, local folder, object-store URI, or package:all-minilm-l6-v2.")
     revision: str | None = Field(default=None, description="Revision of a Hugging Face id.")
-    pooling: Literal["cls", "mean", "last_token"] = Field(default="cls", description="As the model was trained.")
+    pooling: Literal["cls", "mean", "last_token"] | None = Field(
+        default=None,
+        description="How a vector is made of those of its tokens. Default: as the model declares it"
+        " (1_Pooling/config.json), else cls.",
+    )
     max_tokens: int = Field(default=256, ge=16, le=32768, description="Longer texts are cut to this many tokens.")
     batch_size: int = Field(
         default=32, ge=1, description="Texts embedded together on a GPU; a CPU embeds each by itself."

@@ -20,5 +20,5 @@ def run_columns(pipeline: Pipeline, run: Run, kind: str, job: str) -> dict[str, 
         "began": run.began,
         "ended": ended,
         "seconds": (ended - run.began).total_seconds(),
-        "spec_fingerprint": pipeline.spec.fingerprint(),
+        "spec_fingerprint": pipeline.settled.fingerprint(),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -79,6 +80,7 @@ def test_the_local_generator_keeps_the_answer_alone(
             on_finished(index, Generation("As [2] says.\n</think>\n\nA wall.", 7, 9, "length", ()))
 
     monkeypatch.setattr(decoding, "decode", decode)
+    monkeypatch.setattr(LocalGenerator, "_language_model", SimpleNamespace(context=512))
     spec = GenerationSpec.model_validate({"model": str(tmp_path), "max_new_tokens": 4, "dtype": "float32"})
     (reply,) = LocalGenerator(spec).reply([conversation("What is a quay?")])
     assert (reply.text, reply.error, reply.finish_reason) == ("A wall.", None, "length")

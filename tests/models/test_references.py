@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import save_file
 
 from memorag_pipeline.errors import CorruptBlobError, MissingDependencyError, NotFoundError
-from memorag_pipeline.models import file_digests
+from memorag_pipeline.machine.cache_folder import cache_folder
+from memorag_pipeline.models import file_digests, model_cache
 from memorag_pipeline.models import references as models
 from memorag_pipeline.models.references import (
     SPARSE_LAYER,
@@ -74,7 +75,7 @@ def test_a_package_model_that_is_a_folder_is_used_in_place() -> None:
 
 def test_the_context_of_a_gguf_model_is_known_before_its_conversion() -> None:
     assert context_length(read_config(SMOLLM2)) == 8192
-    assert not (models.cache_folder() / "models").exists()
+    assert not (cache_folder() / "models").exists()
 
 
 def test_digests_cover_weights_configuration_and_pooling_but_not_code(folder: Path) -> None:
@@ -180,7 +181,7 @@ def test_of_many_at_once_one_makes_the_folder(tmp_path: Path) -> None:
         made.append(folder)
 
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda _: models._made_once(tmp_path / "target", make), range(8)))
+        found = list(pool.map(lambda _: model_cache.made_once(tmp_path / "target", make), range(8)))
     assert len(made) == 1
     assert {(path / "file").read_text(encoding="utf-8") for path in found} == {"whole"}
 
@@ -191,7 +192,7 @@ def test_half_a_folder_is_never_left(tmp_path: Path) -> None:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        models._made_once(tmp_path / "target", fail)
+        model_cache.made_once(tmp_path / "target", fail)
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
@@ -201,7 +202,7 @@ def test_a_local_file_is_used_in_place(folder: Path, monkeypatch: pytest.MonkeyP
     for uri in (str(path), f"file://{path}", "~/model.safetensors"):
         assert resolve_file(uri) == path
         assert read_safetensors_header(uri)["weight"]["shape"] == [400_000]
-    assert not models.cache_folder().exists()
+    assert not cache_folder().exists()
 
 
 def test_a_file_in_an_object_store_is_fetched_once_and_anew_when_it_changes(folder: Path) -> None:

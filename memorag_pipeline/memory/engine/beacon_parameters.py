@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from memorag_pipeline.errors import CorruptBlobError, MemoryMismatchError
 from memorag_pipeline.memory.engine.beacon_config import ATTENDED, BeaconConfig
 from memorag_pipeline.models.file_digests import remembered_digest
+from memorag_pipeline.models.whole_weights import are_numbers
 
 EMBEDDING = "model.beacon_embed_tokens.weight"
 PROJECTIONS = ("q", "k", "v", "o")
@@ -195,7 +196,11 @@ def _read(files: Sequence[Path]) -> dict[str, Tensor]:
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118 (not a mapping)
                     if "beacon_" in name:
-                        found[name] = file.get_tensor(name)
+                        found[name] = tensor = file.get_tensor(name)
+                        if tensor.is_floating_point() and tensor.numel() and not are_numbers(tensor):
+                            raise CorruptBlobError(
+                                f"{path}: there are values in {name} that are no numbers; fetch or train it again"
+                            )
         except SafetensorError as error:
             raise _unreadable(path, error) from error
     return found

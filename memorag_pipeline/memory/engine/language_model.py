@@ -2,7 +2,8 @@
 
 In:  a model reference, a revision, a dtype.
 Out: a `LanguageModel` on the GPU when there is one, else on the CPU.
-Wrong: an unknown model, or one whose attention is not what `attention` computes, is refused by name.
+Wrong: an unknown model, one whose attention is not what `attention` computes, or one whose weights are not whole, is
+       refused by name.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from memorag_pipeline.memory.engine.network import Network
 from memorag_pipeline.models.chat import ChatTokenizer
 from memorag_pipeline.models.loading import loaded_once
 from memorag_pipeline.models.references import MODEL_TYPES, ResolvedModel, context_length, read_config, resolve
+from memorag_pipeline.models.whole_weights import load_whole, require_tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,17 +84,19 @@ def _load(resolved: ResolvedModel, dtype: str, quantization: str | None) -> Lang
     # transformers reports every tensor that its own class does not know; a checkpoint's beacon parameters are such.
     logging.set_verbosity_error()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    loaded = AutoModelForCausalLM.from_pretrained(
+    loaded = load_whole(
+        AutoModelForCausalLM,
         resolved.folder,
+        resolved.name,
         dtype=getattr(torch, dtype),
         trust_remote_code=False,
         use_safetensors=True,
-        local_files_only=True,
         **_quantized(quantization, getattr(torch, dtype)),
     )
     # Quantized weights are put on the GPU as they are loaded.
     loaded = (loaded if quantization else loaded.to(device)).eval().requires_grad_(False)
     tokenizer = ChatTokenizer(resolved.folder)
+    require_tokens(loaded, resolved.folder, resolved.name)
     return LanguageModel(
         model=loaded,
         tokenizer=tokenizer,

@@ -1,0 +1,135 @@
+"""Models of the Hugging Face hub, by their ids; pickled weights are converted once.
+
+In:  an id, and a revision or none.
+Out: a folder with safetensors weights, configuration and tokenizer, and the commit that it is of.
+Wrong: what is neither on this machine nor given by the hub: `NotFoundError` that names the id; pickles that hold
+       anything but tensors: `ModelError`.
+
+Code of a repository is never fetched. Pickled weights (`pytorch_model.bin` or its shards, with them `sparse_linear.pt`)
+are fetched only if there are no others, and read by a process of its own, to which no secret is given, and which builds
+nothing but tensors (`torch.load(weights_only=True)`). From then on the model is what that process wrote.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from memorag_pipeline.digests import text_digest
+from memorag_pipeline.errors import ModelError, NotFoundError
+from memorag_pipeline.models.model_cache import made_once, model_folder
+from memorag_pipeline.models.weights import INDEX, SINGLE
+
+SPARSE_LAYER, _PICKLED_LAYER = "sparse_linear.safetensors", "sparse_linear.pt"
+# What is fetched of a model; never code, and pickled weights only where there are no others.
+FETCHED = ("*.safetensors", "*.json", "*.jinja", "*.txt")
+_PICKLED_INDEX = "pytorch_model.bin.index.json"
+_PICKLED = ("pytorch_model.bin", "pytorch_model-*-of-*.bin", _PICKLED_LAYER)
+_CONVERSION_VERSION = 1
+# All that the converting process is told of its surroundings.
+_ENVIRONMENT = ("PATH", "LANG", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "TMPDIR", "VIRTUAL_ENV")
+logger = logging.getLogger(__name__)
+
+
+def model_folder_of(model: str, revision: str | None) -> tuple[Path, str]:
+    """The folder of a model, fetched and converted if need be, and its commit."""
+    folder = snapshot(model, revision, FETCHED)
+    commit = folder.name
+    if _has_weights(folder):
+        return folder, commit
+    converted = converted_folder(model, folder)
+    if not converted.is_dir() and _pickles(folder := snapshot(model, commit, [*FETCHED, *_PICKLED])):
+        converted = _converted(model, folder)
+    return (converted if converted.is_dir() else folder), commit
+
+
+def whole_snapshot(model: str, revision: str | None) -> str | None:
+    """The folder of a model if its safetensors weights are on this machine; the hub is not asked."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(model, revision=revision, local_files_only=True, allow_patterns=list(FETCHED)))
+    except (HFValidationError, LocalEntryNotFoundError, OSError):
+        return None
+    converted = converted_folder(model, folder)
+    if converted.is_dir():
+        return str(converted)
+    return str(folder) if _has_weights(folder) else None
+
+
+def snapshot(model: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    """The folder of a commit, with what matches one of the patterns."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    shown = f"{model} (revision {revision})" if revision else model
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=list(patterns)))
+    except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise NotFoundError(
+            f"model {shown}: not on this machine, and the Hugging Face hub did not give it ({type(error).__name__});"
+            " check the id, the revision, the network and HF_TOKEN, or give a local folder"
+        ) from error
+
+
+def has_layer(model: str, revision: str | None) -> bool:
+    """Whether a model has a sparse layer that is converted with it."""
+    return (snapshot(model, revision, [_PICKLED_LAYER]) / _PICKLED_LAYER).exists()
+
+
+def _has_weights(folder: Path) -> bool:
+    return (folder / SINGLE).exists() or (folder / INDEX).exists()
+
+
+def _pickles(folder: Path) -> list[str]:
+    """Names of the pickles in a snapshot that are to be converted; none without weights."""
+    single = folder / "pytorch_model.bin"
+    weights = [single.name] if single.exists() else sorted(path.name for path in folder.glob("pytorch_model-*.bin"))
+    layer = [_PICKLED_LAYER] if (folder / _PICKLED_LAYER).exists() and not (folder / SPARSE_LAYER).exists() else []
+    return [*weights, *layer] if weights else []
+
+
+def converted_folder(model: str, folder: Path) -> Path:
+    """Where the model of a snapshot is, or would be, once its pickles are converted."""
+    return model_folder(f"{text_digest(f'{model}@{folder.name}')[:12]}-pickled{_CONVERSION_VERSION}")
+
+
+def _converted(model: str, folder: Path) -> Path:
+    """The model in `folder` with its pickles as safetensors, beside all else that it has."""
+
+    def convert(part: Path) -> None:
+        pickles = _pickles(folder)
+        logger.warning(
+            "model %s: %s %s pickled, and converted to safetensors once, into %s",
+            model,
+            ", ".join(pickles),
+            "is" if len(pickles) == 1 else "are",
+            target,
+        )
+        for path in folder.rglob("*"):
+            if path.is_file() and any(path.match(pattern) for pattern in FETCHED) and path.name != _PICKLED_INDEX:
+                (part / path.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, part / path.relative_to(folder))
+        _run(model, folder, part, pickles)
+
+    target = converted_folder(model, folder)
+    return made_once(target, convert)
+
+
+def _run(model: str, folder: Path, part: Path, pickles: Sequence[str]) -> None:
+    command = [sys.executable, "-m", "memorag_pipeline.models.convert_pickles", str(folder), str(part), *pickles]
+    environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if ended.returncode:
+        said = (ended.stderr.strip().splitlines() or [f"it ended with {ended.returncode}"])[-1]
+        raise ModelError(
+            f"model {model}: its pickled weights cannot be converted ({said[:300]}); use a model with safetensors"
+            " weights"
+        )

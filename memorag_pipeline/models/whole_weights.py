@@ -1,0 +1,90 @@
+"""Models of transformers, loaded whole or not at all: what a file does not hold is never made up.
+
+In:  a class of transformers, and the folder of a model.
+Out: the model, all of whose parameters were read, and are numbers.
+Wrong: parameters that are missing, of another shape, or no numbers, and files that cannot be read: `ModelError`.
+
+transformers itself puts random numbers in the place of what is missing, and says so in a warning.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from memorag_pipeline.errors import ModelError
+from memorag_pipeline.models.tokens import highest_token
+from memorag_pipeline.models.weights import named_some, require_vocabulary
+
+_REMEDY = "fetch the model's files again, or use another model"
+# Not read by those who pool the last hidden states.
+POOLER = re.compile(r"(?:^|\.)pooler\.")
+
+
+def load_whole(kind: Any, folder: Path, model: str, **arguments: Any) -> Any:
+    """The model in `folder`, read by `kind.from_pretrained`; `model` names it in errors."""
+    with _load_errors(model):
+        loaded, told = kind.from_pretrained(folder, output_loading_info=True, local_files_only=True, **arguments)
+    _require_all(told, model, None)
+    require_numbers(loaded, model)
+    return loaded
+
+
+def require_loadable(kind: Any, folder: Path, model: str, spare: re.Pattern[str] | None = None) -> None:
+    """Raise ModelError unless all parameters but `spare` ones can be read; for a model that another library loads.
+
+    Only names and shapes are read.
+    """
+    with _load_errors(model):
+        _, told = kind.from_pretrained(folder, output_loading_info=True, local_files_only=True, device_map="meta")
+    _require_all(told, model, spare)
+
+
+def require_numbers(loaded: Any, model: str) -> None:
+    """Raise ModelError if a parameter is NaN or infinite somewhere."""
+    bad = [
+        name
+        for name, tensor in loaded.named_parameters()
+        if tensor.is_floating_point() and tensor.numel() and not are_numbers(tensor)
+    ]
+    if bad:
+        raise ModelError(f"model {model}: there are values in {named_some(bad)} that are no numbers; {_REMEDY}")
+
+
+def are_numbers(tensor: torch.Tensor) -> bool:
+    """Whether no value of a tensor is NaN or infinite."""
+    least, most = torch.aminmax(tensor.detach())
+    return bool(torch.isfinite(least) & torch.isfinite(most))
+
+
+def require_tokens(loaded: Any, folder: Path, model: str) -> None:
+    """Raise ModelError if the tokenizer in `folder` makes tokens that the model has no embedding for."""
+    rows = loaded.get_input_embeddings().weight.shape[0]
+    require_vocabulary(int(rows), highest_token(str(folder), model), model)
+
+
+def _require_all(told: Mapping[str, Collection[Any]], model: str, spare: re.Pattern[str] | None) -> None:
+    missing = [name for name in told["missing_keys"] if spare is None or not spare.search(name)]
+    if missing:
+        raise ModelError(f"model {model}: its weights lack {named_some(missing)}; {_REMEDY}")
+    if told["mismatched_keys"]:
+        wrong = named_some(entry[0] for entry in told["mismatched_keys"])
+        raise ModelError(f"model {model}: {wrong}: of another shape than config.json asks for; {_REMEDY}")
+
+
+@contextmanager
+def _load_errors(model: str) -> Iterator[None]:
+    """What reading a model raises as one error that names it; a device without room stays as it is."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (SafetensorError, OSError, ImportError, RuntimeError, ValueError, KeyError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise ModelError(f"model {model}: cannot be loaded ({type(error).__name__}: {said}); {_REMEDY}") from error
