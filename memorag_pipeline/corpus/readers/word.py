@@ -13,11 +13,13 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from memorag_pipeline.corpus.marks import Run, plain
 from memorag_pipeline.corpus.parsed import Parsed
 from memorag_pipeline.corpus.readers import blocks as made
 from memorag_pipeline.corpus.readers.blocks import Block, Cell, one_line
 from memorag_pipeline.corpus.readers.drawing import drawn
 from memorag_pipeline.corpus.readers.html import read_html
+from memorag_pipeline.corpus.readers.mail import read_saved_page
 from memorag_pipeline.corpus.readers.math import formula
 from memorag_pipeline.corpus.readers.package import (
     LOCAL,
@@ -31,7 +33,6 @@ from memorag_pipeline.corpus.readers.package import (
     related,
     value,
 )
-from memorag_pipeline.corpus.readers.runs import Run, plain
 from memorag_pipeline.corpus.readers.symbols import seen, symbol
 from memorag_pipeline.corpus.readers.word_numbering import BULLET, Numbering
 from memorag_pipeline.corpus.readers.word_styles import ParagraphStyle, Setting, Styles, number
@@ -165,6 +166,8 @@ class _Story:
         data = b"" if target is None else package.bytes(target.target) or b""
         if data.startswith(b"PK"):
             text = read_word(data).text
+        elif re.match(rb"\s*MIME-Version:", data, re.I):
+            text = read_saved_page(data)[0]
         elif re.search(rb"<(?:html|body|p|div)\b", data[:2000], re.I):
             text = read_html(data.decode("utf-8", "replace"))[0]
         else:
