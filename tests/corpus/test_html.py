@@ -22,17 +22,17 @@ def text_of(page: str) -> str:
         ("<p>built in 1984<sup>3</sup>.", "built in 1984^3."),
         ('<p>1984<sup><a href="#n3">3</a></sup>, 5<a href="#n4"><sup>4</sup></a>', "1984[3], 5[4]"),
         ('<p>1984<sup class="reference"><a href="#c">[3]</a></sup>', "1984[3]"),
-        ("<p>H<sub>2</sub>O, x<sub>i</sub>, x<sub>1</sub><sup>2</sup>", "H2O, x_i, x_{1}^2"),
-        ("<p>log<sub>2</sub>8, 101<sub>2</sub>", "log_{2}8, 101_2"),
-        ("<p>3<sup>1</sup>/<sub>2</sub> miles, <sup>1</sup>&frasl;<sub>2</sub>", "3 1/2 miles, 1\u20442"),
-        ("<p>5<sup>th</sup> street, 2<sup>n+1</sup>, 2<sup>3</sup>4", "5th street, 2^{n+1}, 2^{3}4"),
+        ("<p>H<sub>2</sub>O, x<sub>i</sub>, x<sub>1</sub><sup>2</sup>", "H2O, x_i, x_1^2"),
+        ("<p>log<sub>2</sub>8, 101<sub>2</sub>", "log_(2)8, 101_2"),
+        ("<p>3<sup>1</sup>/<sub>2</sub> miles, <sup>1</sup>&frasl;<sub>2</sub>", "3 1/2 miles, 1/2"),
+        ("<p>5<sup>th</sup> street, 2<sup>n+1</sup>, 2<sup>3</sup>4", "5th street, 2^(n+1), 2^(3)4"),
         ("<p><sup>1</sup>See Acme<sup>TM</sup>", "1 See Acme™"),
-        ("<p>Pay <s>10</s>8; <strike>never</strike> always", "Pay ~~10~~8; ~~never~~ always"),
-        ("<p>costs <del>900</del><ins>750</ins> crowns, 5<ins>0</ins>", "costs ~~900~~750 crowns, 50"),
+        ("<p>Pay <s>10</s>8; <strike>never</strike> always", "Pay ~~10~~ 8; ~~never~~ always"),
+        ("<p>costs <del>900</del><ins>750</ins> crowns, 5<ins>0</ins>", "costs ~~900~~ 750 crowns, 50"),
         ("<p>1<del>2</del>3", "1~~2~~3"),
         ("<del><p>one</p><ul><li>two</ul></del>", "~~one~~\n\n- ~~two~~"),
         ('<p>2<span style="vertical-align:super">8</span>', "2^8"),
-        ('<p><span style="text-decoration: line-through">900</span>750', "~~900~~750"),
+        ('<p><span style="text-decoration: line-through">900</span>750', "~~900~~ 750"),
         ("<style>.x,.c1{color:red;text-decoration:line-through}</style><p class='a c1'>old", "~~old~~"),
         (
             "<math><msup><mi>a</mi><mn>2</mn></msup><mo>=</mo><mfrac><mn>1</mn><mn>2</mn></mfrac></math>",
@@ -181,7 +181,7 @@ def test_an_epub_has_its_chapters_in_the_order_of_reading(parser: Parser) -> Non
     document = read(parser, "book.epub", book("The Title", chapters, spine=[1, 0, 2]))
     assert (document.title, document.is_markdown) == ("The Title", True)
     assert [heading.text for heading in document.headings] == ["Second", "First"]
-    expected = ["# Second", "was ~~50~~40", "# First", "10^6[1]", "Note words."]
+    expected = ["# Second", "was ~~50~~ 40", "# First", "10^6[1]", "Note words."]
     assert document.text.split("\n\n") == expected
 
 

@@ -42,7 +42,7 @@ def message(**fields: str) -> EmailMessage:
             base64.encodebytes("fünf Seile\n".encode()),
             "fünf Seile",
         ),
-        (b"text/html; charset=utf-8", b"<p>10<sup>6</sup> <del>900</del>750</p>", "10^6 ~~900~~750"),
+        (b"text/html; charset=utf-8", b"<p>10<sup>6</sup> <del>900</del>750</p>", "10^6 ~~900~~ 750"),
         (b"text/html", b'<meta charset="iso-8859-1"><p>\x805</p>', "€5"),
     ],
 )

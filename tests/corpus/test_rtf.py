@@ -19,7 +19,7 @@ def text_of(body: str) -> str:
     ("body", "expected"),
     [
         (r"10{\super 6} m\super 2\nosupersub , H{\sub 2}O, 5\up6 th\up0  end", "10^6 m^2, H2O, 5th end"),
-        (r"is {\strike 900}750 and {\striked1 old}new", "is ~~900~~750 and ~~old~~new"),
+        (r"is {\strike 900}750 and {\striked1 old}new", "is ~~900~~ 750 and ~~old~~ new"),
         (r"is {\deleted three months}{\revised six weeks}", "is six weeks"),
         (r"a{\mvf moved}b{\mvt moved}", "abmoved"),
         (r"{\v hidden}shown\v  hidden\v0  again{\v x\plain  kept}", "shown again kept"),

@@ -19,7 +19,7 @@ from lxml import etree
 from memorag_pipeline.corpus.quarantine import Refused
 from memorag_pipeline.corpus.readers.html_blocks import prepare_blocks
 from memorag_pipeline.corpus.readers.html_tree import prepare, take_title
-from memorag_pipeline.corpus.readers.marked_text import without_marks, written
+from memorag_pipeline.corpus.readers.marks import without_marks, written
 from memorag_pipeline.corpus.readers.xml_tree import xml_root
 
 # Markup within a line. Without it, words are quoted as they are read: no stars, backticks or link targets.

@@ -14,7 +14,7 @@ from typing import Any
 from lxml import etree
 
 from memorag_pipeline.corpus.readers.html_styles import Styles
-from memorag_pipeline.corpus.readers.marked_text import END, LOWERED, RAISED, STRUCK
+from memorag_pipeline.corpus.readers.marks import END, LOWERED, RAISED, STRUCK
 from memorag_pipeline.corpus.readers.xml_tree import replace
 
 _NO_CONTENT = ("base", "datalist", "desc", "link", "meta", "metadata", "rp", "script", "style", "template", "title")

@@ -14,7 +14,6 @@ import codecs
 import re
 from dataclasses import dataclass, field, replace
 
-from memorag_pipeline.corpus.marks import Run, plain
 from memorag_pipeline.corpus.parsed import Parsed
 from memorag_pipeline.corpus.readers.blocks import Block, headings, joined
 from memorag_pipeline.corpus.readers.rtf_words import (
@@ -29,6 +28,7 @@ from memorag_pipeline.corpus.readers.rtf_words import (
     SKIPPED,
     SYMBOLS,
 )
+from memorag_pipeline.corpus.readers.runs import Run, plain
 
 _TOKEN = re.compile(
     r"\\([a-zA-Z]{1,32})(-?\d{1,10})? ?|\\'([0-9a-fA-F]{2})|\\([^a-zA-Z])|([{}])|([^\\{}\r\n]+)|[\r\n]+|\\", re.S
