@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from memorag_pipeline.corpus.delimited import delimited_rows
+from memorag_pipeline.corpus.embedded_data import without_data
 from memorag_pipeline.corpus.json_values import json_value
 from memorag_pipeline.corpus.parser import Parser
 from memorag_pipeline.corpus.quarantine import Refused
@@ -80,6 +81,7 @@ def _document(
         text = "\n\n".join(filter(None, (_as_text(_field(record, field)) for field in spec.text)))
     else:
         text = _all_fields(record)
+    text = without_data(text)
     if not text.strip():
         wanted = ", ".join(spec.text) or "any field"
         return Refused("bad_record", f"record {number} has no text in {wanted}")

@@ -11,6 +11,9 @@ import pytest
 
 from memorag_pipeline.corpus.embedded_data import without_data
 from memorag_pipeline.corpus.parser import Parser
+from memorag_pipeline.corpus.records import read_records
+from memorag_pipeline.corpus.text import DocumentText, read_plain
+from memorag_pipeline.specs.source import RecordsSpec
 from tests.corpus.documents import docx
 from tests.corpus.test_text import read
 
@@ -89,6 +92,21 @@ def test_headings_stand_behind_data_where_they_say(parser: Parser) -> None:
     packed = read(parser, "a.docx", docx(("One", "Heading1"), (DATA, "Normal"), ("Two", "Heading1")))
     assert DATA[:20] not in packed.text
     assert [packed.text[heading.start :][:3] for heading in packed.headings] == ["One", "Two"]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json", "a.xml"])
+def test_records_keep_no_data(parser: Parser, name: str) -> None:
+    row = {"name": "the quay", "image": f"data:image/png;base64,{DATA}"}
+    files = {
+        "a.csv": f"name,image\nthe quay,{DATA}\n",
+        "a.jsonl": f"{json.dumps(row)}\n{json.dumps(row)}\n",
+        "a.json": json.dumps([row]),
+        "a.xml": f"<all><row><name>the quay</name><image>{DATA}</image></row></all>",
+    }
+    plain = read_plain(name, files[name].encode(), "en", 1 << 20)
+    for _, document in read_records(plain, RecordsSpec(include=["*"]), parser):
+        assert isinstance(document, DocumentText)
+        assert document.text.startswith("name: the quay\nimage: [base64 data, ") and len(document.text) < 70
 
 
 @pytest.mark.parametrize("text", ["a" * 10**6, "A1b" * 300_000, "data:" * 200_000, "data:a/b;c=d" * 90_000])

@@ -32,9 +32,9 @@ def message(subject: str = "Für Lund", **more: bytes) -> dict[str, bytes]:
     ("streams", "body"),
     [
         (message(t1000001F=words("The fee is 400 crowns.\r\n")), "The fee is 400 crowns."),
-        (message(t10130102=PAGE), "10^6 ~~900~~750 crowns für Köln"),
-        (message(t10130102=PAGE, t1000001F=words("another form")), "10^6 ~~900~~750 crowns für Köln"),
-        (message(t10090102=compress(RICH), t1000001F=words("900750")), "The fee is ~~900~~750 crowns."),
+        (message(t10130102=PAGE), "10^6 ~~900~~ 750 crowns für Köln"),
+        (message(t10130102=PAGE, t1000001F=words("another form")), "10^6 ~~900~~ 750 crowns für Köln"),
+        (message(t10090102=compress(RICH), t1000001F=words("900750")), "The fee is ~~900~~ 750 crowns."),
         (message(t10090102=b"\1\2\3", t1000001F=words("The plain form.")), "The plain form."),
         (message(t1000001E="“Köln” €5".encode("cp1252")), "“Köln” €5"),
         (message(t1000001F=words("long " * 2000)), ("long " * 2000).strip("\n")),

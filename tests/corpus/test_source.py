@@ -10,6 +10,7 @@ import fsspec
 import pytest
 import s3fs
 
+from memorag_pipeline.corpus import clutter
 from memorag_pipeline.corpus.quarantine import Refused
 from memorag_pipeline.corpus.source import Source
 from memorag_pipeline.errors import StorageError
@@ -246,6 +247,12 @@ def test_secrets_and_files_of_tools_are_left_out_unless_asked_for(
     everything = make_source(tmp_path / "kb", default_exclude=False)
     assert listed(everything) == {*CLUTTER, *KEPT} and everything.left_out == 0
     assert make_source(tmp_path / "kb", exclude=["**"]).left_out == 0
+
+
+def test_the_docs_name_all_that_is_left_out() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "ingestion.md").read_text(encoding="utf-8")
+    for kind, patterns in clutter.CLUTTER.items():
+        assert f"| {kind} | {' '.join(f'`{pattern}`' for pattern in patterns)} |" in page
 
 
 def test_a_source_within_such_a_folder_is_not_empty(tmp_path: Path) -> None:

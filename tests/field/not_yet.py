@@ -4,6 +4,7 @@ from __future__ import annotations
 
 NOT_YET: frozenset[str] = frozenset(
     {
+
         "endpoint/THINKTAG",
         "endpoint/THINKCUT",
         "endpoint/TRUNC",
