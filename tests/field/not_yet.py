@@ -4,12 +4,6 @@ from __future__ import annotations
 
 NOT_YET: frozenset[str] = frozenset(
     {
-        "documents/pdf/table.pdf",
-        "documents/pdf/table_ruled.pdf",
-        "documents/pdf/two_columns.pdf",
-        "documents/pdf/hyphenation.pdf",
-        "documents/pdf/nul_title.pdf",
-        "documents/pdf/title_is_untitled.pdf",
         "documents/html/aspnet_form.html",
         "documents/html/boilerplate.html",
         "documents/html/del_ins.html",
@@ -27,16 +21,10 @@ NOT_YET: frozenset[str] = frozenset(
         "documents/text/readme_htmlish.md",
         "documents/text/front_block.md",
         "documents/text/front_comment.md",
-        "documents/text/longtable.md",
-        "documents/text/softhyphen.txt",
         "documents/text/lfs_pointer.md",
         "documents/rtf/deleted.rtf",
         "documents/clutter/.git/config",
         "documents/clutter/.env",
-        "records/sep_hint.csv",
-        "records/quoted_header.csv",
-        "records/dup_columns.csv",
-        "records/unclosed_quote.csv",
         "endpoint/THINKTAG",
         "endpoint/THINKCUT",
         "endpoint/TRUNC",
@@ -55,11 +43,6 @@ NOT_YET: frozenset[str] = frozenset(
         "models/bin_only/",
         "models/slow_only/",
         "models/drops_system/",
-        "bm25 terms",
         "embedding.pooling default",
-        "questions/array.json",
-        "questions/plain.csv",
-        "questions/gz.jsonl.gz",
-        "questions/id_key.jsonl",
     }
 )
