@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from math import isfinite
 
 from lxml import etree
@@ -47,9 +47,22 @@ _RAISED = {"superscript": 1, "subscript": -1}
 def read_excel(data: bytes) -> Parsed:
     """The workbook in a package."""
     package = Package(data)
+    blocks: list[Block] = []
+    for sheet, part in _sheets(package):
+        blocks += sheet.blocks()
+        blocks += _drawn(package, part)
+    return Parsed(made.joined(blocks), package.title(), made.headings(blocks))
+
+
+def excel_sheets(data: bytes) -> Iterator[Sheet]:
+    """The sheets that are not hidden, with all their cells."""
+    return (sheet for sheet, _ in _sheets(Package(data)))
+
+
+def _sheets(package: Package) -> Iterator[tuple[Sheet, str]]:
+    """The sheets that are not hidden, each with the name of its part."""
     main = package.main_part("xl/workbook.xml")
     book, parts = package.tree(main), package.relationships(main)
-    blocks: list[Block] = []
     cells = _Cells(package, main, (value(book, "workbookPr", of="date1904") or "0").lower() not in OFF)
     for entry in inside(book, "sheets"):
         target = parts.get(related(entry))
@@ -57,9 +70,7 @@ def read_excel(data: bytes) -> Parsed:
             continue
         sheet = Sheet(attribute(entry, "name") or "")
         cells.read(package.bytes(target.target) or b"", sheet)
-        blocks += sheet.blocks()
-        blocks += _drawn(package, target.target)
-    return Parsed(made.joined(blocks), package.title(), made.headings(blocks))
+        yield sheet, target.target
 
 
 class _Cells:

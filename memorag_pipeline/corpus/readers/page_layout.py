@@ -43,15 +43,17 @@ class Run:
         """Of its box."""
         return self.top - self.bottom
 
-    def with_next(self, blank: str, other: Run) -> Run:
-        """This run and another one, as one."""
-        return Run(
-            self.text + blank + other.text,
-            min(self.left, other.left),
-            min(self.bottom, other.bottom),
-            max(self.right, other.right),
-            max(self.top, other.top),
-        )
+    def extend(self, blank: str, other: Run) -> None:
+        """Make this run and the one behind it one."""
+        self.text += blank + other.text
+        if other.left < self.left:
+            self.left = other.left
+        if other.bottom < self.bottom:
+            self.bottom = other.bottom
+        if other.right > self.right:
+            self.right = other.right
+        if other.top > self.top:
+            self.top = other.top
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +72,32 @@ _Gutters = list[tuple[float, float]]
 
 def is_apart(a: Run, b: Run) -> bool:
     """Whether two runs of one line are parted by more than a blank between words."""
-    return max(b.left - a.right, a.left - b.right) > _APART * min(a.height, b.height)
+    gap = b.left - a.right if b.left > a.left else a.left - b.right
+    return gap > 0 and gap > _APART * min(a.top - a.bottom, b.top - b.bottom)
 
 
 def on_one_line(a: Run, b: Run) -> bool:
     """Whether two runs stand beside each other."""
-    return min(a.top, b.top) - max(a.bottom, b.bottom) > min(a.height, b.height) / 2
+    top, bottom = min(a.top, b.top), max(a.bottom, b.bottom)
+    return top > bottom and top - bottom > min(a.top - a.bottom, b.top - b.bottom) / 2
 
 
 def has_gutters(boxes: Iterable[Run]) -> bool:
     """Whether there may be columns or a table, by the boxes of the text alone."""
     rows = _rows(boxes)
-    return any(len(row) > 1 and _band(rows, at)[0] for at, row in enumerate(rows))
+    return any(len(row) > 1 and _may_be_parted(rows, at) for at, row in enumerate(rows))
+
+
+def _may_be_parted(rows: list[_Row], at: int) -> bool:
+    gutters, end = _band(rows, at)
+    if not gutters:
+        return False
+    band = rows[at:end]
+    if all(len(column) > 2 for column in _columns(band, gutters)):
+        return True
+    band = _without_text_below(band, gutters)
+    full = sum(len(row) > 1 for row in band)
+    return full > 1 and sum(len(row) == 1 and _is_left(row, gutters) for row in band) <= full
 
 
 def laid_out(runs: Sequence[Run], rules: Sequence[Rule] = ()) -> str | None:
@@ -107,8 +123,10 @@ def _closed(row: _Row) -> _Row:
     closed: _Row = []
     for run in sorted(row, key=lambda run: run.left):
         if closed and not is_apart(closed[-1], run):
-            first, second = (run, closed[-1]) if _is_rtl([run, closed[-1]]) else (closed[-1], run)
-            closed[-1] = first.with_next(" ", second)
+            last = closed[-1]
+            if _is_rtl([last, run]):
+                last.text, run.text = run.text, last.text
+            last.extend(" ", run)
         else:
             closed.append(run)
     return closed

@@ -26,6 +26,7 @@ class PageObjects:
         import pypdfium2.raw as api
 
         self._api = api
+        self._colour = c_uint(), c_uint(), c_uint(), c_uint()
         objects = (api.FPDFPage_GetObject(page.raw, number) for number in range(api.FPDFPage_CountObjects(page.raw)))
         self._objects = [(api.FPDFPageObj_GetType(each), each) for each in objects]
 
@@ -55,9 +56,10 @@ class PageObjects:
         return (each for kind, each in self._objects if kind in kinds)
 
     def _is_white(self, each: Any) -> bool:
-        red, green, blue, alpha = c_uint(), c_uint(), c_uint(), c_uint()
-        known = self._api.FPDFPageObj_GetFillColor(each, red, green, blue, alpha)
-        return bool(known) and (min(red.value, green.value, blue.value) > _WHITE or not alpha.value)
+        red, green, blue, alpha = self._colour
+        if not self._api.FPDFPageObj_GetFillColor(each, red, green, blue, alpha):
+            return False
+        return (red.value > _WHITE and green.value > _WHITE and blue.value > _WHITE) or not alpha.value
 
     def _bounds(self, each: Any) -> Box:
         left, bottom, right, top = c_float(), c_float(), c_float(), c_float()

@@ -12,7 +12,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from ctypes import pointer
+from ctypes import c_double, pointer
 from math import pi
 from typing import Any
 
@@ -123,34 +123,37 @@ class _Page:
         return left, bottom, right, top
 
     def _rectangles(self) -> Iterator[Run]:
+        get, page = self._api.FPDFText_GetRect, self._textpage.raw
+        left, top, right, bottom = sides = c_double(), c_double(), c_double(), c_double()
         for number in range(self._textpage.count_rects()):
-            yield Run("", *self._box(*self._textpage.get_rect(number)))
+            get(page, number, *sides)
+            yield Run("", *self._box(left.value, bottom.value, right.value, top.value))
 
     def _runs(self) -> tuple[list[Run], list[str]]:
         """The runs of words that stand beside each other; and text in other directions."""
         runs: list[Run] = []
         turned: list[str] = []
+        last: Run | None = None
         end = 0
         for match in _WORD.finditer(self._text):
-            before, end = self._text[end : match.start()], match.end()
-            if self._is_hidden(match.start()):
+            start = match.start()
+            before, end = self._text[end:start], match.end()
+            if self._hidden and self._is_hidden(start):
                 continue
-            word = match[0].replace("\ufffe", "-")
-            run = self._run(word, match.start(), match.start() + len(match[0].rstrip("\ufffe")) - 1)
+            word = match[0]
+            run = self._run(word.replace("\ufffe", "-"), start, start + len(word.rstrip("\ufffe")) - 1)
             if run is None:
-                if turned and "\n" not in before:
-                    word = f"{turned.pop()} {word}"
-                turned.append(word)
-                continue
-            if runs and on_one_line(runs[-1], run) and self._goes_on(before, match.start(), runs[-1], run):
-                runs[-1] = runs[-1].with_next(before, run)
+                turned.append(f"{turned.pop()} {word}" if turned and "\n" not in before else word)
+            elif last and before and "\n" not in before and self._goes_on(before, start, last, run):
+                last.extend(before, run)
             else:
                 runs.append(run)
+                last = run
         return runs, turned
 
     def _goes_on(self, blank: str, at: int, last: Run, run: Run) -> bool:
         """Whether the blank before the word is one between words, however wide, and not between cells."""
-        if "\n" in blank or not blank:
+        if not on_one_line(last, run):
             return False
         if not is_apart(last, run):
             return True
@@ -163,18 +166,21 @@ class _Page:
 
     def _run(self, word: str, first: int, last: int) -> Run | None:
         """The word with its box; None if it runs in another direction than the page."""
-        box = Run(word, *self._character(first))
+        run = Run(word, *self._character(first))
         if last == first:
-            return box
+            return run
         end = Run("", *self._character(last))
-        if abs(box.bottom + box.top - end.bottom - end.top) > abs(box.left + box.right - end.left - end.right):
+        if abs(run.bottom + run.top - end.bottom - end.top) > abs(run.left + run.right - end.left - end.right):
             return None
-        return box.with_next("", end)
+        run.extend("", end)
+        return run
 
     def _character(self, at: int) -> Box:
         box = self._character_box
         self._api.FPDFText_GetLooseCharBox(self._textpage.raw, at, box)
         found = box.contents
+        if not self._turns:
+            return found.left, found.bottom, found.right, found.top
         return self._box(found.left, found.bottom, found.right, found.top)
 
     def _edges(self, box: Box) -> Iterator[Rule]:

@@ -13,18 +13,21 @@ from __future__ import annotations
 import io
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import IO, Any
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from lxml import etree
 
 from memorag_pipeline.corpus.decoding import decode
-from memorag_pipeline.corpus.delimited import delimited_rows
+from memorag_pipeline.corpus.delimited import column_names, delimited_rows
 from memorag_pipeline.corpus.formats import binary_type
+from memorag_pipeline.corpus.package_types import DAMAGES, XLSX
 from memorag_pipeline.corpus.quarantine import Refused
+from memorag_pipeline.corpus.readers.excel import excel_sheets
 from memorag_pipeline.corpus.text import MAX_EXPANSION
 from memorag_pipeline.corpus.unpack import SUFFIXES, unpack
 from memorag_pipeline.errors import QuestionError
@@ -137,7 +140,25 @@ def _rows_of_table(uri: str, text: str) -> Iterator[Raw]:
 
 
 def _rows_of_workbook(uri: str, data: bytes, media_type: str) -> Iterator[Raw]:
-    raise QuestionError(f"{uri}: the question file is {media_type}; {_FORMATS}")
+    """The rows of the first sheet that is not hidden and holds anything; a place is the row's number in the sheet."""
+    if media_type != XLSX:
+        raise QuestionError(f"{uri}: the question file is {media_type}; {_FORMATS}")
+    try:
+        rows = next((sheet.rows for sheet in excel_sheets(data) if any(map(_is_filled, sheet.rows.values()))), {})
+    except (*DAMAGES, etree.XMLSyntaxError) as error:
+        raise QuestionError(f"{uri}: is a damaged workbook: {error}") from None
+    numbers = sorted(number for number, cells in rows.items() if _is_filled(cells))
+    if not numbers:
+        return
+    first = rows[numbers[0]]
+    names = column_names([first.get(column, "") for column in range(max(first) + 1)])
+    _require_question(uri, names)
+    for number in numbers[1:]:
+        yield f"row-{number + 1}", {name: rows[number].get(column, "") for column, name in enumerate(names)}
+
+
+def _is_filled(cells: Mapping[int, str]) -> bool:
+    return any(text.strip() for text in cells.values())
 
 
 def _rows_of_lines(uri: str, file: IO[bytes]) -> Iterator[Raw]:

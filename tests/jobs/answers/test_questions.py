@@ -21,6 +21,7 @@ from memorag_pipeline.jobs.answers.questions import MAX_CHARACTERS, questions_of
 from memorag_pipeline.schemas import QUESTIONS
 from memorag_pipeline.specs.jobs import JobSpec
 from tests.corpus.documents import pdf
+from tests.corpus.readers.office import workbook
 
 
 def job(tmp_path: Path, uri: str | Path) -> JobSpec:
@@ -268,3 +269,29 @@ def test_a_key_that_is_there_twice_is_an_error_row(tmp_path: Path) -> None:
     twice = b'{"question": "One?", "question": "Two?"}'
     first, second = read_lines(tmp_path, twice, b'{"question": "Why?", "n": 1, "n": 2}')
     assert first["error"] == "line 1 has the key 'question' twice" and second["error"] is None
+
+
+def _sheet(*rows: tuple[int, list[str]]) -> str:
+    """Rows of a sheet by number; cells without text are left out, as programs do."""
+    cell = '<c r="{column}{row}" t="inlineStr"><is><t>{text}</t></is></c>'
+    return "".join(
+        f'<row r="{row}">'
+        + "".join(cell.format(column="ABCD"[at], row=row, text=text) for at, text in enumerate(texts) if text)
+        + "</row>"
+        for row, texts in rows
+    )
+
+
+def test_a_workbook_gives_the_rows_of_its_first_sheet(tmp_path: Path) -> None:
+    names = ["question_id", "note", "question"]
+    rows = _sheet((2, names), (3, ["a", "", "Why?"]), (5, ["", "x"]), (6, ["a", "", "How?"]))
+    book = workbook({"Old:hidden": _sheet((1, ["question"])), "Empty": "", "Set": rows})
+    (tmp_path / "set.xlsx").write_bytes(book)
+    assert read_questions(job(tmp_path, tmp_path / "set.xlsx")).to_pylist() == [
+        {"question_id": "a", "question": "Why?", "error": None},
+        {"question_id": "row-5", "question": "", "error": "row 5: the question has no text"},
+        {"question_id": "row-6", "question": "How?", "error": "row 6: question_id 'a' is used on row 3"},
+    ]
+    (tmp_path / "set.xlsx").write_bytes(workbook({"Set": _sheet((1, ["id", "Frage"]))}))
+    with pytest.raises(QuestionError, match="no column 'question'; columns found: id, Frage"):
+        read_questions(job(tmp_path, tmp_path / "set.xlsx"))
