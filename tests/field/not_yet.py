@@ -5,15 +5,6 @@ from __future__ import annotations
 NOT_YET: frozenset[str] = frozenset(
     {
 
-        "endpoint/THINKTAG",
-        "endpoint/THINKCUT",
-        "endpoint/TRUNC",
-        "endpoint/REASONING",
-        "endpoint/PARTS",
-        "endpoint/USAGENULLS",
-        "endpoint/USAGEEMPTY",
-        "endpoint/ERR200",
-        "endpoint/CTXQUOTED",
         "models/peft_prefix/",
         "models/missing_weights/",
         "models/nan_weights/",
