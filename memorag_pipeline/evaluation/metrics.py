@@ -2,7 +2,8 @@
 
 In:  texts, in English or Chinese.
 Out: numbers from 0 to 1; against several answers the best counts.
-Wrong: nothing; a reply without words scores 0, and so does one against an answer without words.
+
+A reply without words scores 0, and so does a reply against an answer without words.
 
 Texts are compared as SQuAD's script does it (Rajpurkar et al. 2016): without case, punctuation and English articles.
 A Chinese character is a word, as in CMRC 2018 (Cui et al. 2019), whose F1 counts the longest common run; here all

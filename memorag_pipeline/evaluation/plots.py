@@ -2,7 +2,6 @@
 
 In:  an `Evaluation`, the curve of a training, estimates by system.
 Out: `Plot`s: SVG without scripts, links and identifiers that nothing refers to; equal figures give equal text.
-Wrong: nothing to draw is the caller's to notice.
 """
 
 from __future__ import annotations

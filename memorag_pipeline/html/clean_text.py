@@ -2,7 +2,6 @@
 
 In:  any text.
 Out: text that ends where it ends: HTML can hold it, and it does not turn the direction of what follows.
-Wrong: nothing.
 """
 
 from __future__ import annotations

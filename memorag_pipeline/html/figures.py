@@ -2,7 +2,6 @@
 
 In:  a function that draws into a matplotlib figure.
 Out: a `Plot`: SVG without scripts, links and identifiers that nothing refers to; equal figures give equal text.
-Wrong: nothing to draw is the caller's to notice.
 
 matplotlib is imported with the first figure, by its object interface: nothing global is changed.
 """

@@ -3,7 +3,8 @@
 In:  the shards of the parent version, as their memories were read; the sections of the documents as they are now.
 Out: the shards of the new version. Those that stay keep their sections as read, stale ones among them; the text of
      every section of now is in one shard that is not stale there.
-Wrong: nothing; it is a pure function, so that a retry plans the same.
+
+A pure function, so a retry makes the same plan.
 
 A section is held by the shard whose memory was read from the same content, under whatever URI. One whose text is held
 under another heading is not new. Then:

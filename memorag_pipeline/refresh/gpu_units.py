@@ -2,7 +2,6 @@
 
 In:  the shards of the new version, the parts with their outcomes, what the parent version knows.
 Out: the units with their fingerprints, and of those without an outcome all that the stage needs.
-Wrong: nothing beyond what reading a chunk table can raise.
 """
 
 from __future__ import annotations

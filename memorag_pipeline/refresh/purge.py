@@ -2,7 +2,7 @@
 
 In:  the globs `refresh.purge` of the spec; the listing, the parent's shards, the versions of the store.
 Out: the listing without these documents; the shards that must be read again; the versions that must be retired.
-Wrong: nothing is deleted here. A version that a channel points to is not retired; the report says what to promote.
+Wrong: a version that a channel points to is not retired; a note says what to promote. Nothing is deleted here.
 """
 
 from __future__ import annotations

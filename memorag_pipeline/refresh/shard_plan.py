@@ -2,7 +2,8 @@
 
 In:  the sections of the documents as they are now, in order; the bounds of a shard.
 Out: shards within these bounds, the same however the documents came to be what they are.
-Wrong: nothing; a section that is larger than the maximum is a shard of its own.
+
+A section that is larger than the maximum is a shard of its own.
 """
 
 from __future__ import annotations

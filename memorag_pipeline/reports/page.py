@@ -2,7 +2,6 @@
 
 In:  a `RunReport`; whatever it says is escaped, and its texts cannot turn the direction of the page's own.
 Out: HTML, the same for the same facts.
-Wrong: nothing.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 In:  trained parameters, the base model, the form of the memory.
 Out: a safetensors file that `memory.adapter` of a corpus spec takes; one of half its size.
-Wrong: nothing is checked here; reading an adapter checks the base model and all shapes.
+
+Reading an adapter checks the base model and all shapes.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 In:  sequences of one length, each window's ratio.
 Out: the hidden states of the tokens after the last layer.
-Wrong: nothing is checked here; the spec has refused what does not fit.
 
 What `memory.beacon.attended` reads, with gradients. Which tokens stay is found by the second reading, which needs none;
 keys and values of those that stay hand theirs on to the beacons' projections and to the windows before. The last

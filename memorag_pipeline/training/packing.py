@@ -2,7 +2,6 @@
 
 In:  the tokens of documents one after the other, the length of a sequence.
 Out: `Sequence`s of exactly that length; no token is lost but a last rest that is shorter than two windows.
-Wrong: nothing is checked here.
 
 A long document gives consecutive sequences, each a stream of its own. What is left of documents is packed: several in a
 sequence, each to its end, the last one going on in the next. The first token of a document that follows another one

@@ -2,7 +2,6 @@
 
 In:  sequences of one length, each window's ratio.
 Out: the hidden states of the raw tokens after the last layer.
-Wrong: nothing is checked here; the spec has refused what does not fit.
 
 As in reading (`memory.beacon.reader`) nothing recurs from window to window: in each layer the slots of a window see
 their own window up to themselves and what stays of all windows before. Here every raw token's output is wanted, and

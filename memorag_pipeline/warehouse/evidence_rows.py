@@ -2,7 +2,6 @@
 
 In:  record batches of answers or summaries, with their passages as a list in the column `evidence`.
 Out: record batches of `tables.EVIDENCE_ROWS`, one for each of them.
-Wrong: nothing here; a row without passages gives none.
 """
 
 from __future__ import annotations

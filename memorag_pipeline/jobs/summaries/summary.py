@@ -2,7 +2,7 @@
 
 In:  replies of a generator, and what was read for them.
 Out: `PartSummary`, kept as JSON; `Summary`; rows of `schemas.SUMMARIES`.
-Wrong: nothing is raised; what failed has its error.
+Wrong: a part that failed has its error; nothing is raised.
 """
 
 from __future__ import annotations
