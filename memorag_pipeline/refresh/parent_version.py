@@ -1,4 +1,4 @@
-"""What the newest version already knows about the documents, so that a refresh costs what the change costs.
+"""What the newest version knows about the documents, so that a refresh costs what the change costs.
 
 In:  the corpus's store.
 Out: the objects of that version's inventory, and the document, chunk and quarantine rows of single objects: those of
@@ -85,7 +85,7 @@ class Parent:
         )
 
     def source_digests(self, object_ids: Collection[str]) -> dict[str, str]:
-        """SHA-256 of the bytes of those of the objects whose bytes were read."""
+        """SHA-256 of the bytes of the objects that were read."""
         columns = ["document_id", "uri", "source_digest"]
         rows = [*self.rows("documents", object_ids, columns), *self.refused(object_ids)]
         return {self.object_of(row): row["source_digest"] for row in rows if row["source_digest"] is not None}
@@ -144,5 +144,5 @@ def object_of(row: Row, object_ids: Container[str]) -> str:
 
 
 def group_documents(document_ids: list[str], documents_per_part: int) -> list[range]:
-    """The parts of an inventory: runs of documents in order of URI."""
+    """The parts of an inventory: ranges of documents in order of URI."""
     return group_by_priority(document_ids, [1] * len(document_ids), documents_per_part)

@@ -17,7 +17,7 @@ from memorag_pipeline.refresh.stages import EMBED, REFRESH
 from memorag_pipeline.storage import BlobRef
 from memorag_pipeline.storage.version_tables import Row, VersionTables
 
-# Counts that follow from the fingerprint. Others, such as how much was reused, tell of one run.
+# Counts that follow from the fingerprint. Others, such as how much was reused, describe one run.
 COUNTS = {stage.outcomes: stage.settled for stage in REFRESH if stage.settled}
 
 

@@ -17,7 +17,8 @@ _OF_THE_ROW = ("corpus", "job", "corpus_version")
 
 
 def evidence_rows(batches: Iterable[pa.RecordBatch], id_column: str) -> Iterator[pa.RecordBatch]:
-    """The passages of each row, by their numbers or else counted from 1; `id_column` becomes `question_id`."""
+    """The passages of each row, by their numbers or, without numbers, counted from 1; `id_column` becomes
+    `question_id`."""
     for batch in batches:
         lists = batch.column("evidence")
         rows, passages = pc.list_parent_indices(lists), pc.list_flatten(lists)
