@@ -89,7 +89,7 @@ class _PartExtractor:
         self._reader.close()
 
     def run(self, fingerprint: str, objects: Sequence[SourceObject], bar: Bar) -> Outcome:
-        """The outcome of one part, done now unless it was done before."""
+        """The outcome of one part, from the unit cache or done now."""
         earlier = self._units.find(STAGE, fingerprint)
         if earlier is not None and not earlier.counts["unsettled"]:
             bar.skip(len(objects))

@@ -28,7 +28,7 @@ from memorag_pipeline.runs.stage import Stage
 from memorag_pipeline.storage import Outcome
 from memorag_pipeline.storage.version_tables import Row
 
-_SAMPLE = 32  # units whose pace is looked at
+_SAMPLE = 32  # units whose pace is measured
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Forecast:
 
     `documents`, `added`, `modified`, `removed`, `left_out` (by `source.default_exclude`) and `source_bytes` (of what
     would be read) are counted. `tokens` of the documents to read, `shards` and `memorize_tokens`, `memory_bytes` of
-    their memories, `gpu_seconds` (memorize and embed) and `cost` are estimates; what nothing tells is None.
-    `memory` is what a token takes by the spec. `rests_on` says what the estimates are made of.
+    their memories, `gpu_seconds` (memorize and embed) and `cost` are estimates; None if unknown. `memory` is the memory
+    of a token by the spec. `rests_on` names the basis of each estimate.
     """
 
     corpus: str

@@ -51,7 +51,7 @@ class Parent:
 
     @cached_property
     def sections(self) -> list[Row]:
-        """The table of sections, empty when it is lost, or in a version of an earlier release."""
+        """The table of sections; empty if it is lost, or in a version of an earlier release."""
         return self._tables.rows("sections")
 
     @cached_property
@@ -69,7 +69,7 @@ class Parent:
 
     @cached_property
     def units(self) -> list[Row]:
-        """Which unit made which blobs, empty when that is lost, or in a version of an earlier release."""
+        """Which unit made which blobs; empty if that is lost, or in a version of an earlier release."""
         return units_of(self._tables)
 
     @cached_property
@@ -104,7 +104,8 @@ class Parent:
         return [row for row in self.quarantined.values() if self.object_of(row) in wanted]
 
     def object_of(self, row: Row) -> str:
-        """Id of the object that a row of a document, chunk or quarantine was read from: a record's is its file."""
+        """Id of the object that a row of a document, chunk or quarantine was read from; for a record, that of its
+        file."""
         return object_of(row, self.objects)
 
     def part_of(self, object_id: str) -> int | None:

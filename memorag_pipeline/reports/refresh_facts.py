@@ -84,7 +84,7 @@ def of_run(
 
 
 def of_version(store: CorpusStore, version: int) -> RunReport:
-    """The report of a version from what it holds: without stages and their seconds, which only tasks tell."""
+    """The report of a version from what it holds: without stages and their seconds, which only tasks report."""
     record, tables = store.versions.record(version), VersionTables(store, version)
     return RunReport(
         corpus=tables.manifest.corpus,

@@ -26,7 +26,7 @@ from memorag_pipeline.runs.tasks import TaskReport, read_reports
 from memorag_pipeline.storage import CorpusStore, Outcome
 from memorag_pipeline.storage.version_tables import VersionTables
 
-_SAMPLE = 16  # units of earlier runs whose pace is taken when this one has done none
+_SAMPLE = 16  # units of earlier runs whose pace is used while this run has done none
 
 
 @dataclass(frozen=True)

@@ -37,9 +37,9 @@ from memorag_pipeline.machine.files import PART, locked, part_of
 logger = logging.getLogger(__name__)
 
 _DEFAULT_GB = 50.0
-_PART_AGE = 24 * 3600  # seconds after which a partial file is one that a killed process has left
-# Eviction goes below the limit by this share, and a process looks again after it has fetched this share of it: between
-# two looks it does not see what others fetch.
+_PART_AGE = 24 * 3600  # seconds after which a partial file counts as left by a killed process
+# Eviction goes below the limit by this share, and a process checks again after fetching this share of it: between two
+# checks it does not see what others fetch.
 _SLACK = 0.05
 
 

@@ -8,7 +8,7 @@ from memorag_pipeline.errors import MemoragError, WarehouseError
 
 
 def load_failed(where: str, error: BaseException, tried: bool = False) -> MemoragError:
-    """The error to show for a load that failed: this package's own, or else one that says what the database said.
+    """The error to show for a failed load: one of this package, or otherwise one with the message of the database.
 
     `where` describes the warehouse. `tried`: it was no load, but a trial before the work that makes the rows.
     """

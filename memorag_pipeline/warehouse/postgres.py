@@ -72,7 +72,7 @@ class PostgresWarehouse(Warehouse):
                 self._refuse_foreign(connection, tables)
                 run, stage = partial(_run, connection), partial(_stage, connection)
                 rows = merge_tables(run, stage, self._spec.dataset, tables, "JSONB")
-                connection.commit()  # and lets the next load begin
+                connection.commit()  # and lets the next load start
             except Exception as error:
                 raise self._address.without_secrets(load_failed(self.describe(), error)) from None
         return rows

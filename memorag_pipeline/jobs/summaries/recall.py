@@ -119,7 +119,7 @@ def _groups(parts: Sequence[Part]) -> Iterator[list[Part]]:
 
 
 def _memories(model: MemoryModel[Any], tables: PartTables, parts: Sequence[Part]) -> dict[Part, Memory]:
-    """Memories of parts whose shards hold other text, too; they are read together."""
+    """Temporary memories of parts whose shards also hold other text; they are read together."""
     streams = [
         [*model.stream.opening, *(token for text in tables.texts(part) for token in model.stream.section(*text))]
         for part in parts

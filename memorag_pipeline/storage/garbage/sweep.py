@@ -26,7 +26,7 @@ from memorag_pipeline.storage.layout import is_in_our_folders
 from memorag_pipeline.storage.store import CorpusStore
 
 GRACE = timedelta(days=7)
-_BATCH = 10_000  # deletions of one announcement: few enough to be done in a minute or two
+_BATCH = 10_000  # deletions of one announcement: few enough to finish in a minute or two
 
 
 @dataclass(frozen=True)
