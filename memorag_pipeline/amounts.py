@@ -2,7 +2,6 @@
 
 In:  bytes, seconds.
 Out: short texts.
-Wrong: nothing.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 In:  a spec that was read, and its file's name for messages.
 Out: the problems found, none when the spec can run here; what a token takes as memory.
-Wrong: nothing is raised; a model that cannot be found is a problem like any other.
+Wrong: a model that cannot be found is one of the problems; nothing is raised.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 In:  a text.
 Out: its words in lower case, a Chinese character being one; its sentences.
-Wrong: nothing; a text without letters or digits has no words.
+
+A text without letters or digits has no words.
 
 The search by words has terms of its own (`retrieval.terms`), since it looks for pairs of Chinese characters.
 """

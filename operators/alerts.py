@@ -2,7 +2,8 @@
 
 In:  a corpus spec and the path of its file.
 Out: arguments of a DAG: callbacks and a deadline.
-Wrong: nothing here; see `notifiers`, which is imported only where a spec asks for it.
+
+`notifiers` is imported only if a spec asks for it.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 In:  a `KubernetesSpec`.
 Out: a `V1Pod` for the `pod_override` of a task: only what the spec says. Airflow lays it over the pod template.
-Wrong: nothing here; values are refused with the spec, and a missing Kubernetes provider by `spec_folder`.
+Wrong: invalid values are refused with the spec, a missing Kubernetes provider by `spec_folder`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 In:  an operator whose stage has ended.
 Out: an `OperatorLineage`, named as OpenLineage names datasets of object stores and databases.
-Wrong: nothing is raised for what is not known; it is left out. Secrets are in no name.
+Wrong: what is not known is left out. No name contains a secret.
 
 Stages in the middle of a refresh read the source, and those of a job a version: what passes between them are blobs of
 the store, which nobody else reads.

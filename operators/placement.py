@@ -2,7 +2,7 @@
 
 In:  a `ComputeSpec`.
 Out: keyword arguments for operators; what the spec leaves empty is left to the Airflow deployment.
-Wrong: nothing here; an unknown executor is refused with the spec. What pools there are is not known where DAGs are
+Wrong: an unknown executor is refused with the spec. What pools there are is not known where DAGs are
        parsed: the DAG's documentation says which one it needs, and the page of the corpus whether it is missing.
 """
 

@@ -2,7 +2,7 @@
 
 In:  a folder of YAML files, corpus specs; those of trainings in its folder `training`.
 Out: the accepted specs by file, and every problem of the others.
-Wrong: nothing is raised, whatever a file is: one broken spec must not take the DAGs of the other corpora away.
+Wrong: a file that cannot be used is refused, never raised: one broken spec must not remove the DAGs of others.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 In:  a list from an XCom.
 Out: the same list as return value.
-Wrong: nothing; an empty list skips the mapped tasks.
+
+An empty list skips the mapped tasks.
 """
 
 from __future__ import annotations

@@ -28,11 +28,11 @@ def setup(
     specs: Annotated[
         Path | None, typer.Argument(metavar="[FOLDER]", help="Folder of specs; by default that of MEMORAG_SPECS.")
     ] = None,
-    slots: Annotated[int, typer.Option("--slots", min=1, help="Slots of a pool that is not there yet.")] = 1,
+    slots: Annotated[int, typer.Option("--slots", min=1, help="Slots of a new pool.")] = 1,
     json_output: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Create the pools that the specs of a folder name; those that are there stay as they are."""
+    """Create the pools that the specs of a folder name; existing pools stay unchanged."""
     folder = specs or Path(os.environ.get("MEMORAG_SPECS", "dags/corpora"))
     if not folder.is_dir():
         raise NotFoundError(f"{folder} is no folder; give the folder of specs, or set MEMORAG_SPECS")
@@ -53,7 +53,7 @@ def setup(
 
 
 def _require_deployment() -> None:
-    """Refuse before Airflow is imported, which would set up a deployment of its own in the home folder."""
+    """Refuse before Airflow is imported, which would create a deployment in the home folder."""
     home = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser()
     config = Path(os.environ.get("AIRFLOW_CONFIG", home / "airflow.cfg")).expanduser()
     named = any(name.startswith("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN") for name in os.environ)

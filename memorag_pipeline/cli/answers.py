@@ -46,7 +46,7 @@ def answer(
     version: VersionOption = None,
     versions: Annotated[
         str | None,
-        typer.Option("--versions", metavar="FROM-TO", help="Back-fill: all versions of a range that are not retired."),
+        typer.Option("--versions", metavar="FROM-TO", help="Backfill: all versions of a range that are not retired."),
     ] = None,
     json_output: Json = False,
     verbose: Verbose = False,
@@ -89,7 +89,7 @@ def ask(
 ) -> None:
     """Answer one question from a version, with the evidence.
 
-    With a spec as TARGET its generator writes the answer, else the memory model.
+    If TARGET is a spec, its generator writes the answer, otherwise the memory model.
     """
     kinds: list[ClueKind] = [kind.value for kind in clues or (_Clue.spans, _Clue.surrogates)]
     if offer_draft and "draft" not in kinds:
@@ -134,7 +134,7 @@ def search(
 
 
 def _print_passages(found: Answer, where: str) -> None:
-    """The passages that the answer rests on, then the others that were offered; by their numbers in the answer."""
+    """The passages that the answer uses, then the others that were offered; by their numbers in the answer."""
     numbered = list(enumerate(found.evidence, 1))
     known = {"markers": "as the answer says", "overlap": "by their words", None: ""}[found.cited_by]
     for title, passages in (

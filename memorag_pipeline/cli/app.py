@@ -1,8 +1,8 @@
-"""The command `memorag`: the same stages as in Airflow, in this process, and a look into what they published.
+"""The command `memorag`: the same stages as in Airflow, in this process, and commands that inspect what they published.
 
 In:  the command line.
 Out: text or JSON on stdout, progress on stderr.
-Wrong: one clear message on stderr and an exit code that tells the kind of error; see `cli.output.EXIT_CODES`.
+Wrong: one clear message on stderr and an exit code for the kind of error; see `cli.output.EXIT_CODES`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ corpus's name, such as s3://bucket/kb/handbook. VERSION is a number, or the name
 
 
 class _Commands(TyperGroup):
-    """Turns errors that a person can act on into a message and an exit code."""
+    """Turns errors that a user can act on into a message and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -1,6 +1,6 @@
-"""What the arguments of a command name: a spec file, a published corpus, a version or a channel.
+"""The objects that the arguments of a command name: a spec file, a published corpus, a version or a channel.
 
-In:  SPEC, TARGET and VERSION as they stand on the command line.
+In:  SPEC, TARGET and VERSION as given on the command line.
 Out: a `Pipeline`, a `CorpusStore`, a version number.
 Wrong: `SpecError` with all problems of a spec, `NotFoundError` for a version or channel that does not exist.
 """
@@ -60,7 +60,7 @@ def examine_spec(path: Path) -> tuple[Examined[CorpusSpec] | None, list[SpecProb
 
 
 def pipeline_of(path: Path) -> Pipeline:
-    """The pipeline of a spec file, checked as by `memorag validate`."""
+    """The pipeline of a spec file, checked like in `memorag validate`."""
     from memorag_pipeline.pipeline import Pipeline
 
     examined, problems = examine_spec(path)
@@ -89,7 +89,7 @@ def is_spec_file(target: str) -> bool:
 
 
 def generation_of(target: str) -> GenerationSpec | None:
-    """The generator that a spec names; None when TARGET is the root of a corpus, which names none."""
+    """The generator that a spec names; None if TARGET is the root of a corpus, which names none."""
     if not is_spec_file(target):
         return None
     from memorag_pipeline.specs.corpus import read_spec

@@ -2,7 +2,7 @@
 
 In:  TARGET, a channel, and a reason for each move.
 Out: the record that was written, or all of them; as text or JSON.
-Wrong: an unknown or retired version exits with 4, one that lacks blobs with 5; the channel then stays where it is.
+Wrong: an unknown or retired version exits with 4, one that lacks blobs with 5; the channel does not move.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def rollback(
 def history(
     target: TargetArgument, channel: ChannelArgument, json_output: Json = False, verbose: Verbose = False
 ) -> None:
-    """List the moves of a channel, the last one first: when, by whom and why."""
+    """List the moves of a channel, newest first: when, by whom and why."""
     with working(verbose):
         store = store_of(target)
         store.channels.version(channel)

@@ -1,8 +1,8 @@
 """The command `memorag dry-run`: what a refresh would do, and what it would cost.
 
-In:  SPEC, and what an hour of a GPU costs.
-Out: documents, shards, tokens, seconds, bytes and money, as text or JSON, and what the estimates rest on.
-Wrong: as `memorag refresh` before its first work. Nothing is written to the store.
+In:  SPEC, and the price of an hour of a GPU.
+Out: documents, shards, tokens, seconds, bytes and money, as text or JSON, and the basis of the estimates.
+Wrong: the errors of `memorag refresh` before its first work. Nothing is written to the store.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The command eval: systems side by side on sets of questions, or the gate's questions over a version of a corpus.
 
 In:  files of questions with their texts; or the spec of a corpus whose section `evaluation` names questions.
-Out: report.html and results.json in a folder, and a table; or the version's scores, and whether it passes.
-Wrong: files that cannot be used exit with 6, a spec that is refused with 3. Nothing is promoted here.
+Out: report.html and results.json in a folder, and a table; or the version's scores, and whether it passes. Wrong:
+     unusable files exit with 6, a refused spec with 3. Nothing is promoted here.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def evaluate(
         list[str] | None,
         typer.Option("--memory", metavar="KIND", help=f"{', '.join(KINDS)}: once for each."),
     ] = None,
-    rows: Annotated[int | None, typer.Option("--rows", min=1, help="Ask so many questions of each file.")] = None,
+    rows: Annotated[
+        int | None, typer.Option("--rows", min=1, help="Number of questions to ask from each file.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder for the report.")] = Path("evaluation"),
     seed: Annotated[int, typer.Option("--seed", help="Which rows are chosen.")] = 0,
     version: VersionOption = None,

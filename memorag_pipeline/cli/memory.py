@@ -1,8 +1,8 @@
-"""Commands that look into memories: memory inspect, recall.
+"""Commands that inspect memories: memory inspect, recall.
 
 In:  a memory file; TARGET and questions.
 Out: what the file holds, or what the memories recall, as text or with --json as data.
-Wrong: a file that is no memory exits with 5; a question that cannot be asked with 6.
+Wrong: a file that is not a memory exits with 5; a question that cannot be asked with 6.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ memory = typer.Typer(help="Look into memory files.", no_args_is_help=True)
 
 @dataclass(frozen=True)
 class _Memory:
-    """What `memorag memory inspect` tells of a file. `open_tokens` are those after the last full window."""
+    """What `memorag memory inspect` reports about a file. `open_tokens` are those after the last full window."""
 
     file: str
     bytes: int
@@ -103,7 +103,7 @@ def _inspected(file: str) -> _Memory:
 
 
 def _rows(found: _Memory) -> list[tuple[str, str]]:
-    """The facts as they are shown, but for what the kind of memory has none of."""
+    """The facts for display, without those that do not apply to the kind of memory."""
     header, origin = found.header, found.header.origin
     windows = Counter(header.window_ratios).items()
     layers, heads, size = header.shape

@@ -1,7 +1,7 @@
 """What the commands share: quiet libraries, progress on stderr, results on stdout as text or as JSON.
 
 In:  results of stages and stores.
-Out: text for people; with --json one JSON document on stdout and nothing else there.
+Out: text for people; with --json one JSON document on stdout and nothing else.
 Wrong: a `MemoragError` becomes one red message on stderr and its exit code; any other error keeps its traceback.
 """
 
@@ -56,7 +56,7 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the log and
 
 
 def stdout() -> Console:
-    """The console of results. Where there is no terminal, lines are as long as they are, for grep."""
+    """The console of results. Without a terminal, lines are not wrapped, for grep."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else _UNFOLDED)
 
 
@@ -88,7 +88,7 @@ def working(verbose: bool) -> Iterator[None]:
 
 
 def print_error(error: MemoragError) -> None:
-    """The error in red on stderr; of a spec each problem on a line of its own."""
+    """The error in red on stderr; each problem of a spec on a separate line."""
     messages = [str(problem) for problem in error.problems] if isinstance(error, SpecError) else [str(error)]
     for message in messages:
         stderr().print(f"[bold red]error:[/] [red]{escape(message)}[/]", soft_wrap=True)

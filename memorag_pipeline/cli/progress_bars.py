@@ -1,4 +1,4 @@
-"""Progress on a terminal: bars with done and total, rate and time left; plain lines where there is no terminal.
+"""Progress on a terminal: bars with done and total, rate and time left; plain lines without a terminal.
 
 In:  a rich console (of stderr, so that stdout stays free for results).
 Out: a reporter for `memorag_pipeline.progress.install`.
@@ -17,7 +17,7 @@ from memorag_pipeline.progress import Bar, LogReporter, Reporter, rate_text
 
 
 def reporter_for(console: Console) -> Reporter:
-    """Bars when `console` is a terminal, else a line every ten seconds and one at the end of each piece of work."""
+    """Bars if `console` is a terminal, otherwise a line every ten seconds and one at the end of each step."""
     if console.is_terminal:
         return RichReporter(console)
     return LogReporter(write=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
@@ -36,7 +36,7 @@ class RichBar:
             self._progress.advance(self.task, amount)
 
     def skip(self, amount: float) -> None:
-        """Move the bar on by what was done before."""
+        """Advance the bar by what was done before."""
         with self._lock:
             task = self._progress.tasks[self._progress.task_ids.index(self.task)]
             task.completed += amount  # not by `advance` nor `update`, which would count it for the speed

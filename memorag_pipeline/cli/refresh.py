@@ -19,10 +19,10 @@ def refresh(
     spec: SpecArgument,
     documents: Annotated[
         str | None,
-        typer.Option("--documents", metavar="GLOB", help="Look at the URIs that match alone; others stay as they are."),
+        typer.Option("--documents", metavar="GLOB", help="Compare only the URIs that match; others stay unchanged."),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Read all of the newest version and make anew what is damaged.")
+        bool, typer.Option("--force", help="Read all of the newest version and rebuild what is damaged.")
     ] = False,
     json_output: Json = False,
     verbose: Verbose = False,

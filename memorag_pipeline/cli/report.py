@@ -1,8 +1,8 @@
 """The command report: the report of a run, a version or a job, as a page or as numbers.
 
 In:  TARGET, and what to report on.
-Out: an HTML file, opened in the browser if wanted; with --json the facts.
-Wrong: nothing of that name was reported: exit code 4, with what there is.
+Out: an HTML file, opened in the browser on request; with --json the facts.
+Wrong: an unknown name exits with 4, with a list of the known ones.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Commands that end the life of versions: retire, gc.
+"""Commands that remove versions: retire, gc.
 
 In:  TARGET; a version and a reason, or the retention rules of a spec.
-Out: the tombstone; what was deleted, condemned or waits, why, and how many bytes; what is not of the pipeline.
+Out: the tombstone; what was deleted, condemned or waits, why, and how many bytes; foreign objects.
 Wrong: a version that a channel points to is not retired (exit code 5).
 """
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 def retire(
     target: TargetArgument,
     version: Annotated[str, typer.Argument(metavar="VERSION", help="Number of the version.")],
-    why: Annotated[str, typer.Option("--why", help="The reason; whoever opens the version is told.")],
+    why: Annotated[str, typer.Option("--why", help="The reason, shown to readers of the version.")],
     json_output: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Retire a version: nobody can open it any more, and `gc` deletes what only it holds."""
+    """Retire a version: it can no longer be opened, and `gc` deletes what only it holds."""
     with working(verbose):
         store = store_of(target)
         tombstone = store.versions.retire(version_of(store, version), by=getpass.getuser(), why=why)

@@ -1,4 +1,4 @@
-"""The command status: how far the current or last refresh of a corpus is.
+"""The command status: progress of the current or last refresh of a corpus.
 
 In:  TARGET.
 Out: a table of its stages with units done, running, failed, waiting and the time left; with --json the same as data.
@@ -39,7 +39,7 @@ def status(
     json_output: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show how far the current or last refresh is."""
+    """Show the progress of the current or last refresh."""
     if watch and json_output:
         raise typer.BadParameter("shows the status once; leave --watch out", param_hint="--json")
     with working(verbose):

@@ -2,7 +2,7 @@
 
 In:  a training spec, or with --from-corpus the spec of a corpus that has a version.
 Out: a version of the adapter in its store, promoted if it is better; with --out and --report copies of its files.
-Wrong: every problem of the spec at once (exit code 3); what a stage raises. What was trained is kept as checkpoints.
+Wrong: every problem of the spec at once (exit code 3); what a stage raises. Checkpoints keep the progress.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def train(
     from_corpus: Annotated[
         bool, typer.Option("--from-corpus", help="Train on the documents of a corpus, for its memory model.")
     ] = False,
-    tokens: Annotated[int | None, typer.Option("--tokens", min=1, help="Train on so many tokens of text.")] = None,
-    texts: Annotated[int | None, typer.Option("--texts", min=1, help="Evaluate on so many texts.")] = None,
+    tokens: Annotated[int | None, typer.Option("--tokens", min=1, help="Tokens of text to train on.")] = None,
+    texts: Annotated[int | None, typer.Option("--texts", min=1, help="Number of texts to evaluate on.")] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Copy the adapter to this file.")] = None,
     report: Annotated[Path | None, typer.Option("--report", metavar="FILE", help="Copy the HTML report there.")] = None,
     json_output: Json = False,

@@ -1,4 +1,4 @@
-"""Commands that look into a published corpus: versions, show, diff, verify.
+"""Commands that inspect a published corpus: versions, show, diff, verify.
 
 In:  TARGET, and versions by number or channel.
 Out: text, or JSON of the same facts.
@@ -133,12 +133,12 @@ def verify(
     target: TargetArgument,
     version: VersionArgument = None,
     again: Annotated[
-        bool, typer.Option("--again", help="Read also what was found good within the last day, by this machine.")
+        bool, typer.Option("--again", help="Also read what this machine found intact within the last day.")
     ] = False,
     json_output: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Read every blob of a version and compare it with the manifest; goes on where it was interrupted."""
+    """Read every blob of a version and compare it with the manifest; an interrupted run resumes."""
     from memorag_pipeline.storage.verify import verify as check
 
     with working(verbose):
@@ -159,7 +159,7 @@ def verify(
 
 
 def _memory_rows(manifest: Manifest) -> list[list[Any]]:
-    """For each kind of shard how much its memories hold that the documents do not say any more."""
+    """For each kind of shard how much of its memories is stale."""
     rows: list[list[Any]] = []
     for kind in ("base", "delta"):
         if memories := [memory for memory in manifest.memories if memory.kind == kind]:

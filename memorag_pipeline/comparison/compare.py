@@ -2,7 +2,7 @@
 
 In:  files of questions, kinds of memory, the sections of a corpus spec, a folder for versions and scores.
 Out: a `Comparison`: for each set and system means with 95 % intervals, and differences from retrieval alone.
-Wrong: as in `question_sets` and `systems`. What is finished is in the folder: a second call goes on from there.
+Wrong: as in `question_sets` and `systems`. Finished work is kept in the folder: a second call continues from there.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class SystemResult:
 class SetResult:
     """A set: its corpus has `contexts` texts of `tokens` tokens in all, and memories of `memory_bytes` by kind.
 
-    `broken` names the rows that were left out, `unplaced` counts questions whose evidence stands in no document.
+    `broken` names the rows that were left out, `unplaced` counts questions whose evidence is in no document.
     """
 
     name: str
@@ -87,7 +87,7 @@ def compare(
     rows: int | None = None,
     seed: int = 0,
 ) -> Comparison:
-    """Compare the systems on `rows` rows (all without) of each file; everything is kept below `home`."""
+    """Compare the systems on `rows` rows (default: all) of each file; everything is kept below `home`."""
     sets = [read_question_set(uri, rows, seed) for uri in uris]
     for questions in sets:
         _require_contexts(questions)

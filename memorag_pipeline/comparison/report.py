@@ -1,7 +1,7 @@
-"""The report of a comparison: one HTML page with tables and plots, which needs nothing beside it, and the same as JSON.
+"""The report of a comparison: one self-contained HTML page with tables and plots, and the same as JSON.
 
-In:  a `Comparison`; whatever it says is escaped.
-Out: `report.html` and `results.json` in a folder, which is made.
+In:  a `Comparison`; all of its texts are escaped.
+Out: `report.html` and `results.json` in a folder, which is created.
 Wrong: a folder that cannot be written is an `OSError`.
 """
 

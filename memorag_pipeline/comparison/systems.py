@@ -2,10 +2,10 @@
 
 In:  a set of questions with its contexts, and the sections of a corpus spec.
 Out: a version of the corpus for each kind of memory, built by the pipeline; the scores of each system.
-Wrong: what a refresh raises. Nothing is built or asked a second time: both are units of the store.
+Wrong: what a refresh raises. Nothing is built or asked twice: both are units of the store.
 
-All contexts of a set are one corpus, as a user would have it. Only the full context is told which text a question is
-on; what of it does not fit the model is cut out of its middle, as LongBench does (Bai et al. 2024).
+All contexts of a set are one corpus, as a user would have it. Only the full context knows which text a question is
+about; if it does not fit the model, its middle is cut out, as LongBench does (Bai et al. 2024).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def systems(kinds: Sequence[str]) -> list[System]:
 
 
 def memory_of_kind(memory: MemorySpec, kind: str) -> MemorySpec:
-    """`memory` itself if it is of this kind, else one of the same model with the defaults of the kind."""
+    """`memory` itself if it is of this kind, otherwise one of the same model with the defaults of the kind."""
     if memory.kind == kind:
         return memory
     values: dict[str, Any] = {name: getattr(memory, name) for name in _SHARED if name in memory.model_fields_set}
@@ -73,7 +73,8 @@ def memory_of_kind(memory: MemorySpec, kind: str) -> MemorySpec:
 
 
 def build_version(questions: QuestionSet, sections: CorpusSpec, kind: str, home: Path) -> OpenedVersion:
-    """A version of the corpus of all contexts of a set, below `home`; `sections` says all but source and store."""
+    """A version of the corpus of all contexts of a set, below `home`; `sections` gives everything except source and
+    store."""
     from memorag_pipeline import runner
 
     digest = value_digest(dict(questions.contexts))[:12]
@@ -144,7 +145,7 @@ def _score_full_context(questions: QuestionSet, settings: AnswerSettings) -> Sco
 
 
 def _read_and_reply(text: str, asked: Sequence[str], settings: AnswerSettings) -> tuple[int, list[Generation]]:
-    """How many tokens of a text were read, and the replies to questions on it."""
+    """The number of tokens of a text that were read, and the replies to questions about it."""
     from memorag_pipeline.memory.engine.generation import Decoding
     from memorag_pipeline.memory.kinds.full import FullMemoryModel
     from memorag_pipeline.memory.kinds.load import load_memory_model

@@ -62,7 +62,7 @@ class MemoryRow:
 
 @dataclass(frozen=True)
 class NeedleRow:
-    """What a memory tells of needles; `all` at ratio 0 is the model with the whole stream."""
+    """How well a memory remembers needles; `all` at ratio 0 is the model with the whole stream."""
 
     memory: str
     ratio: int
@@ -83,8 +83,8 @@ class Evaluation:
     """Everything that was measured of one adapter.
 
     `texts` of `tokens` tokens each, of which the last `asked` were asked; `nothing` and `all` are their mean losses
-    (nats) given nothing and all tokens. `positions` names the bins of each gap by position. `candidates` is how many
-    numbers a needle was chosen among, 0 without needles.
+    (nats) given nothing and all tokens. `positions` names the bins of each gap by position. `candidates` is the number
+    of candidates for a needle, 0 without needles.
     """
 
     model: str
@@ -124,11 +124,11 @@ def evaluate_adapter(
     questions: Sequence[ContextQuestion] = (),
     closer_ratios: Sequence[int] = (4,),
 ) -> Evaluation:
-    """Evaluate an adapter on held-out texts (tokens of each), of which those of `tokens` tokens or more are taken.
+    """Evaluate an adapter on those held-out texts (given as tokens) that have at least `tokens` tokens.
 
-    Needles, which lie in the same texts, and `questions` are asked of memories at `closer_ratios` only, for they take
-    long: each needle costs the reading of a stream, each context of a question that and its clues. No needle is put
-    into a stream that is longer than all texts together, or than the model's context.
+    Needles, which are hidden in the same texts, and `questions` are asked of memories at `closer_ratios` only, because
+    they are slow: each needle costs reading a stream, each context of a question costs that and its clues. No needle is
+    hidden in a stream that is longer than all texts together, or than the model's context.
     """
     taken = first_tokens(texts, tokens)
     if not taken:
@@ -187,7 +187,7 @@ def _possible(task: NeedleTask, tokens: int, context: int) -> NeedleTask | None:
 def _needles(
     whole: WindowedMemoryModel, subjects: Sequence[_Subject], texts: Sequence[Sequence[int]], task: NeedleTask
 ) -> tuple[NeedleRow, ...]:
-    """What each memory tells of the needles, and what `whole` does, which forgets nothing."""
+    """How well each memory remembers the needles, and `whole`, which forgets nothing."""
     language_model = whole.language_model
     found = haystacks(language_model.tokenizer, texts, task)
     nothing, full = candidate_losses_without(language_model, found), candidate_losses(whole, found)

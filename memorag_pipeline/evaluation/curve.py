@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """Training after so many tokens: its loss (nats), and the share of the gap closed where that was measured."""
+    """Training after `tokens` tokens: its loss (nats), and the share of the gap closed if that was measured."""
 
     tokens: int
     loss: float

@@ -1,12 +1,12 @@
-"""Whether passages hold the evidence of a question: how much of it, and how far up.
+"""Whether passages hold the evidence of a question: how much of it, and at which rank.
 
-In:  spans of text that are the evidence, the documents they stand in, ranked passages of these documents.
-Out: recall of the first k passages, and the rank of the first one that is relevant.
-Wrong: a span that stands in no document has no place; a question without any place cannot be scored.
+In:  spans of text that are the evidence, their documents, ranked passages of these documents.
+Out: recall of the first k passages, and the rank of the first relevant one.
+Wrong: a span that is in no document has no place; a question without any place cannot be scored.
 
-Evidence recall at k is the share of the evidence's characters that the first k passages cover; of a span that stands
-in several places, the place that is covered best counts. A passage is relevant if it shares more than half of the
-shorter of both with a span. Spaces of any kind and number are equal.
+Evidence recall at k is the share of the evidence's characters that the first k passages cover; if a span occurs in
+several places, the one that is covered best counts. A passage is relevant if it shares with a span more than half of
+the shorter of the two. Spaces of any kind and number are equal.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from memorag_pipeline.retrieval.passage import Passage
 
 @dataclass(frozen=True)
 class Place:
-    """Where a span stands: characters `start` to `end` of a document."""
+    """The place of a span: characters `start` to `end` of a document."""
 
     document_id: str
     start: int
@@ -39,7 +39,7 @@ def find_places(span: str, documents: Mapping[str, str]) -> list[Place]:
 
 
 def evidence_recall(spans: Sequence[Sequence[Place]], passages: Sequence[Passage]) -> float:
-    """Share of the evidence's characters that passages cover; `spans` are the places of each span, one at least."""
+    """Share of the evidence's characters that passages cover; `spans` are the places of each span, at least one."""
     sizes = [places[0].end - places[0].start for places in spans]
     shares = [max(_covered(place, passages) / (place.end - place.start) for place in places) for places in spans]
     return sum(size * share for size, share in zip(sizes, shares, strict=True)) / sum(sizes)
@@ -56,7 +56,7 @@ def reciprocal_rank(spans: Sequence[Sequence[Place]], passages: Sequence[Passage
 
 
 def _covered(place: Place, passages: Sequence[Passage]) -> int:
-    """Characters of a place that passages cover; what several cover counts once."""
+    """Characters of a place that passages cover, each counted once."""
     ranges = sorted(
         (max(place.start, passage.start), min(place.end, passage.end))
         for passage in passages

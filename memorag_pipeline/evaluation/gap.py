@@ -1,19 +1,19 @@
-"""What a memory is worth: the share of the gap between no context and all of it that it closes.
+"""What a memory is worth: the share that it closes of the gap between no context and full context.
 
-The figure of merit is the loss (nats) of the last tokens of a text, those that are asked, given (a) nothing, (b) a
-memory of the tokens before them, (c) those tokens in full:
+The figure of merit is the loss (nats) of the last tokens of a text, the asked tokens, given (a) nothing, (b) a memory
+of the tokens before them, (c) those tokens in full:
 
     gap closed = (a - b) / (a - c), of means over texts
 
 and its standard error that of a ratio of means, from (a - b) - gap (a - c) of each text. The same share by position
-among the asked tokens tells recency from reach: the first lie next to the memory, the last have most context of their
-own. A trained memory may also lower the loss whatever it is of, by making the model fit such texts better: so the same
-share is told of memories of other texts.
+among the asked tokens distinguishes recency from reach: the first are next to the memory, the last have the most
+context of their own. A trained memory may also lower the loss whatever it holds, by making the model fit such texts
+better: so the same share is reported for memories of other texts.
 
 In:  a memory model of kind beacon, selected or full; texts as tokens, of which the last `asked` are asked.
-Out: losses, float32 [texts, asked - 1], since the first asked token has nothing before it when nothing is given; `Gap`.
-Wrong: a text that is not longer than `asked`, or losses in which all tokens tell no more than none: a `ValueError`;
-       a text longer than the model's context: a `ContextLengthError`.
+Out: losses, float32 [texts, asked - 1], since without context nothing precedes the first asked token; `Gap`.
+Wrong: a text that is not longer than `asked`, or losses in which full context is no better than none: a `ValueError`; a
+       text longer than the model's context: a `ContextLengthError`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Gap:
 
 
 def first_tokens(texts: Sequence[Text], tokens: int = TOKENS) -> list[list[int]]:
-    """The first `tokens` tokens of each text that has so many."""
+    """The first `tokens` tokens of each text that is long enough."""
     return [list(text[:tokens]) for text in texts if len(text) >= tokens]
 
 
@@ -128,7 +128,7 @@ def bin_names(asked: int = ASKED, width: int = BIN) -> tuple[str, ...]:
 def _rows(
     model: WindowedMemoryModel, texts: Sequence[Text], asked: int, following: Sequence[int]
 ) -> Iterator[list[Tensor]]:
-    """For each text's memory the losses of texts so many places further on, each [asked - 1]."""
+    """For each text's memory the losses of texts at these distances in the list, each [asked - 1]."""
     _require_longer(texts, asked)
     with torch.inference_mode():
         for number, memory in enumerate(_memories(model, [text[:-asked] for text in texts])):
@@ -138,7 +138,7 @@ def _rows(
 
 
 def _memories(model: WindowedMemoryModel, streams: Sequence[Text]) -> Iterator[BeaconMemory]:
-    """The memory of each stream; some are made together, and none is held for longer than these are looked at."""
+    """The memory of each stream; some are made together, and none is kept longer than its group."""
     start = 0
     while start < len(streams):
         end, tokens = start + 1, len(streams[start])
@@ -150,7 +150,7 @@ def _memories(model: WindowedMemoryModel, streams: Sequence[Text]) -> Iterator[B
 
 
 def _bins(losses: int, width: int) -> list[tuple[int, int]]:
-    """Begin and end of each bin among so many losses, the first of which is that of position 1."""
+    """Start and end of each bin among the losses, the first of which belongs to position 1."""
     borders = [0, *range(width - 1, losses, width), losses]
     return [(begin, end) for begin, end in pairwise(borders) if begin < end]
 

@@ -95,5 +95,5 @@ def _load(model: LanguageModel, language: Language, **form: Any) -> Any:
         "revision": model.resolved.revision,
         "dtype": str(model.dtype).removeprefix("torch."),
     }
-    # Past its cache: an adapter's file may be written anew under its name, and its weights are not held afterwards.
+    # Bypasses the cache: an adapter's file may be rewritten under its name, and its weights are not kept afterwards.
     return load_memory_model.load(MemorySpec.model_validate(named | form), language)

@@ -1,12 +1,13 @@
-"""Scores of a reply against expected answers: exact match, token F1, ROUGE-L, and whether evidence holds an answer.
+"""Scores of a reply against expected answers: exact match, token F1, ROUGE-L, and whether evidence contains an answer.
 
 In:  texts, in English or Chinese.
 Out: numbers from 0 to 1; against several answers the best counts.
-Wrong: nothing; a reply without words scores 0, and so does one against an answer without words.
 
-Texts are compared as SQuAD's script does it (Rajpurkar et al. 2016): without case, punctuation and English articles.
-A Chinese character is a word, as in CMRC 2018 (Cui et al. 2019), whose F1 counts the longest common run; here all
-common words count, as in SQuAD. ROUGE-L (Lin 2004) is that of `rouge-score`, over all words, without stemming.
+A reply without words scores 0, and so does a reply against an answer without words.
+
+Texts are compared as in SQuAD's script (Rajpurkar et al. 2016): without case, punctuation and English articles. A
+Chinese character is a word, as in CMRC 2018 (Cui et al. 2019), whose F1 counts the longest common run; here all common
+words count, as in SQuAD. ROUGE-L (Lin 2004) is that of `rouge-score`, over all words, without stemming.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def exact_match(reply: str, answers: Sequence[str]) -> float:
 
 
 def token_f1(reply: str, answers: Sequence[str]) -> float:
-    """Harmonic mean of precision and recall of words, each as often as it stands there."""
+    """Harmonic mean of precision and recall of words, counted with repetitions."""
     return max((_f1(words(reply), words(answer)) for answer in answers), default=0.0)
 
 
@@ -51,7 +52,7 @@ def rouge_l(reply: str, answers: Sequence[str]) -> float:
 
 
 def holds_answer(texts: Sequence[str], answers: Sequence[str]) -> float:
-    """1 if one of the answers stands in one of the texts, word for word."""
+    """1 if one of the answers occurs in one of the texts, word for word."""
     return float(any(_contains(words(text), words(answer)) for text in texts for answer in answers))
 
 

@@ -1,15 +1,15 @@
-"""Whether a memory still tells a number that stood somewhere in it, by the length of the stream and by its depth.
+"""Whether a memory still knows a number that occurred in its stream, by the length of the stream and by depth.
 
-A stream of filler holds one sentence, "The access code of the Harrow archive is 48213.", and is gone on with by the
-same words up to the number. The loss of the number's tokens says how well it is remembered; for a model too small to
-write it, the number is also chosen among eight, as the one with the least loss.
+A stream of filler holds one sentence, "The access code of the Harrow archive is 48213.", and is continued by the same
+words up to the number. The loss of the number's tokens shows how well it is remembered; for a model too small to write
+it, the number is also chosen among eight, as the one with the least loss.
 
-In:  a tokenizer and filler texts as tokens; memory models, nothing and all tokens to ask.
+In:  a tokenizer and filler texts as tokens; memory models; no context and full context for comparison.
 Out: losses (nats) of every candidate, float32 [haystacks, candidates], and a `NeedleCell` for each length and depth.
 Wrong: filler shorter than the longest stream is a `ValueError`; a stream longer than a model can hold a
        `ContextLengthError`.
 
-Lengths should be multiples of the window: what lies in an open window is not compressed yet.
+Lengths should be multiples of the window, because an open window is not compressed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PLACES = (
 
 
 class PlainTokenizer(Protocol):
-    """What is needed of a tokenizer; a `ChatTokenizer` has it."""
+    """The required methods of a tokenizer; a `ChatTokenizer` has them."""
 
     def plain(self, text: str) -> list[int]:
         """Tokens of a text."""
@@ -47,9 +47,9 @@ class PlainTokenizer(Protocol):
 
 @dataclass(frozen=True)
 class NeedleTask:
-    """Streams of so many tokens, with the needle after such shares of the filler; `trials` of each.
+    """Streams of these lengths in tokens, with the needle at these depths (shares of the filler); `trials` of each.
 
-    Streams of a trial differ only in the needle's place.
+    Streams of a trial differ only in the place of the needle.
     """
 
     lengths: tuple[int, ...] = (1024, 2048, 4096)
@@ -74,7 +74,7 @@ class Haystack:
 class NeedleCell:
     """Mean losses of the right number (nats), the share of the gap closed, and that of right choices.
 
-    `gap_closed` is None where all tokens tell no more of the number than nothing does.
+    `gap_closed` is None where full context is no better than none.
     """
 
     tokens: int
@@ -95,7 +95,7 @@ def haystacks(tokenizer: PlainTokenizer, filler: Sequence[Sequence[int]], task: 
             draw = random.Random(f"{task.seed}:{tokens}:{trial}")
             question = tokenizer.plain(_SENTENCE.format(place=draw.choice(_PLACES)))
             numbers = draw.sample(range(10_000, 100_000), task.candidates)
-            # Tokenized apart, so that a number has the same tokens in the needle and after the question.
+            # Tokenized separately, so that a number has the same tokens in the needle and after the question.
             candidates = tuple(tuple(tokenizer.plain(f" {number}")) for number in numbers)
             needle = [*question, *candidates[0], *tokenizer.plain(_END)]
             hay = _filler(filler, trial, tokens - len(needle))
@@ -157,7 +157,7 @@ def _filler(texts: Sequence[Sequence[int]], first: int, tokens: int) -> list[int
 
 
 def _memories(model: WindowedMemoryModel, streams: Sequence[Sequence[int]]) -> Iterator[BeaconMemory]:
-    """The memory of each stream; what a stream has in common with the last, up to a window's end, is read once."""
+    """The memory of each stream; a prefix shared with the previous stream, up to a window border, is read once."""
     last = model.memorize(streams[-1])
     for stream in streams[:-1]:
         common = common_prefix(stream, streams[-1])

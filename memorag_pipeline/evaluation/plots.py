@@ -1,8 +1,7 @@
-"""The plots of a report, as SVG that is put into a page and takes its colours, light or dark.
+"""The plots of a report, as SVG that is embedded in a page and takes its colours, light or dark.
 
 In:  an `Evaluation`, the curve of a training, estimates by system.
-Out: `Plot`s: SVG without scripts, links and identifiers that nothing refers to; equal figures give equal text.
-Wrong: nothing to draw is the caller's to notice.
+Out: `Plot`s: SVG without scripts, links and unused identifiers; equal figures give equal text.
 """
 
 from __future__ import annotations
@@ -154,7 +153,7 @@ def _draw_needles(axes: Axes, row: NeedleRow, candidates: int) -> None:
 
 
 def _panels(figure: Figure, count: int, label: str) -> list[Axes]:
-    """So many panels, two to a row, with a label left of them; the place of one that is not needed stays empty."""
+    """`number` panels, two to a row, with a label left of them; the place of an unused one stays empty."""
     columns = min(count, 2)
     places = figure.subplots(-(-count // columns), columns, squeeze=False, sharey=True)
     for first in places[:, 0]:

@@ -4,7 +4,7 @@ In:  a file as those of LongBench (`input`, `context`, `answers`, `all_classes`,
      `context`, `answers` or `label`, `context_id`) and InfiniteBench (`context`, `input`, `answer`, `options`); one
      with `question` and `context_id`, whose texts are `contexts/{context_id}.txt` beside it; or for a gate one without
      contexts: `question`, `answers`, `evidence`, and `uri` of the document that has the evidence.
-Out: a `QuestionSet`: all rows, or some of few contexts, with the contexts that they are on.
+Out: a `QuestionSet`: all rows, or some of few contexts, with their contexts.
 Wrong: a row that cannot be used is left out and named; a file without any that can be used is a `QuestionError`.
 """
 
@@ -28,7 +28,7 @@ from memorag_pipeline.words import HAN
 _ID = ("question_id", "id", "_id")
 _QUESTION = ("question", "input")
 _ANSWERS = ("answers", "answer", "label")
-_CONTEXTS_OF_A_CHOICE = 3  # rows are chosen on so many contexts at least: a corpus of one text is no search
+_CONTEXTS_OF_A_CHOICE = 3  # rows are chosen from at least this many contexts: a corpus of one text needs no search
 _CONTEXTS = "contexts"  # folder of the texts beside a file, and in the URIs of questions on them
 _SAFE = re.compile(r"\w[\w.-]{0,99}")
 _HAN = re.compile(f"[{HAN}]")
@@ -64,7 +64,7 @@ class QuestionSet:
 
 @dataclass(frozen=True)
 class _Row:
-    """A row of a file; `holds_context` if the text that `question` is on stands in the row itself."""
+    """A row of a file; `holds_context` if the row itself contains the text that `question` is about."""
 
     line: int
     question: EvaluationQuestion
@@ -167,7 +167,7 @@ def _text(value: Mapping[str, Any], names: Sequence[str]) -> str:
 
 
 def _texts(value: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
-    """The first of these values as texts; one text is a list of one."""
+    """The first of these values as texts; a single text becomes a list."""
     name = next((name for name in names if value.get(name) not in (None, "", [])), None)
     if name is None:
         return ()
@@ -178,7 +178,7 @@ def _texts(value: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _context_uri(value: Mapping[str, Any]) -> tuple[bool, str | None]:
-    """Whether the row holds its context, and the file name that the context gets; of a row without, its `uri`."""
+    """Whether the row holds its context, and the file name that the context gets; of a row without one, its `uri`."""
     context, context_id = value.get("context"), value.get("context_id")
     if context is None and context_id is None:
         uri = value.get("uri")

@@ -1,6 +1,6 @@
 """Whether what a memory recalls helps to find the evidence for a question on a long text.
 
-In:  questions, each with its context and its evidence, spans that stand in the context word for word; a memory model.
+In:  questions, each with its context and its evidence, spans that occur in the context word for word; a memory model.
 Out: a `RecallQuality`: how often a clue hits the evidence, and evidence recall of searches without and with clues.
 Wrong: a set without files is a `NotFoundError`; no question that fits the model is a `ValueError`.
 
@@ -8,10 +8,10 @@ Words are casefolded runs of letters and digits; each Chinese character is a wor
 if it has a run of five words (all of them, in evidence that has fewer) in common with one of its spans, and the
 question does not have that run.
 
-Chunks are searched as jobs do it, with the question alone and with the question and its clues. Evidence recall@k is
-the share of the evidence's characters that the first k passages cover, mean over questions; of a span that stands in
-the context several times, the place that is covered best counts. (Ranks are fused so that the question's own first
-passage stays first, so clues cannot change recall@1.)
+Chunks are searched as jobs do it, with the question alone and with the question and its clues. Evidence recall@k is the
+share of the evidence's characters that the first k passages cover, mean over questions; if a span occurs in the context
+several times, the place that is covered best counts. (Ranks are fused so that the question's own first passage stays
+first, so clues cannot change recall@1.)
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class RecallAt:
 
 @dataclass(frozen=True)
 class RecallQuality:
-    """Figures of a set. `left_out` questions are on contexts longer than the model's; `clues` are per question."""
+    """Figures of a set. `left_out` questions have contexts longer than the model's; `clues` are per question."""
 
     set: str
     questions: int
@@ -188,7 +188,7 @@ def _clues(
 def _settings(
     model: WindowedMemoryModel, language: Language, clues: Sequence[ClueKind], clue_tokens: int
 ) -> AnswerSettings:
-    """As those of a job that takes as many passages as are looked at here; nothing is generated."""
+    """As in a job that takes as many passages as are scored here; nothing is generated."""
     return AnswerSettings(
         language=language,
         memory=MemorySpec(model=model.language_model.resolved.name),

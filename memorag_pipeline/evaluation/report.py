@@ -1,8 +1,8 @@
-"""The report of an adapter: one HTML page with its tables and plots, which needs nothing beside it.
+"""The report of an adapter: one self-contained HTML page with tables and plots.
 
-In:  an `Evaluation`, the curve of the training, and facts to be listed; whatever they say is escaped.
+In:  an `Evaluation`, the curve of the training, and facts to be listed; all of their texts are escaped.
 Out: a file.
-Wrong: a folder that is not there is an `OSError`.
+Wrong: a missing folder is an `OSError`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def write_report(
     facts: Mapping[str, str],
     title: str = "Evaluation of a memory adapter",
 ) -> None:
-    """Write the page to `path`. `facts` are listed as they are, below what the evaluation says of itself."""
+    """Write the page to `path`. `facts` are listed unchanged, below those of the evaluation."""
     page = page_environment().get_template("report.html.j2")
     html = page.render(
         title=title,

@@ -40,10 +40,9 @@ Places = Sequence[Sequence[Place]]
 
 
 class QuestionScores(BaseModel):
-    """What became of one question. A metric that it cannot be scored by is not there.
+    """The scores of one question, without the metrics that do not apply to it.
 
-    `clues` and `evidence` are what was recalled and what the generator was given; tokens are those that it read and
-    wrote.
+    `clues` is what was recalled, `evidence` what the generator was given; tokens are those that it read and wrote.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -64,7 +63,7 @@ class QuestionScores(BaseModel):
 class Scores(BaseModel):
     """The scores of all questions. `seconds` is the time that answering them took, loading of models included.
 
-    `unplaced` counts questions whose evidence stands in no document.
+    `unplaced` counts questions whose evidence is in no document.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -129,7 +128,7 @@ def scores_of_unit(store: CorpusStore, inputs: Mapping[str, Any], score: Callabl
 def score_answer(
     question: EvaluationQuestion, answer: Answer, places: Places, ranked: Sequence[Passage] | None
 ) -> QuestionScores:
-    """The scores of one answer. `ranked` are the passages found, best first; None where none were looked for."""
+    """The scores of one answer. `ranked` are the passages found, best first; None if there was no search."""
     metrics: dict[Metric, float] = {}
     reply = answer.answer or ""
     if question.answers:
@@ -174,7 +173,7 @@ def _ranked(version: OpenedVersion, answers: Sequence[Answer], settings: AnswerS
 
 
 def _all_places(version: OpenedVersion, questions: Sequence[EvaluationQuestion]) -> list[Places]:
-    """The places of each question's evidence; none if a span of it stands nowhere."""
+    """The places of each question's evidence; none if one of its spans is in no document."""
     found: list[list[list[Place]]] = [[[] for _ in question.evidence] for question in questions]
     if not any(question.evidence for question in questions):
         return list(found)

@@ -2,7 +2,6 @@
 
 In:  a function that draws into a matplotlib figure.
 Out: a `Plot`: SVG without scripts, links and identifiers that nothing refers to; equal figures give equal text.
-Wrong: nothing to draw is the caller's to notice.
 
 matplotlib is imported with the first figure, by its object interface: nothing global is changed.
 """
@@ -24,9 +23,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-INK = "#010203"  # stands for the colour of the page's text
+INK = "#010203"  # replaced by the colour of the page's text
 SERIES = ("#d9541e", "#2b83c9", "#1c9a6c", "#a86cc1", "#b8860b", "#808080")
-_WIDTH, _HEIGHT = 4.4, 2.6  # inches; of a row of panels
+_WIDTH, _HEIGHT = 4.4, 2.6  # inches, for a row of panels
 _METADATA: dict[str, Any] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 _SETTINGS: dict[Any, Any] = {
     "font.size": 9,
@@ -57,7 +56,8 @@ class Plot:
 
 
 def svg(name: str, draw: Callable[[Figure], None], rows: float = 1) -> Markup:
-    """What `draw` puts into a figure of so many rows of panels. `name` keeps identifiers of a page's plots apart."""
+    """What `draw` draws in a figure with `rows` rows of panels. `name` makes the identifiers of a page's plots
+    distinct."""
     # By itself matplotlib makes a folder for its configuration in the user's home.
     os.environ.setdefault("MPLCONFIGDIR", str(cache_folder() / "matplotlib"))
     from matplotlib import rc_context
@@ -68,7 +68,7 @@ def svg(name: str, draw: Callable[[Figure], None], rows: float = 1) -> Markup:
         draw(figure)
         figure.savefig(text, format="svg", metadata=_METADATA)
         content = text.getvalue()
-    # Inside of a page neither the document type nor the namespaces are wanted.
+    # Inside a page neither the document type nor the namespaces are needed.
     content = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", content[content.index("<svg") :])
     content = content.replace("xlink:href", "href").replace(INK, "currentColor")
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', content))

@@ -2,7 +2,6 @@
 
 In:  a package with a folder `templates`; the layout of all pages is here.
 Out: a jinja environment.
-Wrong: nothing here.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 In:  an answer, the question, the passages in the order in which the prompt numbers them from 1.
 Out: the numbers of those that are used, and how that is known.
-Wrong: nothing; a number that no passage has is no marker, and an answer that shares too little with all passages cites
+Wrong: a number that no passage has is not a marker; an answer that shares too little with every passage cites
        none.
 
 An answer's own markers count: `[1]`, `[2, 3]`, `【1】`. They stay in the answer, whose numbers are those of its

@@ -1,10 +1,10 @@
-"""How the keys and values of a layer are written in a memory file: as they are, or quantised.
+"""How the keys and values of a layer are stored in a memory file: unchanged or quantised.
 
 In:  keys or values of one layer, [slots, key/value heads, head size], in any floating dtype and on any device.
-Out: a few tensors, all of whose first axis goes along the slots, and from those the keys or values again.
-Wrong: what is NaN, infinite or too large for the codec is a `MemoragError`.
+Out: a few tensors whose first axis is the slots, and from those the keys or values again.
+Wrong: values that are NaN, infinite or too large for the codec are a `MemoragError`.
 
-Let `x` be what was encoded, `y` what is decoded, and `u` the unit roundoff of the dtype that it is decoded to.
+Let `x` be an encoded value, `y` the decoded value, and `u` the unit roundoff of the dtype that it is decoded to.
 
 | codec    | x shares its scale with                            | abs(x - y), besides u * abs(y), is at most   |
 |----------|----------------------------------------------------|----------------------------------------------|
@@ -15,15 +15,15 @@ Let `x` be what was encoded, `y` what is decoded, and `u` the unit roundoff of t
 | fp8      | the same                                           | abs(x) / 16 + 2**-17 * peak                  |
 | int4     | keys: 64 slots of its channel; values: 64 channels | (high - low) / 30, about 3.4 % of the range  |
 
-Groups of slots are counted from slot 0, so that full ones stay as they are when slots are appended, and a range of
-slots is decoded from its own groups alone. Where the head size is no multiple of 64, int4's groups of channels are the
+Groups of slots are counted from slot 0, so that full ones stay unchanged when slots are appended, and a range of slots
+is decoded from its own groups alone. If the head size is not a multiple of 64, int4's groups of channels are the
 largest that divide it. Scales and ends are bfloat16. Codes are chosen for the rounded scale, so that more precision
 would gain nothing, its exponents are those of float32, and it makes encoding again harmless:
 
 - int8 and fp8 give the same codes and scales for what was decoded to float32;
 - all three do for bfloat16 input that was decoded to bfloat16 or float32, so that a memory may be opened, extended and
   saved any number of times;
-- int4 keeps the bound above, each time anew, for the rest.
+- int4 keeps the bound above in the other cases, each time again.
 
 Magnitudes below 1e-35 are an exception to all this: they are off by up to 1e-37.
 """
@@ -81,7 +81,7 @@ class Codec(ABC):
 
     @abstractmethod
     def decode(self, role: Role, parts: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
-        """Keys or values from their parts; or a range of them, from its rows, when it begins where a group does."""
+        """Keys or values from their parts; or a range of them, from its rows, if it starts at a group."""
 
 
 class _Plain(Codec):
@@ -130,7 +130,7 @@ class _Grouped(Codec):
 
     @abstractmethod
     def _restore(self, codes: Tensor, scales: list[Tensor]) -> Tensor:
-        """The float32 values that codes and scales stand for."""
+        """The float32 values of codes and scales."""
 
     def layout(self, role: Role) -> Layout:
         codes = Part(self.code, 1, (self.heads, -(-self.size // self.packed)))
@@ -274,7 +274,7 @@ CODECS = tuple(_CODECS)
 
 
 def codec_of(name: str, heads: int, size: int) -> Codec:
-    """The codec of a name in `CODECS`, for heads of some size."""
+    """The codec with this name in `CODECS`, for heads of some size."""
     return _CODECS[name](heads, size)
 
 

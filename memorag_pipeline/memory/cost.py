@@ -2,9 +2,10 @@
 
 In:  the section `memory`, the model's configuration, the form of the memory.
 Out: a `MemoryCost`.
-Wrong: None where the configuration does not tell the sizes of the model.
+Wrong: None if the configuration does not contain the sizes of the model.
 
-Without torch, so that a spec can be checked where no model runs. The bytes of a slot are those of the codecs' layouts.
+Does not import torch, so that a spec can be checked where no model runs. The bytes of a slot follow from the codecs'
+layouts.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from memorag_pipeline.memory.engine.beacon_config import BeaconConfig
 from memorag_pipeline.memory.stream import gist_tokens
 from memorag_pipeline.specs.memory import MemorySpec
 
-TEXT_BYTES_PER_TOKEN = 4.0  # of plain English text; taken where no version tells
+TEXT_BYTES_PER_TOKEN = 4.0  # of plain English text; used before the first version
 _PLAIN = {"float32": 4, "float16": 2, "bfloat16": 2}
 _SMALLER = "int8"  # without a measured loss, see benchmarks/README.md
 
 
 @dataclass(frozen=True)
 class MemoryCost:
-    """Bytes of the memory of a token of text, beside those of the text itself; `times` is the one over the other.
+    """Bytes of memory and of text for a token of text; `times` is their ratio.
 
     `tokens_per_slot` is that of the least compression that may be picked. `int8_bytes_per_token` is the same memory in
     that codec.
@@ -41,7 +42,7 @@ class MemoryCost:
     int8_bytes_per_token: float
 
     def words(self) -> str:
-        """A line about it for people."""
+        """A line for display."""
         slot = f", {self.tokens_per_slot:g} tokens to a slot" if self.tokens_per_slot != 1 else ""
         line = (
             f"a token of text takes about {bytes_text(round(self.bytes_per_token))} of memory (kind {self.kind},"

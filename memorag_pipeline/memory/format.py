@@ -1,8 +1,8 @@
 """The memory file: safetensors with one JSON document in its header. docs/data-contracts.md describes it.
 
-In:  a memory's tokens, keys and values, what they were made with, and the codec to store them in.
+In:  a memory's tokens, keys and values, their origin, and the codec to store them in.
 Out: a file whose bytes depend on nothing else; read back as a whole, or some slots of one layer.
-Wrong: another model, tokenizer or form is a `MemoryMismatchError` saying which differs; a damaged file is a
+Wrong: another model, tokenizer or form is a `MemoryMismatchError` that says which differs; a damaged file is a
        `CorruptBlobError`; values that the codec cannot hold are a `MemoragError` naming the layer.
 """
 
@@ -36,10 +36,10 @@ _ROLES: tuple[Role, Role] = ("keys", "values")
 class MemoryOrigin:
     """What a memory was made with. Memories of different origin are not interchangeable.
 
-    `ratios` are the candidates and `ratio_mix` is how one of several is picked; a kind that keeps everything has none.
+    `ratios` are the candidates and `ratio_mix` is how one of several is chosen; a kind that keeps everything has none.
     `policy` belongs to the kind `selected`, `beacon_digest` (of the beacon parameters) to the kind `beacon`.
-    `quantization` is that of the model's weights. `earlier_tokenizer_digests` are no part of a file: earlier releases
-    gave them to the same tokenizer.
+    `quantization` is that of the model's weights. `earlier_tokenizer_digests` are not stored in a file: earlier
+    releases gave them to the same tokenizer.
     """
 
     kind: str
@@ -82,7 +82,7 @@ _HEADER = TypeAdapter(MemoryHeader)
 class StoredMemory:
     """A memory file's content. Keys (before rotation) and values of each layer, [slots, key/value heads, head size].
 
-    `token_ids` is int32 [tokens], on the CPU; `extra` is what else the kind of memory keeps, in no codec.
+    `token_ids` is int32 [tokens], on the CPU; `extra` are further tensors of the memory kind, stored without a codec.
     """
 
     header: MemoryHeader
@@ -121,7 +121,7 @@ def write_memory(
 
 
 def read_header(path: Path, origin: MemoryOrigin | None = None) -> MemoryHeader:
-    """The header of a memory file, without reading its tensors; refused when `origin` is given and is another."""
+    """The header of a memory file, without reading its tensors; refused if `origin` is given and differs."""
     with _opened(path, origin, torch.device("cpu")) as stored:
         return stored.header
 
@@ -131,7 +131,7 @@ def open_memory(
 ) -> StoredMemory:
     """A memory file of this origin and shape [layers, key/value heads, head size], decoded to `dtype`.
 
-    On the CPU, what is stored as it is wanted is a view of the mapped file, of which no byte is read here.
+    On the CPU, values stored in the requested dtype are a view of the mapped file, of which no byte is read here.
     """
     with _opened(path, origin, device) as stored:
         if stored.header.shape != shape:
@@ -145,7 +145,7 @@ def open_memory(
 
 
 def read_slots(path: Path, layer: int, start: int, end: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Keys and values of slots [start, end) of one layer, on the CPU; no more is read than the groups they are in."""
+    """Keys and values of slots [start, end) of one layer, on the CPU; only their groups are read."""
     with _opened(path, None, torch.device("cpu")) as stored:
         layers, slots = stored.header.shape[0], stored.header.slots
         if not (0 <= layer < layers and 0 <= start <= end <= slots):
@@ -168,7 +168,7 @@ class _Stored:
         return self._rows(_TOKEN_IDS, Part(torch.int32, 1, ()), self.header.tokens, 0, self.header.tokens)
 
     def slots(self, role: Role, layer: int, start: int, end: int, dtype: torch.dtype) -> Tensor:
-        """Some slots of a layer's keys or values, decoded from the groups that they are in."""
+        """Some slots of a layer's keys or values, decoded from their groups."""
         layout = self.codec.layout(role)
         skipped = start % max(part.stride for part in layout.values())
         parts = {
@@ -178,7 +178,7 @@ class _Stored:
         return self.codec.decode(role, parts, dtype)[skipped:]
 
     def extra(self) -> dict[str, Tensor]:
-        """The tensors that are no part of tokens, keys or values."""
+        """The tensors besides tokens, keys and values."""
         own = {
             _name(layer, role, part)
             for layer in range(self.header.shape[0])
@@ -188,13 +188,13 @@ class _Stored:
         return {name: self.file.get_tensor(name) for name in sorted(set(self.file.keys()) - own - {_TOKEN_IDS})}
 
     def _rows(self, name: str, part: Part, slots: int, start: int, end: int) -> Tensor:
-        """The rows of a tensor that slots [start, end) need, once it is what the header says."""
+        """The rows of a tensor that slots [start, end) need; the tensor must match the header."""
         stored = self.file.get_slice(name)
         shape = [part.rows(0, slots).stop, *part.shape]
         if stored.get_shape() != shape:
             raise damaged(self.path, f"{name} has the shape {stored.get_shape()}, not {shape}")
         wanted = part.rows(start, end)
-        # Whole tensors have a way of their own to a GPU, through pinned memory.
+        # Whole tensors go to a GPU through pinned memory.
         whole = self.device.type == "cuda" and (wanted.start, wanted.stop) == (0, shape[0])
         rows: Tensor = self.file.get_tensor(name) if whole else stored[wanted]
         if rows.dtype != part.dtype:
@@ -271,7 +271,7 @@ def _require_origin(path: Path, found: MemoryOrigin, wanted: MemoryOrigin) -> No
     differences = [
         f"{name} {_shown(getattr(found, name))} instead of {_shown(getattr(wanted, name))}"
         for name in _names(MemoryOrigin)
-        # Two names may stand for the same weights; the digest decides.
+        # Two names can mean the same weights; the digest decides.
         if name != "model" and getattr(found, name) != getattr(wanted, name)
     ]
     if differences:

@@ -1,11 +1,11 @@
-"""The token stream of a shard: opening, then the sections of its documents; and what follows it when a prompt is asked.
+"""The token stream of a shard: opening, then the sections of its documents; and the tokens that ask a prompt after it.
 
     opening | section section … | closing  prompt  ending | the model's reply
     --------- stored memory ---- ------ never stored ------
 
 In:  sections as (URI, title, text), prompts as text.
-Out: token ids. Sections are tokenized one by one, so the stream of a shard grows by appending.
-Wrong: as in `chat`.
+Out: token ids. Sections are tokenized one by one, so that the stream of a shard grows by appending.
+Wrong: see `models.chat`.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def common_prefix(some: Sequence[object], others: Sequence[object]) -> int:
 
 
 def gist_tokens(window: int) -> int:
-    """Tokens that the summary of a window has at most, in memories of kind gist."""
+    """The maximum number of tokens of a window's summary, in memories of kind gist."""
     return max(32, window // 8)
 
 
 def section_heading(uri: str, title: str | None) -> str:
-    """The line that stands for a document: its title, or its file name where there is none.
+    """The line that introduces a document: its title or, without one, its file name.
 
     A document that is only renamed or moved is so the same tokens.
     """
@@ -50,7 +50,7 @@ def section_heading(uri: str, title: str | None) -> str:
 
 
 def render_section(uri: str, title: str | None, text: str) -> str:
-    """A section as it is memorized: a heading for the document, then the text."""
+    """A section as memorized: a heading for the document, then the text."""
     return f"# {section_heading(uri, title)}\n\n{text.strip()}\n\n"
 
 

@@ -1,6 +1,6 @@
 """The prompts of the jobs: a folder for each language, in it a YAML file for each purpose.
 
-In:  a language of the spec; the texts of prompts of one's own, if the spec names any.
+In:  a language of the spec; the user's own prompt texts, if the spec names any.
 Out: `Prompts`: texts to ask a memory, and chat messages for answers; `version` changes whenever a prompt does.
 Wrong: a language without a folder is a bug, since the spec only accepts those that have one.
 """
@@ -37,15 +37,15 @@ class Prompts:
     draft: str
 
     def recall(self, kind: str, question: str) -> str:
-        """What is asked of a shard's memory to get clues of `kind`."""
+        """The prompt that asks a shard's memory for clues of `kind`."""
         return Template(self.recall_texts[kind]).substitute(question=question)
 
     def answer_from_memory(self, question: str) -> str:
-        """What is asked of a shard's memory to get an answer without any passage."""
+        """The prompt that asks a shard's memory for an answer without any passage."""
         return Template(self.memory).substitute(question=question)
 
     def answer(self, question: str, passages: Sequence[str], draft: str | None = None) -> list[Message]:
-        """Chat messages that ask for an answer from `passages`, which stand fenced in the user turn.
+        """Chat messages that ask for an answer from `passages`, which are fenced in the user turn.
 
         A `draft` of the answer, fenced too, follows them.
         """

@@ -1,14 +1,14 @@
-"""The marks with which chat templates begin and end turns, and how a text is kept from writing them.
+"""The marks with which chat templates begin and end turns, and how they are removed from texts.
 
-In:  a text that goes to an endpoint: questions, passages, drafts, summaries, prompts of one's own.
-Out: the text with a round bracket in place of the one that each mark begins with; what has no mark is the same text.
+In:  a text that goes to an endpoint: questions, passages, drafts, summaries, the user's own prompts.
+Out: the text with a round bracket instead of the first bracket of each mark; a text without marks is unchanged.
 
 A server reads a conversation through its model's template, and many read the names of special tokens in a text as these
-tokens. Which model that is nobody tells, so the marks of all families are broken up, in the plain form of
-`look_alikes`, for a server may normalize what it reads. A local model needs no list: see `models.chat`.
+tokens. The model is unknown, so the marks of all families are broken up, in the plain form of `look_alikes`, because a
+server may normalize what it reads. A local model needs no list: see `models.chat`.
 
-Headings in plain words ("### Response:", "USER:") are no marks: they stand in too many documents. They are data like
-all that a fence holds.
+Headings in plain words ("### Response:", "USER:") are not treated as marks: too many documents contain them. They are
+data, like everything inside a fence.
 """
 
 from __future__ import annotations

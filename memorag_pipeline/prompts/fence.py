@@ -1,7 +1,7 @@
 """Putting text of documents into a prompt as data: fenced, and unable to close its fence.
 
-Special tokens of the chat template, with which a text could end its turn, are kept plain elsewhere: for a local model
-by its tokenizer (`models.chat`), for an endpoint by `chat_marks`. Evidence rows keep the text as it is.
+Special tokens of the chat template, with which a text could end its turn, are made harmless elsewhere: for a local
+model by its tokenizer (`models.chat`), for an endpoint by `chat_marks`. Evidence rows keep the original text.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def without_fences(text: str) -> str:
 
 
 def _without_marks(text: str) -> str:
-    """A bracket is round where the letters and digits behind it begin with a fence's name, whatever is among them."""
+    """A bracket becomes round if the letters and digits after it begin with a fence's name, ignoring other
+    characters."""
     plain, places = seen(text)
     brackets = [place for place, character in enumerate(plain) if character == "<"]
     if not brackets:
@@ -52,5 +53,5 @@ def _without_marks(text: str) -> str:
 
 
 def _is_letter(character: str) -> bool:
-    # Letters that modify others, such as apostrophes and marks of stress, are read over.
+    # Letters that modify others, such as apostrophes and stress marks, are ignored.
     return character.isalnum() and category(character) != "Lm"

@@ -1,7 +1,7 @@
 """In which language a model is asked: that of the question, and where this is mixed that of the corpus.
 
-Scripts tell English and Chinese apart, the languages that there are prompts in, so no detector of languages is needed.
-Two Chinese characters count as a word. A question without letters is asked in the language of the corpus.
+English and Chinese, the languages of the prompts, differ in script, so no language detector is needed. Two Chinese
+characters count as a word. A question without letters is asked in the language of the corpus.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 In:  a text.
 Out: `Seen`: its characters in plain form, and where in the text each of them stands.
 
-The rule: compatibility forms (full-width, mathematical, circled) are their plain letters; case and accents go; letters
-of other scripts that look like Latin ones are these; characters that nothing is seen of (zero-width, soft hyphens,
-variation selectors, marks of direction, control characters, fillers) are not there. What is found in the plain form is
-changed in the text itself at the same place, and everything else in the text stays as it is.
+The rule: compatibility forms (full-width, mathematical, circled) become their plain letters; case and accents are
+removed; letters of other scripts that look like Latin ones become these; invisible characters (zero-width, soft
+hyphens, variation selectors, direction marks, control characters, fillers) are dropped. What is found in the plain form
+is changed at the same place in the text itself, and the rest of the text stays unchanged.
 """
 
 # ruff: noqa: RUF001 (look-alikes are what it is about)
@@ -75,13 +75,13 @@ def seen(text: str) -> Seen:
 
 
 def with_round_brackets(text: str, places: set[int]) -> str:
-    """The text with a round opening bracket at some places, in place of whatever stands there."""
+    """The text with a round opening bracket at these places."""
     return "".join("(" if place in places else character for place, character in enumerate(text)) if places else text
 
 
 @lru_cache(maxsize=4096)
 def _shown(character: str) -> str:
-    """What is seen of a character; nothing, where that is nothing."""
+    """The visible form of a character; empty if it is invisible."""
     if character in "\t\n\r":
         return character
     return "".join(

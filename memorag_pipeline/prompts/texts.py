@@ -1,7 +1,7 @@
-"""The texts of prompts, those of this package and those of one's own.
+"""The texts of prompts: those of this package and the user's own.
 
-In:  a folder or URI that is laid out as this package's: LANGUAGE/PURPOSE.yaml, each a mapping of keys to texts.
-Out: the texts by language, purpose and key. A file that one's own folder lacks is taken from the package.
+In:  a folder or URI with the layout of this package: LANGUAGE/PURPOSE.yaml, each a mapping of keys to texts.
+Out: the texts by language, purpose and key. A file that the user's folder lacks is taken from the package.
 Wrong: `SpecError` with every problem: no such folder, no prompt in it, a key missing or unknown, a placeholder missing.
 """
 
@@ -81,7 +81,7 @@ def _mapping(where: str, data: bytes, problems: list[SpecProblem]) -> dict[str, 
 
 
 def _check(where: str, values: Mapping[str, Any], known: Mapping[str, str]) -> Iterator[SpecProblem]:
-    """What is wrong with the texts of a file, `known` being the package's own of that purpose."""
+    """The problems of the texts of a file; `known` are the package's texts of that purpose."""
     for key in values.keys() - known.keys():
         yield SpecProblem(where, str(key), "", "is unknown", f"the keys of this file are {', '.join(known)}")
     for key, text in known.items():

@@ -1,8 +1,8 @@
-"""What is in the source now, beside the newest version: the first half of the stage inventory, and all of a forecast.
+"""The current source compared with the newest version: the first half of the stage inventory, and all of a forecast.
 
 In:  the source URIs and globs of the spec; the newest version.
-Out: the objects, what became of each since that version, and whether a refresh would publish anything.
-Wrong: as `take_inventory`, which says it all. Nothing is written to the store.
+Out: the objects, what changed since that version, and whether a refresh would publish anything.
+Wrong: see `take_inventory`. Nothing is written to the store.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Comparison:
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """Documents by what became of them."""
+        """Documents added, modified, removed and unchanged."""
         return _difference(self.objects, self.parent.objects if self.parent else {})
 
     @property
@@ -63,8 +63,8 @@ class Comparison:
 def compare(pipeline: Pipeline, documents: str | None = None) -> Comparison:
     """List the source and compare it with the newest version.
 
-    With `documents`, a glob of URIs, only what it matches is looked at; all else is as in the newest version. Raises
-    NotFoundError when there is none, and what `take_inventory` raises.
+    With `documents`, a glob of URIs, only matching documents are compared; all others are as in the newest version.
+    Raises NotFoundError if there is none, and what `take_inventory` raises.
     """
     spec = pipeline.spec
     if problems := check_models(spec, f"corpus {spec.corpus}"):
@@ -85,7 +85,7 @@ def compare(pipeline: Pipeline, documents: str | None = None) -> Comparison:
 
 
 def _only(glob: str, listed: Sequence[SourceObject], parent: Parent | None, corpus: str) -> list[SourceObject]:
-    """What the glob matches as it is now, and all else as the newest version has it."""
+    """The current state of what the glob matches, and everything else as in the newest version."""
     if parent is None:
         raise NotFoundError(
             f"corpus {corpus} has no version yet in which the documents that {glob} does not match could stay as they"
@@ -170,9 +170,9 @@ def _is_outdated(parent: Parent, counts: dict[str, int], extraction: Extraction,
 
 
 def _lost(pipeline: Pipeline, parent: Parent) -> list[str]:
-    """Digests of the parent's blobs that are gone or cut short; a refresh makes them anew, for the same version."""
-    # One listing, a request for each thousand objects, in place of a request for each blob. Whether their bytes are
-    # right is for `memorag verify` to say.
+    """Digests of the parent's missing or truncated blobs; a refresh rebuilds them, for the same version."""
+    # One listing, a request for each thousand objects, instead of a request for each blob. `memorag verify` checks
+    # their bytes.
     sizes = {stored.key: stored.size for stored in pipeline.store.objects.listing("blobs")}
     lost = [blob for blob in parent.manifest.blobs if sizes.get(blob.ref.key) != blob.size]
     for blob in lost:

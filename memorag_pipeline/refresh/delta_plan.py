@@ -1,20 +1,21 @@
-"""The plan of a delta refresh: what is new goes to delta shards, memories stay until too much of them is stale.
+"""The plan of a delta refresh: new sections go to delta shards, memories stay until too much of them is stale.
 
-In:  the shards of the parent version, as their memories were read; the sections of the documents as they are now.
-Out: the shards of the new version. Those that stay keep their sections as read, stale ones among them; the text of
-     every section of now is in one shard that is not stale there.
-Wrong: nothing; it is a pure function, so that a retry plans the same.
+In:  the shards of the parent version, as their memories were read; the sections of the current documents.
+Out: the shards of the new version. Shards that stay keep their sections as read, including stale ones; the text of
+     every current section is in one shard, and not stale there.
 
-A section is held by the shard whose memory was read from the same content, under whatever URI. One whose text is held
-under another heading is not new. Then:
+A pure function, so a retry makes the same plan.
 
-1. A base shard is read again when more than `max_stale` of its tokens are stale: in no document any more. It gets what
-   it holds, in its order, and behind that the sections that follow on its own in order of URI and are new or in a delta
-   shard. So what changes often comes to stand at the end, and the windows before it are kept the next time.
-2. What is new besides is added to the open delta shard, the last one. Its memory is continued, so that each token is
-   read once. When it is full it becomes a base shard as it is, if it is fresh enough for one, and a new one is begun.
-3. A delta shard is read again when more than two thirds of its tokens are idle: stale, or held by a base shard since.
-   What it holds counts as new then. It is at most half of what is idle, so all delta shards together take at most 1.5
+A section is held by the shard whose memory was read from the same content, under any URI. One whose text is held under
+another heading is not new. Then:
+
+1. A base shard is read again when more than `max_stale` of its tokens are stale: no longer in any document. It gets
+   what it holds, in its order, followed by the sections that come after its own in order of URI and are new or in a
+   delta shard. So what changes often moves to the end, and the windows before it are kept the next time.
+2. Everything else that is new is added to the open delta shard, the last one. Its memory is continued, so that each
+   token is read once. When it is full it becomes a base shard, if it is fresh enough for one, and a new one is started.
+3. A delta shard is read again when more than two thirds of its tokens are idle: stale, or now held by a base shard.
+   Then what it holds counts as new. It is at most half of what is idle, so all delta shards together take at most 1.5
    times the tokens that are new.
 
 docs/refresh.md says what this bounds, and why.
@@ -40,7 +41,7 @@ def plan_delta(
     max_stale: float,
     forced: Collection[str] = (),
 ) -> list[Shard]:
-    """The shards after `parent`, whose base shards come first. Shards whose ids are in `forced` do not stay."""
+    """The shards that follow those of `parent`, base shards first. Shards whose ids are in `forced` do not stay."""
     plan = _Plan(parent, sections, bounds, max_stale, forced)
     plan.rebuild_bases()
     plan.sort_out_deltas()
@@ -49,7 +50,7 @@ def plan_delta(
 
 
 def stale_tokens(shard: Shard, current: Collection[str]) -> int:
-    """Tokens that were read from what is in no document any more; `current` has the contents of now."""
+    """Tokens that were read from sections that are no longer in any document; `current` has the current contents."""
     return sum(section.tokens for section in shard.sections if section.content not in current)
 
 
@@ -78,7 +79,7 @@ class _Plan:
         self.deltas: list[Shard] = []
 
     def rebuild_bases(self) -> None:
-        """Keep the base shards that are fresh enough; read the others again with what belongs to them."""
+        """Keep the base shards that are fresh enough; the others are read again, with what belongs to them."""
         parents = [shard for shard in self._parent if shard.kind == "base"]
         stay = {shard.shard_id for shard in parents if self._stays(shard)}
         newcomers = self._newcomers({shard.shard_id for shard in parents}, stay)
@@ -98,7 +99,7 @@ class _Plan:
                 self.bases.append(rebuilt)
 
     def sort_out_deltas(self) -> None:
-        """Keep the delta shards that hold enough of what is in their memory."""
+        """Keep the delta shards of whose memory enough is still needed."""
         for shard in self._parent:
             if shard.kind == "base":
                 continue
@@ -138,7 +139,7 @@ class _Plan:
         return stale_tokens(shard, self._current) <= self._max_stale * shard.tokens
 
     def _held(self, shard: Shard) -> list[ShardSection]:
-        """What the shard holds, as it is now, each once, in the order of its stream."""
+        """The current sections that the shard holds, each once, in the order of its stream."""
         contents = dict.fromkeys(shard.contents)
         return [self._current[content] for content in contents if self._holder.get(content) == shard.shard_id]
 
@@ -154,7 +155,7 @@ class _Plan:
     def _newcomers(self, bases: Collection[str], stay: Collection[str]) -> defaultdict[str, list[ShardSection]]:
         """What moves to each base shard that does not stay: sections that no base shard holds, by their home.
 
-        Their home is the base shard that holds the section before them, or for the first ones, behind them.
+        Their home is the base shard that holds the section before them or, for the first ones, after them.
         """
         current = list(self._current.values())
         holders = [self._holder.get(section.content) for section in current]

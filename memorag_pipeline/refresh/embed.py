@@ -3,7 +3,7 @@
 In:  a work list of units, each the chunk table of one part; the parent version.
 Out: for each unit an embedding table: the part's distinct chunk digests, sorted, with their vectors; with
      `retrieval.sparse: model` also the weights of their tokens.
-Wrong: a chunk table or a parent's embedding table that was altered is a CorruptBlobError that names it.
+Wrong: an altered chunk table, or an altered embedding table of the parent, is a CorruptBlobError that names it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _NO_TERMS, _NO_WEIGHTS = np.empty(0, np.int32), np.empty(0, np.float32)
 
 
 class _Embedded(NamedTuple):
-    """What the model made of a text."""
+    """The model's output for a text."""
 
     vector: npt.NDArray[np.float32]
     terms: npt.NDArray[np.int32] = _NO_TERMS
@@ -50,7 +50,7 @@ _Known = dict[str, _Embedded]  # by digest of the text
 
 
 def embed(pipeline: Pipeline, batch_uri: str) -> dict[str, int]:
-    """Embed the units of a work list; returns how many distinct chunks, and how many of these were new."""
+    """Embed the units of a work list; returns the numbers of distinct chunks and of new ones."""
     batch = pipeline.read_work(batch_uri, EmbedList)
     counts = {"chunks": 0, "embedded": 0, "reused": 0}
     parts: dict[str, dict[str, str]] = {}
@@ -133,7 +133,7 @@ def _table(digests: list[str], embedded: Sequence[_Embedded], dimensions: int, w
 
 
 def _embedded_in(table: pa.Table) -> list[_Embedded]:
-    """The rows of an embedding table; the weights of tokens if those are among its columns."""
+    """The rows of an embedding table; with the weights of tokens if it has these columns."""
     if "terms" not in table.column_names:
         return [_Embedded(vector) for vector in vectors_of(table)]
     lists = (table.column(name).to_numpy() for name in ("terms", "weights"))
@@ -176,8 +176,8 @@ def _of_parent(pipeline: Pipeline, parent: int | None, lost: Collection[str], wa
 def _places(tables: VersionTables, wanted: set[str]) -> dict[int, set[str]]:
     """Which of the `wanted` digests each embedding table of the version may hold, by the table's number.
 
-    All of them in versions without a table of digests, as those of earlier releases. Lost tables are made anew by this
-    refresh and left out.
+    All of them in versions without a table of digests, which earlier releases published. Lost tables are rebuilt by
+    this refresh and left out.
     """
     embeddings = enumerate(tables.manifest.of_role("embeddings"))
     there = [number for number, blob in embeddings if blob.digest not in tables.lost]

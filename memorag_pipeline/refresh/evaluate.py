@@ -2,7 +2,8 @@
 
 In:  the section `evaluation` of the spec, and the number of a version.
 Out: the version's mean scores beside those of the channel's version; the channel's new record, or why there is none.
-Wrong: a file of questions that cannot be read or scored by is a `QuestionError`. A version that fails stays published.
+Wrong: a file of questions that cannot be read or used for scoring is a `QuestionError`. A version that fails stays
+       published.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _ROUNDING = 1e-9
 
 
 class VersionEvaluation(Plan):
-    """What the stage evaluate tells promote: the scores of a version, and what they fall short of."""
+    """What the stage evaluate hands to promote: the scores of a version, and the bounds that they miss."""
 
     version: int
     compared_with: int | None
@@ -57,7 +58,7 @@ def evaluate(pipeline: Pipeline, version: int) -> dict[str, Any]:
 
 
 def promote(pipeline: Pipeline, evaluation: str, by: str) -> dict[str, Any]:
-    """Point the channel to the version of an evaluation that was passed; returns whether, and why (not)."""
+    """Point the channel to the version of a passed evaluation; returns whether it did, and why (not)."""
     gate, found = _gate(pipeline), pipeline.read_work(evaluation, VersionEvaluation)
     version = found.version
     channel, channels = gate.channel, pipeline.store.channels
@@ -66,7 +67,7 @@ def promote(pipeline: Pipeline, evaluation: str, by: str) -> dict[str, Any]:
     if found.failures:
         why = f"version {version} is published and not promoted: {'; '.join(found.failures)}"
     elif any(record.version == version for record in records):
-        # Its own record is that of a task that was killed after it had written it; and a rollback stays one.
+        # If the record is the version's own, a killed task has written it; and a rollback is never undone.
         promoted = any(record.version == version and record.by == by for record in records)
         why = f"channel {channel} has been pointed to version {version} before; now it points to {records[-1].version}"
     elif records and records[-1].version > version:

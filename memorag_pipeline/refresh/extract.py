@@ -1,9 +1,10 @@
 """Stage extract: source objects to documents and chunks, part by part.
 
-In:  a work list of parts, each a run of inventory rows; the parent version, whose rows of unchanged documents are kept.
-Out: for each part a document table, a chunk table and, when there is need, a quarantine table.
+In:  a work list of parts, each a range of inventory rows; the parent version, whose rows of unchanged documents are
+     kept.
+Out: for each part a document table, a chunk table and, if needed, a quarantine table.
 Wrong: a document that cannot be read or parsed is a quarantine row with the reason. No connection to the source is a
-       `StorageError`; a retry goes on with the unfinished parts.
+       `StorageError`; a retry continues with the unfinished parts.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class _PartExtractor:
         self._reader.close()
 
     def run(self, fingerprint: str, objects: Sequence[SourceObject], bar: Bar) -> Outcome:
-        """The outcome of one part, done now unless it was done before."""
+        """The outcome of one part, from the unit cache or done now."""
         earlier = self._units.find(STAGE, fingerprint)
         if earlier is not None and not earlier.counts["unsettled"]:
             bar.skip(len(objects))
@@ -131,7 +132,7 @@ class _PartExtractor:
         return found.only(lambda row: object_of(row, ids) not in left_out), ids - left_out
 
     def _is_reusable(self, parent: Parent, part: int | None) -> bool:
-        """Whether this code, spec and models would make the parent's part as it is: it is the outcome of that unit."""
+        """Whether this code, spec and models would make the parent's part unchanged: it is the outcome of that unit."""
         if part is None:
             return False
         if part not in self._reusable:
@@ -231,7 +232,7 @@ class _PartExtractor:
 
 
 def _table(rows: list[Row], schema: pa.Schema) -> pa.Table:
-    """The rows in order of URI (and of place in the document): the same whoever made them."""
+    """The rows in order of URI (and of place in the document), whatever made them."""
     return pa.Table.from_pylist(sorted(rows, key=lambda row: (row["uri"], row.get("ordinal", 0))), schema=schema)
 
 

@@ -1,4 +1,4 @@
-"""How documents are extracted: all that an extract unit depends on besides the documents themselves.
+"""How documents are extracted: everything that an extract unit depends on except the documents themselves.
 
 The models of a refresh are resolved here once for all its stages, with their digests.
 """
@@ -23,7 +23,7 @@ from memorag_pipeline.refresh.stages import EXTRACT
 from memorag_pipeline.storage import ModelRecord, fingerprint
 
 STAGE = EXTRACT.outcomes
-STAGE_VERSION = 2  # to be raised, too, when another release of a parser or splitter gives other texts
+STAGE_VERSION = 2  # to be raised also when a new release of a parser or splitter gives other texts
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Extraction:
 
     @property
     def models(self) -> list[ModelRecord]:
-        """The models as plan and manifest name them; an adapter is one of its own."""
+        """The models as named in plan and manifest; an adapter is a separate one."""
         records = [
             ModelRecord(role=role, name=model.name, revision=model.revision, digest=model.digest)
             for role, model in (("memory", self.memory), ("embedding", self.embedding))
@@ -60,12 +60,12 @@ class Extraction:
 
     @property
     def byte_limit(self) -> int:
-        """Most bytes of a document."""
+        """The maximum bytes of a document."""
         return int(self.pipeline.spec.source.max_document_mb * (1 << 20))
 
     @cached_property
     def chunk_tokens(self) -> int:
-        """Most tokens of a chunk: as the spec says, less where the embedder's own tokens would not fit with them."""
+        """The maximum tokens of a chunk: as in the spec, or fewer if the embedder's special tokens would not fit."""
         spec = self.pipeline.spec
         return min(spec.chunking.max_tokens, spec.embedding.max_tokens - token_counter(self.embedding).special_tokens)
 

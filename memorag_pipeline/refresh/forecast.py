@@ -1,8 +1,8 @@
-"""What a refresh would do, before it is done: documents, shards, tokens, seconds, bytes and money.
+"""What a refresh would do and cost: documents, shards, tokens, seconds, bytes and money.
 
-In:  a `Pipeline`; what an hour of a GPU costs, if that is known.
+In:  a `Pipeline`; the price of an hour of a GPU, if known.
 Out: a `Forecast`. Nothing is written to the store.
-Wrong: as the stage inventory.
+Wrong: see the stage inventory.
 
 Documents are counted as the refresh counts them. The rest is estimated: no document is extracted, so tokens follow
 from bytes, and seconds from what units of the newest version took for a token, on the device that did them.
@@ -28,7 +28,7 @@ from memorag_pipeline.runs.stage import Stage
 from memorag_pipeline.storage import Outcome
 from memorag_pipeline.storage.version_tables import Row
 
-_SAMPLE = 32  # units whose pace is looked at
+_SAMPLE = 32  # units whose pace is measured
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Forecast:
 
     `documents`, `added`, `modified`, `removed`, `left_out` (by `source.default_exclude`) and `source_bytes` (of what
     would be read) are counted. `tokens` of the documents to read, `shards` and `memorize_tokens`, `memory_bytes` of
-    their memories, `gpu_seconds` (memorize and embed) and `cost` are estimates; what nothing tells is None.
-    `memory` is what a token takes by the spec. `rests_on` says what the estimates are made of.
+    their memories, `gpu_seconds` (memorize and embed) and `cost` are estimates; None if unknown. `memory` is the memory
+    of a token by the spec. `rests_on` names the basis of each estimate.
     """
 
     corpus: str
@@ -151,12 +151,12 @@ def _shards(compared: Comparison, todo: list[SourceObject], tokens: int) -> tupl
 
 
 def _filled(tokens: int, most: int, least: int) -> int:
-    """Shards of so many tokens, each about half way between the bounds."""
+    """Shards for `tokens` tokens, each about half way between the bounds."""
     return -(-tokens * 2 // (most + least))
 
 
 def _made_otherwise(compared: Comparison, parent: Parent) -> set[str]:
-    """The parent's shards whose memories are lost, or would be made in another way by the spec and models of now."""
+    """The parent's shards whose memories are lost, or would differ with the current spec and models."""
     made = {row["fingerprint"] for row in parent.units if row["stage"] == MEMORIZE.name}
     lost = set(compared.lost)
     return {
@@ -168,7 +168,7 @@ def _made_otherwise(compared: Comparison, parent: Parent) -> set[str]:
 
 
 def _gone(compared: Comparison, todo: Iterable[SourceObject]) -> set[str]:
-    """Ids of the documents whose text in the newest version is not that of now."""
+    """Ids of the documents whose text has changed since the newest version."""
     known = compared.parent.objects if compared.parent else {}
     return known.keys() - {item.document_id for item in compared.objects} | {item.document_id for item in todo}
 
@@ -193,7 +193,7 @@ def _bytes_per_token(parent: Parent) -> float:
 
 
 def _pace(pipeline: Pipeline, parent: Parent, stage: Stage, counted: str) -> float | None:
-    """Seconds that units of the version took for each of what they counted."""
+    """Seconds that units of the version took for each counted item."""
     units = [row["fingerprint"] for row in parent.units if row["stage"] == stage.name][-_SAMPLE:]
     found = pipeline.store.units.peek_all(stage.outcomes, units)
     outcomes: list[Outcome] = [outcome for outcome in found if outcome is not None and outcome.counts.get(counted)]

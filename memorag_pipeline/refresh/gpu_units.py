@@ -1,8 +1,7 @@
-"""The units that a refresh hands to the GPU stages: one for each shard's memory, one for each part's embeddings.
+"""The units of the GPU stages of a refresh: one for each shard's memory, one for each part's embeddings.
 
 In:  the shards of the new version, the parts with their outcomes, what the parent version knows.
 Out: the units with their fingerprints, and of those without an outcome all that the stage needs.
-Wrong: nothing beyond what reading a chunk table can raise.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from memorag_pipeline.refresh.stages import EMBED, MEMORIZE
 from memorag_pipeline.storage import BlobRef, ModelRecord, Outcome, fingerprint
 
 EMBED_VERSION = 1
-# Of section memory: what is in digests of its own, or changes no memory.
+# Of section memory: what has its own digest, or changes no memory.
 _NOT_IN_FINGERPRINT = {"model", "revision", "adapter", "budget_mib", "reproducible"}
 
 
 def require_planned(models: Iterable[ModelRecord], loaded: Mapping[str, str]) -> None:
-    """Refuse to make units with another model than the plan names, whose digest their fingerprints have.
+    """Refuse to make units with a model other than that of the plan, whose digest is in their fingerprints.
 
     `models` are the plan's records, `loaded` the digests by role of what was loaded. Raises MemoragError.
     """
@@ -38,7 +37,7 @@ def require_planned(models: Iterable[ModelRecord], loaded: Mapping[str, str]) ->
 
 
 def memory_fingerprint(extraction: Extraction, contents: Sequence[str]) -> str:
-    """Fingerprint of the unit that memorizes a stream of these contents, whatever the documents are called."""
+    """Fingerprint of the unit that memorizes a stream of these contents, whatever the names of the documents."""
     spec = extraction.pipeline.spec
     return fingerprint(
         MEMORIZE.outcomes,
@@ -73,7 +72,7 @@ def memory_work(
 
 
 def embedding_unit(extraction: Extraction, part: Outcome, known: KnownUnits) -> EmbedUnit:
-    """A part as the stage embed needs it. Chunks are only read of parts that the parent has not."""
+    """A part as the stage embed needs it. Chunks are read only for parts that the parent does not have."""
     chunks, configuration = part.blobs["chunks"], _embedding_fingerprint(extraction, [])
     done = known.embedded(chunks, configuration)
     if done is None:
@@ -99,7 +98,7 @@ def _embedding_fingerprint(extraction: Extraction, digests: list[str]) -> str:
 def _most_alike(shard: Shard, parents: Mapping[str, Sequence[str]]) -> str | None:
     """The parent's shard that has most contents in common with the beginning of this one.
 
-    Where the first section was edited it may still begin alike, so one of the same id is better than none.
+    If the first section was edited, its beginning may still be equal, so a shard with the same id is better than none.
     """
     common = {shard_id: common_prefix(shard.contents, contents) for shard_id, contents in parents.items()}
     best = max(common, key=lambda shard_id: (common[shard_id], shard_id == shard.shard_id, shard_id), default=None)

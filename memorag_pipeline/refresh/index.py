@@ -158,7 +158,7 @@ def _build(pipeline: Pipeline, unit: str, parts: Sequence[_Part], sections: Blob
 
 
 def _require_searchable(path: Path, factory: str, vectors: npt.NDArray[np.float32], count: int) -> None:
-    """Open the index as whoever searches the version will: what cannot be opened must not be published."""
+    """Open the index as readers of the version will: what cannot be opened must not be published."""
     from memorag_pipeline.retrieval.faiss_index import open_index
 
     try:
@@ -187,7 +187,7 @@ def _numbers(blobs: Blobs, parts: Sequence[_Part]) -> _Numbers:
 
 
 def _first(numbers: _Numbers, part: int) -> npt.NDArray[np.int64]:
-    """The chunks of a part whose texts no part before it has, each text once, in order of their numbers."""
+    """The chunks of a part whose texts are in no earlier part, each text once, in order of their numbers."""
     known = max((int(before.max()) for before in numbers[:part]), default=-1)
     found, places = np.unique(numbers[part], return_index=True)
     return places[found > known]
@@ -265,6 +265,6 @@ class _Sections:
             places.sort()
 
     def shard_of(self, document_id: str, start: int) -> str:
-        """The shard of the last section that begins at or before character `start`."""
+        """The shard of the last section that starts at or before character `start`."""
         sections = self._of_document[document_id]
         return sections[bisect.bisect_right(sections, start, key=lambda section: section[0]) - 1][1]

@@ -1,4 +1,4 @@
-"""Stage inventory: what is in the source now, and what of it is not in the newest version.
+"""Stage inventory: what is in the source, and what has changed since the newest version.
 
 In:  the source URIs and globs of the spec; the newest version.
 Out: the inventory table, the plan of the refresh, and work lists with the parts that must be extracted.
@@ -29,14 +29,14 @@ logger = logging.getLogger(__name__)
 
 
 def take_inventory(pipeline: Pipeline, documents: str | None = None, force: bool = False) -> dict[str, Any]:
-    """List the source and plan the refresh; with `documents`, a glob, of the documents alone whose URI it matches.
+    """List the source and plan the refresh; with `documents`, a glob, only of the documents whose URI it matches.
 
-    With `force` every blob of the newest version is read, what is damaged is made anew, and the stages after run even
-    when nothing changed; units that are done stay done.
+    With `force` every blob of the newest version is read, damaged ones are rebuilt, and the later stages run even if
+    nothing changed; finished units are not repeated.
 
     Returns {"plan": uri, "extract": [uri of a work list], "changed": bool, "parent": version or None, "counts":
-    {"documents", "added", "changed", "removed", "unchanged"}, "notes": what a person has to do about purged
-    documents, by line}. `changed` is False when a refresh would publish nothing.
+    {"documents", "added", "changed", "removed", "unchanged"}, "notes": what the user has to do about purged documents,
+    by line}. `changed` is False if a refresh would publish nothing.
     """
     spec = pipeline.spec
     if force:
@@ -80,7 +80,7 @@ def _parts(objects: Sequence[SourceObject], documents_per_part: int) -> list[ran
 
 
 def _discard_damaged(pipeline: Pipeline) -> None:
-    """Delete what has not the bytes that its digest says, so that it counts as lost and can be written again."""
+    """Delete blobs whose bytes do not match their digest, so that they count as lost and can be written again."""
     number = pipeline.store.versions.newest()
     blobs = [] if number is None else [blob.ref for blob in pipeline.store.versions.manifest(number).blobs]
     for ref, problem in damaged(pipeline.store, blobs, again=True):

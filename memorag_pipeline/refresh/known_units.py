@@ -1,7 +1,7 @@
-"""What the units of a version made, as the version itself says, so that a refresh asks for new units only.
+"""The outcomes of the units of a version, as the version itself names them, so that a refresh looks up new units only.
 
 In:  the parent version, with the digests of those of its blobs that are lost.
-Out: outcomes by stage and fingerprint: those that the parent names without any request, others from the unit cache.
+Out: outcomes by stage and fingerprint: those named by the parent without any request, others from the unit cache.
 Wrong: an outcome with a lost blob counts as absent; the unit is then done again.
 
 A version's table of units holds what a fingerprint decides and nothing about the run, so that it is the same for all
@@ -30,7 +30,7 @@ class KnownUnits:
 
     @classmethod
     def of_plan(cls, pipeline: Pipeline, plan: InventoryPlan) -> KnownUnits:
-        """As the plan of a refresh says."""
+        """As recorded in the plan of a refresh."""
         return cls(pipeline, None if plan.parent is None else Parent(pipeline, plan.parent, plan.lost))
 
     @property

@@ -1,10 +1,11 @@
 """Stage memorize: each shard's token stream into a memory.
 
 In:  a work list of shards: their sections, the document parts that hold these, the parent version.
-Out: one memory blob for each shard; windows that the parent's memory of the shard begins with are not read again.
-Wrong: a shard that does not fit the model's context is a `ContextLengthError`. A retry goes on with unfinished shards.
+Out: one memory blob for each shard; windows at the beginning of the parent's memory of the shard are not read again.
+Wrong: a shard that does not fit the model's context is a `ContextLengthError`. A retry continues with the unfinished
+       shards.
 
-Several shards are read together, so that small ones fill the device, but not so many that a killed task loses much.
+Several shards are read together, so that small ones fill the device, but only so many that a killed task loses little.
 """
 
 from __future__ import annotations
@@ -37,14 +38,14 @@ from memorag_pipeline.runs.tasks import at_work
 from memorag_pipeline.storage import BlobRef, Outcome
 
 STAGE = MEMORIZE.outcomes
-# Bounds of what is read together; nothing of it is recorded before all of it is read.
+# Limits of what is read together; nothing is recorded before all of it is read.
 _TOKENS_TOGETHER, _SHARDS_TOGETHER = 32_768, 16
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class _Reading:
-    """What is to be done for a shard: its stream, and how much of the parent's memory in `base` it begins with.
+    """The work for a shard: its stream, and how much of the parent's memory in `base` it starts with.
 
     `ratios` are those of the `kept` tokens' windows in the parent's memory, `made_on` says where that was made.
     """
@@ -144,7 +145,7 @@ def _record(pipeline: Pipeline, model: MemoryModel[Any], reading: _Reading, memo
 
 
 def _made_on(reading: _Reading, reused: int, here: str) -> str:
-    """Where a memory was made: here, or begun elsewhere."""
+    """The device that made a memory: this one, or also the one that started it."""
     before = reading.made_on or "unknown"
     return here if not reused or before == here else f"{before}; then {here}"
 
@@ -181,7 +182,7 @@ def _readings(
 
 
 def _stream(pipeline: Pipeline, model: MemoryModel[Any], name: str, base: BlobRef | None) -> list[int]:
-    """The stream of a memory that is continued: its texts may be in no document any more."""
+    """The stream of a memory that is continued: its texts may no longer be in any document."""
     if base is None:
         raise CorruptBlobError(f"{name}: there is none, and it was to be continued; refresh again")
     path = pipeline.store.blobs.open_file(base, name)
@@ -191,7 +192,7 @@ def _stream(pipeline: Pipeline, model: MemoryModel[Any], name: str, base: BlobRe
 
 
 def _reading(fingerprint: str, token_ids: list[int], window: int, known: tuple[Path, MemoryHeader] | None) -> _Reading:
-    """The reading of a stream that begins, perhaps, with full windows that the parent's memory knows."""
+    """The reading of a stream, possibly after full windows that are in the parent's memory."""
     if known is None:
         return _Reading(fingerprint, token_ids)
     path, header = known
@@ -227,10 +228,10 @@ def _parent_memories(pipeline: Pipeline, parent: int | None) -> tuple[dict[str, 
 def _known_windows(
     pipeline: Pipeline, model: MemoryModel[Any], name: str, ref: BlobRef | None
 ) -> tuple[Path, MemoryHeader] | None:
-    """The file of the parent's memory and its header, when it can be gone on with.
+    """The file of the parent's memory and its header, if it can be continued.
 
-    What was stored in fewer bits cannot where the result has to be that of a full rebuild. A memory of other settings
-    raises MemoryMismatchError.
+    A memory stored in fewer bits cannot be continued if the result must equal a full rebuild. A memory of other
+    settings raises MemoryMismatchError.
     """
     spec = pipeline.spec
     if ref is None or (spec.refresh.mode == "exact" and spec.memory.codec not in (None, "float32", spec.memory.dtype)):

@@ -1,4 +1,4 @@
-"""What the newest version already knows about the documents, so that a refresh costs what the change costs.
+"""What the newest version knows about the documents, so that a refresh costs what the change costs.
 
 In:  the corpus's store.
 Out: the objects of that version's inventory, and the document, chunk and quarantine rows of single objects: those of
@@ -51,7 +51,7 @@ class Parent:
 
     @cached_property
     def sections(self) -> list[Row]:
-        """The table of sections, empty when it is lost, or in a version of an earlier release."""
+        """The table of sections; empty if it is lost, or in a version of an earlier release."""
         return self._tables.rows("sections")
 
     @cached_property
@@ -69,7 +69,7 @@ class Parent:
 
     @cached_property
     def units(self) -> list[Row]:
-        """Which unit made which blobs, empty when that is lost, or in a version of an earlier release."""
+        """Which unit made which blobs; empty if that is lost, or in a version of an earlier release."""
         return units_of(self._tables)
 
     @cached_property
@@ -85,7 +85,7 @@ class Parent:
         )
 
     def source_digests(self, object_ids: Collection[str]) -> dict[str, str]:
-        """SHA-256 of the bytes of those of the objects whose bytes were read."""
+        """SHA-256 of the bytes of the objects that were read."""
         columns = ["document_id", "uri", "source_digest"]
         rows = [*self.rows("documents", object_ids, columns), *self.refused(object_ids)]
         return {self.object_of(row): row["source_digest"] for row in rows if row["source_digest"] is not None}
@@ -104,7 +104,8 @@ class Parent:
         return [row for row in self.quarantined.values() if self.object_of(row) in wanted]
 
     def object_of(self, row: Row) -> str:
-        """Id of the object that a row of a document, chunk or quarantine was read from: a record's is its file."""
+        """Id of the object that a row of a document, chunk or quarantine was read from; for a record, that of its
+        file."""
         return object_of(row, self.objects)
 
     def part_of(self, object_id: str) -> int | None:
@@ -144,5 +145,5 @@ def object_of(row: Row, object_ids: Container[str]) -> str:
 
 
 def group_documents(document_ids: list[str], documents_per_part: int) -> list[range]:
-    """The parts of an inventory: runs of documents in order of URI."""
+    """The parts of an inventory: ranges of documents in order of URI."""
     return group_by_priority(document_ids, [1] * len(document_ids), documents_per_part)

@@ -1,7 +1,7 @@
 """The plans and work lists of a refresh.
 
-Each plan is the one of the stage before with more in it: `InventoryPlan`, `ShardPlan`, `IndexPlan`. A work list names
-the units of one task of extract, memorize or embed.
+Each plan extends that of the stage before: `InventoryPlan`, `ShardPlan`, `IndexPlan`. A work list names the units of
+one task of extract, memorize or embed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class PlannedMemory(MemoryRecord):
 
 
 class EmbedUnit(Unit):
-    """The chunk table of a part; `configuration` is the fingerprint of how it is embedded, whatever its texts are."""
+    """The chunk table of a part; `configuration` is the fingerprint of how it is embedded, independent of its texts."""
 
     configuration: str
     chunks: BlobRef
@@ -114,8 +114,8 @@ class SectionPlace(Plan):
 class MemorizeUnit(Unit):
     """A shard to memorize.
 
-    `base` is the parent's shard whose memory begins like this one. With `continues` it is kept as a whole, and
-    `sections` are those that come behind it. `documents` are the document tables that hold the sections.
+    `base` is the parent's shard whose memory has the same beginning. With `continues` it is kept as a whole, and
+    `sections` are those that follow it. `documents` are the document tables that hold the sections.
     """
 
     shard_id: str
@@ -142,4 +142,4 @@ class MemorizeList(ModelsList[MemorizeUnit]):
 
 
 class EmbedList(ModelsList[EmbedUnit]):
-    """Chunk tables to embed; vectors are taken from the version `parent`, but for tables that are `lost`."""
+    """Chunk tables to embed; vectors are taken from the version `parent`, except for tables that are `lost`."""

@@ -1,9 +1,9 @@
-"""Stage publish: everything that a refresh made becomes one version, at once.
+"""Stage publish: everything that a refresh made becomes one version, atomically.
 
 In:  the plan that the index stage wrote (blobs of every role, models, counts) and the run's id.
 Out: the version's number, whether this call created it, its root and counts; older versions with purged documents are
-     retired, or there is a note that says what to promote first.
-Wrong: a blob that is missing, or a spec that changed under the run, refuses the version; the last one stays newest.
+     retired, or a note says what to promote first.
+Wrong: a missing blob, or a spec that was changed during the run, refuses the version; the last one stays the newest.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _COUNTS = ("documents", "chunks", "quarantined", "shards", "tokens")
 
 
 def publish(pipeline: Pipeline, plan_uri: str, run_id: str) -> dict[str, Any]:
-    """Commit the plan's blobs as the next version, or find that the newest version holds the same."""
+    """Commit the plan's blobs as the next version, or return the newest version if it holds the same."""
     plan = pipeline.read_work(plan_uri, IndexPlan)
     spec = pipeline.settled
     if plan.spec_fingerprint != spec.fingerprint():

@@ -2,7 +2,7 @@
 
 In:  the globs `refresh.purge` of the spec; the listing, the parent's shards, the versions of the store.
 Out: the listing without these documents; the shards that must be read again; the versions that must be retired.
-Wrong: nothing is deleted here. A version that a channel points to is not retired; the report says what to promote.
+Wrong: a version that a channel points to is not retired; a note says what to promote. Nothing is deleted here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Purge:
-    """Documents whose URI one of the globs matches, and the texts that they had."""
+    """Documents whose URI matches one of the globs, and their texts."""
 
     globs: Collection[str]
 
@@ -46,7 +46,7 @@ class Purge:
         return stay
 
     def shards(self, shards: Iterable[Shard], sections: Iterable[Row]) -> set[str]:
-        """Ids of the shards whose memory was read from such a document, under any name that it had.
+        """Ids of the shards whose memory was read from such a document, under any of its names.
 
         `sections` are the rows of the version that has the shards.
         """
@@ -89,7 +89,7 @@ def _read_rows(version: Parent) -> list[Row]:
 
 
 def retire_purged(pipeline: Pipeline, newest: int) -> str:
-    """Retire the versions before `newest` that hold documents to be purged; what a person has to do, line by line.
+    """Retire the versions before `newest` that hold documents to be purged; returns what the user has to do, by line.
 
     A sweep deletes what only they hold, a grace period later.
     """

@@ -1,8 +1,8 @@
 """Record: what a refresh did, and which documents are in quarantine now, in the warehouse of the corpus.
 
-In:  a refresh that ended: its run, and what went wrong in it, if anything did.
-Out: one row of `runs`; and, unless it failed, the quarantine of the newest version in place of what was there.
-Wrong: the warehouse refuses: `WarehouseError`, and the rows stay as they were. A version that is published stays so.
+In:  a refresh that ended: its run, and its error if it failed.
+Out: one row of `runs`; and, unless it failed, the quarantine of the newest version, replacing the previous one.
+Wrong: if the warehouse refuses, a `WarehouseError`, and the rows stay unchanged. A published version stays published.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _version_columns(pipeline: Pipeline, number: int, is_new: bool) -> dict[str,
         before = {} if parent is None else parent.objects
         known = set() if parent is None else {(row["stage"], row["fingerprint"]) for row in parent.units}
     except CorruptBlobError:
-        return columns  # the refresh mended a damaged store; what was new in it is not known
+        return columns  # the refresh repaired a damaged store; what was new in it is unknown
     both = version.objects.keys() & before.keys()
     return {
         **columns,

@@ -1,9 +1,10 @@
 """Stage shard: which documents are memorized together, and what the GPU stages have to do.
 
 In:  the plan of a refresh whose parts are extracted; the parent version.
-Out: the tables of shards and sections; the plan with all parts and units; work lists of the memories and embeddings
-     that are not there.
-Wrong: a part was not extracted: `MemoragError`. All documents are in quarantine: `EmptyCorpusError` with the reasons.
+Out: the tables of shards and sections; the plan with all parts and units; work lists of the missing memories and
+     embeddings.
+Wrong: a part that was not extracted is a `MemoragError`. If all documents are in quarantine, an `EmptyCorpusError` with
+       the reasons.
 
 The plan of an exact refresh depends on the documents alone (see `shard_plan`), that of a delta refresh also on what the
 parent's memories were read from (see `delta_plan`).

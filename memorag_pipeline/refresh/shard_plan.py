@@ -1,8 +1,9 @@
 """Shards, and the plan of an exact refresh: which sections are memorized together.
 
-In:  the sections of the documents as they are now, in order; the bounds of a shard.
-Out: shards within these bounds, the same however the documents came to be what they are.
-Wrong: nothing; a section that is larger than the maximum is a shard of its own.
+In:  the sections of the current documents, in order; the bounds of a shard.
+Out: shards within these bounds, which do not depend on the history of the documents.
+
+A section that is larger than the maximum is a shard of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Kind = Literal["base", "delta"]
 
 @dataclass(frozen=True)
 class Bounds:
-    """Most tokens of a shard, and fewest where that is possible."""
+    """The maximum tokens of a shard, and the minimum where possible."""
 
     max_tokens: int
     min_tokens: int
@@ -31,8 +32,8 @@ class Bounds:
 class Shard:
     """Sections that are memorized together, as they were when they were read.
 
-    The memory of a shard that `continues` another of the plan before is that shard's memory, followed by what
-    `sections` has more; it may hold texts that are in no document any more.
+    The memory of a shard that `continues` another one of the previous plan is that shard's memory, followed by the
+    additional `sections`; it may hold texts that are no longer in any document.
     """
 
     shard_id: str
@@ -52,7 +53,8 @@ class Shard:
 
 
 def plan_exact(sections: Sequence[ShardSection], bounds: Bounds) -> list[Shard]:
-    """All sections in order, of copies the first, in shards whose borders depend on the sections next to them."""
+    """All sections in order, without copies after the first, in shards whose borders depend on the sections next to
+    them."""
     shards: list[Shard] = []
     used: set[str] = set()
     for group in grouped(each_text_once(sections), bounds):
@@ -69,7 +71,7 @@ def grouped(sections: Sequence[ShardSection], bounds: Bounds) -> list[list[Shard
 
 
 def new_shard_id(sections: Sequence[ShardSection], used: Collection[str]) -> str:
-    """The id of a shard that begins with the first of these sections, and that none of `used` has."""
+    """An id, not among `used`, of a shard that starts with the first of these sections."""
     place = [sections[0].document_id, sections[0].start]
     candidates = (value_digest(place if number == 0 else [*place, number])[:16] for number in count())
     return next(candidate for candidate in candidates if candidate not in used)

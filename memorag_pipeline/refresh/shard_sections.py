@@ -1,7 +1,7 @@
-"""The sections of a refresh: what the documents say now, as elements of shards.
+"""The sections of a refresh: the current documents as elements of shards.
 
 In:  the document tables of the parts; the table of sections of the parent version.
-Out: the sections of each part, in order; those of parts that the parent has, too, are taken from its table.
+Out: the sections of each part, in order; those of parts that the parent also has are taken from its table.
 Wrong: a document table that was altered is a `CorruptBlobError` that names it.
 """
 
@@ -26,10 +26,10 @@ _COLUMNS = ["document_id", "uri", "title", "sections", "text"]
 class ShardSection:
     """A section as an element of a shard.
 
-    `content` is the digest of what is memorized of it, so that equal sections are one wherever they stand. `key`
-    decides where shards may end: it is made of the heading and the beginning of the text, which stay when a document is
-    moved, when it is edited further down, and when something is inserted before it. `text` is the digest of the text
-    without the heading: sections that share it are copies, of which one is memorized.
+    `content` is the digest of what is memorized of it, so that equal sections are identical anywhere. `key` determines
+    where shards may end: it is made from the heading and the beginning of the text, which stay the same when a document
+    is moved, edited further down, or when something is inserted before it. `text` is the digest of the text without the
+    heading: sections that share it are copies, of which one is memorized.
     """
 
     document_id: str
@@ -49,13 +49,13 @@ class ShardSection:
 
 
 def read_sections(blobs: Blobs, parts: Sequence[BlobRef], parent: Parent | None) -> list[list[ShardSection]]:
-    """The sections of each part. Texts are only read of parts that the parent has not."""
+    """The sections of each part. Texts are read only for parts that the parent does not have."""
     known = {} if parent is None else _known(parent)
     return in_threads(lambda part: known[part.digest] if part.digest in known else _read(blobs, part), parts)
 
 
 def each_text_once(sections: Sequence[ShardSection], held: Collection[str] = ()) -> list[ShardSection]:
-    """The sections without copies: of each text the one whose content is `held`, else the first."""
+    """The sections without copies: for each text the one whose content is `held`, otherwise the first."""
     seen = {section.text for section in sections if section.content in held}
     kept = []
     for section in sections:
@@ -72,7 +72,7 @@ def section_of(row: dict[str, Any]) -> ShardSection:
 
 
 def _known(parent: Parent) -> dict[str, list[ShardSection]]:
-    """Sections by the digest of the document table that holds them; none of a version that tells no copies."""
+    """Sections by the digest of the document table that holds them; empty for a version that does not record copies."""
     if not parent.sections or "text" not in parent.sections[0]:
         return {}
     by_part: defaultdict[int, list[ShardSection]] = defaultdict(list)

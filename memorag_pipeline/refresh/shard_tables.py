@@ -19,7 +19,7 @@ from memorag_pipeline.storage.version_tables import Row
 
 
 def shard_table(shards: Sequence[Shard], current: Collection[str]) -> pa.Table:
-    """What each memory was read from; `current` has the contents of the documents as they are now."""
+    """What each memory was read from; `current` has the contents of the current documents."""
     rows = [
         {
             "shard_id": shard.shard_id,
@@ -40,7 +40,7 @@ def shard_table(shards: Sequence[Shard], current: Collection[str]) -> pa.Table:
 
 
 def section_table(by_part: Sequence[Sequence[ShardSection]], shards: Sequence[Shard]) -> pa.Table:
-    """Every section of the documents, with the first shard whose memory holds it, or a copy of it."""
+    """Every section of the documents, with the first shard whose memory holds it or a copy of it."""
     holder = {content: shard.shard_id for shard in reversed(shards) for content in shard.contents}
     copies = {
         section.text: holder[section.content]
@@ -68,7 +68,8 @@ def section_table(by_part: Sequence[Sequence[ShardSection]], shards: Sequence[Sh
 
 
 def parent_shards(parent: Parent) -> list[Shard]:
-    """The shards of the parent, base shards first; none of a version that does not tell what they were read from."""
+    """The shards of the parent, base shards first; empty for a version that does not record what they were read
+    from."""
     kinds = {record.shard_id: record.kind for record in parent.manifest.memories}
     return [
         Shard(shard_id, kinds[shard_id], tuple(map(_as_read, rows)))
@@ -85,7 +86,7 @@ def _as_read(row: Row) -> ShardSection:
         row["end"],
         row["tokens"],
         row["content"],
-        key="",  # this and the next decide about sections of now only
+        key="",  # this column and the next matter for current sections only
         text="",
         earlier_uris=tuple(row["earlier_uris"]),
     )

@@ -1,12 +1,12 @@
-"""A digest of what lies in the source, by which a watcher sees that something changed.
+"""A digest of the source, by which a watcher detects changes.
 
 In:  a `Pipeline`.
-Out: digests of the listing as it is now, and as the newest version knows it. Nothing is read but listings and the
-     version's inventory, and nothing is written.
-Wrong: as listing the source, or reading the version.
+Out: digests of the current listing, and of that in the newest version. Only listings and the version's inventory are
+     read, and nothing is written.
+Wrong: what listing the source or reading the version raises.
 
-A document that was touched changes the listing and not the corpus: the digests then stay different, and a refresh that
-a watcher starts finds nothing to do. So whoever watches starts one for each digest once.
+A document that was touched changes the listing and not the corpus: then the digests stay different, and a refresh
+started by a watcher finds nothing to do. So a watcher starts only one refresh for each digest.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from memorag_pipeline.refresh.purge import Purge
 
 
 def listed_digest(pipeline: Pipeline) -> str:
-    """The digest of the source as it is listed now."""
+    """The digest of the current listing of the source."""
     spec = pipeline.spec
     return _digest(Purge(spec.refresh.purge).admitted(Source(spec.source).list()))
 
 
 def published_digest(pipeline: Pipeline) -> str:
-    """The digest of the source as the newest version knows it; before the first one, that of an empty source."""
+    """The digest of the source as recorded in the newest version; before the first version, that of an empty source."""
     parent = Parent.newest(pipeline)
     return _digest(parent.objects.values() if parent is not None else ())
 

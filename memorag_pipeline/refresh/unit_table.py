@@ -1,9 +1,9 @@
 """The table of units of a version, as JSON: which unit made which blobs, and from what.
 
 In:  the tables of a version.
-Out: its rows, each with `stage`, `fingerprint`, `blobs` and `counts`; those of `embed` with `chunks` and
-     `configuration`, too.
-Wrong: rows that no refresh writes: `CorruptBlobError` that names the blob.
+Out: its rows, each with `stage`, `fingerprint`, `blobs` and `counts`; those of `embed` also with `chunks` and
+     `configuration`.
+Wrong: rows that no refresh writes are a `CorruptBlobError` that names the blob.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from memorag_pipeline.refresh.stages import EMBED, REFRESH
 from memorag_pipeline.storage import BlobRef
 from memorag_pipeline.storage.version_tables import Row, VersionTables
 
-# Counts that follow from the fingerprint. Others, such as how much was reused, tell of one run.
+# Counts that follow from the fingerprint. Others, such as how much was reused, describe one run.
 COUNTS = {stage.outcomes: stage.settled for stage in REFRESH if stage.settled}
 
 
@@ -49,7 +49,7 @@ def units_of(tables: VersionTables) -> list[Row]:
 
 
 def _checked(rows: Any, name: str) -> list[Row]:
-    """`rows` as they are, when they are those of a table of units; `name` says in an error which."""
+    """`rows` unchanged, if they are those of a table of units; `name` identifies it in an error."""
     try:
         _ROWS.validate_python(rows)
     except ValidationError as error:

@@ -71,7 +71,7 @@ def newest(objects: ObjectStore, job: str | None = None) -> RunReport | None:
 
 
 def of_run(objects: ObjectStore, run_id: str) -> RunReport | None:
-    """The report of the newest run with this id, be it of a refresh or of a job."""
+    """The report of the newest run with this id, of a refresh or a job."""
     ending = f"-{run_digest(run_id)}.json"
     keys = [stored.key for stored in own(objects, FOLDER) if stored.key.endswith(ending)]
     for key in sorted(keys, key=lambda key: key.rpartition("/")[2], reverse=True):

@@ -4,7 +4,7 @@ In:  what `refresh` and `job` gather.
 Out: `RunReport`, kept as JSON and rendered as a page.
 Wrong: JSON of another form is a `ValidationError` of pydantic.
 
-Texts of documents and answers are in it as they are: whoever shows them escapes them.
+Texts of documents and answers are included unchanged: whatever displays them must escape them.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ class _Facts(BaseModel):
 class StageFacts(_Facts):
     """A stage of the run.
 
-    `units` are those that the run planned (None where a stage has none or the plan is gone), `done` those that it did
-    itself; the others had been done before. `seconds` is the time of all its tasks, `counts` their numbers added up.
+    `units` is the number that the run planned (None if a stage has none or the plan is gone), `done` the number that it
+    did itself; the others existed before. `seconds` is the total time of its tasks, `counts` the totals of their
+    numbers.
     """
 
     stage: str
@@ -44,9 +45,10 @@ class StageFacts(_Facts):
 
 
 class FormatFacts(_Facts):
-    """Source objects of one format (the ending of their names) by what became of them since the parent version.
+    """Source objects of one format (the ending of their names): added, modified, removed or unchanged since the parent
+    version.
 
-    `quarantined` of them are in quarantine now, whatever their state.
+    `quarantined` of them are currently in quarantine, in any state.
     """
 
     format: str
@@ -58,7 +60,7 @@ class FormatFacts(_Facts):
 
 
 class MemoryFacts(_Facts):
-    """The memories of one kind of shard: what they were read from (tokens), and what they take (bytes)."""
+    """The memories of one kind of shard: the tokens they were read from, and their bytes."""
 
     kind: str
     memories: int
@@ -125,7 +127,7 @@ class Problem(_Facts):
 
 
 class RunReport(_Facts):
-    """A run of a refresh (`job` is None) or of a job, over `version`: the one that was made, or asked.
+    """A run of a refresh (`job` is None) or of a job; `version` is the one that it made or worked on.
 
     Times are UTC. `facts` are further lines of text for the head of the page, such as the models. `gate` says whether a
     channel was pointed to the version, and why.
@@ -166,12 +168,12 @@ class RunReport(_Facts):
 
     @property
     def device_seconds(self) -> float:
-        """Seconds of the tasks of those stages that run where the spec's `compute` block says: models at work."""
+        """Seconds of the tasks of stages that use models, and run where the spec's `compute` block says."""
         return sum(stage.seconds for stage in self.stages if stage.stage in _GPU)
 
     @property
     def seconds(self) -> float | None:
-        """From the begin of the first task to the end of the last one."""
+        """From the start of the first task to the end of the last one."""
         if self.began_at is None or self.ended_at is None:
             return None
         return (self.ended_at - self.began_at).total_seconds()

@@ -1,7 +1,7 @@
 """The facts of a job's run: from its task reports, its plan, and the rows that its units hold.
 
 In:  a corpus store and the task reports of one run of a job.
-Out: a `RunReport`, with some rows and their evidence, and with some that have an error in place of a text.
+Out: a `RunReport`, with some rows and their evidence, and some that have an error instead of a text.
 Wrong: what was swept is left out.
 """
 
@@ -18,7 +18,7 @@ from memorag_pipeline.storage import CorpusStore
 
 
 def of_run(store: CorpusStore, corpus: str, job: str, reports: Sequence[TaskReport]) -> RunReport:
-    """The report of a run of `job` from what its tasks said."""
+    """The report of a run of `job`, from the reports of its tasks."""
     kind = kind_of({report.stage for report in reports})
     planned, loaded = result_of(reports, kind.stages[0]), result_of(reports, kind.stages[-1])
     plans = Plans(store)

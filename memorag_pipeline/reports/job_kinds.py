@@ -1,4 +1,5 @@
-"""What the report of a job must know of its kind: its stages, its units, and where its rows are before they are loaded.
+"""What the report of a job needs to know of its kind: its stages, its units, and where its rows are before they are
+loaded.
 
 In:  the plan of a run.
 Out: units by stage; rows by status, and some of them.
@@ -23,7 +24,7 @@ from memorag_pipeline.storage.plans import Plan
 
 _DONE, _FAILED = 5, 5  # rows of a report
 _TABLES = 5  # batches that are read for them, spread over the whole job
-_LONGEST = 600  # characters of a passage, 3 times as many of an answer or a summary
+_LONGEST = 600  # characters of a passage; three times as many of an answer or a summary
 
 _Row = dict[str, Any]
 _T = TypeVar("_T")
@@ -47,7 +48,7 @@ class ReportRows:
 class JobKind(Generic[P]):
     """A kind of jobs. The first of its stages plans, the last one loads; `done` is the state of a run that has ended.
 
-    `rows` is what its rows are called, `read` reads the rows of a plan; None when none is made yet.
+    `rows` is the name of its rows, `read` reads the rows of a plan; None if there are none yet.
     """
 
     stages: tuple[Stage, ...]
@@ -57,7 +58,7 @@ class JobKind(Generic[P]):
 
 
 def kind_of(stages: Collection[str]) -> JobKind[Any]:
-    """The kind of a run, by the stages that began: the first one is enough."""
+    """The kind of a run, by the stages that have started: the first one is enough."""
     return _SUMMARIES if SUMMARIES[0].name in stages else _ANSWERS
 
 

@@ -1,8 +1,8 @@
-"""A run in a few lines, for whoever is told of it: the numbers that matter, and what went wrong.
+"""A run in a few lines, for notifications: the numbers that matter, and what went wrong.
 
-In:  a corpus store, the id of a run and its job; what an hour of a GPU task costs.
-Out: plain text. Nothing that a document says is in it, and no list of documents; the error of a task may name one.
-Wrong: a run that left no report is told as such.
+In:  a corpus store, the id of a run and its job; the price of an hour of a GPU task.
+Out: plain text. It contains no text of a document and no list of documents; the error of a task may name one.
+Wrong: if a run left no report, the message says so.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The page of a corpus over all of its runs: versions and channels, what changed, tokens and seconds by night.
 
 In:  the store of a corpus, read only.
-Out: an `Overview`, and the page of it. What cannot change any more is read once by an `OverviewReader`.
+Out: an `Overview`, and the page of it. An `OverviewReader` reads what can no longer change only once.
 Wrong: a store that cannot be read raises what the store raises; a report that is gone leaves its columns empty.
 """
 
@@ -55,7 +55,7 @@ class Overview:
 
     @property
     def published(self) -> RunReport | None:
-        """The newest refresh whose version is known: its quarantine is that of now."""
+        """The newest refresh whose version is known: its quarantine is the current one."""
         return next((report for report in reversed(self.nights) if report.version is not None), None)
 
     @property
@@ -66,7 +66,7 @@ class Overview:
 
 @dataclass
 class OverviewReader:
-    """Reads the overview of a corpus again and again; safe for several threads."""
+    """Reads the overview of a corpus repeatedly; thread-safe."""
 
     store: CorpusStore
     _reports: dict[StoredObject, RunReport | None] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class OverviewReader:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def read(self) -> Overview:
-        """The corpus as it is now: some listings, and what was written since the last look."""
+        """The current state of the corpus: some listings, and what was written since the last call."""
         with self._lock:
             return self._read()
 
@@ -117,7 +117,7 @@ class OverviewReader:
         return [(stored, report) for stored, report in found if report is not None]
 
     def _line(self, number: int) -> tuple[datetime, Mapping[str, int]]:
-        """Time and counts of a version; no counts when its manifest was swept."""
+        """Time and counts of a version; no counts if its manifest was swept."""
         if number not in self._lines:
             record = self.store.versions.record(number)
             try:
@@ -131,7 +131,7 @@ class OverviewReader:
 def overview_page(corpus: str, description: str, overview: Overview, problem: str | None = None) -> str:
     """The page of a corpus. Its links go to `runs/{kind}/{run}`, relative to it.
 
-    `problem` is what keeps its runs from going on, whatever the store holds.
+    `problem` is what prevents its runs, independent of the store.
     """
     return (
         environment()

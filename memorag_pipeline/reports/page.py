@@ -1,8 +1,7 @@
-"""Pages of facts: one HTML file that needs nothing beside it, and no script.
+"""Pages of facts: one self-contained HTML file without scripts.
 
-In:  a `RunReport`; whatever it says is escaped, and its texts cannot turn the direction of the page's own.
+In:  a `RunReport`; all of its texts are escaped, and cannot change the direction of the page's own text.
 Out: HTML, the same for the same facts.
-Wrong: nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from memorag_pipeline.refresh.stages import MEMORIZE
 from memorag_pipeline.reports.facts import STATES, RunReport
 from memorag_pipeline.reports.plots import formats_plot, stages_plot
 
-# What a person reads for each state of a run.
+# The displayed name of each state of a run.
 STATE_TEXTS = {
     "published": "published",
     "unchanged": "nothing changed",
@@ -38,7 +37,7 @@ Tile = tuple[str, str, str]  # what it is, its value, a note
 
 
 def run_page(report: RunReport, back: str | None = None) -> str:
-    """The page of one run. `back` is the address of the page that it was come to from."""
+    """The page of one run. `back` is the address of the page that links to it."""
     return (
         environment()
         .get_template("run.html.j2")
@@ -71,7 +70,7 @@ def environment() -> Environment:
 
 
 def _finalized(value: Any) -> Any:
-    """What templates print for a value: nothing for None, plots as they are, texts cleaned, and then escaped."""
+    """What templates print for a value: nothing for None, plots unchanged, texts cleaned and then escaped."""
     if value is None:
         return ""
     return clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -1,8 +1,7 @@
 """The plots of run reports and of a corpus's page.
 
 In:  the facts of one run, or of several.
-Out: `Plot`s, see `figures`.
-Wrong: None where there is nothing to draw.
+Out: `Plot`s, see `figures`; None if there is nothing to draw.
 """
 
 from __future__ import annotations
@@ -99,7 +98,7 @@ def nights_plot(reports: Sequence[RunReport]) -> Plot | None:
 
 
 def _label(name: str) -> str:
-    """A name as it stands at an axis."""
+    """A name as a label of an axis."""
     return clean(name)[:_LONGEST]
 
 

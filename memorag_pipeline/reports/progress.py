@@ -1,8 +1,8 @@
-"""How far the stages of a run are: what both `memorag status` and the reports of runs are made of.
+"""Progress of the stages of a run: the basis of `memorag status` and of the reports of runs.
 
 In:  the task reports of a run, its stages, and the plans and work lists in the store.
 Out: a `StageProgress` of each stage: its tasks, and the units that the run planned.
-Wrong: what was swept is not known: the units are None. A plan that is malformed is a `PlanError`.
+Wrong: if something was swept, the units are None. A plan that is malformed is a `PlanError`.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def gather(plans: Plans, reports: Sequence[TaskReport], stages: Sequence[Stage])
 
 
 def result_of(reports: Sequence[TaskReport], stage: Stage) -> dict[str, Any]:
-    """What a stage of a single task returned; empty when it did not end."""
+    """What a stage of a single task returned; empty if it has not ended."""
     return next((dict(report.result) for report in _of(reports, stage) if report.state == "done"), {})
 
 

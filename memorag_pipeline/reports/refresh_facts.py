@@ -1,8 +1,8 @@
 """The facts of a refresh: from its task reports, its plan, the manifest that it published, and the parent's.
 
-In:  a corpus store and the task reports of one refresh; or a version, of which no task reports are left.
-Out: a `RunReport`. Documents' texts are not read, and of the tables only those that every refresh reads: the inventory,
-     and the quarantine.
+In:  a corpus store and the task reports of one refresh; or a version without task reports.
+Out: a `RunReport`. Documents' texts are not read, and and of the tables only the inventory and the quarantine, which
+     every refresh reads.
 Wrong: what was swept, or belongs to a parent that was retired, is left out.
 """
 
@@ -52,7 +52,7 @@ _COUNTED = ("documents", "chunks", "quarantined", "shards", "tokens")
 def of_run(
     store: CorpusStore, corpus: str, reports: Sequence[TaskReport], before: RunReport | None = None
 ) -> RunReport:
-    """The report of a run from what its tasks said. `before` is the report of the last run with scores."""
+    """The report of a run, from the reports of its tasks. `before` is the report of the last run with scores."""
     inventory, published = result_of(reports, INVENTORY), result_of(reports, PUBLISH)
     plans, changed = Plans(store), inventory.get("changed")
     plan = plans.at(inventory.get("plan"), InventoryPlan)
@@ -84,7 +84,7 @@ def of_run(
 
 
 def of_version(store: CorpusStore, version: int) -> RunReport:
-    """The report of a version from what it holds: without stages and their seconds, which only tasks tell."""
+    """The report of a version from what it holds: without stages and their seconds, which only tasks report."""
     record, tables = store.versions.record(version), VersionTables(store, version)
     return RunReport(
         corpus=tables.manifest.corpus,

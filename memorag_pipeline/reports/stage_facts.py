@@ -1,7 +1,7 @@
-"""What the reports of a run's tasks say, as facts of its report.
+"""The reports of a run's tasks as facts of its report.
 
 In:  the task reports of one run, and its stages.
-Out: `StageFacts` in order of work, problems, begin and end.
+Out: `StageFacts` in order of work, problems, start and end.
 Wrong: a plan or work list that was swept leaves its stage without a number of units.
 """
 
@@ -15,11 +15,12 @@ from memorag_pipeline.reports.progress import Plans, gather
 from memorag_pipeline.runs.stage import Stage
 from memorag_pipeline.runs.tasks import TaskReport
 
-_NO_COUNTS = ("version", "parent", "compared_with")  # whole numbers of a stage's result that count nothing
+_NO_COUNTS = ("version", "parent", "compared_with")  # integers of a stage's result that are not counts
 
 
 def stage_facts(plans: Plans, reports: Sequence[TaskReport], stages: Sequence[Stage]) -> tuple[StageFacts, ...]:
-    """The stages that began, and those that were planned: first `stages` in their order, then others by begin."""
+    """The stages that have started, and those that were planned: first `stages` in their order, then others by
+    start."""
     found = [
         _facts(plans, each.stage.name, each.tasks, each.planned)
         for each in gather(plans, reports, stages)
@@ -40,7 +41,7 @@ def problems(reports: Sequence[TaskReport]) -> tuple[Problem, ...]:
 
 
 def span(reports: Sequence[TaskReport]) -> dict[str, Any]:
-    """Begin and end of a run, as fields of its report."""
+    """Start and end of a run, as fields of its report."""
     if not reports:
         return {}
     return {"began_at": min(r.began_at for r in reports), "ended_at": max(r.beat_at for r in reports)}

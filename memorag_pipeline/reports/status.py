@@ -1,4 +1,4 @@
-"""How far a run is: units done, running, failed and waiting, by stage, and the time left.
+"""Progress of a run: units done, running, failed and waiting, by stage, and the time left.
 
 In:  the store of a corpus: reports of its newest run, the run's plan, the unit cache.
 Out: a `RunStatus`; nothing is written.
@@ -26,16 +26,16 @@ from memorag_pipeline.runs.tasks import TaskReport, read_reports
 from memorag_pipeline.storage import CorpusStore, Outcome
 from memorag_pipeline.storage.version_tables import VersionTables
 
-_SAMPLE = 16  # units of earlier runs whose pace is taken when this one has done none
+_SAMPLE = 16  # units of earlier runs whose pace is used while this run has done none
 
 
 @dataclass(frozen=True)
 class StageStatus:
     """A stage of the run. `units` is None until the plan with them is written.
 
-    `running` are units that a live task is at, `failed` those at which a task failed and that nobody is at any more,
-    `waiting` all others that are not done. `workers` are live tasks.
-    `seconds` is what the units done by this run took. `seconds_left` is None where nothing tells how fast it goes.
+    `running` are units that a live task is working on, `failed` those at which a task failed and that no task is
+    working on, `waiting` all others that are not done. `workers` are live tasks. `seconds` is the time of the units
+    done by this run. `seconds_left` is None if the pace is unknown.
     """
 
     stage: str
@@ -63,9 +63,9 @@ class Failure:
 class RunStatus:
     """The newest run of a corpus.
 
-    `state` is running (a task is at work), published, unchanged (there was nothing to do), failed (a task failed), or
-    idle: no task is at work, because the run was killed, or because its next task has not begun yet.
-    `seconds_left` is that of all stages whose speed is known.
+    `state` is running (a task is running), published, unchanged (there was nothing to do), failed (a task failed), or
+    idle: no task is running, because the run was killed or its next task has not started yet. `seconds_left` is the
+    total of all stages whose pace is known.
     """
 
     uri: str
@@ -86,7 +86,7 @@ class RunStatus:
 
 @dataclass
 class StatusReader:
-    """Reads the status of a corpus, again and again if wanted: units that were found done are not looked up again."""
+    """Reads the status of a corpus, repeatedly if needed: units that were found done are not looked up again."""
 
     store: CorpusStore
     _done: dict[tuple[str, str], Outcome] = field(default_factory=dict)
@@ -97,7 +97,7 @@ class StatusReader:
         return Plans(self.store)
 
     def read(self, now: datetime | None = None) -> RunStatus:
-        """The status as of `now`, which decides whose heart has stopped beating."""
+        """The status at the time `now`, which decides which heartbeats have stopped."""
         now = now or datetime.now(UTC)
         reports = read_reports(self.store.objects)
         if not reports:
@@ -171,7 +171,7 @@ class StatusReader:
         return found | {unit: self._done[stage, unit] for unit in units if (stage, unit) in self._done}
 
     def _sample(self, stage: str, units: Collection[str]) -> list[Outcome]:
-        """Outcomes of some units that are done, by whatever run."""
+        """Outcomes of some units that are done, by any run."""
         some = sorted(units)[:_SAMPLE]
         self._look_up(stage, some)
         return [self._done[stage, unit] for unit in some if (stage, unit) in self._done]
@@ -182,7 +182,7 @@ class StatusReader:
                 self._done[stage, outcome.fingerprint] = outcome
 
     def _given(self, reports: Sequence[TaskReport]) -> set[tuple[str, str]]:
-        """Stage and fingerprint of the units whose outcomes the parent version names, all blobs of them being there."""
+        """Stage and fingerprint of the units whose outcomes the parent version names and whose blobs all exist."""
         plan = self._plans.at(result_of(reports, INVENTORY).get("plan"), InventoryPlan)
         if plan is None or plan.parent is None:
             return set()
@@ -196,7 +196,7 @@ class StatusReader:
         }
 
     def _rows(self, version: int) -> list[dict[str, Any]]:
-        """The table of units of a version; empty for one that was swept."""
+        """The table of units of a version; empty if it was swept."""
         try:
             return units_of(VersionTables(self.store, version))
         except (CorruptBlobError, NotFoundError):
@@ -204,7 +204,8 @@ class StatusReader:
 
 
 def _single(stage: str, mine: Sequence[TaskReport], live: Sequence[TaskReport], passed: bool) -> StageStatus:
-    """A stage that is one unit. It is done, too, when a later stage has begun: the report of its end may be lost."""
+    """A stage that is one unit. It also counts as done when a later stage has started: the report of its end may be
+    lost."""
     done = int(passed or any(report.state == "done" for report in mine))
     running = 0 if done else min(len(live), 1)
     failed = int(not done and not running and any(report.state == "failed" for report in mine))

@@ -1,7 +1,7 @@
 """Every run leaves a report: written when a stage ends that may be the last one, or fails.
 
 In:  a task and the call that does it, as for `run_task`.
-Out: what the call returns; the report of the run so far is in the store, in place of an earlier one.
+Out: what the call returns; the report of the run so far is in the store, replacing an earlier one.
 Wrong: a report that cannot be made or written is a warning in the log. It never fails a run whose work is done.
 """
 
@@ -25,7 +25,7 @@ _SEARCHED = 30  # reports of earlier runs that are looked at for scores
 
 
 def run_reported(store: CorpusStore, corpus: str, task: Task, call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """As `run_task`; the run's report is written after a stage that may be its last, and after one that failed."""
+    """Like `run_task`; the run's report is written after a stage that may be its last, and after a failed one."""
     try:
         result = run_task(store, task, call)
     except Exception:
@@ -37,7 +37,7 @@ def run_reported(store: CorpusStore, corpus: str, task: Task, call: Callable[[],
 
 
 def leave_report(store: CorpusStore, corpus: str, run: Run) -> None:
-    """Write the report of a run, of all that its tasks have said by now."""
+    """Write the report of a run, from all task reports so far."""
     from memorag_pipeline.reports.page import run_page
 
     try:
@@ -51,7 +51,7 @@ def leave_report(store: CorpusStore, corpus: str, run: Run) -> None:
 
 
 def report_of(store: CorpusStore, corpus: str, run: Run) -> RunReport:
-    """The report of a run, gathered now."""
+    """The current report of a run."""
     from memorag_pipeline.reports import job_facts, refresh_facts
 
     tasks = read_reports(store.objects, run)

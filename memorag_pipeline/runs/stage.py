@@ -1,7 +1,7 @@
-"""A stage as everything outside of it sees it: its name, its function, what it plans and what it is planned by.
+"""The description of a stage: its name, its function, what it plans and what plans it.
 
 The lists of stages are `refresh/stages.py`, `jobs/answers/stages.py`, `jobs/summaries/stages.py` and
-`training/stages.py`. Whoever runs, draws, reports or forecasts stages reads them there.
+`training/stages.py`. Everything that runs, draws, reports or forecasts stages reads them there.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from typing import Any
 class Stage:
     """A stage. It is imported when it is called: most stages load heavy libraries.
 
-    `function` and `plan` are given as "module:name". `plan` is the type of the plan that the stage writes.
-    `planned_by` is the stage that returns this one's work lists, under this one's name; a stage without has one task.
-    `units` is the attribute of the planner's plan that names all units of this stage, `kept_as` the name under which
-    their outcomes are kept. `plan_of` is the stage whose plan a stage of one task is given.
-    `gpu`: models are at work, so it runs where the spec's `compute` says. `ends`: a run may end with it.
-    `counts` are those numbers of its result that a message tells, `settled` those counts of its outcomes that follow
-    from the fingerprint of the unit alone.
+    `function` and `plan` are given as "module:name". `plan` is the type of the plan that the stage writes. `planned_by`
+    is the stage that returns this one's work lists, under this one's name; a stage without has one task. `units` is the
+    attribute of the planner's plan that names all units of this stage, `kept_as` the name under which their outcomes
+    are kept. `plan_of` is the stage whose plan is passed to a stage of one task. `gpu`: the stage uses models, so it
+    runs where the spec's `compute` says. `ends`: a run may end with it. `counts` are the numbers of its result that
+    messages show, `settled` those counts of its outcomes that follow from the fingerprint of the unit alone.
     """
 
     name: str

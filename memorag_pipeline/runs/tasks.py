@@ -1,12 +1,12 @@
-"""Reports of the tasks of a run, for `memorag status`: who is at which stage and units, since when, and how it ended.
+"""Reports of the tasks of a run, for `memorag status`: stage, units in progress, start, and how the task ended.
 
 In:  a task (a stage of a run, with its work list) and the call that does it; `at_work` around units.
-Out: one small object per task, `runs/{run}/{stage}-{number}.json` (of a job `job_runs/{job}/{run}/…`), written at the
-     start, every few seconds, at the end.
-Wrong: a write that fails is one warning in the log. Reports never steer work: a stage that reads one is a mistake.
+Out: one small object per task, `runs/{run}/{stage}-{number}.json` (for a job `job_runs/{job}/{run}/…`), written at the
+     start, every few seconds, and at the end.
+Wrong: a write that fails is one warning in the log. Reports never control work: no stage may read one.
 
-Which units are done is known from the unit cache alone. A task that is killed just stops writing, so a report that is
-older than a few of its beats is one of a task that runs no more.
+Only the unit cache records which units are done. A killed task stops writing, so a report that is older than a few
+heartbeats belongs to a task that no longer runs.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The run's name in keys; those of later runs sort behind it."""
+        """The run's name in keys; names of later runs sort after it."""
         return f"{self.began.astimezone(UTC):%Y%m%dT%H%M%SZ}-{run_digest(self.run_id)}"
 
     @property
@@ -78,14 +78,14 @@ class Task:
 
     @property
     def key(self) -> str:
-        """Key of the report: the same for each attempt, which replaces the report of the one before."""
+        """Key of the report: the same for each attempt, which replaces the previous report."""
         return f"{self.run.folder}/{self.stage}-{self.number:04d}.json"
 
 
 class TaskReport(BaseModel):
     """What a task says about itself. Times are UTC, by the clock of its machine.
 
-    `at_work` are fingerprints of units, `result` is what the stage returned but for its lists.
+    `at_work` are fingerprints of units, `result` is what the stage returned, without its lists.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -105,7 +105,7 @@ class TaskReport(BaseModel):
     error: str | None = None
 
     def is_live(self, now: datetime) -> bool:
-        """Whether the task runs, as far as its last beat tells: one from far ahead is no better than an old one."""
+        """Whether the task runs, judging by its last heartbeat: one from the future is no better than an old one."""
         age = abs(now - self.beat_at)
         return self.state == "running" and age <= timedelta(seconds=_BEATS_MISSED * self.beat_seconds)
 
@@ -131,7 +131,7 @@ def run_task(
 
 @contextmanager
 def at_work(fingerprints: Iterable[str]) -> Iterator[None]:
-    """Report that these units are being done in this block, if anybody reports this task.
+    """Report that these units are in progress in this block, if this task is reported.
 
     When the block raises they stay named: these units, or one of them, failed.
     """
@@ -145,12 +145,12 @@ def at_work(fingerprints: Iterable[str]) -> Iterator[None]:
 
 
 def run_digest(run_id: str) -> str:
-    """What the name of a run in keys ends with."""
+    """The end of a run's name in keys."""
     return text_digest(run_id)[:12]
 
 
 def read_reports(objects: ObjectStore, run: Run | None = None) -> list[TaskReport]:
-    """The reports of a run, or of the newest refresh, in order of key; none when none reported.
+    """The reports of a run, or of the newest refresh, in order of key; empty if there are none.
 
     Unreadable ones are left out.
     """
@@ -163,7 +163,7 @@ def read_reports(objects: ObjectStore, run: Run | None = None) -> list[TaskRepor
         try:
             found.append(TaskReport.model_validate_json(objects.read(key)))
         except ObjectNotFoundError:
-            continue  # swept meanwhile
+            continue  # swept in the meantime
         except (ValidationError, ObjectTooLargeError):
             logger.warning("%s cannot be read and is left out", objects.uri_of(key))
     return found
@@ -179,7 +179,7 @@ def old_reports(keys: Iterable[str], keep: int = RUNS_KEPT) -> list[str]:
 
 
 class _Heart(threading.Thread):
-    """Writes the report of one task, from a thread, so that neither work nor a slow store keeps the other waiting."""
+    """Writes the report of one task from a thread, so that work and a slow store do not wait for each other."""
 
     def __init__(self, objects: ObjectStore, task: Task, beat_seconds: float) -> None:
         super().__init__(name=f"report of {task.stage}", daemon=True)

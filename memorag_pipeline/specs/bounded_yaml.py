@@ -1,9 +1,9 @@
-"""YAML within bounds: what a spec never needs, such as aliases that unfold to millions of values, is refused.
+"""YAML within bounds: refuses what a spec never needs, such as aliases that expand to millions of values.
 
 In:  the text of a YAML file.
-Out: its root node, and plain values made of it. Keys are texts as they are written: `on:` is "on", `5:` is "5".
-Wrong: `yaml.YAMLError` for what is not YAML; `OutOfBoundsError`, with the line, for what is too deep, too many values,
-       an alias of what is around it, a tag, a character that no text may hold.
+Out: its root node, and plain values made from it. Keys are texts as written: `on:` is "on", `5:` is "5".
+Wrong: `yaml.YAMLError` for what is not YAML; `OutOfBoundsError`, with the line, for too much depth, too many values, an
+       alias of an enclosing node, a tag, an invalid character.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 DEEPEST = 32
-MOST_NODES = 10_000  # what aliases stand for is counted each time; PyYAML reads so many in half a second
+MOST_NODES = 10_000  # values behind aliases are counted each time; PyYAML reads this many in half a second
 _LONGEST_KEY = 256
 _LONGEST_NUMBER = 64
 _BAD_CHARACTER = re.compile("[\0\ud800-\udfff]")
@@ -29,7 +29,7 @@ class OutOfBoundsError(yaml.MarkedYAMLError):
 class BoundedLoader(yaml.SafeLoader):
     """PyYAML's safe loader, with bounds."""
 
-    # There are no dates in a spec: 2026-01-01 is a text, such as a name.
+    # A spec has no dates: 2026-01-01 is a text, such as a name.
     yaml_implicit_resolvers = {  # noqa: RUF012
         first: [(tag, pattern) for tag, pattern in resolvers if tag != _DATE]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -38,7 +38,7 @@ class BoundedLoader(yaml.SafeLoader):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._depth = self._deepest = self._nodes = 0
-        self._anchored: dict[str, tuple[int, int]] = {}  # nodes and depth of what an alias stands for
+        self._anchored: dict[str, tuple[int, int]] = {}  # nodes and depth of the node behind an alias
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """The next node. Raises YAMLError where a bound is passed."""
@@ -106,7 +106,7 @@ class BoundedLoader(yaml.SafeLoader):
 
 
 def bad_character(character: str) -> str:
-    """What to say of a text that holds half of a surrogate pair or the end of a C string."""
+    """The problem of a text that holds half of a surrogate pair or a null character."""
     return f"has the character U+{ord(character):04X}, which no text may hold"
 
 

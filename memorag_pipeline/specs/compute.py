@@ -40,7 +40,7 @@ def requests_fit_limits(requests: dict[str, str], limits: dict[str, str]) -> str
 
 
 def _amount(quantity: str) -> Decimal:
-    """The number that a quantity of Kubernetes stands for: 500m is 0.5, 1Ki is 1024."""
+    """The value of a quantity of Kubernetes: 500m is 0.5, 1Ki is 1024."""
     number = quantity.rstrip("mkKMGTPEi")
     unit = quantity[len(number) :]
     if unit == "m":
@@ -73,7 +73,7 @@ class CacheVolumeSpec(Section):
 
 
 class ResourcesSpec(Section):
-    """What a pod asks for and may take, by resource, in place of the template's. GPUs are given by `gpus`."""
+    """Requests and limits of a pod by resource, instead of the template's. GPUs are given by `gpus`."""
 
     rules = (Rule(("requests", "limits"), requests_fit_limits, "raise the limit or ask for less"),)
 
@@ -82,7 +82,7 @@ class ResourcesSpec(Section):
 
 
 class KubernetesSpec(Section):
-    """The pod of a GPU task under the KubernetesExecutor. What is empty is left to the pod template."""
+    """The pod of a GPU task under the KubernetesExecutor. The pod template provides what is empty."""
 
     rules = (
         Rule(
@@ -123,5 +123,5 @@ class ComputeSpec(Section):
     units_per_task: int = Field(default=8, ge=1, description="Units one task takes, so that the model loads once.")
     retries: int = Field(default=2, ge=0, description="Retries of each task; finished units are not done again.")
     gpu_hour_price: float | None = Field(
-        default=None, ge=0, description="What an hour of a GPU task costs, in any currency; for forecasts and alerts."
+        default=None, ge=0, description="Price of an hour of a GPU task, in any currency; for forecasts and alerts."
     )

@@ -72,9 +72,9 @@ class CorpusSpec(Section):
         default=None, description="Refresh when the source changes, besides the schedule; {} takes the defaults."
     )
     maintenance: MaintenanceSpec | None = Field(
-        default=None, description="Without one, `memorag gc` and `memorag verify` are left to a person."
+        default=None, description="Without it, run `memorag gc` and `memorag verify` by hand."
     )
-    alerts: AlertsSpec | None = Field(default=None, description="Without one, nobody is told.")
+    alerts: AlertsSpec | None = Field(default=None, description="Without it, nobody is notified.")
     compute: ComputeSpec = ComputeSpec()
     warehouse: WarehouseSpec | None = Field(
         default=None, description="Where refreshes note their runs and what is in quarantine; without one, nowhere."

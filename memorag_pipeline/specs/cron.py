@@ -1,4 +1,4 @@
-"""Cron expressions as Airflow takes them: five fields, or a preset such as @daily.
+"""Cron expressions in Airflow's syntax: five fields, or a preset such as @daily.
 
 Checked here because the library runs without Airflow, and a wrong schedule should be refused with the spec, not by
 the scheduler at night. Stricter than croniter on purpose: no seconds, no `L`, `W`, `#` or hashed fields.

@@ -1,9 +1,9 @@
-"""A spec file as plain values: YAML with its line numbers, environment variables put in, relative paths made absolute.
+"""A spec file as plain values: YAML with line numbers, environment variables expanded, relative paths made absolute.
 
 In:  the path of a YAML file.
-Out: a `SpecFile`: nested dicts and lists, where each key stands, what was written before variables were put in.
-Wrong: no such file, not YAML or beyond its bounds, not a mapping: `SpecError`. A key given twice, an unset variable or
-       an impossible path is in `problems`.
+Out: a `SpecFile`: nested dicts and lists, the line of each key, the text before variables were expanded.
+Wrong: a missing file, invalid YAML, YAML out of bounds or not a mapping is a `SpecError`. A duplicate key, an unset
+       variable or an impossible path is in `problems`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LARGEST = 256 << 10  # bytes: hundreds of times a long spec
 _QUOTED = re.compile(r"'.*?'|\".*?\"")
 _SIGN = 2  # characters
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(:-(?P<default>[^}]*))?\}")
-# Keys whose values are paths or URIs; a relative path there is meant from the spec's own folder.
+# Keys whose values are paths or URIs; a relative path is relative to the spec's folder.
 _PATH_KEYS = {
     ("source", "uris"),
     ("store", "uri"),
@@ -94,7 +94,7 @@ def load(path: Path) -> SpecFile:
 
 
 def _read(path: Path) -> str:
-    """The text of a file. What is no file, such as a pipe, would never end, or never begin."""
+    """The text of a file. Anything else, such as a pipe, might never end, or never start."""
     fix = ""
     try:
         mode = path.stat().st_mode
@@ -133,7 +133,7 @@ def _only_signs(quoted: re.Match[str]) -> str:
 
 
 def _note_lines(file: SpecFile, node: yaml.Node, key: str) -> None:
-    """Remember the line of each key; YAML lets a key appear twice and would silently take the last."""
+    """Remember the line of each key; YAML allows a duplicate key and would silently use the last."""
     if isinstance(node, yaml.SequenceNode):
         for position, item in enumerate(node.value):
             _note_line(file, f"{key}.{position}", item)
@@ -195,7 +195,7 @@ def _resolve_paths(file: SpecFile, folder: Path) -> None:
             return text
         try:
             return str((folder / Path(text).expanduser()).resolve())
-        except (RuntimeError, OSError, ValueError):  # nobody of that name, or links in a circle
+        except (RuntimeError, OSError, ValueError):  # no such user, or links in a circle
             problem = "is no path: ~ names a user that is not there, or links lead in a circle"
             file.problems.append(file.problem(key, repr(text), problem, "write the whole path"))
             return text

@@ -25,11 +25,11 @@ from memorag_pipeline.specs.values import (
 
 @dataclass(frozen=True)
 class EndpointTraits:
-    """What the rest of the program has to know of a kind of endpoint; its class is named in `generators/open.py`.
+    """What the rest of the program needs to know about a kind of endpoint; its class is named in `generators/open.py`.
 
-    `url` is the root of its API where there is only one, `key_variable` the variable that holds its key unless the spec
-    names another. `has_versions`: as on Azure, a deployment is asked, in a version of the API. `length_key` is the key
-    of a request that bounds the reply. `knows_penalty`: it has a repetition penalty.
+    `url` is the root of its API if there is only one, `key_variable` the variable that holds its key unless the spec
+    names another. `has_versions`: as on Azure, requests name a deployment and a version of the API. `length_key` is the
+    key of a request that limits the reply. `knows_penalty`: it supports a repetition penalty.
     """
 
     describes: str
@@ -41,7 +41,7 @@ class EndpointTraits:
 
 
 ENDPOINTS: dict[str, EndpointTraits] = {
-    # OpenAI calls the length by a new name, and its newer models refuse the old one, which is all that others know.
+    # OpenAI has renamed the length, and its newer models refuse the old name, which is the only one that others accept.
     "openai": EndpointTraits(
         "OpenAI itself.",
         url="https://api.openai.com/v1",
@@ -176,7 +176,7 @@ class GenerationSpec(Section):
     max_new_tokens: int = Field(default=96, ge=1, le=8192, description="An answer has at most this many tokens.")
     temperature: float = Field(default=0.0, ge=0.0, le=2.0, description="0 is greedy.")
     top_p: float = Field(default=1.0, gt=0.0, le=1.0, description="Sampling keeps this share of the probability.")
-    repetition_penalty: float = Field(default=1.0, ge=1.0, le=2.0, description="1 leaves the scores as they are.")
+    repetition_penalty: float = Field(default=1.0, ge=1.0, le=2.0, description="1 leaves the scores unchanged.")
     seed: int = Field(default=0, description="Seed of the sampling, when temperature is above 0.")
     batch_size: int = Field(default=16, ge=1, description="Rows decoded together, and questions of one unit.")
     batch_tokens: int = Field(
@@ -192,7 +192,7 @@ class GenerationSpec(Section):
 
 
 class PromptsSpec(Location):
-    """Prompts of one's own. `prompts: URI` is short for `prompts: {uri: URI}`."""
+    """Your own prompts. `prompts: URI` is short for `prompts: {uri: URI}`."""
 
     model_config = ConfigDict(json_schema_extra={"type": ["object", "string"]})
 

@@ -51,10 +51,11 @@ def summaries_have_use(summaries: Any, kind: str) -> str | None:
 
 @dataclass(frozen=True)
 class Destination:
-    """What the rest of the program has to know of a kind of warehouse; its class is named in `warehouse/__init__.py`.
+    """What the rest of the program needs to know about a kind of warehouse; its class is named in
+    `warehouse/__init__.py`.
 
-    `schemes` are those of URLs in `database`, the first one naming it in lineage, and `port` is where its servers
-    listen unless a URL says so; without schemes `database` is the path of a file.
+    `schemes` are those of URLs in `database`, the first one identifies it in lineage, and `port` is the default port of
+    its servers; without schemes `database` is the path of a file.
     """
 
     name: str
@@ -121,7 +122,7 @@ class QuestionsSpec(Location):
 
 
 class WarehouseSpec(Section):
-    """A database of tables for analysts. At the top of a spec: where refreshes note their runs and the quarantine."""
+    """A database of tables for analysts. At the top of a spec: where refreshes record their runs and the quarantine."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -183,7 +184,7 @@ class SummariesSpec(Section):
 
 
 def _of_answers(key: str) -> Rule:
-    """That a key of a job is left as it is unless the job answers questions."""
+    """That a key of a job has its default unless the job answers questions."""
     return Rule(
         (key, "kind"),
         lambda value, kind: has_use_for_answers(value, JobSpec.model_fields[key].default, kind),
@@ -192,7 +193,7 @@ def _of_answers(key: str) -> Rule:
 
 
 class JobSpec(Section):
-    """Questions answered or documents summarized over each new version, or on a schedule of its own."""
+    """Questions answered or documents summarized over each new version, or on the job's own schedule."""
 
     rules = (
         Rule(("questions", "kind"), only_answers_have_questions, "give questions for answers alone"),
@@ -213,7 +214,7 @@ class JobSpec(Section):
     warehouse: JobWarehouseSpec
     schedule: Cron | None = Field(default=None, description="Cron expression; without one, each new version triggers.")
     each_version: bool = Field(
-        default=False, description="With a schedule: run for each new version, too; without one that is so anyway."
+        default=False, description="With a schedule: also run for each new version; without one that is always so."
     )
     channel: Name | None = Field(default=None, description="Answer from this channel's version instead of the newest.")
     mode: AnswerMode = Field(

@@ -1,4 +1,4 @@
-"""The kinds of memory that there are, and what the rest of the program has to know of each.
+"""All kinds of memory, and what the rest of the program needs to know about each.
 
 The command line reads this for its help, so that nothing heavy is imported here, not even pydantic.
 """
@@ -11,13 +11,13 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class KindTraits:
-    """What the rest of the program has to know of a kind of memory; its class is named in `memory/kinds/load.py`.
+    """What the rest of the program needs to know about a kind of memory; its class is named in `memory/kinds/load.py`.
 
-    `compresses`: fewer slots are kept than tokens are read, so that a ratio and a sink have use. `has_beacons`: it can
-    be trained, and an adapter or a checkpoint says its form. `several_ratios`: a ratio can be picked from several, or
-    be 0. `has_policy`: slots are chosen by `memory.policy`. `sink` is the default one of what was not trained.
-    `positions` says what takes positions of the model's context: each `token` of a stream, only the `slot`s that are
-    kept, or the tokens of a `summary` of each window.
+    `compresses`: fewer slots are kept than tokens are read, so that a ratio and a sink apply. `has_beacons`: it can be
+    trained, and an adapter or a checkpoint defines its form. `several_ratios`: a ratio can be chosen from several, or
+    be 0. `has_policy`: slots are chosen by `memory.policy`. `sink` is the default for untrained memories. `positions`
+    says what takes positions of the model's context: each `token` of a stream, only the `slot`s that are kept, or the
+    tokens of a `summary` of each window.
     """
 
     describes: str
@@ -38,7 +38,7 @@ KINDS: dict[str, KindTraits] = {
         "the most useful slots of each window, without training.", compresses=True, has_policy=True, sink=1
     ),
     "full": KindTraits("the plain KV cache of a long-context model."),
-    "gist": KindTraits("the model's summaries, in place of the text.", positions="summary"),
+    "gist": KindTraits("the model's summaries, instead of the text.", positions="summary"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Sections `watch`, `maintenance` and `alerts`: what runs besides refreshes and jobs."""
+"""Sections `watch`, `maintenance` and `alerts`: what runs in addition to refreshes and jobs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class WatchSpec(Section):
 
 
 class MaintenanceSpec(Section):
-    """A DAG of its own that retires versions by `store.retention`, sweeps the store, and reads some blobs again."""
+    """A separate DAG that retires versions by `store.retention`, sweeps the store, and reads some blobs again."""
 
     schedule: Cron = Field(default="@weekly", description="Cron expression.")
     verify_share: float = Field(
@@ -35,7 +35,7 @@ class MaintenanceSpec(Section):
 
 
 class AlertsSpec(Section):
-    """Whom Airflow tells of the runs of the corpus's DAGs, with documents, tokens, GPU seconds and costs."""
+    """Whom Airflow notifies of the runs of the corpus's DAGs, with documents, tokens, GPU seconds and costs."""
 
     connection_id: ConnectionId | None = Field(
         default=None,

@@ -1,4 +1,4 @@
-"""Reading and checking a spec file, with errors that a person can act on.
+"""Reading and checking a spec file, with errors that a user can act on.
 
 In:  the path of a YAML file.
 Out: a checked `CorpusSpec`, or another kind of spec.
@@ -42,7 +42,7 @@ _SHOULD_BE = {
     "model_type": "a mapping",
     "string_type": "a text; put it in quotes",
 }
-# What stands in for a required key that is missing or wrong, so that the keys around it can still be checked.
+# Substitutes for a required key that is missing or wrong, so that the keys around it can still be checked.
 _STAND_INS: dict[str, Any] = {
     "adapter": "unknown",
     "corpus": "unknown",
@@ -108,7 +108,7 @@ def _validate_leniently(values: dict[str, Any], kind: type[S]) -> tuple[S, list[
     values, first_errors = copy.deepcopy(values), None
     for attempt in itertools.count():
         if attempt == _ROUNDS:
-            values = {}  # no sense can be made of it: all stand-ins
+            values = {}  # unusable: only substitutes
         try:
             spec = kind.model_validate(values, context={"skip_rules": True})
             return spec, first_errors or []
@@ -136,7 +136,7 @@ def _mend(values: dict[Any, Any], loc: tuple[int | str, ...], missing: bool) -> 
 
 
 def _conflicts(file: SpecFile, spec: Section, broken: set[str]) -> Iterator[SpecProblem]:
-    """The broken rules of all sections, but for rules that rest on a broken key."""
+    """The broken rules of all sections, except rules that depend on a broken key."""
     for place, section in _sections_of(spec, ""):
         for conflict in section.conflicts():
             key, keys = f"{place}{conflict.keys[0]}", {f"{place}{name}" for name in conflict.keys}
@@ -164,7 +164,7 @@ def _within(key: str, places: set[str]) -> bool:
 
 
 def _place(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """The place that an error is about; pydantic tells one of a mapping's key by a last part of its own."""
+    """The place of an error; pydantic marks an error of a mapping's key by an additional last part."""
     return loc[:-1] if loc[-1:] == ("[key]",) else loc
 
 
@@ -221,7 +221,7 @@ def _field_at(spec: type[Section], loc: tuple[int | str, ...]) -> FieldInfo:
 
 
 def _section_at(spec: type[Section], loc: tuple[int | str, ...]) -> type[BaseModel]:
-    """The model that describes the place `loc` of a spec; the names of jobs are stepped over."""
+    """The model that describes the place `loc` of a spec; the names of jobs are skipped."""
     section: type[BaseModel] = spec
     parts = iter(loc)
     for part in parts:

@@ -1,4 +1,4 @@
-"""The reference of all keys of a corpus spec: Markdown made from the model. docs/corpus-spec.md ends with it."""
+"""The reference of all keys of a corpus spec: Markdown generated from the model. docs/corpus-spec.md ends with it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _section(schema: dict[str, Any], place: str, definitions: dict[str, Any]) ->
     yield "|---|---|---|---|"
     below = []
     required = schema.get("required", [])
-    # What a section shares with others comes after what is its own.
+    # Keys that a section shares with others come after its own.
     for key, field in sorted(schema["properties"].items(), key=lambda item: item[0] in Location.model_fields):
         section = _reference(field) or next(map(_reference, field.get("patternProperties", {}).values()), None)
         if section is None:

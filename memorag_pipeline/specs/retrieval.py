@@ -27,9 +27,7 @@ class EmbeddingSpec(Section):
         " (1_Pooling/config.json), else cls.",
     )
     max_tokens: int = Field(default=256, ge=16, le=32768, description="Longer texts are cut to this many tokens.")
-    batch_size: int = Field(
-        default=32, ge=1, description="Texts embedded together on a GPU; a CPU embeds each by itself."
-    )
+    batch_size: int = Field(default=32, ge=1, description="Texts embedded together on a GPU; a CPU embeds each alone.")
     query_instruction: str = Field(default="", description="Put before a question, not before a passage.")
 
 
@@ -39,11 +37,11 @@ class IndexSpec(Section):
     factory: Factory = Field(
         default="Flat", description="Flat, HNSW32, IVF256,Flat, IVF256,PQ16, … (inner product; no PQ under HNSW)."
     )
-    device: Literal["cpu", "gpu"] = Field(default="cpu", description="gpu needs the extra gpu in place of cpu.")
+    device: Literal["cpu", "gpu"] = Field(default="cpu", description="gpu needs the extra gpu instead of cpu.")
 
 
 class RerankerSpec(Section):
-    """A cross-encoder that reads each question together with each passage found, and orders these anew."""
+    """A cross-encoder that reads each question together with each passage found, and reorders these."""
 
     rules = (Rule(("revision", "model"), revision_has_use, "leave it out"),)
 
@@ -58,7 +56,7 @@ class RerankerSpec(Section):
 
 
 class RetrievalSpec(Section):
-    """How passages are found, and how evidence is made of them. Only `sparse` is part of a version."""
+    """How passages are found, and how evidence is chosen from them. Only `sparse` is part of a version."""
 
     sparse: Literal["bm25", "model"] | None = Field(
         default=None,

@@ -1,4 +1,4 @@
-"""What a section of a spec is: a pydantic model with rules between its keys."""
+"""A section of a spec: a pydantic model with rules between its keys."""
 
 from __future__ import annotations
 

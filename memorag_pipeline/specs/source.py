@@ -45,7 +45,7 @@ class RecordsSpec(Section):
     )
     title: str | None = Field(default=None, description="Field with the title. Default: file name and id.")
     id: str | None = Field(
-        default=None, description="Field that tells records of a file apart. Default: their number, from 0."
+        default=None, description="Field that identifies the records of a file. Default: their number, from 0."
     )
     at: str | None = Field(
         default=None,
@@ -55,7 +55,7 @@ class RecordsSpec(Section):
 
 
 class SourceSpec(Location):
-    """Where the documents are, and how much of one document is accepted."""
+    """Where the documents are, and the limits for a document."""
 
     uris: Annotated[list[Uri], Distinct] = Field(
         min_length=1, description="Folders or buckets: file://, s3://, memory:// or a local path."

@@ -18,18 +18,22 @@ class RetentionSpec(Section):
     """
 
     last: int | None = Field(default=None, ge=1, description="Keep this many of the newest.")
-    daily: int | None = Field(default=None, ge=1, description="Keep the newest of each of so many days with one.")
-    weekly: int | None = Field(default=None, ge=1, description="Keep the newest of each of so many weeks with one.")
+    daily: int | None = Field(
+        default=None, ge=1, description="Keep the newest version of each of this many days that have one."
+    )
+    weekly: int | None = Field(
+        default=None, ge=1, description="Keep the newest version of each of this many weeks that have one."
+    )
     grace_days: float = Field(
         default=7,
         ge=4,
         le=36_500,
-        description="What nothing refers to is deleted so many days later: 3 more than the longest refresh takes.",
+        description="Days after which unreferenced objects are deleted: 3 more than the longest refresh takes.",
     )
 
     @property
     def keeps_all(self) -> bool:
-        """Whether there is no rule that a version could fall out of."""
+        """Whether no rule would retire a version."""
         return self.last is self.daily is self.weekly is None
 
 

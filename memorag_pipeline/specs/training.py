@@ -93,10 +93,12 @@ class TrainingDataSpec(Location):
     )
     corpus: Uri | None = Field(default=None, description="A corpus spec, whose newest version's documents are read.")
     held_out_percent: int = Field(
-        default=2, ge=1, le=50, description="So many of 100 documents are never trained on, but measured by."
+        default=2, ge=1, le=50, description="Percentage of documents that are never trained on, but used for measuring."
     )
     self_study: int = Field(
-        default=0, ge=0, description="The generator asks itself about so many passages of the corpus, for instructions."
+        default=0,
+        ge=0,
+        description="Passages of the corpus about which the generator asks itself, for instructions.",
     )
 
 
@@ -116,7 +118,7 @@ class ScheduleSpec(Section):
     warm_up: float = Field(default=0.05, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
     clip: float = Field(default=1.0, gt=0, description="Largest norm of a gradient.")
     seed: int = Field(default=0, description="Of the order of the texts and of the ratios.")
-    checkpoint_tokens: int = Field(default=200_000, ge=1, description="A checkpoint is written every so many tokens.")
+    checkpoint_tokens: int = Field(default=200_000, ge=1, description="Tokens between two checkpoints.")
 
 
 class EvaluationSpec(Section):
@@ -125,14 +127,14 @@ class EvaluationSpec(Section):
     questions: Annotated[list[Uri], Distinct] = Field(
         default=[], description="Files of questions with evidence; what is recalled for them is measured."
     )
-    questions_of_each: int = Field(default=20, ge=1, description="So many questions of each file.")
+    questions_of_each: int = Field(default=20, ge=1, description="Questions taken from each file.")
     texts: int = Field(default=40, ge=1, description="Texts whose last tokens are predicted from a memory.")
     ratios: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         default=(2, 4, 8, 16), min_length=1, description="Ratios at which memories are compared."
     )
     needles: bool = Field(default=True, description="Also look for needles in streams of up to 4,096 tokens.")
     gate: float = Field(
-        default=0.0, description="Promoted if the gap closed is greater than the current adapter's by so much."
+        default=0.0, description="Promoted if the gap closed is greater than the current adapter's by this much."
     )
 
 
@@ -164,7 +166,7 @@ class TrainingSpec(Section):
     )
     revision: str | None = Field(default=None, description="Revision of a Hugging Face id.")
     data: TrainingDataSpec
-    begin_with: Uri | None = Field(default=None, description="Adapter whose parameters training begins with.")
+    begin_with: Uri | None = Field(default=None, description="Adapter whose parameters training starts from.")
     window: int = Field(default=256, ge=16, description="Tokens of a window.")
     ratios: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         default=(4,), min_length=1, description="Raw tokens per beacon; one is drawn for each window."
@@ -204,7 +206,7 @@ class TrainingSpec(Section):
 
     @property
     def own_projections(self) -> tuple[Projection, ...]:
-        """The projections that beacons have of their own."""
+        """The projections that beacons own."""
         return self.projections or (("k", "v") if self.placement == "attended" else ("q", "k", "v"))
 
     def content(self) -> dict[str, Any]:

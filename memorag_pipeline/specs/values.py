@@ -1,6 +1,6 @@
 """Types of single values in the spec: names, URIs, schedules, Faiss factory strings.
 
-In:  one value as the YAML file gives it.
+In:  one value from the YAML file.
 Out: the value, unchanged.
 Wrong: `ValueError` with what was wrong and what would be right.
 """
@@ -30,7 +30,7 @@ from memorag_pipeline.specs.cron import check_cron
 
 @dataclass(frozen=True)
 class KeyOf:
-    """Annotation of a text that is a key of `table`: as a `Literal` of its keys, whatever entries the table gets."""
+    """Annotation of a text that is a key of `table`: like a `Literal` of its keys, including entries added later."""
 
     table: Mapping[str, Any]
 
@@ -51,7 +51,7 @@ class KeyOf:
 
 
 def alternatives(table: Mapping[str, Any]) -> str:
-    """The keys of a table with what each is, for the description of a key of the spec."""
+    """The keys of a table with their descriptions, for the description of a key of the spec."""
     return " ".join(f"{key}: {entry.describes}" for key, entry in table.items())
 
 
@@ -113,7 +113,7 @@ def _glob(pattern: str) -> str:
 
 
 def _one_or_several_ratios(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-    """One problem in place of one for each form that the value is not of."""
+    """One problem instead of one for each form that the value does not have."""
     try:
         return check(value)
     except ValidationError as error:

@@ -13,7 +13,7 @@ from typing import Protocol
 class StoredObject:
     """An object as the store has it. `modified` is by the store's clock; some stores keep whole seconds only.
 
-    `state` is another one after a write; None where the store tells none.
+    `state` changes with every write; None if the store reports none.
     """
 
     key: str
@@ -35,7 +35,7 @@ class Backend(Protocol):
         """As `create`, in pieces."""
 
     def put(self, path: str, data: bytes) -> None:
-        """Write over what is there, at once for readers."""
+        """Replace the object, atomically for readers."""
 
     def read(self, path: str, most: int) -> bytes:
         """The first `most` bytes, or all when there are fewer; memory for no more than there are."""
@@ -53,17 +53,18 @@ class Backend(Protocol):
         """All complete objects below a folder, as the store lists them."""
 
     def entries(self) -> Iterable[str]:
-        """Names of what lies directly below the root, folders with a slash at the end."""
+        """Names directly below the root, folders with a slash at the end."""
 
     def touch(self, path: str) -> None:
-        """Make the object as young as one that is written now."""
+        """Set the object's modification time to now."""
 
     def delete(self, path: str) -> None: ...
 
     def leftovers(self, before: datetime) -> Iterable[StoredObject]:
-        """What writers below the root began before this time and never finished; it is no object and becomes none.
+        """What writers below the root started before this time and never finished; it is not an object and never
+        becomes one.
 
-        `key` is the full path, `modified` when it was begun, `state` whatever `discard` needs besides.
+        `key` is the full path, `modified` when it was started, `state` what else `discard` needs.
         """
 
     def discard(self, leftover: StoredObject) -> None:

@@ -60,7 +60,7 @@ class Blobs:
         """Store `data`."""
         ref = BlobRef(digest=bytes_digest(data), size=len(data))
         if not self._objects.create(ref.key, data) and not self.keep(ref):
-            self._objects.put(ref.key, data)  # what is there was cut short; these are the right bytes
+            self._objects.put(ref.key, data)  # the stored blob is truncated; these are the right bytes
         return ref
 
     def put_file(self, path: Path) -> BlobRef:
@@ -71,12 +71,12 @@ class Blobs:
         return ref
 
     def write_file(self, ref: BlobRef, path: Path) -> None:
-        """Store a local file whose digest is known, in the place of what is there with another size."""
+        """Store a local file whose digest is known, replacing a blob of another size."""
         if not self._objects.create_from_file(ref.key, path) and not self.keep(ref):
-            self.replace(ref, path)  # what is there was cut short
+            self.replace(ref, path)  # the stored blob is truncated
 
     def replace(self, ref: BlobRef, path: Path) -> None:
-        """Store a local file, whose digest is known, in the place of a damaged blob."""
+        """Store a local file, whose digest is known, replacing a damaged blob."""
         self._objects.delete(ref.key)
         self._objects.create_from_file(ref.key, path)
 
@@ -91,11 +91,11 @@ class Blobs:
         return self.put_bytes(buffer.getvalue())
 
     def exists(self, ref: BlobRef) -> bool:
-        """Whether the blob is there with the size that it should have."""
+        """Whether the blob exists with the right size."""
         return self._objects.size(ref.key) == ref.size
 
     def keep(self, ref: BlobRef) -> bool:
-        """Whether the blob is there, whole, and no sweep takes it before its grace period is over, counted from now.
+        """Whether the blob exists with the right size, protected from sweeps for a grace period from now.
 
         A blob that nothing refers to may be about to be swept, so that one from long ago is made young again.
         """
@@ -105,7 +105,7 @@ class Blobs:
         return not is_old(stored) or self._deletions.renew(ref.key, {ref.key})
 
     def existing(self, refs: Iterable[BlobRef]) -> dict[BlobRef, StoredObject]:
-        """Those of many blobs that are there with the size that they should have, and what the store tells of them.
+        """Those of many blobs that exist with the right size, and what the store reports about them.
 
         Folders of which several blobs are asked for are listed instead of asking for one blob after the other.
         """
@@ -150,7 +150,7 @@ class Blobs:
         return self._parsed(ref, name, lambda: self.get_bytes(ref, name))
 
     def cached_json(self, ref: BlobRef, name: str) -> Any:
-        """As `get_json`, by way of the local cache: for lists that several stages of a refresh read."""
+        """Like `get_json`, through the local cache: for lists that several stages of a refresh read."""
         return self._parsed(ref, name, lambda: self.open_file(ref, name).read_bytes())
 
     def get_table(
@@ -162,7 +162,7 @@ class Blobs:
     def cached_table(
         self, ref: BlobRef, columns: list[str] | None, name: str, schema: pa.Schema | None = None
     ) -> pa.Table:
-        """As `get_table`, by way of the local cache: for tables that every refresh reads, most of them unchanged."""
+        """Like `get_table`, through the local cache: for tables that every refresh reads, most of them unchanged."""
         return open_table(self.open_file(ref, name), name, schema).read(columns)
 
     def open_file(self, ref: BlobRef, name: str = "") -> Path:

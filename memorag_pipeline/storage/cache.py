@@ -1,17 +1,17 @@
 """Local cache of blobs from remote stores, by digest; bounded, and safe between processes.
 
 In:  a digest, a size and a function that fetches the bytes into a file; MEMORAG_CACHE_GB (default 50).
-Out: the path of a complete, read-only file, which stays while the `LocalCache` that gave it lives.
-Wrong: what the fetch raises; a partial file never gets the final name, one that was altered is fetched again. A folder
-       that was deleted is made again; one that is full, a file or another user's is a StorageError that names it.
+Out: the path of a complete, read-only file, which stays while the `LocalCache` that returned it lives.
+Wrong: what the fetch raises. A partial file never gets the final name; an altered file is fetched again. A deleted
+       folder is created again; a full one, a file, or another user's folder is a StorageError that names it.
 
     blobs/ab/abcd…          the cached files (blobs-UID/ where blobs/ is another user's)
     blobs/leases/X/abcd…    what one `LocalCache` uses: hard links to the same files
     blobs/leases/X.lock     locked by its process as long as that lives
 
-A path that is given out lies in the lease. Eviction takes the least recently used files that have no other link, so
-none that anybody uses, and a file evicted at the very moment when it is leased stays in the lease. The lock goes with
-its process, however that ends; the next eviction then clears the lease away. A forked process takes a lease of its own.
+Returned paths are in the lease. Eviction takes the least recently used files without another link, so none in use; a
+file evicted at the very moment when it is leased stays in the lease. The lock ends with its process, however that ends;
+the next eviction then removes the lease. A forked process takes its own lease.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from memorag_pipeline.machine.files import PART, locked, part_of
 logger = logging.getLogger(__name__)
 
 _DEFAULT_GB = 50.0
-_PART_AGE = 24 * 3600  # seconds after which a partial file is one that a killed process has left
-# Eviction goes below the limit by this share, and a process looks again after it has fetched this share of it: between
-# two looks it does not see what others fetch.
+_PART_AGE = 24 * 3600  # seconds after which a partial file counts as left by a killed process
+# Eviction goes below the limit by this share, and a process checks again after fetching this share of it: between two
+# checks it does not see what others fetch.
 _SLACK = 0.05
 
 
@@ -57,7 +57,8 @@ def cache_limit() -> int:
 
 @dataclass
 class _Use:
-    """What one process has of a cache. In a forked child nobody releases a lock that a thread of the parent held."""
+    """The part of a cache that one process uses. In a forked child nothing releases a lock that a thread of the parent
+    held."""
 
     process: int = field(default_factory=os.getpid)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -69,7 +70,7 @@ class LocalCache:
     """Files by digest below one folder. Verification is remembered by object and file state."""
 
     def __init__(self, folder: Path | None = None, limit: int | None = None) -> None:
-        """`folder` holds the files; without it the user's own folder of the cache as it is set now."""
+        """`folder` holds the files; by default the user's own folder of the configured cache."""
         self._given, self._root = folder, cache_folder() if folder is None else folder
         self._limit = limit
         self._verified: set[tuple[str, int, int]] = set()
@@ -93,7 +94,7 @@ class LocalCache:
     def _fetch(self, digest: str, size: int, get: Callable[[Path], None]) -> Path:
         folder, lease = self._folder(), self._lease()
         shared, leased = folder / digest[:2] / digest, lease / digest
-        # Some systems let nobody link another user's file: each user then has copies of their own.
+        # Some systems forbid linking another user's file: each user then has separate copies.
         with suppress(FileExistsError, FileNotFoundError, PermissionError):
             os.link(shared, leased)
         if leased.exists():
@@ -114,7 +115,7 @@ class LocalCache:
         return leased
 
     def is_verified(self, path: Path) -> bool:
-        """Whether this object has verified the file as it is now (same size and modification time)."""
+        """Whether this object has verified the current state of the file (same size and modification time)."""
         return self._state(path) in self._verified
 
     def mark_verified(self, path: Path) -> None:
@@ -147,7 +148,7 @@ class LocalCache:
         return self._used
 
     def _lease(self) -> Path:
-        """The folder of what this process uses, made with the first file and removed with the object or process."""
+        """The folder of what this process uses, created with the first file and removed with the object or process."""
         use = self._use()
         with use.lock:
             if use.lease is None or not use.lease.is_dir():
@@ -169,7 +170,7 @@ class LocalCache:
                 _evict(folder, limit - size, int(limit * _SLACK))
 
     def _clear(self) -> None:
-        """Evict all that nobody uses."""
+        """Evict everything that is not in use."""
         folder = self._folder()
         with locked(folder / "eviction.lock"):
             _clear_dead_leases(folder / "leases")
@@ -183,7 +184,7 @@ def _take_lease(leases: Path) -> tuple[Path, int]:
         lease = leases / uuid.uuid4().hex
         lock = os.open(_lock_of(lease), os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if os.fstat(lock).st_nlink:  # else taken for a dead process's between the two calls
+        if os.fstat(lock).st_nlink:  # otherwise taken for a dead process's between the two calls
             break
         os.close(lock)
     lease.mkdir()
@@ -211,7 +212,7 @@ def _clear_dead_leases(leases: Path) -> None:
 
 
 def _evict(folder: Path, room: int, slack: int) -> None:
-    """Delete files that nobody uses, the least recently used first, when all together have more than `room` bytes."""
+    """Delete unused files, the least recently used first, while all files together have more than `room` bytes."""
     files, taken = [], 0
     for path in _files(folder):
         with suppress(FileNotFoundError):

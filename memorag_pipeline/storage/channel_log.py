@@ -1,4 +1,4 @@
-"""The records of channels as they are stored: one create-only object for each move of a channel.
+"""The stored records of channels: one create-only object for each move of a channel.
 
 In:  a channel's name.
 Out: its records, oldest first; the version that each channel points to now.
@@ -23,7 +23,7 @@ FOLDER = "channels"
 
 
 class ChannelRecord(BaseModel):
-    """From `since` on the channel points to `version`. `write_id` tells the writer its own record."""
+    """From `since` on the channel points to `version`. A writer recognises its own record by `write_id`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -64,7 +64,7 @@ class ChannelLog:
         return {channel: self.read(key).version for channel, key in newest.items()}
 
     def append(self, record: ChannelRecord, number: int) -> None:
-        """Write a record after `number` others; of several writers at once all are kept, in some order."""
+        """Write a record after `number` others; with several concurrent writers all records are kept, in some order."""
         data = canonical_json(record.model_dump(mode="json"))
         while not self._objects.claim(f"{FOLDER}/{record.channel}/{number:020d}.json", data):
             number += 1

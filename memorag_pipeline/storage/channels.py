@@ -3,7 +3,7 @@
 In:  a channel's name and a version; who moves it, and why.
 Out: the version that a channel points to now, and its history.
 Wrong: an unknown channel or version is a `NotFoundError` that lists the known ones; a version that is retired or lacks
-       blobs is refused, and the channel stays where it is.
+       blobs is refused, and the channel does not move.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Channels:
         return {self._log.read(record.key).version for record in left}
 
     def promote(self, channel: str, version: int, by: str, why: str) -> ChannelRecord:
-        """Point `channel` to `version`; of two at once both are kept, in order."""
+        """Point `channel` to `version`; of two concurrent moves both are kept, in order."""
         number = len(self._log.stored(channel))
         return self._move("promote", channel, version, by, why, number)
 
@@ -85,7 +85,7 @@ class Channels:
         return record
 
     def _require_whole(self, version: int, consequence: str) -> None:
-        """Every blob is there with the size that it should have, and the version is not retired."""
+        """Require that every blob exists with the right size, and that the version is not retired."""
         missing = self._versions.missing(self._versions.manifest(version))
         if missing:
             raise CorruptBlobError(
@@ -99,7 +99,7 @@ class Channels:
 
 
 def _standing(records: list[ChannelRecord]) -> list[int]:
-    """The versions that a history leaves standing: promoted and not rolled back from; the last is the present one."""
+    """The versions that were promoted and not rolled back from; the last is the current one."""
     standing: list[int] = []
     for record in records:
         if record.action == "rollback" and record.version in standing:

@@ -1,4 +1,4 @@
-"""fsspec options of a location: as the spec gives them, or from an Airflow connection.
+"""fsspec options of a location, from the spec or from an Airflow connection.
 
 In:  a `Location` of a spec.
 Out: keyword options for fsspec.
@@ -30,7 +30,7 @@ def options_for(location: Location) -> dict[str, Any]:
 
 
 def refuse_secret_addresses(where: str, options: dict[str, Any]) -> None:
-    """Refuse options in which the address of a server holds a secret: libraries quote it in errors."""
+    """Refuse options whose server address contains a secret: libraries quote it in errors."""
     if found := secret_in_options(options):
         raise StorageError(
             f"{where}: {found[0]} has {found[1]}, which errors would quote; give it in an option of its own, such as"

@@ -1,9 +1,9 @@
-"""Deletions that are announced, and writers who wait them out: between them no object in use is deleted.
+"""Announced deletions, and writers that wait for them to end: together they prevent the deletion of objects in use.
 
-In:  the keys that a sweep is about to delete; the keys that a writer has just come to rely on.
-Out: whoever comes second sees the other. A sweep announces, then looks who uses the keys, then deletes. A writer
+In:  the keys that a sweep is about to delete; the keys that a writer now relies on.
+Out: the second one always sees the first. A sweep announces, then looks for uses of the keys, then deletes. A writer
      leaves a sign of use (an intent, a younger object, a unit's record), then looks for announcements.
-Wrong: a sweep that died leaves its announcement, which counts for `PASS` only: a sweep that is slower stops deleting.
+Wrong: a sweep that died leaves its announcement, which is valid for `PASS` only: a slower sweep stops deleting.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Deletions:
         return not self.wait_out(used, sign=key) or self._objects.stat(key) is not None
 
     def wait_out(self, used: AbstractSet[str], sign: str) -> bool:
-        """Return when no announced deletion of `used` can come any more: False at once, or True after waiting.
+        """Return when no announced deletion of `used` is possible any longer: False at once, or True after waiting.
 
         `sign` is the key of the sign of use that was just written. After a wait some of `used` may be gone.
         """
@@ -127,8 +127,8 @@ class Deletions:
 def is_old(stored: StoredObject) -> bool:
     """Whether an object that is used again should be renewed.
 
-    This compares the store's clock with ours: with a difference of a day an object is renewed after one to three days,
-    which leaves at least four of the seven days of grace for the rest of the run.
+    This compares the store's clock with the local one: if they differ by a day, an object is renewed after one to three
+    days, which leaves at least four of the seven days of grace for the rest of the run.
     """
     return _now() - stored.modified >= RENEW_AFTER
 

@@ -1,8 +1,8 @@
-"""Intents: what a publisher in flight is about to reference, kept from the sweep.
+"""Intents: what a publisher in flight is about to reference, protected from the sweep.
 
-In:  the blobs that a version will name, before the publisher looks whether they are there.
-Out: a record that a sweep takes for a reference while it is younger than `LIFETIME`, by the store's clock.
-Wrong: the record of a publisher that died stops counting after `LIFETIME`; the next sweep removes it.
+In:  the blobs that a version will name, before the publisher checks whether they exist.
+Out: a record that a sweep treats as a reference while it is younger than `LIFETIME`, by the store's clock.
+Wrong: the record of a publisher that died is ignored after `LIFETIME`; the next sweep removes it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FOLDER = "intents"
 
 
 class Intent(BaseModel):
-    """What one publish is about to reference. `since` is for people; ages are the store's."""
+    """What one publish is about to reference. `since` is informational; ages are by the store's clock."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,13 +41,13 @@ class Intents:
         self._objects, self._deletions = objects, deletions
 
     def declare(self, intent: Intent) -> None:
-        """Write `intent`, in place of an earlier one of the same `write_id`; deletions under way are waited out."""
+        """Write `intent`, replacing an earlier one of the same `write_id`, and wait for deletions in progress."""
         key = _key(intent.write_id)
         self._objects.put(key, canonical_json(intent.model_dump(mode="json")))
         self._deletions.wait_out({blob.key for blob in intent.blobs}, sign=key)
 
     def withdraw(self, write_id: str) -> None:
-        """The publish came to its end: its version refers to the blobs now, or nothing does."""
+        """The publish has ended: its version refers to the blobs now, or nothing does."""
         self._objects.delete(_key(write_id))
 
     def stored(self) -> list[StoredObject]:
@@ -55,7 +55,7 @@ class Intents:
         return own(self._objects, FOLDER)
 
     def read(self, key: str) -> Intent | None:
-        """The intent at `key`; None when it was withdrawn meanwhile."""
+        """The intent at `key`; None if it was withdrawn in the meantime."""
         try:
             return Intent.model_validate_json(self._objects.read(key))
         except ObjectNotFoundError:

@@ -1,10 +1,10 @@
-"""The layout of a corpus's store: which keys are the pipeline's own. All others are left alone.
+"""The layout of a corpus's store: which keys belong to the pipeline. All others are left alone.
 
-In:  keys below a corpus's root, such as people, file managers, NFS servers and copying tools leave there, too.
+In:  keys below a corpus's root, where people, file managers, NFS servers and copying tools leave files, too.
 Out: the objects of a folder that the pipeline wrote; the names of everything else.
 
-What is not ours is never read, counted or deleted: a sweep names it. What has a name of ours and cannot be read is an
-error of whoever reads it.
+Foreign objects are never read, counted or deleted: a sweep names them. An object with one of our names that cannot be
+read is an error for its reader.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def is_ours(key: str) -> bool:
 
 
 def is_in_our_folders(key: str) -> bool:
-    """Whether a key lies in a folder of the pipeline, whatever its name is there."""
+    """Whether a key is in a folder of the pipeline, under any name."""
     return "/" in key and key.partition("/")[0] in _OURS
 
 

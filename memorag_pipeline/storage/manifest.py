@@ -46,10 +46,10 @@ class ModelRecord(_Record):
 
 
 class MemoryRecord(_Record):
-    """How far a shard's memory is what the documents say: of its `tokens`, `stale_tokens` have changed since or gone.
+    """How current a shard's memory is: of its `tokens`, `stale_tokens` are no longer in any document.
 
     A delta shard holds what changed since the base shards were read. The tokens of the stream's opening do not count.
-    `made_on` is the device that read it, and how; of a memory that another device continued, both.
+    `made_on` is the device that read it, and how; both devices if another one continued it.
     """
 
     shard_id: str
@@ -155,7 +155,7 @@ def parse_manifest(values: Any, where: str, remedy: str) -> Manifest:
 
 
 def _first(error: ValidationError) -> str:
-    """The first of what is wrong, without the value, which may be anything."""
+    """The first problem, without the value, which may be anything."""
     problem, *more = error.errors(include_url=False, include_input=False, include_context=False)
     place = ".".join(map(str, problem["loc"])) or "all of it"
     return f"{place}: {problem['msg']}" + (f", and {len(more)} more" if more else "")

@@ -1,12 +1,12 @@
 """What a manifest names outside of its store: the models that open it.
 
 In:  a manifest, and which of its models will be opened.
-Out: nothing, when all that it names of them may be taken from a manifest that anybody may have written.
+Out: nothing, if all of their names are acceptable in a manifest from an untrusted writer.
 Wrong: a local path or a URL: `UntrustedReferenceError` that names all of them and how to allow them.
 
-A model or an adapter inside a known package and a model of the Hugging Face hub may be named by anybody: only
-safetensors weights and configuration are read of them, never code. A path or a URL would make the reader open what the
-writer of the manifest chose, with the reader's own rights and network: docs/decisions/0015 says more.
+A model or adapter inside a known package and a model of the Hugging Face hub are acceptable from any writer: only
+safetensors weights and configuration are read from them, never code. A path or a URL would make the reader open what
+the writer of the manifest chose, with the reader's own rights and network; see docs/decisions/0015.
 """
 
 from __future__ import annotations
@@ -68,5 +68,5 @@ def _is_known(key: str, reference: Any) -> bool:
         return False
     if key.endswith(".revision"):
         return _REVISION.fullmatch(reference) is not None
-    # A package's name is looked up among those that are known; it is no path into one.
+    # A package's name is looked up among the known ones; it is not a path.
     return reference.startswith("package:") or (not key.endswith(".adapter") and is_hub_id(reference))

@@ -1,7 +1,7 @@
 """One root of an object store: create-only writes, reads, listing, on three backends.
 
 In:  a root URI (s3://, file://, memory:// or a local path) and fsspec options.
-Out: bytes by key; `create` tells whether this call made the object.
+Out: bytes by key; `create` returns whether this call created the object.
 Wrong: no permission, wrong bucket, no connection: `StorageError` with the URI and what to check. A key, or a symbolic
        link in a local folder, that leads out of the root, and an object longer than its reader takes: refused.
 """
@@ -28,7 +28,7 @@ from memorag_pipeline.storage.credentials import refuse_secret_addresses
 T = TypeVar("T")
 _SECRETS_GO = "give it in storage_options or by a connection"
 
-# The class of each protocol of a URI; it is made of the URI and the options for fsspec.
+# The class for each protocol of a URI; it is created from the URI and the options for fsspec.
 BACKENDS = {
     "s3": "memorag_pipeline.storage.backends.s3:S3Objects",
     "s3a": "memorag_pipeline.storage.backends.s3:S3Objects",
@@ -37,7 +37,7 @@ BACKENDS = {
     "memory": "memorag_pipeline.storage.backends.memory:MemoryObjects",
 }
 LARGEST_RECORD = 64 << 20  # bytes; commit, channel and unit records have a thousandth of it
-# What every backend, server and proxy takes literally: no way up, no escape to decode, no look-alike of a slash or dot.
+# Names that every backend, server and proxy takes literally: no "..", no escapes, no look-alike of a slash or dot.
 _PART_OF_KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
@@ -54,7 +54,7 @@ class ObjectStore:
         return f"{self.uri}/{key}"
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write `data` unless `key` exists; True for the one caller that made it."""
+        """Write `data` unless `key` exists; True for the one caller that created it."""
         if not data:
             raise ValueError(f"{key}: empty objects are not written, some stores do not protect them")
         try:
@@ -65,9 +65,10 @@ class ObjectStore:
             return True
 
     def claim(self, key: str, data: bytes) -> bool:
-        """As `create`, for `data` that nobody else writes: True also when an earlier attempt of the caller made it.
+        """Like `create`, for `data` that no other caller writes: also True if an earlier attempt of the caller created
+        it.
 
-        A client that sends a write again after a lost answer is told "exists" of its own object.
+        A client that repeats a write after a lost response gets "exists" for its own object.
         """
         try:
             if self.create(key, data):
@@ -87,7 +88,7 @@ class ObjectStore:
             return True
 
     def put(self, key: str, data: bytes) -> None:
-        """Write `data`, replacing what is there. Only for what may be written twice: cache records, repairs."""
+        """Write `data`, replacing an existing object. Only for what may be written twice: cache records, repairs."""
         try:
             self._attempt("write", key, lambda path: self._backend.put(path, data))
         except StorageError:
@@ -119,12 +120,12 @@ class ObjectStore:
             raise
 
     def size(self, key: str) -> int | None:
-        """Length in bytes, or None when there is no object `key`."""
+        """Length in bytes, or None if the object `key` does not exist."""
         stored = self.stat(key)
         return None if stored is None else stored.size
 
     def stat(self, key: str) -> StoredObject | None:
-        """Size and age of `key`, or None when there is no such object."""
+        """Size and age of `key`, or None if it does not exist."""
         try:
             return replace(self._attempt("read", key, self._backend.stat), key=key)
         except ObjectNotFoundError:
@@ -139,34 +140,34 @@ class ObjectStore:
         return sorted(self.listed(prefix), key=lambda stored: stored.key)
 
     def listed(self, prefix: str) -> Iterator[StoredObject]:
-        """The objects below the folder `prefix` in the store's order, listed as they are taken."""
+        """The objects below the folder `prefix` in the store's order, listed lazily."""
         start = len(self._backend.root) + 1
         found = iter(self._attempt("list", prefix, self._backend.listing))
         while stored := self._attempt("list", prefix, lambda _: next(found, None)):
             yield replace(stored, key=stored.key[start:])
 
     def entries(self) -> Sequence[str]:
-        """Names of what lies directly below the root, sorted; folders with a slash at the end."""
+        """Names directly below the root, sorted; folders with a slash at the end."""
         return sorted(self._call("list", self.uri, lambda: tuple(self._backend.entries())))
 
     def touch(self, key: str) -> None:
-        """Make `key` as young as one that is written now; ObjectNotFoundError when it is not there."""
+        """Set the modification time of `key` to now; ObjectNotFoundError if it does not exist."""
         try:
             self._attempt("touch", key, self._backend.touch)
         except ObjectNotFoundError:
             raise
-        except StorageError:  # whether it was done cannot be told; done twice, it does no harm
+        except StorageError:  # whether it was done is unknown; doing it twice is harmless
             self._attempt("touch", key, self._backend.touch)
 
     def delete(self, key: str) -> None:
-        """Remove `key`; it is no error when it is gone already."""
+        """Remove `key`; no error if it is already gone."""
         self._path(key)  # a key that is refused is not gone
         try:
             self._attempt("delete", key, self._backend.delete)
         except ObjectNotFoundError:
             return
         except StorageError:
-            # By a listing, which tells a missing bucket from a missing object.
+            # By a listing, which distinguishes a missing bucket from a missing object.
             if not self._landed(lambda: key not in self.list(key.rpartition("/")[0])):
                 raise
 
@@ -177,13 +178,13 @@ class ObjectStore:
         return sorted((replace(item, key=item.key[start:]) for item in found), key=lambda item: item.key)
 
     def discard(self, leftover: StoredObject) -> None:
-        """Remove one of `leftovers`; it is no error when it is gone already."""
+        """Remove one of `leftovers`; no error if it is already gone."""
         there = replace(leftover, key=f"{self._backend.root}/{leftover.key}")
         with suppress(ObjectNotFoundError):
             self._call("delete", self.uri_of(leftover.key), lambda: self._backend.discard(there))
 
     def local_path(self, key: str) -> Path | None:
-        """The file that holds `key` when the store is a local folder, else None."""
+        """The file of `key` if the store is a local folder, otherwise None."""
         return self._attempt("read", key, self._backend.file)
 
     @staticmethod

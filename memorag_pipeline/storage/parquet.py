@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from memorag_pipeline.errors import CorruptBlobError
 
-# Every table of a store has a distinct key of 16 characters and more in each row, so a row takes more than a byte.
+# Every table of a store has a distinct key of at least 16 characters in each row, so a row takes more than a byte.
 _FREE_ROWS = 1_000_000
 # zstd makes repeated text 200 times smaller, seldom more; small tables may do as they like.
 _FREE_BYTES = 1 << 30
@@ -57,7 +57,7 @@ class StoredTable:
         return table
 
     def batches(self, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """The table in batches of so many rows. Raises CorruptBlobError."""
+        """The table in batches of `rows` rows. Raises CorruptBlobError."""
         with _named(self._name):
             self._require(columns)
             batches = self._file.iter_batches(batch_size=rows, columns=None if columns is None else list(columns))
@@ -98,7 +98,7 @@ _REMEDY = "no refresh writes such a one; refresh to make it anew, or restore it 
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Errors of the reader, which tells them in several ways, as one that names the file."""
+    """Errors of the reader, which come in several types, as one type that names the file."""
     try:
         yield
     except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:

@@ -1,6 +1,6 @@
-"""What stages leave for each other in the store: plans and work lists, as JSON blobs with a type.
+"""What stages hand to each other in the store: plans and work lists, as JSON blobs with a type.
 
-In:  a model, frozen, or the URI of one that was written, and its type.
+In:  a frozen model, or the URI of a stored one and its type.
 Out: the URI; the model.
 Wrong: JSON that is not of the type is a `PlanError` that names the file; a blob that is gone or altered is a
        `CorruptBlobError`.
@@ -19,7 +19,7 @@ from memorag_pipeline.storage.blobs import Blobs
 
 
 class Planned(Protocol):
-    """A unit of a plan. `weight` is its number of tokens where that is known, else 1."""
+    """A unit of a plan. `weight` is its number of tokens if that is known, otherwise 1."""
 
     @property
     def fingerprint(self) -> str: ...

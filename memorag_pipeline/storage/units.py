@@ -1,7 +1,7 @@
 """The unit cache: fingerprint of a unit's inputs to its outcome. Resume, retries and reuse all rest on it.
 
 In:  a stage, and all that the outcome depends on.
-Out: the `Outcome` when it is there and its blobs still are, else None.
+Out: the `Outcome` if it and its blobs exist, otherwise None.
 Wrong: a record that cannot be read counts as absent; the unit is then done again.
 """
 
@@ -49,12 +49,12 @@ class Units:
         self._objects, self._blobs, self._deletions = objects, blobs, deletions
 
     def find(self, stage: str, fingerprint: str) -> Outcome | None:
-        """The recorded outcome, if all its blobs are still there; they stay for a grace period from now."""
+        """The recorded outcome, if all its blobs still exist; they stay for a grace period from now."""
         outcome = self.peek(stage, fingerprint)
         return outcome if outcome is not None and self._keep(self._key(stage, fingerprint), outcome) else None
 
     def peek(self, stage: str, fingerprint: str) -> Outcome | None:
-        """The recorded outcome, if all its blobs are still there, for whoever only looks: nothing is written."""
+        """The recorded outcome, if all its blobs still exist, for read-only callers: nothing is written."""
         key = self._key(stage, fingerprint)
         try:
             outcome = Outcome.model_validate_json(self._objects.read(key))
@@ -74,7 +74,7 @@ class Units:
         return in_threads(lambda fingerprint: self.peek(stage, fingerprint), fingerprints)
 
     def record(self, outcome: Outcome) -> Outcome:
-        """Remember `outcome`; of two writers the last stays, both being right."""
+        """Store `outcome`; of two writers the last one wins, and both are right."""
         key, data = self._key(outcome.stage, outcome.fingerprint), outcome.model_dump_json().encode()
         self._objects.put(key, data)
         if self._deletions.wait_out({key}, sign=key):

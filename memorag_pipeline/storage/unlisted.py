@@ -1,7 +1,7 @@
-"""Waiting for a listing to show a version that is there: some stores list what was written a while later.
+"""Waiting for a listing to show an existing version: some stores list new objects with a delay.
 
-In:  the number of a version that somebody else made first, then the number that the listing leaves for the next one.
-Out: nothing, once they differ; until then pauses that double, so that the store is not asked without end.
+In:  the number of a version that another publisher created first, then the next number by the listing.
+Out: nothing, once they differ; until then pauses that double, so that the store is not polled continuously.
 Wrong: a warning each minute; a `StorageError` after ten, since such a listing does not get better by waiting.
 """
 

@@ -1,7 +1,7 @@
 """Verifying a version: every blob is read as a whole and compared with what the manifest says.
 
 In:  a corpus store and a version.
-Out: one `BlobProblem` for each blob that is missing, cut short or altered; an empty list when all is well.
+Out: one `BlobProblem` for each missing, truncated or altered blob; an empty list if there is none.
 Wrong: an unknown version is a `NotFoundError`, a store that cannot be read a `StorageError`.
 
 What was found good within the last day, and is by the store's own account the same object, is not read again, so that
@@ -41,7 +41,7 @@ class BlobProblem:
 def verify(store: CorpusStore, version: int, again: bool = False) -> list[BlobProblem]:
     """Check all blobs of `version`, the manifest first: without it no other blob is known.
 
-    With `again` also those that were found good within the last day are read.
+    With `again` those that were found intact within the last day are read as well.
     """
     ref = store.versions.record(version).manifest
     if problem := store.blobs.problem(ref):
@@ -52,7 +52,7 @@ def verify(store: CorpusStore, version: int, again: bool = False) -> list[BlobPr
 
 
 def damaged(store: CorpusStore, refs: Sequence[BlobRef], again: bool = False) -> Iterator[tuple[BlobRef, str]]:
-    """Those of the blobs that are not in the store as they should be, and what is wrong with each."""
+    """The damaged or missing ones of the blobs, and what is wrong with each."""
     distinct = list(dict.fromkeys(refs))
     there, notes = store.blobs.existing(distinct), VerifiedBlobs(store.uri)
     known = set() if again else {ref for ref in distinct if notes.has(ref, there.get(ref))}

@@ -1,10 +1,10 @@
-"""What a store's blobs were found to be a short while before, so that an interrupted check does not begin anew.
+"""Recent results of checking blobs, so that an interrupted check does not start from scratch.
 
-In:  a store's URI, blobs, and what the store tells of them (size, and a state that every write changes).
-Out: whether a blob was read and found good in its present state within the last day.
+In:  a store's URI, blobs, and what the store reports about them (size, and a state that every write changes).
+Out: whether a blob was read and found intact in its current state within the last day.
 Wrong: a note that cannot be read counts as none. Notes are a cache of this machine: deleting them costs time only.
 
-A disk that alters bytes by itself changes no state, which is why notes expire and `verify --again` passes them over.
+A disk that corrupts bytes does not change the state, which is why notes expire and `verify --again` ignores them.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class VerifiedBlobs:
         self._lock = threading.Lock()
 
     def has(self, ref: BlobRef, stored: StoredObject | None) -> bool:
-        """Whether the blob, as the store has it now, was found good."""
+        """Whether the current state of the blob was found intact."""
         return stored is not None and stored.state is not None and _note(ref, stored) in self._notes
 
     def add(self, ref: BlobRef, stored: StoredObject | None) -> None:
-        """Note that the blob was read and found good; `stored` is from before it was read."""
+        """Note that the blob was read and found intact; `stored` is from before it was read."""
         if stored is None or stored.state is None:
             return
         line = f"{_note(ref, stored)} {int(time.time())}\n"

@@ -1,10 +1,10 @@
 """Versions: commit records, published atomically by one create-only write, and the tombstones that retire them.
 
 In:  a manifest without a parent, the run that made it; or a version to retire, by whom and why.
-Out: the number of the version that holds it: a new one, the newest when that holds the same already, or the one that
-     the same run made in an earlier try.
-Wrong: a lost answer is read back; a lost race is rebased onto the winner, once a listing shows it; a missing blob
-       refuses the commit. A version that is retired is a `RetiredVersionError` for whoever opens it.
+Out: the number of the version that holds it: a new one, the newest if it already holds the same, or the one that the
+     same run made in an earlier attempt.
+Wrong: a lost response is read back; a lost race is rebased onto the winner, once a listing shows it; a missing blob
+       refuses the commit. Opening a retired version is a `RetiredVersionError`.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Versions:
         return found
 
     def newest(self) -> int | None:
-        """The highest number of a version that can be opened, None when there is none."""
+        """The highest number of a version that can be opened, None if there is none."""
         return max(self.retained(), default=None)
 
     def record(self, version: int) -> CommitRecord:
@@ -132,16 +132,16 @@ class Versions:
         return self.manifest_of(record)
 
     def pinned(self, version: int) -> Manifest:
-        """The manifest of a version that a run in flight has opened before, even when it was retired since.
+        """The manifest of a version that a run in flight has opened before, even if it was retired since.
 
-        It and its blobs are there for a grace period after the retirement. Several stages of the run read it, so that
-        it comes by way of the local cache.
+        It and its blobs exist for a grace period after the retirement. Several stages of the run read it, so it is read
+        through the local cache.
         """
         record = self.record(version)
         return self._parsed(record, self._blobs.cached_json(record.manifest, f"manifest of version {version}"))
 
     def manifest_of(self, record: CommitRecord) -> Manifest:
-        """The manifest that a commit record names, verified; also of a retired version, while it is there."""
+        """The manifest that a commit record names, verified; also of a retired version, while it exists."""
         return self._parsed(record, self._blobs.get_json(record.manifest, f"manifest of version {record.version}"))
 
     def _parsed(self, record: CommitRecord, values: Any) -> Manifest:
@@ -149,13 +149,13 @@ class Versions:
         return parse_manifest(values, where, "read it with the release that wrote it, or refresh again")
 
     def missing(self, manifest: Manifest) -> list[ManifestBlob]:
-        """The blobs of `manifest` that are not in the store with the size that they should have."""
+        """The blobs of `manifest` that are not in the store with the right size."""
         return self._missing(manifest.blobs)
 
     def retire(self, number: int, by: str, why: str) -> Tombstone:
-        """Retire a version: nobody opens it any more, and a grace period later sweeps may delete what only it holds.
+        """Retire a version: it can no longer be opened, and a grace period later sweeps may delete what only it holds.
 
-        A version that a channel points to is refused with a StorageError. One that is retired already keeps its
+        A version that a channel points to is refused with a StorageError. An already retired version keeps its
         tombstone, which is returned.
         """
         self.record(number)
@@ -172,8 +172,8 @@ class Versions:
     def retired(self) -> dict[int, Tombstone]:
         """The retired versions by number.
 
-        A tombstone of a version that a channel points to does not count: the two can only meet when the version was
-        promoted and retired at the same time, and what a channel points to is always kept.
+        A tombstone of a version that a channel points to does not count: both exist only if the version was promoted
+        and retired at the same time, and what a channel points to is always kept.
         """
         found = {number: self._tombstone(number) for number in sorted(self._retired_numbers())}
         return {number: tombstone for number, tombstone in found.items() if tombstone is not None}
@@ -186,12 +186,12 @@ class Versions:
     def publish(
         self, manifest: Manifest, run_id: str, base: int | None = None, fresh: Collection[str] | None = None
     ) -> Published:
-        """Commit `manifest` as the next version, or find that a version holds it already.
+        """Commit `manifest` as the next version, or return a version that already holds it.
 
-        That is the newest version, or one that this run made itself in an earlier try, even when others have published
+        That is the newest version, or one that this run made in an earlier attempt, even if others have published
         since: a retry must not make its content the newest again. `base` is the newest version when the run began; only
-        versions after it are taken for the run's own. `fresh` are digests of all blobs that `base` has not: while it is
-        retained only these are looked for, since no sweep takes what a retained version holds. None stands for all.
+        versions after it can be the run's own. `fresh` are digests of all blobs that `base` does not have: while `base`
+        is retained only these are looked for, since no sweep deletes what a retained version holds. None means all.
         """
         write_id = uuid.uuid4().hex
         declared = in_doubt = False
@@ -217,11 +217,11 @@ class Versions:
             self._require_after(record, self._unsure(manifest, base, fresh))
             return Published(record.version, record.manifest, created=True)
         finally:
-            if not in_doubt:  # else the commit may still land, and what it names must stay until the intent expires
+            if not in_doubt:  # otherwise the commit may still land and needs its blobs
                 self._intents.withdraw(write_id)
 
     def _published(self, manifest: Manifest, run_id: str, base: int | None) -> Published | None:
-        """The version that makes publishing `manifest` needless."""
+        """The version that already holds `manifest`."""
         retained = self.retained()
         for number in reversed(retained):
             if number <= (base or 0) and number != retained[-1]:

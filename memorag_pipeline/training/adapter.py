@@ -2,7 +2,8 @@
 
 In:  trained parameters, the base model, the form of the memory.
 Out: a safetensors file that `memory.adapter` of a corpus spec takes; one of half its size.
-Wrong: nothing is checked here; reading an adapter checks the base model and all shapes.
+
+Reading an adapter checks the base model and all shapes.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def write_adapter(path: Path, parameters: BeaconParameters, base: ResolvedModel,
 def write_half(source: Path, target: Path, base: ResolvedModel) -> None:
     """Write an adapter of full matrices as what it changes of the base model's, in int8 with a scale for each row.
 
-    The scale is a row's greatest change over 127, in float32; what is lost of a number is at most half of it.
+    The scale is a row's greatest change over 127, in float32; the error of a number is at most half of it.
     """
     plain: dict[str, torch.Tensor] = {}
     for path in sorted(base.folder.glob("*.safetensors")):

@@ -2,11 +2,10 @@
 
 In:  sequences of one length, each window's ratio.
 Out: the hidden states of the tokens after the last layer.
-Wrong: nothing is checked here; the spec has refused what does not fit.
 
-What `memory.beacon.attended` reads, with gradients. Which tokens stay is found by the second reading, which needs none;
-keys and values of those that stay hand theirs on to the beacons' projections and to the windows before. The last
-window of a sequence is read once: nothing follows it that could read what would stay.
+What `memory.beacon.attended` reads, with gradients. The second reading, which needs no gradients, decides which tokens
+stay; gradients of their keys and values reach the beacons' projections and the windows before. The last window of a
+sequence is read once: nothing follows it that could read what would stay.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def hidden_states_attended(
 
 
 class _Windows:
-    """Attention of the tokens of `count` sequences, which lie end to end; `again` are the states of second readings."""
+    """Attention of the tokens of `count` concatenated sequences; `again` are the states of second readings."""
 
     def __init__(
         self, network: Network, count: int, tokens: int, window: int, sink: int, ratios: Sequence[int]
@@ -80,7 +79,7 @@ class _Windows:
         beacons = [states[plain:].unflatten(0, (self.count, -1)) for states in (key, value)]
         query, key, value = (states[:plain].unflatten(0, (self.count, -1)) for states in (query, key, value))
         query, key = rotate(query, self.table), rotate(key, self.table)
-        if layer not in self.chosen:  # else the layer is computed again for its gradients
+        if layer not in self.chosen:  # otherwise the layer is recomputed for its gradients
             self._read_again(layer, query, key, value, beacons)
         memory_key, memory_value = self._memory(beacons, self.chosen[layer])
         found = []

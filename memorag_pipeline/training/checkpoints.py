@@ -1,8 +1,8 @@
-"""Checkpoints of a training run: everything that it needs to go on, in the store, under the run's fingerprint.
+"""Checkpoints of a training run: everything that it needs to resume, in the store, under the run's fingerprint.
 
-In:  the tensors of parameters and optimizer, and how far the run is.
+In:  the tensors of parameters and optimizer, and the progress of the run.
 Out: the newest checkpoint of the same settings, data and model.
-Wrong: a write that fails leaves the last checkpoint as it is and says so; one that was altered is a `CorruptBlobError`.
+Wrong: a failed write keeps the last checkpoint and reports that; an altered checkpoint is a `CorruptBlobError`.
 
 A checkpoint is a safetensors file. A later one takes its place in the unit's record, not in the store, where the sweep
 takes it.

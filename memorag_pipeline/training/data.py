@@ -2,11 +2,11 @@
 
 In:  the files and the corpus of a training spec, a model's tokenizer.
 Out: `Sequence`s of one length, the same ones for the same seed and epoch; texts.
-Wrong: a record that cannot be used is left out and counted under its reason; a file that cannot be read, or files of
-     which nothing can be used, are a `TrainingError`.
+Wrong: a record that cannot be used is left out and counted under its reason; a file that cannot be read, or files
+       without anything usable, are a `TrainingError`.
 
-Texts are packed, so that short ones are used as well. An instruction is a sequence of its own, and left out if it is
-shorter than two windows, as then no memory is asked. Two documents of a hundred, by their digest, are held out: they
+Texts are packed, so that short ones are used as well. An instruction is a separate sequence, and left out if it is
+shorter than two windows, since no memory is asked then. Two documents of a hundred, by their digest, are held out: they
 are never trained on, neither as texts nor as contexts.
 """
 

@@ -93,7 +93,7 @@ def gap_closed(evaluation: dict[str, Any], ratio: int) -> float:
 
 
 def _questions(spec: TrainingSpec) -> list[Any]:
-    """Questions with evidence, of each file the first ones."""
+    """Questions with evidence, the first ones of each file."""
     from memorag_pipeline.evaluation.recall_quality import read_questions
 
     count = spec.evaluation.questions_of_each
@@ -143,8 +143,8 @@ def _model_card(spec: TrainingSpec, facts: dict[str, str], evaluation: dict[str,
 |---|---|
 {rows}
 
-Share of the gap between no context and full context that a memory closes, on texts that were not trained on;
-what a memory of another text closes is no memory, but a model that fits such texts better:
+Share of the gap between no context and full context that a memory closes, on texts that were not trained on; what a
+memory of another text closes is not memory, but a model that fits such texts better:
 
 | memory | ratio | gap closed | by another text's |
 |---|---|---|---|

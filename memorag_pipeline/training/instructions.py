@@ -7,8 +7,8 @@ In:  records {context or context_id, kind, question, output}, or {conversations:
 Out: one sequence for each record.
 Wrong: a record that cannot be used is an `UnusableError` with the reason.
 
-A context that is too long keeps the part that says the output, which may stand anywhere in it, or else its beginning.
-Sentences to be quoted that are not in that part are left out of the output. A conversation is taken as it is.
+A context that is too long keeps the part that contains the output, wherever it is, or otherwise its beginning.
+Sentences to be quoted that are not in that part are left out of the output. A conversation is used unchanged.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ _SUMMARIZE = {
 }
 _LINES = ("recall", "rewrite")  # a list is written with an item on each line; of a list of another kind the first is it
 _ROLES = ("system", "user", "assistant")
-_BYTES = 6  # of a context, for each token that there is room for: more than a token has in running text
-_MARGIN = 2  # tokens around a place in a text that can be others when the text is tokenized up to there only
+_BYTES = 6  # characters of a context for each available token: more than a token has in running text
+_MARGIN = 2  # tokens around a place in a text that may differ if the text is tokenized only up to there
 _PLACES, _AROUND = 50, 200  # how many places of an output are compared, and by how many characters around them
 
 
 @dataclass(frozen=True)
 class Instructions:
-    """Makes sequences of records. `random` says where in the part that is kept of a context the output stands."""
+    """Makes sequences of records. `random` decides where the output is within the kept part of a context."""
 
     spec: TrainingSpec
     formats: Mapping[Language, StreamFormat]
@@ -83,7 +83,7 @@ class Instructions:
         tokenizer = stream.tokenizer
         suffix, reply = stream.suffix(_prompt(kind, question, language)), _reply(kind, items, tokenizer)
         free = self.spec.schedule.sequence_tokens - len(stream.opening) - len(suffix)
-        while kind == "recall" and len(items) > 1 and 2 * len(reply) > free:  # it stands in the context a second time
+        while kind == "recall" and len(items) > 1 and 2 * len(reply) > free:  # it occurs in the context a second time
             items = items[:-1]
             reply = _reply(kind, items, tokenizer)
         room = free - len(reply)
@@ -135,7 +135,8 @@ class Instructions:
 
 
 def _conversation(turns: Any, tokenizer: ChatTokenizer) -> tuple[list[int], list[int]]:
-    """Tokens and labels of a conversation from its first user turn on: all that the assistant says is labelled."""
+    """Tokens and labels of a conversation from its first user turn on: everything that the assistant says is
+    labelled."""
     if not isinstance(turns, list) or not all(isinstance(turn, dict) and turn.get("role") in _ROLES for turn in turns):
         raise UnusableError("conversations is not a list of turns with role and content")
     turns = list(dropwhile(lambda turn: turn["role"] != "user", turns))

@@ -2,7 +2,6 @@
 
 In:  hidden states before the head, the tokens that follow, and if it is distilled the teacher's hidden states.
 Out: the sum of losses (nats), and how many labels there are.
-Wrong: nothing is checked here.
 
 The head is frozen, so the gradient at the hidden states is known as soon as the logits are: (softmax - target) @ head,
 target being the token that follows, the teacher's softmax, or a mix of both. It is computed with the loss, some rows at

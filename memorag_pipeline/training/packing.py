@@ -1,12 +1,11 @@
-"""Sequences of one length: documents cut and packed, and the order that they are trained in.
+"""Sequences of one length: documents cut and packed, and the order of training.
 
 In:  the tokens of documents one after the other, the length of a sequence.
-Out: `Sequence`s of exactly that length; no token is lost but a last rest that is shorter than two windows.
-Wrong: nothing is checked here.
+Out: `Sequence`s of exactly that length; no token is lost except a last rest that is shorter than two windows.
 
-A long document gives consecutive sequences, each a stream of its own. What is left of documents is packed: several in a
-sequence, each to its end, the last one going on in the next. The first token of a document that follows another one
-cannot be foretold and has no label.
+A long document gives consecutive sequences, each a separate stream. The rests of documents are packed: several in a
+sequence, each to its end, the last one continued in the next. The first token of a document that follows another one
+cannot be predicted, so it has no label.
 """
 
 from __future__ import annotations
@@ -82,7 +81,7 @@ def pack(
 
 
 def shuffled(items: Iterable[Item], random: Random, buffer: int = _BUFFER) -> Iterator[Item]:
-    """`items` in another order, with `buffer` of them held: each gives its place at random to one that comes later."""
+    """`items` in random order, with `buffer` of them held: each gives up its place at random to a later one."""
     held: list[Item] = []
     for item in items:
         if len(held) < buffer:

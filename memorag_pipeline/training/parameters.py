@@ -1,7 +1,7 @@
 """What is trained: the beacons' embedding and projections, in float32 beside a frozen model of any format.
 
-In:  a language model, and how its beacons begin: as copies of its own projections, or from an adapter.
-Out: `BeaconParameters` whose tensors want gradients.
+In:  a language model, and how its beacons start: as copies of its own projections, or from an adapter.
+Out: `BeaconParameters` whose tensors require gradients.
 Wrong: an adapter of another placement, and of another model or shape as in `beacon.parameters`: a
        `MemoryMismatchError`.
 """
@@ -62,7 +62,7 @@ class LowRankLinear(nn.Module):
 
 
 def trainable(model: LanguageModel, spec: TrainingSpec, adapter: Path | None = None) -> BeaconParameters:
-    """Beacon parameters to be trained, from an adapter or as the spec says that they begin. Seeded by the spec."""
+    """Beacon parameters to be trained, from an adapter or initialized as the spec says. Seeded by the spec."""
     if adapter is not None:
         _require_placement(adapter, spec.placement)
     source = BeaconSource(
@@ -87,7 +87,7 @@ def trainable(model: LanguageModel, spec: TrainingSpec, adapter: Path | None = N
 
 
 def memory_model(model: LanguageModel, parameters: BeaconParameters, spec: TrainingSpec) -> BeaconMemoryModel:
-    """A memory model with the parameters as they are, also while they are trained; for streams of plain tokens."""
+    """A memory model with the current parameters, also during training; for streams of plain tokens."""
     ratio = spec.ratios[0]
     resolved = model.resolved
     origin = MemoryOrigin(
@@ -155,7 +155,7 @@ def _to_train(linear: nn.Module, rank: int | None) -> nn.Module:
 
 
 def _token(model: LanguageModel, start: Start) -> int | None:
-    """The token whose embedding beacons begin with, where that is not eos."""
+    """The token whose embedding beacons start with, if that is not eos."""
     if start != "newline":
         return None
     ids = model.tokenizer.plain("\n")

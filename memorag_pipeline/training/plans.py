@@ -1,4 +1,4 @@
-"""What the stages of a training leave for each other."""
+"""The plans that the stages of a training hand to each other."""
 
 from __future__ import annotations
 

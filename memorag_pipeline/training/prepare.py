@@ -1,8 +1,8 @@
-"""Stage prepare: what a training depends on is found before anything is loaded.
+"""Stage prepare: everything that a training depends on is found before anything is loaded.
 
 In:  a `Training`.
 Out: the plan: digests of model, data, corpus and spec.
-Wrong: data, a model or an adapter that is not there is a `NotFoundError`.
+Wrong: missing data, a missing model or adapter is a `NotFoundError`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TRAIN_VERSION = 1  # to be raised when the same spec would train another adapter
 
 
 def prepare(training: Training) -> dict[str, Any]:
-    """Find model, data and the adapter to begin with, and what identifies them."""
+    """Find model, data and the adapter to start from, and their digests."""
     spec = training.spec
     model = resolve(spec.model, spec.revision)
     files = [*spec.data.text, *spec.data.instructions, *spec.data.contexts]

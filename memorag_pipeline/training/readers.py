@@ -31,7 +31,7 @@ from memorag_pipeline.storage.credentials import options_for
 HELD_OUT = "held out for the evaluation"
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}  # by the first bytes of a file
 _BUFFER = 1 << 20
-_ROWS = 64  # rows of a Parquet file that are held at a time; a row may be a whole book
+_ROWS = 64  # rows of a Parquet file in memory at a time; a row may be a whole book
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,8 @@ TextSource = Callable[[], Iterator[Text]]
 
 
 def is_held_out(text: str, percent: int) -> bool:
-    """Whether a document is kept for the evaluation. Its text alone decides, so that it is so wherever it is read."""
+    """Whether a document is kept for the evaluation. Its text alone decides, so that the decision is the same wherever
+    it is read."""
     return int(text_digest(text.strip())[:8], 16) % 100 < percent
 
 
@@ -93,7 +94,7 @@ def read_contexts(data: TrainingDataSpec, skipped: Skipped) -> dict[str, str]:
 def read_records(
     uri: str, data: TrainingDataSpec, skipped: Skipped, columns: Sequence[str], needed: Sequence[str]
 ) -> Iterator[Record]:
-    """Records of a file. Of Parquet only `columns` are read, of which one of `needed` has to be there."""
+    """Records of a file. Of Parquet only `columns` are read, of which at least one of `needed` must exist."""
     try:
         with fsspec.open(uri, "rb", **options_for(data)) as file:
             start = file.read(4)
@@ -128,7 +129,7 @@ def text_of(fields: Mapping[str, Any], *names: str) -> str:
 
 
 def context_id(fields: Mapping[str, Any]) -> str:
-    """The id of a context as text; whole numbers will do, too."""
+    """The id of a context as text; integers are accepted, too."""
     value = next((fields[name] for name in ("context_id", "id") if fields.get(name) is not None), None)
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise UnusableError("no context_id")
@@ -136,7 +137,8 @@ def context_id(fields: Mapping[str, Any]) -> str:
 
 
 def skip(skipped: Skipped, reason: str, place: str) -> None:
-    """Count a record that is left out; the first of each reason is logged, once however often a file is read."""
+    """Count a record that is left out; the first of each reason is logged, only once even if a file is read several
+    times."""
     if not skipped[reason]:
         _tell(place, reason)
     skipped[reason] += 1

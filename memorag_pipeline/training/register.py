@@ -1,6 +1,6 @@
 """Stages register and promote: an adapter becomes a version, and the channel follows it if it is better.
 
-In:  what evaluate left; the number of a version.
+In:  the outcome of evaluate; the number of a version.
 Out: the version; whether the channel points to it, and why (not).
 Wrong: what the store raises.
 """

@@ -2,7 +2,7 @@
 
 In:  a `Training`, the id of the run, and who runs it.
 Out: a `TrainResult`.
-Wrong: whatever a stage raises; a second call goes on from the newest checkpoint.
+Wrong: whatever a stage raises; a second call resumes at the newest checkpoint.
 
 Started by `accelerate launch` in several processes, all of them train, and the first one does everything else.
 """
@@ -21,7 +21,8 @@ from memorag_pipeline.training.training import Training
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The version that holds the adapter; `gaps` by memory and ratio on so many `texts`, `report` the URI of HTML."""
+    """The version that holds the adapter; `gaps` by memory and ratio on `texts` texts, `report` the URI of an HTML
+    page."""
 
     version: int
     created: bool

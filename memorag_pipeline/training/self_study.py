@@ -1,13 +1,13 @@
 """Self-study: questions that a generator asks about passages of a corpus, as instructions to train on.
 
 In:  documents and passages of a version, a generator.
-Out: records {context, kind, question, output, language}: `recall`, the sentence of the passage that says the answer,
-     and `answer`, what the generator answers from the passage alone. The context is the passage's document, with its
-     neighbours where it is short: in a shard, too, it does not stand alone.
-Wrong: a passage about which no usable question comes back is left out and counted under the reason.
+Out: records {context, kind, question, output, language}: `recall`, the sentence of the passage that contains the
+     answer, and `answer`, what the generator answers from the passage alone. The context is the passage's document,
+     with its neighbours if it is short, as in a shard.
+Wrong: a passage without a usable question is left out and counted under the reason.
 
-(MemoRAG, arXiv 2409.05591, trains its memory on data that a larger model wrote; here it is whatever generator the spec
-names, on the corpus itself.)
+(MemoRAG, arXiv 2409.05591, trains its memory on data that a larger model wrote; here it is the generator of the spec,
+on the corpus itself.)
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ def lines(records: Iterator[dict[str, Any]]) -> bytes:
 
 
 def _context(documents: Sequence[str], place: int, least_characters: int) -> str:
-    """The document at `place` with those after and before it, in turn, until they are long enough; in their order."""
+    """The document at `place` with documents after and before it, alternately, until they are long enough; in their
+    order."""
     first, end, length = place, place + 1, len(documents[place])
     while length < least_characters and (first > 0 or end < len(documents)):
         behind = end < len(documents) and (first == 0 or end - place <= place - first + 1)
@@ -117,7 +118,7 @@ def _question(reply: Reply) -> tuple[str, str]:
 
 
 def _said(passage: str, wanted: str) -> list[str]:
-    """The sentence of a passage that has most words of its question and answer."""
+    """The sentence of a passage with the most words of its question and answer."""
     words = _words(wanted)
     sentences = [sentence.strip() for sentence in sentences_of(passage)]
     sentences = [sentence for sentence in sentences if len(_words(sentence)) >= _LEAST_WORDS]

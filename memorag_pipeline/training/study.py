@@ -1,7 +1,7 @@
 """Stage study: a generator asks itself about passages of a corpus, as instructions to train on.
 
 In:  the plan of a training.
-Out: the plan with the instructions, whose digest is part of its fingerprint then.
+Out: the plan with the instructions, whose digest becomes part of its fingerprint.
 Wrong: what opening the corpus and the generator raises.
 """
 
@@ -25,7 +25,7 @@ _CHARACTERS = 4  # of a token
 
 
 def study(training: Training, plan_uri: str) -> dict[str, Any]:
-    """Let the generator ask itself about the corpus, if the spec says so; the plan goes on with the instructions."""
+    """Let the generator ask itself about the corpus, if the spec says so; the returned plan has the instructions."""
     spec, plan, store = training.spec, training.read_work(plan_uri, TrainingPlan), training.store
     if not spec.data.self_study:
         return {"plan": plan_uri, "counts": {}}
@@ -51,7 +51,7 @@ def study(training: Training, plan_uri: str) -> dict[str, Any]:
 
 
 def _least_characters(spec: TrainingSpec) -> int:
-    """As many as a sequence of English has, so that contexts of a self-study fill it; Chinese needs fewer."""
+    """The characters of an English sequence, so that contexts of a self-study fill it; Chinese needs fewer."""
     return _CHARACTERS * spec.schedule.sequence_tokens
 
 

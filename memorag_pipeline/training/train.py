@@ -2,7 +2,7 @@
 
 In:  the plan of a training.
 Out: the adapter file and the history of the training, as the outcome of a unit.
-Wrong: what the trainer raises; what was trained is kept as checkpoints.
+Wrong: what the trainer raises; checkpoints keep the progress.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from memorag_pipeline.training.plans import TrainedAdapter, TrainingPlan
 from memorag_pipeline.training.stages import TRAIN
 from memorag_pipeline.training.training import ADAPTER_FILE, Training
 
-_MEASURED = 8  # held-out texts that tell how a training goes; all of them are read when it is over
+_MEASURED = 8  # held-out texts that show the progress of a training; all of them are read at the end
 
 
 def train(training: Training, plan_uri: str) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def _trained(training: Training, plan: TrainingPlan) -> Outcome:
     skipped: dict[tuple[str, int], Counter[str]] = {}
     stages = [Stage(*stage) for stage in _stages(spec, model, skipped)]
     for stage in stages:
-        next(iter(stage.sequences(0)))  # or what has nothing to train on is found out when the others are done
+        next(iter(stage.sequences(0)))  # otherwise a stage without data would be noticed only after the others
     skipped.clear()
     trainer = Trainer(model, parameters, spec, Checkpoints(store, plan.fingerprint), _measure(spec, model, parameters))
     position = trainer.train(stages)
@@ -110,7 +110,7 @@ def _stages(
 
 
 def _in_an_epoch(skipped: dict[tuple[str, int], Counter[str]]) -> dict[str, int]:
-    """What was left out of each stage, in the epoch that was read furthest; every epoch reads the same files again."""
+    """What was left out of each stage, in the epoch that was read furthest; every epoch reads the same files."""
     stages = {stage for stage, _ in skipped}
     most = (
         max((found for (name, _), found in skipped.items() if name == stage), key=Counter.total) for stage in stages
@@ -119,7 +119,7 @@ def _in_an_epoch(skipped: dict[tuple[str, int], Counter[str]]) -> dict[str, int]
 
 
 def _measure(spec: TrainingSpec, model: Any, parameters: Any) -> Callable[[], float]:
-    """Tells the share of the gap that the parameters close as they are now, on a few held-out texts."""
+    """Measures the share of the gap that the current parameters close, on a few held-out texts."""
     from memorag_pipeline.evaluation.gap import gap, losses, with_all, without_context
     from memorag_pipeline.training.parameters import memory_model
 

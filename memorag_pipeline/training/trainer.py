@@ -2,10 +2,11 @@
 
 In:  a frozen language model, beacon parameters, stages of sequences.
 Out: the same parameters, trained; the curve of the loss.
-Wrong: a loss that is no number stops the run at once, naming the step and the sequences; the last checkpoint is kept.
+Wrong: a loss that is not a number stops the run at once, naming the step and the sequences; the last checkpoint is
+       kept.
 
-Several processes (`accelerate launch`) each take their share of a step's sequences and average the gradients. What is
-drawn in a step depends on the seed and the step's number only, so a resumed run does what one without a break does.
+Several processes (`accelerate launch`) each take their share of a step's sequences and average the gradients. Random
+choices of a step depend only on the seed and the step's number, so a resumed run equals an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True)
 class Stage:
-    """What is trained on for so many tokens; `sequences` reads an epoch of it."""
+    """The data of `tokens` tokens of training; `sequences` reads an epoch of it."""
 
     name: str
     tokens: int
@@ -56,7 +57,7 @@ class Stage:
 
 
 class Trainer:
-    """Trains the beacons of one model. `measure`, if given, tells the gap closed whenever a checkpoint is written."""
+    """Trains the beacons of one model. `measure`, if given, returns the gap closed whenever a checkpoint is written."""
 
     def __init__(
         self,
@@ -109,7 +110,7 @@ class Trainer:
                 losses.append(self._step(stage, step, batch, optimizer))
                 rates.step()
                 if self.measure is not None and not self.position.curve:
-                    # The first step's rate is nought, so nothing has been trained yet.
+                    # The learning rate of step 0 is 0, so nothing has been trained yet.
                     self.position = replace(self.position, curve=(CurvePoint(0, losses[0], self.measure()),))
                 tokens = schedule.batch_tokens
                 unsaved += tokens
@@ -176,7 +177,7 @@ class Trainer:
         return hidden_states(self.network, token_ids, layout, spec.activation_checkpointing)
 
     def _teacher(self, token_ids: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Outputs of the model that sees everything, and their share of the loss: none where there is no memory yet."""
+        """Outputs of the model with full context, and their share of the loss: 0 where there is no memory yet."""
         spec, (count, tokens) = self.spec, token_ids.shape
         if not spec.distillation:
             return None, None
@@ -191,7 +192,7 @@ class Trainer:
         return normalize(self.network.norm, hidden)[:, :-1].flatten(0, 1)
 
     def _batches(self, stage: Stage) -> Iterator[tuple[int, int, list[TokenSequence]]]:
-        """Batches from the position on, this process's share of each, with the epoch and what was taken of it."""
+        """Batches from the position on, this process's share of each, with the epoch and how much of it was used."""
         schedule = self.spec.schedule
         count, mine = schedule.batch_tokens // schedule.sequence_tokens, self.processes
         if count % mine.num_processes:

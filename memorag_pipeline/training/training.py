@@ -1,7 +1,7 @@
-"""What every stage of a training is given: the spec, and the store of its adapter.
+"""The argument of every stage of a training: the spec, and the store of its adapter.
 
 The adapter is a versioned artifact like a corpus: blobs, manifest, commit record, channels. Its units are `study`,
-whose outcome are instructions, `train`, whose outcome is the adapter file, and `evaluate`.
+whose outcome is a file of instructions, `train`, whose outcome is the adapter file, and `evaluate`.
 """
 
 from __future__ import annotations

@@ -2,11 +2,10 @@
 
 In:  sequences of one length, each window's ratio.
 Out: the hidden states of the raw tokens after the last layer.
-Wrong: nothing is checked here; the spec has refused what does not fit.
 
 As in reading (`memory.beacon.reader`) nothing recurs from window to window: in each layer the slots of a window see
-their own window up to themselves and what stays of all windows before. Here every raw token's output is wanted, and
-keys and values of the memory have to hand on gradients, so nothing is written in place. As in the reference, the last
+their own window up to themselves and what stays of all windows before. Here every raw token's output is needed, and
+gradients must flow through keys and values of the memory, so nothing is written in place. As in the reference, the last
 window of a sequence has no beacons: nothing follows that could read them.
 """
 
@@ -26,7 +25,7 @@ from memorag_pipeline.memory.engine.windows import Window, windows
 
 @dataclass(frozen=True)
 class Layout:
-    """Slots of a sequence: `raw` are those of its tokens, `kept` those that stay, in the order of the memory."""
+    """Slots of a sequence: `raw` are those of its tokens, `kept` those that are kept, in the order of the memory."""
 
     windows: tuple[Window, ...]
     starts: tuple[int, ...]
@@ -35,7 +34,7 @@ class Layout:
 
     @classmethod
     def of(cls, tokens: int, window: int, sink: int, ratios: Sequence[int]) -> Layout:
-        """Of a sequence of so many tokens; `ratios` are those of its windows, which the last one has no use for."""
+        """The layout of a sequence of `tokens` tokens; `ratios` are those of its windows, the last one being unused."""
         last = -(-tokens // window) - 1
         found = windows(window, sink, lambda index: ratios[index] if index < last else 0, tokens)
         starts, raw, kept, start = [], list[int](), list[int](), 0
@@ -80,7 +79,7 @@ def hidden_states(network: Network, token_ids: Tensor, layout: Layout, checkpoin
 
 
 class _Windows:
-    """Attention of the slots of `count` sequences of one layout, which lie end to end."""
+    """Attention of the slots of `count` concatenated sequences of one layout."""
 
     def __init__(self, network: Network, layout: Layout, count: int) -> None:
         device, dtype = network.device, network.dtype
@@ -90,7 +89,7 @@ class _Windows:
         self.table = network.rotation.table(positions.to(device), dtype)
         self.kept_table = network.rotation.table(torch.arange(len(layout.kept), device=device), dtype)
         group = network.layers[0].heads // network.layers[0].kv_heads
-        # Queries of the heads that share a key/value head lie one after the other.
+        # Queries of the heads that share a key/value head are adjacent.
         self.masks = [causal_mask(each, dtype, device).repeat(group, 1) for each in layout.windows]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

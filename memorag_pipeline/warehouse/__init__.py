@@ -7,7 +7,7 @@ from memorag_pipeline.warehouse.interface import Warehouse
 
 __all__ = ["WAREHOUSES", "Warehouse", "open_warehouse"]
 
-# The class of each kind of `specs.jobs.DESTINATIONS`; it is made of a spec.
+# The class of each kind of `specs.jobs.DESTINATIONS`; it is created from a spec.
 WAREHOUSES = {
     "duckdb": "memorag_pipeline.warehouse.duckdb_file:DuckDBWarehouse",
     "postgres": "memorag_pipeline.warehouse.postgres:PostgresWarehouse",

@@ -32,7 +32,7 @@ FROM information_schema.tables LEFT JOIN information_schema.columns USING (table
 WHERE lower(table_schema) = lower(?) AND table_catalog = current_database()
 ORDER BY table_name, ordinal_position
 """
-# Rows beyond go to the disk; by itself DuckDB would take most of the machine's memory.
+# Further rows go to disk; by default DuckDB would use most of the machine's memory.
 _LOADING = {"memory_limit": "256MB", "threads": 1}
 _one_load = threading.Lock()  # of this process, which may open a file more than once
 

@@ -2,7 +2,6 @@
 
 In:  record batches of answers or summaries, with their passages as a list in the column `evidence`.
 Out: record batches of `tables.EVIDENCE_ROWS`, one for each of them.
-Wrong: nothing here; a row without passages gives none.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ _OF_THE_ROW = ("corpus", "job", "corpus_version")
 
 
 def evidence_rows(batches: Iterable[pa.RecordBatch], id_column: str) -> Iterator[pa.RecordBatch]:
-    """The passages of each row, by their numbers or else counted from 1; `id_column` becomes `question_id`."""
+    """The passages of each row, by their numbers or, without numbers, counted from 1; `id_column` becomes
+    `question_id`."""
     for batch in batches:
         lists = batch.column("evidence")
         rows, passages = pc.list_parent_indices(lists), pc.list_flatten(lists)

@@ -8,7 +8,7 @@ from memorag_pipeline.errors import MemoragError, WarehouseError
 
 
 def load_failed(where: str, error: BaseException, tried: bool = False) -> MemoragError:
-    """The error to show for a load that failed: this package's own, or else one that says what the database said.
+    """The error to show for a failed load: one of this package, or otherwise one with the message of the database.
 
     `where` describes the warehouse. `tried`: it was no load, but a trial before the work that makes the rows.
     """
@@ -22,12 +22,12 @@ def load_failed(where: str, error: BaseException, tried: bool = False) -> Memora
 
 
 def query_took_too_long(where: str, seconds: float, sql: str) -> str:
-    """What to say of a query that was stopped."""
+    """The message for a query that was stopped."""
     return f"{where}: the query took more than {seconds:g} s and was stopped; select less, or from a table\nin: {sql}"
 
 
 def said(error: BaseException) -> str:
-    """What the innermost cause of `error` said, on one line."""
+    """The message of the innermost cause of `error`, on one line."""
     *_, innermost = _causes(error)
     return " ".join(str(innermost).split()) or type(innermost).__name__
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from memorag_pipeline.warehouse.table_load import TableLoad
 
-LOCK_SECONDS = 60  # how long a load waits for another one, or for a table that somebody locked
+LOCK_SECONDS = 60  # how long a load waits for another one, or for a locked table
 QUERY_SECONDS = 300.0  # how long a query may take
 
 
@@ -25,8 +25,9 @@ class Warehouse(ABC):
     def load_tables(self, tables: Mapping[str, TableLoad]) -> dict[str, int]:
         """Write rows into the tables named, in one transaction: all rows of all tables, or none.
 
-        Missing tables and columns are made. The tables' rows are read one table after the other, in the order given; an
-        error of this package that is raised meanwhile is passed on as it is. Returns the number of rows of each table.
+        Missing tables and columns are created. The tables' rows are read one table after the other, in the order given;
+        an error of this package that is raised while reading is passed on unchanged. Returns the number of rows of each
+        table.
         """
 
     def check_tables(self, tables: Mapping[str, TableLoad]) -> None:  # noqa: B027 - a warehouse may have nothing to say
@@ -46,4 +47,4 @@ class Warehouse(ABC):
 
     @abstractmethod
     def describe(self) -> str:
-        """Where the tables are, for people."""
+        """The location of the tables, for display."""

@@ -1,8 +1,8 @@
 """The form in which rows land: the same in DuckDB and in PostgreSQL.
 
 In:  the rows of a table as record batches, and the key columns.
-Out: the same in plain columns. Nested columns are JSON text; only the key is required.
-Wrong: a key column that is null somewhere: `WarehouseError` that names it.
+Out: the same rows in plain columns. Nested columns are JSON text; only the key is required.
+Wrong: a null in a key column is a `WarehouseError` that names it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def json_columns(schema: pa.Schema) -> list[str]:
 
 
 def landing_schema(schema: pa.Schema, key: Sequence[str]) -> pa.Schema:
-    """`schema` as it is written. Columns outside the key are nullable, so that a later version may leave one out."""
+    """`schema` as written. Columns outside the key are nullable, so that a later version may omit one."""
     return pa.schema(
         [
             pa.field(
@@ -41,9 +41,9 @@ def landing_schema(schema: pa.Schema, key: Sequence[str]) -> pa.Schema:
 
 
 class LandingRows:
-    """The rows of one table on their way to the database: how many passed, and what went wrong in reading them.
+    """The rows of one table on their way to the database: how many passed, and an error while reading them.
 
-    A driver that reads Arrow makes its own error of one that is raised here; the first one is in `error`.
+    A driver that reads Arrow replaces an error that is raised here by its own; the original is in `error`.
     """
 
     def __init__(self, load: TableLoad) -> None:

@@ -2,7 +2,7 @@
 
 In:  a session inside a transaction, the dataset, and the tables to load.
 Out: the number of rows of each table; the caller commits.
-Wrong: two rows with one key: `WarehouseError` that shows it. What the database raises is for the caller to word.
+Wrong: two rows with one key are a `WarehouseError` that shows it. The caller translates what the database raises.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class PostgresWarehouse(Warehouse):
                 self._refuse_foreign(connection, tables)
                 run, stage = partial(_run, connection), partial(_stage, connection)
                 rows = merge_tables(run, stage, self._spec.dataset, tables, "JSONB")
-                connection.commit()  # and lets the next load begin
+                connection.commit()  # and lets the next load start
             except Exception as error:
                 raise self._address.without_secrets(load_failed(self.describe(), error)) from None
         return rows
@@ -96,7 +96,7 @@ class PostgresWarehouse(Warehouse):
         """See `Warehouse.query`. A login that reaches beyond the database is refused."""
         with self._connected(self._address.url(default_transaction_read_only="on")) as connection:
             try:
-                # Again, for poolers such as PgBouncer pass over the settings of a session.
+                # Again, because poolers such as PgBouncer ignore the settings of a session.
                 _run(connection, "SET TRANSACTION READ ONLY")
                 _run(connection, f"SET LOCAL statement_timeout = {round(self._query_seconds * 1000)}")
                 self._refuse_powers(connection)
@@ -119,7 +119,7 @@ class PostgresWarehouse(Warehouse):
 
     @property
     def lock_number(self) -> int:
-        """The advisory lock that keeps loads of this schema apart; as `pg_locks` shows it to an administrator."""
+        """The advisory lock that serializes loads of this schema, as shown in `pg_locks`."""
         return int(text_digest(f"memorag load {self._spec.dataset}")[:15], 16)
 
     def _refuse_foreign(self, connection: dbapi.Connection, tables: Mapping[str, TableLoad]) -> None:

@@ -54,7 +54,7 @@ class PostgresAddress:
         return f"postgresql://{login}@{host}:{self.port}/{quote(self.database, safe='')}?{query}"
 
     def without_secrets(self, error: MemoragError) -> MemoragError:
-        """`error` without passwords, in whatever form a driver may repeat them."""
+        """`error` without passwords, in any form in which a driver may repeat them."""
         if not isinstance(error, WarehouseError):
             return error  # not from the database
         return WarehouseError(redacted(str(error), self.password, self.parameters.get("sslpassword", "")))

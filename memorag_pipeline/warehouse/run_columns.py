@@ -10,7 +10,7 @@ from memorag_pipeline.runs.tasks import Run
 
 
 def run_columns(pipeline: Pipeline, run: Run, kind: str, job: str) -> dict[str, Any]:
-    """The columns of `runs` that every run has, as of now; all but its status."""
+    """The columns of `runs` that every run has, with current values; all except its status."""
     ended = datetime.now(UTC)
     return {
         "corpus": pipeline.spec.corpus,

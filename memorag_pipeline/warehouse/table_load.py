@@ -14,13 +14,13 @@ from memorag_pipeline.errors import WarehouseError
 class TableLoad:
     """Rows for one table of the warehouse.
 
-    schema: of the rows. batches: the rows, read once, a batch in memory at a time. key: the columns that tell rows
-    apart; none of them may be null.
+    schema: of the rows. batches: the rows, read once, a batch in memory at a time. key: the columns that identify a
+    row; none of them may be null.
 
-    A row replaces the one with the same key. With `replaces` and `of`, all rows go whose columns `replaces` equal those
-    of any row that the same load brings for the table `of` (there in the columns `like`, if they have other names): the
-    passages of answers that are loaded again, or all that was known of a corpus. Columns named in `keeps` are handed on
-    by the row with the same key that was there before.
+    A row replaces the one with the same key. With `replaces` and `of`, all rows are deleted whose columns `replaces`
+    equal those of any row that the same load brings for the table `of` (there in the columns `like`, if they have other
+    names): the passages of answers that are loaded again, or all rows of a corpus. Columns named in `keeps` are copied
+    from the previous row with the same key.
 
     `latest` makes a view `latest_<table>`: for each value of these columns the rows of the highest `corpus_version`.
     """

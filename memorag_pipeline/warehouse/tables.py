@@ -1,4 +1,4 @@
-"""The tables of a warehouse beside those of answers and summaries: their columns and keys.
+"""The tables of a warehouse other than those of answers and summaries: their columns and keys.
 
 docs/data-contracts.md explains the columns. A column may be added here, nullable; none may change its type.
 """
@@ -112,7 +112,7 @@ def run_load(rows: Iterable[Mapping[str, Any]]) -> TableLoad:
 
 
 def quarantine_load(rows: Iterable[Mapping[str, Any]]) -> TableLoad:
-    """What is in quarantine now, in place of all that was for the corpus of the run that the same load brings.
+    """The current quarantine, replacing all earlier rows of the corpus of the run in the same load.
 
     A document that stays keeps its `since_version`.
     """

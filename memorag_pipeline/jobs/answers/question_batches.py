@@ -2,7 +2,6 @@
 
 In:  the routed questions of a run, in order, and rows that are carried over from another version.
 Out: the fingerprint of each batch; those that have no finished outcome yet.
-Wrong: nothing.
 
 A batch ends behind a question by whose text it is chosen, so that a question that comes or goes changes one batch and
 moves no other. Rows that are carried over are recorded at once, as batches that are done.

@@ -1,4 +1,5 @@
-"""Stage generate of summaries: a summary of each part, from passages that its key points find or, if short, from all.
+"""Stage generate of summaries: a summary of each part, from passages that its key points find or, if it is short, from
+all of it.
 
 In:  a work list of parts, and the outcomes of their recall units.
 Out: for each part a `PartSummary`, as JSON.
@@ -43,7 +44,7 @@ Advance = Callable[[], None]
 
 
 def summarize_parts(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
-    """Summarize the parts of a work list; returns counts, and what the generator took."""
+    """Summarize the parts of a work list; returns counts, tokens and cost."""
     batch = pipeline.read_work(batch_uri, GenerateList)
     settings = batch.settings
     found = pipeline.store.units.find_all(STAGE, [unit.fingerprint for unit in batch.units])
@@ -84,7 +85,8 @@ def unit_of(manifest: Manifest, part: Part, recall: str | None, settings: Summar
 
 
 def is_read_whole(part: Part, settings: SummarySettings) -> bool:
-    """Whether the generator can read all of a part, counted by the memory model's tokenizer: nothing is recalled."""
+    """Whether the generator can read all of a part, counted by the memory model's tokenizer; then nothing is
+    recalled."""
     return part.tokens <= settings.budget
 
 
@@ -97,7 +99,7 @@ def write_parts(
     settings: SummarySettings,
     advance: Advance,
 ) -> list[PartSummary]:
-    """A summary of each part; `recalled` are its key points, and the seconds that they took."""
+    """A summary of each part; `recalled` are its key points and their seconds."""
     started = time.perf_counter()
     points = [found for found, _ in recalled]
     offered = _offered(version, tables, parts, points, generator, settings)

@@ -3,7 +3,8 @@
 In:  the plan of a job whose parts are all summarized and merged, and the run that loads them.
 Out: rows in the warehouse: one for each target, one for each of its passages, one for the run; loading the same plan
      again changes nothing but the run's times.
-Wrong: a part that is not there: `MemoragError`; the warehouse refuses: `WarehouseError`. Either way the old rows stay.
+Wrong: a missing part is a `MemoragError`, a refusal of the warehouse a `WarehouseError`. In both cases the old rows
+       stay.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def summaries_of(store: CorpusStore, plan: SummariesPlan, targets: Sequence[Plan
 
 
 def _merged(store: CorpusStore, units: Sequence[str]) -> dict[str, Written]:
-    """The merged texts that there are, by fingerprint."""
+    """The existing merged texts, by fingerprint."""
     outcomes = zip(units, store.units.find_all(merge.STAGE, units), strict=True)
     return {
         unit: Written(**store.blobs.get_json(outcome.blobs["summary"], "a merged summary"))

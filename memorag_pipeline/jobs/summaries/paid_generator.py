@@ -1,8 +1,8 @@
-"""The generator of a run of summaries, and what the run took.
+"""The generator of a run of summaries, and what the run used.
 
 In:  the settings, the id of the run if its generator is an endpoint, the outcomes that this run has paid for.
-Out: a generator whose budget has lost what was spent; counts for people.
-Wrong: as `open_generator`.
+Out: a generator whose budget is reduced by what was spent; counts for display.
+Wrong: see `open_generator`.
 """
 
 from __future__ import annotations

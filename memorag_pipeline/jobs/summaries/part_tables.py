@@ -1,10 +1,10 @@
 """Texts, passages and vectors of the parts of a version, from its tables.
 
 In:  a version; parts.
-Out: what is memorized of a part; its passages in order; the passages nearest to queries, of that part alone.
-Wrong: a table that is missing or altered is a `CorruptBlobError` that names it.
+Out: what is memorized of a part; its passages in order; its passages nearest to queries.
+Wrong: a missing or altered table is a `CorruptBlobError` that names it.
 
-The vectors of a part are few, so that the exact inner product over them costs less than a search of the whole index.
+A part has few vectors, so the exact inner product over them costs less than a search of the whole index.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class PartTables:
         return found
 
     def _rows(self, section: PartSection) -> list[_Row]:
-        """The chunks that begin in a section."""
+        """The chunks that start in a section."""
         rows = self._chunks(section.table).get(section.document_id, [])
         return [row for row in rows if section.start <= row["start"] < section.end]
 

@@ -1,4 +1,4 @@
-"""Passages: what of a part the generator reads.
+"""Passages: which text of a part the generator reads.
 
 In:  the passages that each key point found.
 Out: passages in order of the text, within a budget of tokens.

@@ -5,7 +5,7 @@ Out: the plan; work lists of parts to recall, parts to summarize and targets to 
 Wrong: no such version or job, or no document that the job's globs match: `NotFoundError`; a warehouse that would refuse
        the rows: `WarehouseError`.
 
-A unit is a part, known by its text: a document that did not change since an older version costs a few lookups.
+A unit is a part, identified by its text: a document that has not changed since an older version costs a few lookups.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def plan_summaries(pipeline: Pipeline, job: str, version: int | None = None) -> 
     merges = _unfinished(pipeline, merge.STAGE, wanted)
 
     endpoint = settings.models.generation.endpoint is not None
-    run = uuid.uuid4().hex if endpoint else None  # what an endpoint is paid counts for the run, whose id this is
+    run = uuid.uuid4().hex if endpoint else None  # costs of an endpoint count for the run with this id
     paid = tuple(unit.fingerprint for unit in todo) if endpoint else ()
     per_task = pipeline.spec.compute.units_per_task
     rows = per_task * settings.models.generation.batch_size  # a part is one row of a batch
@@ -134,7 +134,7 @@ def _recalls(pipeline: Pipeline, units: Sequence[SummaryUnit]) -> list[PartUnit]
 
 
 def _unfinished(pipeline: Pipeline, stage: str, units: Mapping[str, U]) -> list[U]:
-    """Units without an outcome, or with one that may go better now."""
+    """Units without an outcome, or with a temporary failure."""
     found = pipeline.store.units.find_all(stage, list(units))
     return [
         unit for unit, outcome in zip(units.values(), found, strict=True) if outcome is None or not is_finished(outcome)

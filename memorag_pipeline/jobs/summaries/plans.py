@@ -14,7 +14,7 @@ from memorag_pipeline.jobs.summaries.settings import SummarySettings
 from memorag_pipeline.jobs.summaries.targets import Part, Target
 from memorag_pipeline.storage.plans import Plan, Unit, WorkList
 
-# Its parts are units of their own, and stand in the work lists.
+# Its parts are separate units, in the work lists.
 TargetAlone = Annotated[Target, PlainSerializer(lambda target: target.model_dump(mode="json", exclude={"parts"}))]
 
 

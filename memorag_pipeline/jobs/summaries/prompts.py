@@ -1,6 +1,6 @@
 """The prompts of summaries, the file `summarize.yaml` of each language.
 
-In:  a language of the spec, the focus of the summaries, if they have one, and prompts of one's own.
+In:  a language of the spec, the focus of the summaries, if they have one, and the user's own prompts.
 Out: `SummaryPrompts`: a text to ask a memory, and chat messages; `version` changes whenever a prompt of any focus does.
 Wrong: a language without a file is a bug, since the spec only accepts those that have one.
 """
@@ -30,15 +30,15 @@ class SummaryPrompts:
         return value_digest(dict(self.texts))[:12]
 
     def key_points(self) -> str:
-        """What is asked of a memory."""
+        """The prompt that asks a memory."""
         return self._filled("key_points")
 
     def summarize(self, passages: Sequence[str]) -> list[Message]:
-        """Chat messages that ask for a summary of `passages`, which stand fenced in the user turn."""
+        """Chat messages that ask for a summary of `passages`, which are fenced in the user turn."""
         return self._messages("user", passages)
 
     def merge(self, summaries: Sequence[str]) -> list[Message]:
-        """Chat messages that ask for one summary in place of those of parts, which are fenced like passages."""
+        """Chat messages that ask for one summary instead of those of parts, which are fenced like passages."""
         return self._messages("merge", summaries)
 
     def _messages(self, key: str, passages: Sequence[str]) -> list[Message]:

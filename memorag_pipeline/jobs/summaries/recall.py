@@ -1,4 +1,4 @@
-"""Stage recall: the key points of parts, from the shards' memories or from memories that are made for the occasion.
+"""Stage recall: the key points of parts, from the shards' memories or from temporary memories.
 
 In:  a work list of parts.
 Out: for each part its key points, as JSON.
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 STAGE = RECALL.outcomes
 STAGE_VERSION = 1
-# Parts that are read together, as in the stage memorize: bounds of what is lost with a task that is killed.
+# Parts that are read together, as in the stage memorize: limits what a killed task loses.
 _TOKENS_TOGETHER, _PARTS_TOGETHER = 32_768, 16
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def unit_of(manifest: Manifest, part: Part, settings: SummarySettings) -> str:
 def key_points_of(
     version: OpenedVersion, parts: Sequence[Part], settings: SummarySettings, advance: Callable[[], None]
 ) -> Iterator[tuple[list[str], float]]:
-    """Key points of each part in order, and the seconds that they took."""
+    """Key points of each part in order, and their seconds."""
     from memorag_pipeline.memory.kinds.load import load_memory_model
 
     model: MemoryModel[Any] = load_memory_model(settings.models.memory, settings.models.language)
@@ -119,7 +119,7 @@ def _groups(parts: Sequence[Part]) -> Iterator[list[Part]]:
 
 
 def _memories(model: MemoryModel[Any], tables: PartTables, parts: Sequence[Part]) -> dict[Part, Memory]:
-    """Memories of parts whose shards hold other text, too; they are read together."""
+    """Temporary memories of parts whose shards also hold other text; they are read together."""
     streams = [
         [*model.stream.opening, *(token for text in tables.texts(part) for token in model.stream.section(*text))]
         for part in parts

@@ -1,8 +1,8 @@
 """One summary in process, without work lists: what `Version` and the command `memorag` use.
 
-In:  a version; a document, or globs, or neither for the whole corpus; perhaps a focus.
+In:  a version; a document, or globs, or neither for the whole corpus; optionally a focus.
 Out: a `Summary`, the same as that of a job with default settings.
-Wrong: what opening the version's blobs and models raises; what the generator cannot summarize has its error.
+Wrong: what opening the version's blobs and models raises; a summary that the generator cannot write has its error.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What becomes of a part and of a target: a summary, for a service or as a row of the table summaries.
+"""The result for a part and for a target: a summary, for a service or as a row of the table summaries.
 
 In:  replies of a generator, and what was read for them.
 Out: `PartSummary`, kept as JSON; `Summary`; rows of `schemas.SUMMARIES`.
-Wrong: nothing is raised; what failed has its error.
+Wrong: a part that failed has its error; nothing is raised.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from memorag_pipeline.retrieval.passage import Passage
 
 @dataclass(frozen=True)
 class Written:
-    """What a generator wrote for a part, or for all parts of a target, and what that took.
+    """What a generator wrote for a part, or for all parts of a target, with tokens, cost and seconds.
 
     Just one of `text` and `error` is set. An error that is `unfinished` may go better later, so that the next run asks
     again. Tokens and `cost` are those of the generator, now or, if `reused`, when the reply was written. Of a
@@ -41,7 +41,7 @@ class Written:
 
     @classmethod
     def of(cls, reply: Reply, seconds: float) -> Written:
-        """A reply as it is kept."""
+        """A reply as stored."""
         text = without_fences(reply.text)
         error = reply.error or (None if text else "the generator returned no text")
         return cls(
@@ -57,7 +57,7 @@ class Written:
         )
 
     def counts(self) -> dict[str, int]:
-        """For the outcome of its unit; what was paid for before is not counted again."""
+        """Counts for the outcome of its unit; replies paid for earlier are not counted again."""
         new = self if not self.reused else replace(self, input_tokens=0, output_tokens=0, cost=None)
         return {
             "errors": int(self.error is not None),
@@ -93,7 +93,7 @@ class PartSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of a target: one document, or (`document_id` is None) the documents that the globs `include` chose.
+    """The result for a target: one document, or (`document_id` is None) the documents that the globs `include` match.
 
     `status` is summarized or error; only the first has a `summary`, only the other an `error`. `evidence` are the
     passages that the generator was given, of which it used those whose numbers, from 1, are in `used`; of a target in
@@ -134,7 +134,8 @@ class Summary:
         parts: Sequence[PartSummary],
         merged: Written | None,
     ) -> Summary:
-        """Of a target whose parts are summarized; `merged` is None if there is one part, or one of them failed."""
+        """The summary of a target whose parts are summarized; `merged` is None if there is one part, or one of them
+        failed."""
         written = [part.written for part in parts]
         final = merged or next((each for each in written if each.error is not None), written[0])
         taken = [*written, *([merged] if merged is not None else [])]

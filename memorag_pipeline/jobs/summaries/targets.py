@@ -1,11 +1,11 @@
 """What is summarized, and from which memories: targets and their parts.
 
 In:  a version, and which of its documents are wanted.
-Out: targets (a document, or all documents together), each in parts of which one memory holds all.
-Wrong: no document is wanted: `NotFoundError`.
+Out: targets (a document, or all documents together), each in parts that are each held by one memory.
+Wrong: if no document matches, a `NotFoundError`.
 
-A part whose memory holds nothing else is asked of that memory. Of any other part a memory is made for the occasion:
-what a memory of twenty documents recalls of one of them is mostly about the others.
+A part whose memory holds nothing else uses that memory. For any other part a temporary memory is made: what a memory of
+twenty documents recalls about one of them is mostly about the others.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Part(BaseModel):
 
     @property
     def contents(self) -> list[str]:
-        """Digests of what is memorized of it."""
+        """Digests of its memorized texts."""
         return list(dict.fromkeys(section.content for section in self.sections))
 
 
@@ -147,7 +147,7 @@ def _parts(manifest: Manifest, rows: Sequence[Mapping[str, Any]], whole: Mapping
 
 
 def _contents_by_shard(sections: Sequence[Mapping[str, Any]]) -> dict[str, set[str]]:
-    """What the documents of now have in each shard; what is stale in its memory does not count."""
+    """The sections of current documents in each shard; stale sections of its memory do not count."""
     contents: dict[str, set[str]] = {}
     for row in sections:
         contents.setdefault(row["shard_id"], set()).add(row["content"])

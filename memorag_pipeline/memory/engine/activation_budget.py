@@ -1,8 +1,8 @@
-"""How many bytes activations may take when nobody says so.
+"""The default number of bytes for activations.
 
 In:  a device.
-Out: a share of what is free there, so that the outputs and a neighbour find room too.
-Wrong: where free memory cannot be told, a fixed number is taken.
+Out: a share of the free memory, so that the outputs and other processes have space, too.
+Wrong: if the free memory is unknown, a fixed number is used.
 """
 
 from __future__ import annotations

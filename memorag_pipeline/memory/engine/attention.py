@@ -1,9 +1,8 @@
-"""Attention over keys that lie in several places, each attended to on its own and merged exactly.
+"""Attention over keys in several places, each attended to separately and merged exactly.
 
-In:  queries, and keys and values of a shared prefix and of the tokens at hand, in whatever memory they lie.
-Out: partial attention with the logarithm of its softmax denominator, and the merge of two such parts
-     (the split softmax of FlashAttention and flash decoding, arXiv 2205.14135).
-Wrong: nothing is checked here; the shapes are in the docstrings.
+In:  queries, and keys and values of a shared prefix and of the current tokens, in any memory layout.
+Out: partial attention with the logarithm of its softmax denominator, and the merge of two such parts (the split softmax
+     of FlashAttention and flash decoding, arXiv 2205.14135).
 
 Query heads come as [key/value heads, group, queries, head size], so that a group shares its key head unrepeated.
 """
@@ -13,11 +12,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Queries scored at once where there is no fused kernel; bounds the matrix of scores.
+# Queries scored at once without a fused kernel; bounds the matrix of scores.
 _QUERIES_AT_ONCE = 1024
-# Fewer slots than these are not worth a processor.
+# With fewer slots than these, another processor does not pay.
 _SLOTS_IN_PART = 512
-# Numbers that a row of a mask must be a multiple of.
+# The length of a mask's row must be a multiple of this.
 _ALIGNED = 8
 
 
@@ -92,7 +91,7 @@ def partial_attention(
 def _memory_efficient(
     query: Tensor, key: Tensor, value: Tensor, scaling: float, causal: bool, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """The kernel of CUDA for masks and for float32. A mask's rows must begin at multiples of 16 bytes."""
+    """The kernel of CUDA for masks and for float32. A mask's rows must start at multiples of 16 bytes."""
     if mask is not None:
         slots = mask.shape[-1]
         if slots % _ALIGNED or mask.stride(-1) != 1:
@@ -123,7 +122,7 @@ def scored_attention(
 
 def _parts(query: Tensor, slots: int) -> int:
     """Parts that keep all processors busy; a kernel gives one block of queries of a head to each."""
-    if slots < 2 * _SLOTS_IN_PART or query.device.type == "cuda":  # whose kernel splits the slots by itself
+    if slots < 2 * _SLOTS_IN_PART or query.device.type == "cuda":  # its kernel splits the slots itself
         return 1
     blocks = query.shape[1] * -(-query.shape[2] // 32)
     parts = -(-2 * torch.get_num_threads() // blocks)

@@ -2,8 +2,8 @@
 
 In:  the beacon fields of a checkpoint's config.json, or the metadata of an adapter file.
 Out: a `BeaconConfig`.
-Wrong: modes that are not built (append placement, step-expansion, segmentation, overlapping windows, skipped tokens)
-       are refused by name.
+Wrong: unsupported modes (append placement, step-expansion, segmentation, overlapping windows, skipped tokens) are
+       refused by name.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ INTERLEAVE, ATTENDED = PLACEMENTS = ("interleave", "attended")
 
 @dataclass(frozen=True)
 class BeaconConfig:
-    """Window and sink in tokens, candidate ratios and how one is picked, projections that beacons have of their own.
+    """Window and sink in tokens, candidate ratios and how one is chosen, the projections that beacons own.
 
-    `embed_init` names the special token (eos or bos) whose embedding an untrained beacon gets. `input` is what a beacon
-    brings into the first layer: its own embedding, or as a copy of the token before it that token's embedding as well.
-    `placement` is where beacons lie: `interleave` after every ratio-th token, `attended` at the most attended tokens.
+    `embed_init` names the special token (eos or bos) whose embedding an untrained beacon gets. `input` is a beacon's
+    input to the first layer: its own embedding or, as a copy of the token before it, also that token's embedding.
+    `placement` is where beacons are: `interleave` after every ratio-th token, `attended` at the most attended tokens.
     """
 
     window: int = WINDOW
@@ -80,7 +80,7 @@ class BeaconConfig:
 
     @classmethod
     def untrained(cls, spec: MemorySpec) -> BeaconConfig:
-        """The form of a memory of a kind that nothing was trained for."""
+        """The form of a memory of an untrained kind."""
         traits = KINDS[spec.kind]
         form = cls(sink=traits.sink).over(spec)
         return form if traits.compresses else replace(form, ratios=(0,))
@@ -97,7 +97,7 @@ class BeaconConfig:
 
     @property
     def usual_ratios(self) -> tuple[int, ...]:
-        """What is read with when nobody says: the trained ratio; of several that which MemoRAG takes, or the first."""
+        """The default ratio: the trained one; of several the one that MemoRAG uses, or the first."""
         return self.ratios if len(self.ratios) == 1 else (RATIO if RATIO in self.ratios else self.ratios[0],)
 
 

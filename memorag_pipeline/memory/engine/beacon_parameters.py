@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 class BeaconParameters(nn.Module):
     """`embedding` [1, hidden]; for each layer linear layers by the names q, k, v, o, as far as there are any.
 
-    Copying beacons add the embedding to that of the token before them; others have nothing else. Attended beacons are
-    tokens as they are, and have no embedding.
+    Copying beacons add the embedding to that of the token before them; others use it alone. Attended beacons are
+    ordinary tokens and have no embedding.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class BeaconParameters(nn.Module):
 
     @property
     def attended(self) -> bool:
-        """Whether they are tokens as they are."""
+        """Whether they are ordinary tokens."""
         return self.embedding is None
 
     def inputs(self, before: Tensor) -> Tensor:
@@ -63,9 +63,9 @@ class BeaconParameters(nn.Module):
 class BeaconSource:
     """Where beacon parameters come from: an adapter file, or the folder of the checkpoint itself.
 
-    `form` is that of beacons which are in no adapter, for an adapter says its own; a checkpoint without any gets the
-    projections as copies. `embedding` is the token id that a beacon embedding is copied from. `base_digest` is the base
-    model's, to be compared with the adapter's. `to_train` says that nobody need be warned of beacons without training.
+    `form` applies to beacons without an adapter, since an adapter has its own; a checkpoint without beacons gets copies
+    of the plain projections. `embedding` is the token id whose embedding is copied. `base_digest` is that of the base
+    model, to be compared with the adapter's. `to_train` suppresses the warning about untrained beacons.
     """
 
     folder: Path
@@ -174,7 +174,7 @@ def _projection(plain: Any, prefix: str, found: dict[str, Tensor], where: Path, 
 
 
 def _dense(plain: Any) -> Tensor:
-    """A projection's matrix; that of a quantized one is what it does to the unit vectors."""
+    """A projection's matrix; of a quantized one, the images of the unit vectors."""
     weight: Tensor = plain.weight
     if weight.is_floating_point() and weight.shape == (plain.out_features, plain.in_features):
         return weight

@@ -1,8 +1,8 @@
-"""Batched replies over one shared prefix: the memory of a shard, or nothing at all.
+"""Batched replies over one shared prefix: the memory of a shard, or an empty one.
 
 In:  a language model, a prefix, prompts as token ids.
-Out: a `Generation` for each prompt, in order; `on_finished` hears of each as soon as it is done.
-Wrong: a prompt that is empty or does not fit gets a `Generation` that says so; the others are not touched.
+Out: a `Generation` for each prompt, in order; `on_finished` is called for each as soon as it is done.
+Wrong: a prompt that is empty or does not fit gets a `Generation` with an error; the others are not affected.
 
 A finished row leaves at once. Short prompts take the places of several rows together: a pass over one of them costs
 nearly as much as over all.
@@ -27,9 +27,9 @@ from memorag_pipeline.memory.engine.sampling import RowSampler, choose
 
 # Prompt tokens that go through the model at once; bounds the memory of activations.
 _PROMPT_TOKENS = 2048
-# A common beginning of fewer tokens is not worth a pass of its own.
+# A shorter common beginning does not pay for a separate pass.
 _LEAST_STEM = 8
-# Prompts are worth a pass of their own when they are an eighth of the rows, or have so many tokens.
+# Prompts get a separate pass if they are an eighth of the rows, or have this many tokens.
 _SHARE_OF_ROWS, _TOKENS_OF_PASS = 8, 128
 
 
@@ -72,7 +72,7 @@ def decode(
 
 
 def _with_stem(network: Network, prefix: SharedPrefix, replies: Sequence[_Reply]) -> SharedPrefix:
-    """The prefix with what all prompts begin with, read once for all of them; they go on with the rest."""
+    """The prefix with the common beginning of all prompts, read once; the prompts continue with the rest."""
     prompts = [reply.prompt for reply in replies]
     same = itertools.takewhile(lambda tokens: len(set(tokens)) == 1, zip(*prompts, strict=False))
     count = prefix.room_for_stem(min(len(list(same)), min(map(len, prompts)) - 1))
@@ -98,7 +98,7 @@ def _run(rows: Rows, waiting: deque[_Reply], batch_size: int, decoding: Decoding
             logits = rows.step([reply.token_ids[-1] for reply in active])
         for reply, token in zip(chosen, choose(logits, [r.sampler for r in chosen], decoding), strict=True):
             reply.take(token)
-        # From the end, because the last row moves into the place of one that leaves.
+        # From the end, because the last row replaces one that leaves.
         for number in reversed(range(len(active))):
             if active[number].finished is not None:
                 finish(active[number].index, active[number].generation())
@@ -146,7 +146,7 @@ class _Reply:
         return RowSampler(self.decoding, self.prompt, self.model.model.config.vocab_size, self.model.device)
 
     def settled(self) -> Generation | None:
-        """The outcome of a prompt that cannot be asked, or of which nothing is wanted."""
+        """The outcome of a prompt that cannot be asked, or for which no token is requested."""
         count, room = len(self.prompt), self.room
         if not count:
             return Generation("", 0, 0, "error", (), "the prompt has no tokens")
@@ -181,7 +181,8 @@ class _Reply:
         return Generation(text, len(self.prompt), len(self.token_ids), self.finished, tuple(self.token_ids))
 
     def _stopped(self) -> bool:
-        """Whether a stop string is complete. A token holds a byte at least, so it lies in as many last tokens."""
+        """Whether a stop string is complete. A token holds at least one byte, so the last tokens, as many as it has
+        bytes, contain it."""
         for stop in self.decoding.stop:
             tail = self.token_ids[-len(stop.encode()) - 1 :]
             if stop in self.model.tokenizer.text(tail):

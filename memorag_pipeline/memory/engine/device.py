@@ -1,4 +1,4 @@
-"""The device that computes, in words that tell two kinds apart whose kernels round otherwise.
+"""A description of the computing device that distinguishes kinds whose kernels round differently.
 
 In:  a torch device.
 Out: its name; for a CPU also the instruction set that torch uses there, and the number of threads.
@@ -13,7 +13,7 @@ import torch
 
 
 def device_name(device: torch.device) -> str:
-    """The GPU's name, else the CPU's."""
+    """The GPU's name, or the CPU's if there is no GPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:

@@ -1,4 +1,4 @@
-"""What decoding is told, and what it gives."""
+"""The settings and the result of decoding."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A decoder loaded for reading streams and writing replies, once per process.
 
 In:  a model reference, a revision, a dtype.
-Out: a `LanguageModel` on the GPU when there is one, else on the CPU.
+Out: a `LanguageModel` on the GPU if there is one, otherwise on the CPU.
 Wrong: an unknown model, one whose attention is not what `attention` computes, or one whose weights are not whole, is
        refused by name.
 """
@@ -93,7 +93,7 @@ def _load(resolved: ResolvedModel, dtype: str, quantization: str | None) -> Lang
         use_safetensors=True,
         **_quantized(quantization, getattr(torch, dtype)),
     )
-    # Quantized weights are put on the GPU as they are loaded.
+    # Quantized weights are put on the GPU while they are loaded.
     loaded = (loaded if quantization else loaded.to(device)).eval().requires_grad_(False)
     tokenizer = ChatTokenizer(resolved.folder)
     require_tokens(loaded, resolved.folder, resolved.name)

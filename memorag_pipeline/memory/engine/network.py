@@ -1,7 +1,7 @@
 """A decoder's layers, run over packed slots, raw tokens and beacons each through their own projections.
 
-In:  slots of any streams end to end, and an `AttentionState` that knows what each may see.
-Out: hidden states [slots, hidden] after the last layer, and logits of those that are asked for.
+In:  the concatenated slots of any streams, and an `AttentionState` that knows what each may see.
+Out: hidden states [slots, hidden] after the last layer, and logits on request.
 Wrong: what the model's own modules raise.
 
 The weights are those of transformers' own classes (Llama, Mistral, Qwen2, Qwen3); only the loop over the layers is
@@ -28,7 +28,7 @@ class AttentionState(Protocol):
     """What the slots of a pass may see, and where their keys and values go.
 
     Queries are [queries, heads, d], keys and values [slots, key/value heads, d], none of them rotated. Keys and values
-    of `Slots.attended` by the beacons' projections come behind those of all slots.
+    of `Slots.attended` by the beacons' projections follow those of all slots.
     """
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -40,9 +40,9 @@ class Slots:
     """Which of `count` packed slots are raw and which are beacons; `beacons` is None when none is, `raw`
     when there are beacons only.
 
-    `asked` are slots of rows that are asked: few of them may be computed in another way (`linear`). What is memorized
-    is not, so that its bits do not depend on how much is read at a time. `attended` are raw slots some of which become
-    beacons as they are.
+    `asked` are slots of rows that are being asked: a few of them may be computed differently (`linear`). Memorized
+    slots are not, so that their bits do not depend on how much is read at a time. `attended` are raw slots, some of
+    which become beacons.
     """
 
     count: int
@@ -64,7 +64,7 @@ class Slots:
 class Pack:
     """Slots that go through the layers together: their `hidden` states [slots, hidden] and what they may see.
 
-    `kept` are those whose keys and values are wanted: numbers (int64, ascending) and what they are; None: all.
+    `kept` are the slots whose keys and values are needed: numbers (int64, ascending) and their types; None: all.
     """
 
     hidden: Tensor
@@ -74,7 +74,7 @@ class Pack:
 
 
 class Network:
-    """The layers of a decoder, with beacon parameters or without."""
+    """The layers of a decoder, with or without beacon parameters."""
 
     def __init__(self, model: Any, beacons: BeaconParameters | None = None) -> None:
         decoder = model.get_decoder()
@@ -156,8 +156,8 @@ def normalize(norm: Any, states: Tensor) -> Tensor:
 def linear(module: Any, inputs: Tensor, asked: bool) -> Tensor:
     """What a linear module gives for inputs [rows, in], by the faster of two products.
 
-    Of few float32 rows MKL computes inputs @ weight.T at a third of the memory's speed, and weight @ inputs.T at all of
-    it, but for a single row.
+    For a few float32 rows MKL computes inputs @ weight.T at a third of the memory bandwidth, and weight @ inputs.T at
+    all of it, except for a single row.
     """
     rows = len(inputs)
     few = asked and inputs.device.type == "cpu" and inputs.dtype == torch.float32 and 0 < rows <= _FEW
@@ -236,7 +236,7 @@ class _Layer:
         return normalized
 
     def _apply(self, name: str, inputs: Tensor, slots: Slots) -> Tensor:
-        """Beacons through the beacon projection where there is one, everything else through the plain one."""
+        """Beacons through the beacon projection if there is one, everything else through the plain one."""
         plain, beacon = self.plain[name], self.beacon.get(name)
         if beacon is None or slots.beacons is None:
             return linear(plain, inputs, slots.asked)

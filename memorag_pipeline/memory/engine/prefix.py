@@ -1,8 +1,7 @@
-"""What many rows continue: the slots of a memory, and the begin that their prompts have in common, stored once.
+"""What many rows continue: the slots of a memory, and the common beginning of their prompts, stored once.
 
 In:  rotated keys and values of each layer, and the window that they leave open.
-Out: attention of any queries to them, and how much room a row needs behind them.
-Wrong: nothing is checked here; the shapes are in the docstrings.
+Out: attention of any queries to them, and the number of slots that a row needs after them.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ def _no_beacons(_: int) -> int:
 class SharedPrefix:
     """For each layer rotated keys, and values, [slots, key/value heads, head size].
 
-    Slots are numbered through `keys` and `values`, then `stem`, which holds the same of what all prompts begin with.
-    The first `memory_slots` of them are seen for good, the rest are those of `window`, which rows go on filling.
+    Slots are numbered through `keys` and `values`, then `stem`, which holds the same for the common beginning of all
+    prompts. The first `memory_slots` are always seen; the rest are those of `window`, which rows continue to fill.
     `ratio_of` gives the ratios of the windows after that one. `last_token` is the stem's, which a beacon may follow.
     """
 
@@ -78,7 +77,7 @@ class SharedPrefix:
         return keys, torch.cat([self.values[layer][stored], self.stem[1][layer][behind]])
 
     def windows_over(self, tokens: int) -> list[Window]:
-        """The windows that a row of so many tokens goes through, the shared one first."""
+        """The windows that a row of `tokens` tokens passes through, the shared one first."""
         found, left = [self.window], tokens
         while True:
             window = found[-1]
@@ -90,11 +89,11 @@ class SharedPrefix:
             found.append(found[-1].next(self.ratio_of(window.index + 1)))
 
     def tokens_within(self, context: int) -> int:
-        """How many tokens a row may have in a model of this context. A row with windows stays within it by itself."""
+        """How many tokens a row may have in a model of this context. A row with windows always stays within it."""
         return context - self.position if self.window.size == _ENDLESS else context
 
     def room_for_stem(self, tokens: int) -> int:
-        """How many of so many common tokens fit into the open window without filling it."""
+        """How many of the common tokens fit into the open window without filling it."""
         return min(tokens, self.window.size - self.window.tokens - 1)
 
     def row_slots(self, tokens: int) -> int:

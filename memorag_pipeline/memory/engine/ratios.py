@@ -1,8 +1,9 @@
-"""Which ratio each window of a stream is compressed with.
+"""The ratio with which each window of a stream is compressed.
 
-In:  candidate ratios and how one is picked; the stream's raw tokens.
-Out: the ratio of each window by its number, the same for the same text whenever it is read.
-Wrong: candidates of which none fits the window, or an unknown way of picking: a `MemoryConfigError` that names them.
+In:  candidate ratios and how one is chosen; the stream's raw tokens.
+Out: the ratio of each window by its number, always the same for the same text.
+Wrong: candidates of which none fits the window, or an unknown way of choosing, are a `MemoryConfigError` that names
+       them.
 
 Draws are seeded by the text of the first window, so that equal streams have equal memories and a longer stream has the
 ratios of the shorter. (The reference draws from one generator for all documents of a process.)
@@ -38,7 +39,7 @@ class Ratios:
             )
 
     def of(self, token_ids: Tensor) -> RatioOf:
-        """The ratios of the windows of a stream, int32 [tokens]; also of windows that it has not opened yet."""
+        """The ratios of the windows of a stream, int32 [tokens]; including windows that are not open yet."""
         usable = self.usable
         if len(usable) == 1:
             return lambda _: usable[0]

@@ -5,7 +5,7 @@ Out: keys (before rotation, and rotated) and values of the slots that stay, writ
 Wrong: out of memory halves the pass; when a single window does not fit, a `MemoragError` says what budget would do.
 
 Keys and values of a layer depend on that layer's inputs only. So all windows of a pass go through the first layer, then
-all through the second: what is kept of a window is in its place before any later window attends to it.
+all through the second: what a window keeps is in place before any later window attends to it.
 """
 
 from __future__ import annotations
@@ -55,12 +55,13 @@ def read(
     run: Callable[[Network, Sequence[Work]], None] | None = None,
     reproducible: bool = True,
 ) -> None:
-    """Read all streams, in passes whose activations take up to `budget` bytes; `advance` hears of raw tokens read.
+    """Read all streams, in passes whose activations take up to `budget` bytes; `advance` is told the number of raw
+    tokens read.
 
-    `run` reads the windows of one pass, for a kind of memory that has its own way.
+    `run` reads the windows of one pass, for memory kinds that read differently.
 
-    `reproducible`: the windows of a pass go through each layer one at a time. Kernels round a row differently with the
-    number of rows beside it; a window alone has the same rows whatever else is read.
+    `reproducible`: the windows of a pass go through each layer one at a time. How a kernel rounds a row depends on the
+    number of rows beside it; a window alone always has the same rows.
     """
     run = run or run_pass
     waiting = [(reading, window) for reading in readings for window in reading.windows[reading.first :]]
@@ -81,7 +82,7 @@ def read(
 
 
 def bytes_per_slot(network: Network) -> int:
-    """Bytes that a slot needs for its activations at the widest place of a layer, somewhat more than less.
+    """Bytes that a slot needs for its activations at the widest point of a layer, a slight overestimate.
 
     On a CPU twice what is alive at a time: the C library keeps freed blocks of other sizes.
     """
@@ -126,7 +127,7 @@ def run_pass(network: Network, works: Sequence[Work]) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Form:
-    """What windows of one form share: which slots are beacons, and numbers of those that stay, both on the CPU.
+    """What windows of one form share: which slots are beacons, and the numbers of those that are kept, both on the CPU.
 
     `mask` [kept, slots] is that of the kept slots as queries; None where all stay.
     """
@@ -159,7 +160,7 @@ class _Piece:
 
 @dataclass(frozen=True, eq=False)
 class _Kept:
-    """Slots of one stream that stay: packed numbers, the same among all kept ones, and where they go."""
+    """The slots of one stream that are kept: packed numbers, their numbers among all kept ones, and where they go."""
 
     reading: Reading
     packed: Tensor

@@ -1,7 +1,7 @@
 """Rotary position embedding: a table of cosines and sines for any positions, computed when it is needed.
 
 In:  positions, and keys or queries before rotation.
-Out: the same rotated, in their own dtype.
+Out: the rotated tensors, in their own dtype.
 Wrong: a scaling whose frequencies change with the length of the text is refused: keys are rotated once.
 """
 
@@ -31,7 +31,7 @@ class Rotation:
         self.scaling: float = float(rotary.attention_scaling)
 
     def table(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosine and sine of int positions [...], as [..., 1, head size / 2]: the one is for heads."""
+        """Cosine and sine of int positions [...], as [..., 1, head size / 2]: the axis of size 1 is for heads."""
         cosine, sine = self._angles(positions)
         return (cosine * self.scaling).to(dtype), (sine * self.scaling).to(dtype)
 

@@ -2,12 +2,12 @@
 
 In:  a prefix, then prompts of any lengths, then one token for each row at a time.
 Out: the logits of each row's next token, float32 [rows, vocabulary].
-Wrong: the caller sees to it that no row outgrows the capacity.
+Wrong: the caller must ensure that no row outgrows the capacity.
 
-A row goes on with the stream where the prefix ends, in the prefix's open window. Where the stream has beacons so has
-the row, and when its window is full the row alone leaves the shared slots of that window for beacons of its own:
+A row continues the stream where the prefix ends, in the prefix's open window. If the stream has beacons, so does the
+row, and when its window is full, this row alone replaces the shared slots of that window by its own beacons:
 
-    shared: memory | open window ┄┄┄  attended to by the rows whose window it still is
+    shared: memory | open window ┄┄┄  attended to by the rows that are still in this window
     row:             own beacons of closed windows | own slots of the open window
 
 Prompts are packed end to end into one pass, so nothing is padded. A beacon is computed with the token that follows it.
@@ -45,7 +45,7 @@ class _Row:
 
     @classmethod
     def first(cls, prefix: SharedPrefix) -> _Row:
-        """A row that has nothing of its own yet."""
+        """A row that has no slots yet."""
         return cls(prefix.window, prefix.slots, done=prefix.slots - prefix.memory_slots, token=prefix.last_token)
 
     @property
@@ -87,7 +87,7 @@ class Rows:
         self.rows: list[_Row] = []
         layer, device = network.layers[0], network.device
         shape = (len(network.layers), rows, capacity, layer.kv_heads, layer.size)
-        # Zeros, because a column behind a row's end is weighted by nought, and nought times garbage may be NaN.
+        # Zeros, because a column after a row's end has weight 0, and 0 times garbage may be NaN.
         self.keys = torch.zeros(shape, dtype=network.dtype, device=device)
         self.values = torch.zeros(shape, dtype=network.dtype, device=device)
 
@@ -130,7 +130,7 @@ class Rows:
         return torch.cat(found) if found else torch.empty(0)
 
     def as_prefix(self) -> SharedPrefix:
-        """The prefix followed by what the first row read, to be shared by other rows; its windows are not closed."""
+        """The prefix followed by what the first row read, to be shared by other rows; its windows are not full."""
         row = self.rows[0]
         own = [tuple(layer[0, : row.length] for layer in buffer) for buffer in (self.keys, self.values)]
         return replace(self.prefix, window=row.window, stem=(own[0], own[1]), last_token=row.token)
@@ -193,7 +193,7 @@ class Rows:
         return hidden, raw
 
     def _close_full_windows(self) -> None:
-        """Where a row's open window is full, go on to the next one."""
+        """If a row's open window is full, move on to the next one."""
         full = [number for number, row in enumerate(self.rows) if row.window.full]
         due = {number: list[int]() for number in full if self.rows[number].beacon_due}
         if due:
@@ -203,11 +203,11 @@ class Rows:
             self._close(number)
 
     def _close(self, number: int) -> None:
-        """Keep of a full window what belongs into the memory, in the row's own columns."""
+        """Keep the memory slots of a full window, in the row's own columns."""
         row, prefix, device = self.rows[number], self.prefix, self.network.device
         window, kept = row.window, torch.tensor(row.window.kept, dtype=torch.int64)
         distance = (torch.arange(len(kept)) - kept).to(device)
-        # Slots that all rows share lie in the prefix, the rest in the row's columns; their order does not matter.
+        # Slots that all rows share are in the prefix, the others in the row's columns; their order does not matter.
         shared_slots = row.shared - prefix.memory_slots
         from_prefix = kept < shared_slots
         common = (kept[from_prefix] + prefix.memory_slots).to(device)
@@ -285,7 +285,7 @@ class _Append:
 
 
 class _Step:
-    """Attention of a step: each row's token, and the beacon before it where one is due.
+    """Attention of a step: each row's token, and the beacon before it if one is due.
 
     `owners` and `columns` give the row and the column of each packed slot.
     """
@@ -302,7 +302,7 @@ class _Step:
         self.rows, self.table = rows, table
         self.owners, self.columns = torch.tensor(owners, device=device), torch.tensor(columns, device=device)
         self.width = max(columns) + 1
-        # Queries of a row side by side: its token, and in a second place its beacon if any row has one.
+        # Queries of a row side by side: its token and, if any row has one, its beacon.
         self.places = 2 if any(beacons) else 1
         self.place = torch.tensor(beacons, device=device).long()
         ends = torch.zeros(len(rows.rows), self.places, dtype=torch.int64, device=device)

@@ -1,7 +1,7 @@
 """The next token of each row, from its logits.
 
-In:  logits, and for each row what it has seen and its own source of chance.
-Out: one token id for each row, the same whatever the other rows are.
+In:  logits, and for each row its tokens so far and its own random generator.
+Out: one token id for each row, independent of the other rows.
 Wrong: logits that are not numbers (broken weights) are a `MemoragError`.
 """
 
@@ -18,9 +18,9 @@ from memorag_pipeline.memory.engine.generation import Decoding
 
 
 class RowSampler:
-    """Chance and repetition penalty of one row.
+    """Random generator and repetition penalty of one row.
 
-    The seed is mixed with the prompt: equal prompts give equal samples, wherever they stand in a batch.
+    The seed is mixed with the prompt: equal prompts give equal samples, at any place in a batch.
     """
 
     def __init__(self, decoding: Decoding, prompt: Sequence[int], vocabulary: int, device: torch.device) -> None:
@@ -36,7 +36,7 @@ class RowSampler:
         return torch.empty_like(like).exponential_(generator=self._generator)
 
     def took(self, token: int) -> None:
-        """Remember the token that the row went on with."""
+        """Remember the token that the row continued with."""
         if self.seen is not None:
             self.seen[token] = True
 
@@ -44,10 +44,10 @@ class RowSampler:
 def choose(logits: Tensor, samplers: Sequence[RowSampler], decoding: Decoding) -> list[int]:
     """The next token of each row; logits float32 [rows, vocabulary].
 
-    The penalty divides the positive and multiplies the negative logits of tokens in the row's prompt and reply
-    (CTRL, arXiv 1909.05858); top-p keeps the fewest tokens that hold that much probability (arXiv 1904.09751). The
-    sample is the token whose probability over its own noise is largest: rounding seldom changes that, whereas it
-    would often move the place at which one number falls among the cumulated probabilities.
+    The penalty divides the positive and multiplies the negative logits of tokens in the row's prompt and reply (CTRL,
+    arXiv 1909.05858); top-p keeps the fewest tokens that hold that much probability (arXiv 1904.09751). The sample is
+    the token whose probability over its own noise is largest: rounding rarely changes that, whereas it would often
+    change where one random number falls among the cumulated probabilities.
     """
     if decoding.repetition_penalty != 1:
         seen = torch.stack([sampler.seen for sampler in samplers if sampler.seen is not None])

@@ -1,11 +1,10 @@
-"""Where the slots of a stream lie: windows, beacons, positions. Integers only, no tensors of a model.
+"""Layout of the slots of a stream: windows, beacons, positions. Integers only, no tensors of a model.
 
 In:  window size, sink size, a ratio for each window, the number of raw tokens.
-Out: for each window its slots and their positions, and what of it stays in the memory.
-Wrong: nothing is checked here; `config` has refused what does not work.
+Out: for each window its slots and their positions, and which of them stay in the memory.
 
-A memory's slots lie in the order sink, beacons of full windows, open window; a slot's position is its number in that
-order. (Design of Activation Beacon, arXiv 2401.03462, with beacons interleaved and full coverage.)
+The slots of a memory are in the order sink, beacons of full windows, open window; a slot's position is its number in
+that order. (Design of Activation Beacon, arXiv 2401.03462, with beacons interleaved and full coverage.)
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from dataclasses import dataclass, replace
 class Window:
     """A window with `tokens` raw tokens so far, of `size` when it is full.
 
-    `ratio` raw tokens share a beacon; 0 stands for no beacons, all raw slots stay. `counter` is the number of raw
-    tokens since the last beacon at the window's begin, `position` that of its first slot: the slots of the memory
+    `ratio` raw tokens share a beacon; with 0 there are no beacons and all raw slots stay. `counter` is the number of
+    raw tokens since the last beacon at the window's start, `position` that of its first slot: the slots of the memory
     before it.
     """
 
@@ -53,7 +52,8 @@ class Window:
 
     @property
     def kept(self) -> list[int]:
-        """Slots of this window that stay: all of an open one; sink and beacons of a full one (all raw, at ratio 0)."""
+        """The slots of this window that stay: all of an open one; sink and beacons of a full one (all raw, at ratio
+        0)."""
         if not self.full:
             return list(range(self.slots))
         sink = range(self.sink if self.index == 0 else 0)
@@ -87,7 +87,7 @@ def windows(size: int, sink: int, ratio_of: Callable[[int], int], tokens: int) -
 
 
 def first_window(size: int, sink: int, ratio: int) -> Window:
-    """The empty window at the begin of a stream."""
+    """The empty window at the start of a stream."""
     return Window(size=size, index=0, ratio=ratio, counter=0, position=0, sink=sink, tokens=0)
 
 

@@ -1,15 +1,15 @@
-"""Attended beacons: the most attended tokens of each window, under keys and values that beacons have of their own.
+"""Attended beacons: the most attended tokens of each window, with the beacons' own keys and values.
 
 In:  a token stream of any length whose slots fit the model's context.
 Out: sink and W / ratio slots of each full window of W tokens, chosen for each layer and key/value head, and the open
      window; keys before rotation.
 Wrong: a stream with too many slots is a `ContextLengthError`.
 
-Slots are chosen as by the policy `attention` of kind `selected`: a window is read twice, and what the second reading
-attends to most stays (KVzip, arXiv 2505.23416). What stays of it are the beacons' projections of the token's hidden
-state, and its position is its rank in the memory, as a beacon's is, so that the stream may be longer than the context.
-No slots are inserted: raw tokens are computed as without beacons, but for the memory that they see. Without training
-this is the selection itself, at other positions.
+Slots are chosen as by the policy `attention` of kind `selected`: a window is read twice, and the tokens that the second
+reading attends to most are kept (KVzip, arXiv 2505.23416). What is kept of a token are the beacons' projections of its
+hidden state, and its position is its rank in the memory, as for any beacon, so that the stream may be longer than the
+context. No slots are inserted: raw tokens are computed as without beacons, except for the memory that they see. Without
+training this is the plain selection, at other positions.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class AttendedMemoryModel(BeaconMemoryModel):
 
 
 def load_beacons(spec: MemorySpec, language_model: LanguageModel, language: Language) -> BeaconMemoryModel:
-    """The memory model of kind `beacon`, with the beacon parameters of the adapter or else of the checkpoint."""
+    """The memory model of kind `beacon`, with the beacon parameters of the adapter or, without one, of the
+    checkpoint."""
     resolved, config = language_model.resolved, language_model.model.config
     adapter = resolve_file(spec.adapter) if spec.adapter is not None else None
     described = adapter_config(adapter) if adapter is not None else config.to_dict()
@@ -108,7 +109,8 @@ class _Pass(SelectionPass):
         return Slots(count, attended=torch.cat(full) if full else None)
 
     def keep(self, layer: int, number: int, chosen: Tensor, key: Tensor, turned: Tensor, value: Tensor) -> None:
-        """Put the beacons at the slots `chosen` of a full window into their place; of an open one its own slots."""
+        """Write the beacons at the slots `chosen` of a full window to their place; for an open window, its own
+        slots."""
         reading, window = self.work[number]
         start = self.starts[number] if window.full else self.spans[number][0]
         end, own = window.position + len(chosen), slice(start, start + window.tokens)

@@ -4,8 +4,8 @@ In:  a token stream of any length whose beacons fit the model's context.
 Out: slots of sink, beacons of full windows, and all of the open window; keys before rotation.
 Wrong: a stream with too many beacons is a `ContextLengthError`; damaged weights a `MemoragError`.
 
-A slot's number is its position, and a window depends on nothing but its tokens and the slots before it. So a memory is
-extended from its last full window on, and cut by leaving slots out.
+A slot's number is its position, and a window depends only on its tokens and the slots before it. So a memory is
+extended from the end of its last full window, and cut by dropping slots.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ class RatioPicker(Protocol):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BeaconMemory(Memory):
-    """Slots of each layer, [slots, key/value heads, head size], and the windows that they are of.
+    """Slots of each layer, [slots, key/value heads, head size], and their windows.
 
-    `positions` [slots, key/value heads] of each layer are given where a slot's number is not its position. `rotated`
-    are the keys at their positions, once somebody needed them.
+    `positions` [slots, key/value heads] of each layer are given if a slot's number is not its position. `rotated` are
+    the keys at their positions, once they were needed.
     """
 
     keys: tuple[Tensor, ...]
@@ -80,7 +80,7 @@ class BeaconMemory(Memory):
 
 
 class WindowedMemoryModel(MemoryModel[BeaconMemory]):
-    """What kinds share that read a stream in windows, keep slots of each, and answer from the slots.
+    """The base of kinds that read a stream in windows, keep slots of each, and answer from the slots.
 
     A kind says what prompts over its slots continue, how long a stream may be, and, if it is not beacons, which windows
     a stream has and how they are read.
@@ -99,7 +99,8 @@ class WindowedMemoryModel(MemoryModel[BeaconMemory]):
         budget: int | None = None,
         reproducible: bool | None = None,
     ) -> None:
-        """`codec` is the number format of files, else the model's; `budget` bytes for activations, else found.
+        """`codec` is the number format of files, by default the model's; `budget` the bytes for activations, by default
+        measured.
 
         `reproducible` is whether a window is computed alone; by default on CPUs only (see `reader.read`).
         """
@@ -122,7 +123,7 @@ class WindowedMemoryModel(MemoryModel[BeaconMemory]):
         form: BeaconConfig,
         beacons: BeaconParameters | None = None,
     ) -> Self:
-        """The memory model of a spec in the form that was found for it."""
+        """The memory model of a spec, with the form determined for it."""
         resolved = language_model.resolved
         origin = MemoryOrigin(
             kind=spec.kind,
@@ -163,7 +164,7 @@ class WindowedMemoryModel(MemoryModel[BeaconMemory]):
     def extend_many(
         self, memories: Sequence[BeaconMemory], token_ids: Sequence[Sequence[int]], advance: Advance | None = None
     ) -> list[BeaconMemory]:
-        """As the interface says; tokens of an open window are read again with what follows them."""
+        """See the interface. Tokens of an open window are read again with what follows them."""
         extended, readings = [], []
         for memory, tokens in zip(memories, token_ids, strict=True):
             stream = torch.cat([memory.token_ids, torch.tensor(tokens, dtype=torch.int32)])
@@ -225,7 +226,7 @@ class WindowedMemoryModel(MemoryModel[BeaconMemory]):
         return BeaconMemory(stored.token_ids, self.window, stored.keys, stored.values, tuple(found), positions)
 
     def _positions(self, path: Path, stored: StoredMemory) -> tuple[Tensor, ...]:
-        """The positions of slots, of each layer or of none, as this kind of memory has them."""
+        """The positions of slots in each layer, if this kind of memory stores them."""
         names = [_POSITIONS.format(layer) for layer in range(len(self.network.layers))] if self.has_positions else []
         if sorted(stored.extra) != names:
             raise damaged(path, f"it has the tensors {sorted(stored.extra)} besides keys and values, not {names}")
@@ -276,7 +277,7 @@ class WindowedMemoryModel(MemoryModel[BeaconMemory]):
         return BeaconMemory(token_ids, self.window, keys, values, tuple(found), positions, list(rotated))
 
     def _windows(self, ratio_of: RatioOf, tokens: int) -> list[Window]:
-        """The windows of a stream of so many tokens."""
+        """The windows of a stream of `tokens` tokens."""
         return windows(self.window, self.sink, ratio_of, tokens)
 
     def _read(self, readings: Sequence[Reading], advance: Advance | None) -> None:
@@ -284,7 +285,7 @@ class WindowedMemoryModel(MemoryModel[BeaconMemory]):
         read(self.network, readings, self._budget(readings), advance, reproducible=self.reproducible)
 
     def _budget(self, readings: Sequence[Reading], times_read: int = 1) -> int:
-        """Bytes for the activations of a pass in which a window is read so often."""
+        """Bytes for the activations of a pass in which a window is read `times` times."""
         if self.budget is None:
             return shared(activation_budget(self.network.device)) // times_read
         largest = max((window.slots for reading in readings for window in reading.windows), default=0)
@@ -323,7 +324,7 @@ class BeaconMemoryModel(WindowedMemoryModel):
         return SharedPrefix(self.rotated(memory), memory.values, opened.position, opened, ratio_of)
 
     def _read_tokens(self, window: Window) -> int:
-        """Positions that a window must have behind the memory before it."""
+        """Positions that a window needs after the memory before it."""
         return window.tokens
 
     def _require_room(self, found: Sequence[Window], tokens: int) -> None:

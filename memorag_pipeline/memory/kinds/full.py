@@ -4,7 +4,7 @@ In:  a token stream no longer than the model's context.
 Out: keys (before rotation) and values of each layer, in the model's dtype.
 Wrong: a longer stream is a `ContextLengthError`.
 
-Windows are read as those of beacons at ratio 0: nothing is inserted, and all of a full window stays.
+Windows are read like those of beacons at ratio 0: nothing is inserted, and a full window is kept whole.
 """
 
 from __future__ import annotations
@@ -21,5 +21,5 @@ class FullMemoryModel(InContextMemoryModel):
     kind: ClassVar[str] = "full"
 
     def windows_of(self, tokens: int) -> list[Window]:
-        """The windows of a stream of so many tokens."""
+        """The windows of a stream of `tokens` tokens."""
         return self._windows(lambda _: 0, tokens)

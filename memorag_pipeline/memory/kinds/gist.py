@@ -1,10 +1,10 @@
-"""The kind `gist`: the model summarizes each window of a stream, and the summaries are memorized in place of the text.
+"""The kind `gist`: the model summarizes each window of a stream, and the summaries are memorized instead of the text.
 
 In:  a token stream of any length; a window has to fit the model's context together with its summary.
 Out: the summaries as tokens, and their plain key/value cache.
 Wrong: a window that does not fit, or too many summaries, is a `ContextLengthError`.
 
-The summary of a window depends on that window alone, so that a memory grows by the summaries of what is new.
+The summary of a window depends on that window alone, so that a memory grows by the summaries of new windows.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class _Window:
 class GistMemoryModel(MemoryModel[GistMemory]):
     """Summarizes windows, and answers from the summaries. `full` reads them; its window and origin are this kind's.
 
-    With `alone` each window is summarized by itself. Many at a time are several times as fast, but a row of a batch is
-    rounded by what is beside it, so that now and then a summary goes another way.
+    With `alone` each window is summarized separately. Many at a time are several times as fast, but the rounding of a
+    row depends on the rows beside it, so that a summary occasionally differs.
     """
 
     kind: ClassVar[str] = "gist"
@@ -102,7 +102,7 @@ class GistMemoryModel(MemoryModel[GistMemory]):
             kept.append(memory.gists[: memory.tokens // self.window])
             for start in range(len(kept[-1]) * self.window, len(stream), self.window):
                 tokens = stream[start : start + self.window].tolist()
-                # The opening is kept as it is; it is no text to be summarized.
+                # The opening is kept unchanged; it is not summarized.
                 text = tokenizer.text(tokens[max(0, len(self.stream.opening) - start) :])
                 windows.append(_Window(len(tokens), text))
         gists = iter(self._summaries(windows, advance))
@@ -200,7 +200,7 @@ class GistMemoryModel(MemoryModel[GistMemory]):
             advance(windows[together[index]].tokens)
 
     def _gist_stream(self, stream: Tensor, gists: Iterable[Sequence[int]]) -> Tensor:
-        """What is read in place of `stream`, int32."""
+        """What is read instead of `stream`, int32."""
         opening = stream[: len(self.stream.opening)].tolist()
         return torch.tensor([*opening, *(token for gist in gists for token in gist)], dtype=torch.int32)
 
@@ -213,7 +213,7 @@ class GistMemoryModel(MemoryModel[GistMemory]):
         return self.full.extend(self._cut(old, common), wanted[common:].tolist())
 
     def _cut(self, memory: BeaconMemory, tokens: int) -> BeaconMemory:
-        """The first tokens of a plain cache, which has a slot for each."""
+        """The first tokens of a plain cache, which has one slot for each."""
         keys, values = (tuple(layer[:tokens] for layer in part) for part in (memory.keys, memory.values))
         rotated = [layer[:tokens] for layer in memory.rotated]
         found = tuple(self.full.windows_of(tokens))

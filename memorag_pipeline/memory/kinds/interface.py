@@ -49,7 +49,7 @@ class Memory(ABC):
         return window_digests(self.token_ids, self.window)
 
     def require_border(self, tokens: int) -> None:
-        """Raise ValueError unless the memory can be cut after so many tokens."""
+        """Raise ValueError unless the memory can be cut after `tokens` tokens."""
         if tokens % self.window or tokens > self.tokens:
             raise ValueError(f"{tokens} is not a border of a window of {self.window} in {self.tokens} tokens")
 
@@ -67,11 +67,11 @@ class MemoryModel(ABC, Generic[M]):
 
     @property
     def made_on(self) -> str:
-        """The device that reads, and how, as `engine.device.made_on` says it; empty where nobody knows."""
+        """The device that reads, and how, as in `engine.device.made_on`; empty if unknown."""
         return ""
 
     def memorize(self, token_ids: Sequence[int], advance: Advance | None = None) -> M:
-        """Read a whole stream. `advance` is told the number of tokens after each piece that was read."""
+        """Read a whole stream. `advance` is called with the number of tokens after each piece."""
         return self.extend(self.empty(), token_ids, advance)
 
     def extend(self, memory: M, token_ids: Sequence[int], advance: Advance | None = None) -> M:

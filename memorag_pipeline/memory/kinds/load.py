@@ -1,4 +1,4 @@
-"""The kinds of memory that there are, made as a spec asks for them.
+"""All kinds of memory, created as a spec asks for them.
 
 In:  a spec's section `memory`, and the language of the corpus.
 Out: a `MemoryModel`, loaded once per process.
@@ -16,7 +16,8 @@ from memorag_pipeline.models.loading import loaded_once
 from memorag_pipeline.specs.memory import MemorySpec
 from memorag_pipeline.specs.values import Language
 
-# For each kind of `specs.memory_kinds.KINDS` what makes its model of a spec, a language model and a language.
+# For each kind of `specs.memory_kinds.KINDS` the function that creates its model from a spec, a language model and a
+# language.
 LOADERS = {
     "beacon": "memorag_pipeline.memory.kinds.attended:load_beacons",
     "selected": "memorag_pipeline.memory.kinds.selected:SelectedMemoryModel.load",

@@ -1,12 +1,12 @@
-"""The kind `selected`: of each window the most useful raw slots are kept, without any training.
+"""The kind `selected`: the most useful raw slots of each window are kept, without training.
 
 In:  a token stream no longer than the model's context.
 Out: the sink, W / ratio slots of each full window of W tokens, chosen for each layer and key/value head, and the open
-     window; keys before rotation, with the positions that they keep.
+     window; keys before rotation, at their original positions.
 Wrong: a longer stream is a `ContextLengthError`.
 
 Policies: `uniform` takes slots at even distances, `recent` the last ones, `attention` those that are attended to most
-when the window is read a second time (KVzip, arXiv 2505.23416). A window sees what was kept of those before it.
+when the window is read a second time (KVzip, arXiv 2505.23416). A window sees the kept slots of the windows before it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from memorag_pipeline.memory.kinds.in_context import InContextMemoryModel
 
 @dataclass(frozen=True)
 class SelectedWindow(Window):
-    """A window of raw slots only, of which `size` / `ratio` stay besides the sink."""
+    """A window of raw slots only, of which `size` / `ratio` are kept, in addition to the sink."""
 
     @property
     def beacons(self) -> int:
@@ -41,7 +41,7 @@ class SelectedWindow(Window):
 
     @property
     def kept(self) -> list[int]:
-        """Of an open window all; of a full one sink and as many as stay, at even distances."""
+        """All slots of an open window; of a full one the sink and the kept slots, at even distances."""
         return list(range(self.tokens)) if not self.full else [*range(self.first), *self.evenly]
 
     @property
@@ -51,7 +51,7 @@ class SelectedWindow(Window):
 
     @property
     def stay(self) -> int:
-        """How many slots stay of a full window, besides the sink; all at ratio 0."""
+        """How many slots of a full window are kept, in addition to the sink; all at ratio 0."""
         room = self.size - self.first
         return min(self.size // self.ratio, room) if self.ratio else room
 
@@ -136,7 +136,7 @@ class SelectionPass:
         return Pack(self.network.embed(self.token_ids, slots), slots, self)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """As `AttentionState`; what is kept of a window is in its place before the next window attends to it."""
+        """See `AttentionState`. What a window keeps is in place before the next window attends to it."""
         count = len(self.token_ids)
         heads, size = query.shape[1:]
         scaling = size**-0.5

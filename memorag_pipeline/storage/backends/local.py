@@ -49,7 +49,7 @@ class LocalObjects:
 
     def read(self, path: str, most: int) -> bytes:
         with self._open(path) as file:
-            # Not `most` as it is: Python would take that much memory before it reads.
+            # Not `most` itself: Python would allocate that much memory before it reads.
             return file.read(min(most, os.fstat(file.fileno()).st_size))
 
     def pieces(self, path: str, most: int) -> Iterator[bytes]:
@@ -118,7 +118,8 @@ class LocalObjects:
         return file
 
     def _place(self, path: str) -> Path:
-        """Where `path` is written or deleted: its name may be a link, its folders lead nowhere else."""
+        """The place where `path` is written or deleted: its name may be a link, but its folders must not leave the
+        root."""
         folder, name = os.path.split(path)
         return Path(self._inside(folder), name)
 
@@ -157,7 +158,7 @@ def _require_file(path: str, found: os.stat_result) -> None:
 
 
 def _stored(path: str, found: os.stat_result) -> StoredObject:
-    """With a state that every write changes: also one that sets the modification time back."""
+    """With a state that every write changes, even one that resets the modification time."""
     state = f"{found.st_ino} {found.st_mtime_ns} {found.st_ctime_ns}"
     return StoredObject(path, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC), state)
 

@@ -28,8 +28,8 @@ _CONFLICTS = 5  # S3 answers some writes that race with "conflict, try again" be
 _LARGEST_COPY = 5 << 30  # of S3 in one request; s3fs copies larger objects in parts
 _BUSY = {429, 500, 502, 503, 504}
 # Attempts of botocore, with waits that double, times those of s3fs around them: nine, so that a server which fails one
-# request in seven loses one in 40 million. A wrong address is told within half a minute, a server that hangs within
-# three minutes, nine where it hangs while it sends an object.
+# request in seven loses one in 40 million. A wrong address is reported within half a minute, a server that hangs within
+# three minutes, or nine if it hangs while it sends an object.
 _PATIENCE = {"connect_timeout": 5, "read_timeout": 20, "retries": {"mode": "standard", "total_max_attempts": 3}}
 _ROUNDS = 3
 
@@ -53,7 +53,7 @@ class S3Objects:
 
     @property
     def _fs(self) -> Any:
-        """The connection of this process: the thread that one of a parent runs in is not there after a fork."""
+        """The connection of this process: after a fork the thread of a parent's connection does not exist."""
         if self._process != os.getpid():
             self._connected, self._process = self._connect(self.uri), os.getpid()
         return self._connected
@@ -157,7 +157,7 @@ class S3Objects:
                     with suppress(FileNotFoundError):  # finished since it was listed
                         size, path = self._uploaded(name), f"{self._bucket}/{upload['Key']}"
                         yield StoredObject(path, size, upload["Initiated"], upload["UploadId"])
-            # SeaweedFS lists 10,000 and does not say where to go on: the others are found when these are gone.
+            # SeaweedFS lists 10,000 and does not say where to continue: the others are found when these are gone.
             if not page.get("IsTruncated") or "NextKeyMarker" not in page:
                 return
             asked |= {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page.get("NextUploadIdMarker", "")}
@@ -207,7 +207,7 @@ class S3Objects:
 
     @contextmanager
     def _os_errors(self) -> Iterator[None]:
-        """Tell apart what s3fs and the libraries below it raise, as OSErrors that the other backends raise too."""
+        """Translate what s3fs and the libraries below it raise into the OSErrors that the other backends raise."""
         try:
             yield
         except NoCredentialsError as error:
@@ -237,7 +237,7 @@ def _ranges(most: int) -> list[tuple[int, int]]:
 
 
 def _stored(path: str, size: int, found: Any) -> StoredObject:
-    # A listing tells fractions of seconds, a request for one object does not.
+    # A listing has fractions of seconds, a request for one object does not.
     state = f"{found.get('ETag')} {int(found['LastModified'].timestamp())}"
     return StoredObject(path, int(size), found["LastModified"], state)
 

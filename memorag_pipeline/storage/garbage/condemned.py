@@ -1,7 +1,7 @@
 """What sweeps found unreferenced, and since when: an append-only log of condemnations and releases.
 
-In:  objects that nothing refers to, and those condemned before that are in use again.
-Out: for each condemned object the time, by the store's clock, since when it is condemned without a break.
+In:  objects that nothing refers to, and condemned objects that are in use again.
+Out: for each condemned object the time, by the store's clock, since when it has been condemned without interruption.
 Wrong: an altered record is a `CorruptBlobError`; a record of a sweep that died counts like any other.
 """
 
@@ -23,7 +23,8 @@ _FOLDER = "condemned"
 
 
 class CondemnedObject(BaseModel):
-    """An object that nothing referred to. Once it is written again, its `modified` is another, and it is not meant."""
+    """An unreferenced object. Once it is written again, its `modified` differs, and the condemnation no longer
+    applies."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,7 +60,7 @@ class Condemned:
         self._records: dict[str, _Record] = {}
 
     def standing(self, present: Mapping[str, StoredObject]) -> dict[str, Sentence]:
-        """The condemnations that stand, of objects that are there and were not written again."""
+        """The valid condemnations: of objects that exist and were not written again."""
         self._records = {}
         standing: dict[str, Sentence] = {}
         for stored in own(self._objects, _FOLDER):
@@ -86,7 +87,7 @@ class Condemned:
             number += 1
 
     def forget(self, standing: Mapping[str, Sentence]) -> None:
-        """Remove the records read by `standing` of which nothing stands any more."""
+        """Remove the records read by `standing` that no valid condemnation needs."""
         held: set[str] = set()
         for key, record in sorted(self._records.items()):
             mine = {item.key for item in record.condemned}

@@ -2,7 +2,7 @@
 
 In:  the commit records of retained versions, the rules, and the versions that channels point to.
 Out: the versions that no rule keeps; `apply` retires them.
-Wrong: a version that a channel came to point to meanwhile is left alone.
+Wrong: a version that a channel has come to point to in the meantime is left alone.
 """
 
 from __future__ import annotations

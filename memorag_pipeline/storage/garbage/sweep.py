@@ -1,9 +1,9 @@
-"""The sweep: what nothing refers to is condemned, waits out a grace period, is looked at again, and deleted.
+"""The sweep: unreferenced objects are condemned, wait for a grace period, are checked again, and deleted.
 
 In:  a corpus store and a grace period.
 Out: a `SweepReport`: what was deleted, condemned or waits, why, and how many bytes.
-Wrong: a reference that cannot be read stops the sweep before it deletes. A sweep that dies anywhere is taken up by the
-       next one. No clock but the store's own is used.
+Wrong: a reference that cannot be read stops the sweep before it deletes. If a sweep dies at any point, the next one
+       continues. Only the store's clock is used.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from memorag_pipeline.storage.layout import is_in_our_folders
 from memorag_pipeline.storage.store import CorpusStore
 
 GRACE = timedelta(days=7)
-_BATCH = 10_000  # deletions of one announcement: few enough to be done in a minute or two
+_BATCH = 10_000  # deletions of one announcement: few enough to finish in a minute or two
 
 
 @dataclass(frozen=True)
 class SweptObject:
-    """An object that a sweep was concerned with. `since` is when it was condemned, None for one that never was."""
+    """An object in the report of a sweep. `since` is when it was condemned, None if it never was."""
 
     key: str
     size: int
@@ -69,7 +69,7 @@ def sweep(
     dry_run: bool = False,
     outdated: Iterable[tuple[StoredObject, str]] = (),
 ) -> SweepReport:
-    """Delete what was condemned a grace period ago and is unreferenced still; condemn what is unreferenced now.
+    """Delete what was condemned a grace period ago and is still unreferenced; condemn what is unreferenced now.
 
     Nothing that was written or used within `grace` is touched, and nothing is deleted by the sweep that condemns it.
     `outdated` are objects that their owners want deleted, with the reason, such as old reports of runs.

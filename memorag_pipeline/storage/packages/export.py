@@ -1,9 +1,9 @@
 """Exporting a version: all of it in one folder or tar file, to keep it or to move it to another store.
 
 In:  a corpus store, a version, and the path of a folder or of a file `….tar`.
-Out: the package (see `package`), complete; every blob was compared with its digest on the way.
-Wrong: a damaged blob is a `CorruptBlobError` that names it, and there is no tar then; a folder that holds something
-       else is refused. A folder that was begun is gone on with: its commit record comes last.
+Out: the package (see `package`), complete; every blob is compared with its digest when it is copied.
+Wrong: a damaged blob is a `CorruptBlobError` that names it, and no tar is left; a folder that holds something else is
+       refused. An unfinished export into a folder is resumed: its commit record comes last.
 """
 
 from __future__ import annotations
