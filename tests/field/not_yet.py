@@ -4,7 +4,6 @@ from __future__ import annotations
 
 NOT_YET: frozenset[str] = frozenset(
     {
-
         "models/peft_prefix/",
         "models/missing_weights/",
         "models/nan_weights/",

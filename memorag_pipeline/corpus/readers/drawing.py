@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from memorag_pipeline.corpus.marks import Run, plain
 from memorag_pipeline.corpus.readers.math import formula
 from memorag_pipeline.corpus.readers.numerals import numeral
 from memorag_pipeline.corpus.readers.package import (
@@ -21,6 +20,7 @@ from memorag_pipeline.corpus.readers.package import (
     related,
     value,
 )
+from memorag_pipeline.corpus.readers.runs import Run, plain
 from memorag_pipeline.corpus.readers.symbols import seen
 from memorag_pipeline.corpus.readers.word_styles import number
 

@@ -17,7 +17,6 @@ from math import isfinite
 
 from lxml import etree
 
-from memorag_pipeline.corpus.marks import Run, plain
 from memorag_pipeline.corpus.parsed import Parsed
 from memorag_pipeline.corpus.readers import blocks as made
 from memorag_pipeline.corpus.readers.blocks import Block
@@ -36,6 +35,7 @@ from memorag_pipeline.corpus.readers.package import (
     related,
     value,
 )
+from memorag_pipeline.corpus.readers.runs import Run, plain
 from memorag_pipeline.corpus.readers.sheet import Sheet
 from memorag_pipeline.corpus.readers.word_styles import number
 

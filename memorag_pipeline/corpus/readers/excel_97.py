@@ -11,11 +11,11 @@ import io
 from itertools import pairwise
 from typing import Any
 
-from memorag_pipeline.corpus.marks import Run, plain
 from memorag_pipeline.corpus.parsed import Parsed
 from memorag_pipeline.corpus.quarantine import Refused
 from memorag_pipeline.corpus.readers import blocks as made
 from memorag_pipeline.corpus.readers.number_format import Formatter, formatter, text_shown
+from memorag_pipeline.corpus.readers.runs import Run, plain
 from memorag_pipeline.corpus.readers.sheet import Sheet
 
 _FIRST_OWN_FORMAT = 164  # ids below are built in, whatever code a library gives them

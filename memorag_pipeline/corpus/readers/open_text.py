@@ -13,11 +13,11 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from memorag_pipeline.corpus.marks import Run, plain
 from memorag_pipeline.corpus.readers import blocks as made
 from memorag_pipeline.corpus.readers.blocks import Block, Cell, one_line
 from memorag_pipeline.corpus.readers.open_styles import Counter, Styles, of
 from memorag_pipeline.corpus.readers.package import LOCAL, Element, Package, child
+from memorag_pipeline.corpus.readers.runs import Run, plain
 from memorag_pipeline.corpus.readers.word_styles import NOTHING, Setting, number
 
 _SPACE = re.compile(r"[ \t\r\n]+")

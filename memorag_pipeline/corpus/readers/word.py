@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from memorag_pipeline.corpus.marks import Run, plain
 from memorag_pipeline.corpus.parsed import Parsed
 from memorag_pipeline.corpus.readers import blocks as made
 from memorag_pipeline.corpus.readers.blocks import Block, Cell, one_line
@@ -33,6 +32,7 @@ from memorag_pipeline.corpus.readers.package import (
     related,
     value,
 )
+from memorag_pipeline.corpus.readers.runs import Run, plain
 from memorag_pipeline.corpus.readers.symbols import seen, symbol
 from memorag_pipeline.corpus.readers.word_numbering import BULLET, Numbering
 from memorag_pipeline.corpus.readers.word_styles import ParagraphStyle, Setting, Styles, number

@@ -28,7 +28,7 @@ def text(body: str, **parts: str) -> str:
     ("inner", "expected"),
     [
         ("10" + span("6", "Up") + " units, H" + span("2", "Down") + "O", "10^6 units, H2O"),
-        (span("900", "Struck") + "750" + span("1", "Inherits") + span("2", "Unstruck"), "~~900~~750~~1~~2"),
+        (span("900", "Struck") + "750" + span("1", "Inherits") + span("2", "Unstruck"), "~~900~~ 750~~1~~2"),
         ("seen " + span("SECRET", "Gone") + "too", "seen too"),
         ("a<text:tab/>b<text:s text:c='3'/>c<text:line-break/>d", "a\tb   c\nd"),
         ("one\n   line   of <text:span> words</text:span>", "one line of words"),

@@ -27,15 +27,15 @@ def style(name: str, kind: str, inner: str, based_on: str = "") -> str:
     [
         (("10", run("6", SUPER), " units"), "10^6 units"),
         (("in 1984", run("3", SUPER), "."), "in 1984^3."),
-        (("x", run("n+1", SUPER)), "x^{n+1}"),
-        (("x", run("2", SUB), "3"), "x_{2}3"),
+        (("x", run("n+1", SUPER)), "x^(n+1)"),
+        (("x", run("2", SUB), "3"), "x_(2)3"),
         (("10", run("1", SUPER), run("2", SUPER), " m"), "10^12 m"),
         (("H", run("2", SUB), "O and the 1", run("st", SUPER)), "H2O and the 1st"),
         (("3", run("1", SUPER), "/", run("2", SUB), " miles"), "3 1/2 miles"),
         (("ACME", run("TM", SUPER)), "ACME™"),
         (("10", run("6", '<w:position w:val="6"/>')), "10^6"),
-        ((run("900", "<w:strike/>"), "750"), "~~900~~750"),
-        ((run("900", "<w:dstrike/>"), "750"), "~~900~~750"),
+        ((run("900", "<w:strike/>"), "750"), "~~900~~ 750"),
+        ((run("900", "<w:dstrike/>"), "750"), "~~900~~ 750"),
         ((run("900", '<w:strike w:val="0"/>'), " crowns"), "900 crowns"),
         ((run("old ", "<w:strike/>"), "new"), "~~old~~ new"),
         (("a", '<w:r><w:tab/></w:r>', "b", '<w:r><w:ptab w:relativeTo="margin"/></w:r>', "c"), "a\tb\tc"),
@@ -70,7 +70,7 @@ def test_what_styles_hide_strike_or_raise() -> None:
     body = p("seen ", run("SECRET", hidden), run("shown", shown))
     body += p("SECRET", properties='<w:pStyle w:val="Gone"/>')
     body += p(run("900", '<w:rStyle w:val="Old"/>'), "750", run("2", '<w:rStyle w:val="Mark"/>'))
-    assert text(body, styles=styles) == "seen shown\n\n~~900~~750^2"
+    assert text(body, styles=styles) == "seen shown\n\n~~900~~ 750^2"
 
 
 def test_fields_show_their_result_and_never_their_code() -> None:
@@ -226,9 +226,7 @@ def test_formulas() -> None:
 def test_a_page_that_the_document_takes_in_is_read() -> None:
     page = "<html><body><p>From a page: 10<sup>6</sup>.</p></body></html>"
     body = p("Before.") + '<w:altChunk r:id="aFChunk1"/>' + p("After.")
-    saved = f"MIME-Version: 1.0\nContent-Type: text/html; charset=utf-8\n\n{page}"
-    for each in (page, saved):
-        assert text(body, aFChunk1=each) == "Before.\n\nFrom a page: 10^6.\n\nAfter."
+    assert text(body, aFChunk1=page) == "Before.\n\nFrom a page: 10^6.\n\nAfter."
 
 
 def test_a_damaged_part_is_refused() -> None:

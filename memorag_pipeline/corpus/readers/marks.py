@@ -1,0 +1,119 @@
+"""Marks within a line, written in plain characters: exponents, indices, note marks and deletions.
+
+In:  a text in which a reader put `RAISED`, `LOWERED`, `NOTE` or `STRUCK` before, and `END` behind, what is marked so.
+Out: the text as it is quoted: `10^6`, `m^2`, `x_i`, `H2O`, `3 1/2`, `5th`, `1984[3]`, `~~900~~ 750`.
+
+No number or word ever becomes another one by what stood above, below or crossed out beside it. A raised text gets `^`,
+a lowered one `_` where it would be read as part of what it stands at, parentheses where its own end would not be seen.
+"""
+
+from __future__ import annotations
+
+import re
+
+# Unicode keeps these code points for uses like this one: no document has them.
+RAISED, LOWERED, NOTE, STRUCK, END = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3", "\ufdd4"
+MARKS = RAISED + LOWERED + NOTE + STRUCK + END
+_ANY = re.compile(f"[{MARKS}]")
+_MARKED = re.compile(f"([{RAISED}{LOWERED}{NOTE}{STRUCK}])([^{MARKS}]*){END}")
+_FRACTION = re.compile(rf"(?<=\d){RAISED}\s*(\d+)\s*{END}\s*[/\u2044]\s*{LOWERED}?\s*(\d+)\s*{END}?")
+_PLAIN_FRACTION = re.compile(rf"{RAISED}\s*(\d+)\s*{END}\s*[/\u2044]\s*{LOWERED}\s*(\d+)\s*{END}")
+_CLOSED = frozenset(")]}|")
+_ELEMENT = (
+    "(?:A[cglmrstu]|B[aehikr]?|C[adeflmorsu]?|D[by]|E[rsu]|F[elmr]?|G[ade]|H[efgos]?|I[nr]?|Kr?|L[airuv]|M[cdgnot]"
+    "|N[abdehiop]?|O[gs]?|P[abdmortu]?|R[abefghnu]|S[bcegimnr]?|T[abcehilms]|U|V|W|Xe|Yb?|Z[nr])"
+)
+_FORMULA = re.compile(rf"(?<![A-Za-z])(?:{_ELEMENT}|\d|[()\[\]])*(?:{_ELEMENT}|\((?:{_ELEMENT}|\d)+\))$")
+_LONGEST_FORMULA = 40  # signs of a chemical formula
+_DEPTH = 8  # marks within marks
+_ORDINALS = frozenset(["st", "nd", "rd", "th", "er", "re", "ère", "eme", "ème", "nde", "ter", "e"])
+_SIGNS = {"tm": "™", "sm": "℠"}
+_ONE_TERM = re.compile(r"[+\-\u2212\u2013]?(?:\w+|\d+[.,]\d+)[+\-\u2212\u2013]?")
+_BLOCK = re.compile(r"(\s*(?:(?:[-*+]|\d+[.)]|#{1,6}|>)[ \t]+)*)(.*?)(\s*)", re.S)
+
+
+def without_marks(text: str) -> str:
+    """A text of a document, as it is before a reader sets marks: free of what would be taken for one."""
+    return _ANY.sub("", text)
+
+
+def written(text: str) -> str:
+    """The text with its marks in plain characters."""
+    if not _ANY.search(text):
+        return text
+    text = _FRACTION.sub(r" \1/\2", text)
+    text = _PLAIN_FRACTION.sub(r"\1/\2", text)
+    for _ in range(_DEPTH):
+        text, found = _MARKED.subn(_write, text)
+        if not found:
+            break
+    return _ANY.sub("", text)
+
+
+def _write(match: re.Match[str]) -> str:
+    kind, words = match[1], match[2]
+    before = match.string[match.start() - 1 : match.start()]
+    after = match.string[match.end() : match.end() + 1]
+    if kind == STRUCK:
+        return _struck(words, before, after)
+    words = " ".join(words.split())
+    if not words:
+        return ""
+    if kind == NOTE:
+        return words if words[0] in "[(" or not words[0].isalnum() else f"[{words}]"
+    return _lowered(match, words, before, after) if kind == LOWERED else _raised(words, before, after)
+
+
+def _raised(words: str, before: str, after: str) -> str:
+    if before.isdigit() and words.lower() in _ORDINALS and not after.isalnum():
+        return words
+    if sign := _SIGNS.get(words.lower()):
+        return sign
+    if not (words[0].isalnum() or words[0] in "+-\u2212\u2013("):
+        return words  # [3] and * cannot be taken for anything else
+    if not _is_word(before) and before not in _CLOSED:
+        return f"{words} " if after.isalnum() else words  # the number before a note
+    return f"^{_bounded(words, after)}"
+
+
+def _lowered(match: re.Match[str], words: str, before: str, after: str) -> str:
+    formula = _ANY.sub("", match.string[max(match.start() - _LONGEST_FORMULA, 0) : match.start()])
+    if words.isdecimal() and not _is_digit(after) and _FORMULA.search(formula):
+        return words  # how many atoms: H2O
+    if not _is_word(before) and before not in _CLOSED:
+        return words
+    return f"_{_bounded(words, after)}"
+
+
+def _bounded(words: str, after: str) -> str:
+    if _ONE_TERM.fullmatch(words) and not after.isalnum():
+        return words
+    return words if words[0] == "(" and words[-1] == ")" else f"({words})"
+
+
+def _struck(words: str, before: str, after: str) -> str:
+    lines = [_struck_row(line) if line.lstrip().startswith("|") else _struck_line(line) for line in words.split("\n")]
+    text = "\n".join(lines)
+    if not words.strip():
+        return text
+    # What is struck as a whole stands apart from what replaces it.
+    apart = " " if _is_word(after) and not _is_word(before) and text[-1:] == "~" else ""
+    return ("" if not _is_word(before) or _is_word(after) or text[:1] != "~" else " ") + text + apart
+
+
+def _struck_line(line: str) -> str:
+    start, words, end = _BLOCK.fullmatch(line).groups()  # type: ignore[union-attr]
+    return f"{start}~~{words}~~{end}" if words else line
+
+
+def _struck_row(line: str) -> str:
+    return "|".join(cell if set(cell) <= set(" -:") else _struck_line(cell) for cell in line.split("|"))
+
+
+def _is_word(character: str) -> bool:
+    """Whether what follows would be read as one word with it; a mark beside it stands for a letter or a digit."""
+    return character.isalnum() or (character in MARKS and character != "")
+
+
+def _is_digit(character: str) -> bool:
+    return character.isdigit() or (character != "" and character in MARKS)
