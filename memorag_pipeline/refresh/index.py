@@ -34,7 +34,7 @@ from memorag_pipeline.retrieval.vectors import vectors_of
 from memorag_pipeline.storage import BlobRef, Blobs, Outcome, fingerprint
 
 STAGE = INDEX.outcomes
-STAGE_VERSION = 3
+STAGE_VERSION = 4  # to be raised also when `retrieval.terms` finds other terms
 
 _CHUNK_COLUMNS = ["chunk_id", "document_id", "uri", "start", "end"]
 
