@@ -264,11 +264,16 @@ class TextFormat:
     is_like: Callable[[str], bool] | None = None
 
 
+_PROMISES_NO_TEXT = frozenset({
+    ".pdf", ".epub", ".rtf", ".docx", ".docm", ".dotx", ".dotm", ".xlsx", ".xlsm", ".xltx", ".xltm", ".xls", ".pptx",
+    ".pptm", ".ppsx", ".potx", ".odt", ".ott", ".ods", ".ots", ".odp", ".otp", ".odg",
+})  # fmt: skip
+
 # The first that fits is taken; what fits none is plain text. Formats that are not text are told in `formats.py`.
 FORMATS = [
     TextFormat(_html, frozenset({".html", ".htm", ".xhtml"}), is_like=is_html),
     # Names that promise a format that is not text.
-    TextFormat(_named_otherwise, frozenset({".pdf", ".docx", ".pptx", ".xlsx", ".xls", ".epub", ".odt", ".rtf"})),
+    TextFormat(_named_otherwise, _PROMISES_NO_TEXT),
     TextFormat(_xml, frozenset({".xml"}), is_like=is_xml),
     TextFormat(_markdown, frozenset({".md", ".markdown", ".mkd", ".mdx"})),
     TextFormat(_rst, frozenset({".rst", ".rest"})),

@@ -205,6 +205,7 @@ def test_json_under_another_name_is_read_as_json(parser: Parser) -> None:
         ("cut.pdf", pdf("words")[:300], "unreadable"),
         ("cut.docx", docx(("words", "Normal"))[:-100], "unreadable"),
         ("text.docx", b"not a word document", "unreadable"),
+        ("text.ods", b"404 Not Found", "unreadable"),
         ("bad.xml", b"<a><b></a>", "unreadable"),
     ],
     ids=lambda value: value if isinstance(value, str) and "." in value else "",
