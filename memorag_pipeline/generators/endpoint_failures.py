@@ -63,7 +63,7 @@ def failure_of(error: Exception, spec: GenerationSpec, key: Key) -> Failure:
         late = f"no reply of {endpoint.url} within {endpoint.timeout_seconds:g} s, {tried}"
         return Failure(f"{late}; raise generation.endpoint.timeout_seconds, or ask for less at once", retryable=True)
     if isinstance(error, openai.APIConnectionError):
-        cause = _one_line(str(error.__cause__ or error)) or type(error.__cause__).__name__
+        cause = _one_line(key.struck_out(str(error.__cause__ or error))) or type(error.__cause__).__name__
         return Failure(
             f"no connection to {endpoint.url}, {tried}: {cause}; check generation.endpoint.base_url and the server",
             retryable=True,
@@ -71,7 +71,8 @@ def failure_of(error: Exception, spec: GenerationSpec, key: Key) -> Failure:
         )
     assert isinstance(error, openai.APIStatusError)
     told = _Told.of(error)
-    said = key.struck_out(_said(told.body))
+    # A text that is cut first might end in a part of the key, which is no longer known for it.
+    said = _one_line(key.struck_out(_said(told.body)))
     replied = f"{endpoint.url} replied {told.status}: {said}"
     if told.is_about_the_length:
         fix = "lower generation.evidence_tokens or generation.max_new_tokens, or use a model with a longer context"
@@ -113,7 +114,7 @@ class _Told:
             return False
         if self.code in _TOO_LONG or self.kind in _TOO_LONG:
             return True
-        return self.code not in _NO_SUCH_MODEL and bool(_TOO_LONG_TEXTS.search(_said(self.body, shown=None)))
+        return self.code not in _NO_SUCH_MODEL and bool(_TOO_LONG_TEXTS.search(_said(self.body)))
 
 
 def _refusal(told: _Told, spec: GenerationSpec, key: Key, said: str) -> Failure | None:
@@ -145,13 +146,13 @@ def _is_about_the_model(told: _Told, said: str, model: str) -> bool:
     return quoted or "model not exist" in said.lower()
 
 
-def _said(body: Any, shown: int | None = _SHOWN) -> str:
-    """The message in the body of an error, however a server writes it."""
+def _said(body: Any) -> str:
+    """The whole message in the body of an error, however a server writes it."""
     while isinstance(body, dict):
         body = next((body[name] for name in ("message", "detail", "error") if body.get(name)), "no reason is given")
-    return _one_line(str(body), shown) or "no reason is given"
+    return " ".join(str(body).split()) or "no reason is given"
 
 
-def _one_line(text: str, shown: int | None = _SHOWN) -> str:
+def _one_line(text: str) -> str:
     line = " ".join(text.split())
-    return line if shown is None or len(line) <= shown else f"{line[: shown - 1]}…"
+    return line if len(line) <= _SHOWN else f"{line[: _SHOWN - 1]}…"

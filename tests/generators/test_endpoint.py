@@ -140,6 +140,17 @@ def test_a_wrong_key_is_one_error_that_names_its_source(
     assert len(server.seen) <= 2
 
 
+@pytest.mark.parametrize("before", [0, 270, 280, 285, 290, 298, 299, 300, 400])
+def test_no_part_of_a_key_is_left_where_what_a_server_says_is_cut(
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    monkeypatch.setenv("KEY", SECRET)
+    server.answer = lambda *_: error(400, f"{'x' * before}{SECRET} is of another project, so nothing is done")
+    (reply,) = ask(spec_of(server.url, key_variable="KEY"), ["why?"])
+    assert reply.error is not None and "replied 400" in reply.error
+    assert not any(SECRET[:length] in reply.error for length in range(2, len(SECRET) + 1))
+
+
 def test_a_server_that_wants_a_key_says_where_it_may_come_from(server: ChatServer) -> None:
     server.answer = lambda *_: error(401)
     with pytest.raises(EndpointRefusedError, match=r"\(401\); name generation.endpoint.key_variable or connection_id"):

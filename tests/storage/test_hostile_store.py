@@ -38,7 +38,9 @@ from memorag_pipeline.runner import refresh
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage import CorpusStore
 from memorag_pipeline.storage.diff import diff
+from memorag_pipeline.storage.garbage.condemned import Condemned, CondemnedObject
 from memorag_pipeline.storage.garbage.sweep import sweep
+from memorag_pipeline.storage.intents import Intent
 from memorag_pipeline.storage.packages.export import export_version
 from memorag_pipeline.storage.packages.import_version import import_version
 from memorag_pipeline.storage.verify import verify
@@ -331,6 +333,95 @@ def test_records(attacked: Attacked, scratch: Path, seed: int) -> None:
         require_ours(attacked, scratch, {"open", "channel", "sweep", "overview", "status"})
     finally:
         path.write_bytes(before)
+
+
+HOUSEKEEPING = ("intents", "condemned", "deleting", "retired")
+
+
+@pytest.fixture(scope="module")
+def swept(attacked: Attacked, tmp_path_factory: pytest.TempPathFactory) -> CorpusStore:
+    """A copy of the store with a version that is retired, a publish under way, condemnations, and a sweep under way."""
+    folder = tmp_path_factory.mktemp("swept") / "topics"
+    shutil.copytree(attacked.folder, folder)
+    store = CorpusStore(str(folder))
+    manifest = store.versions.manifest(1)
+    again = manifest.model_copy(update={"counts": {**manifest.counts, "tokens": 1}})
+    assert store.versions.publish(again, "run-2", base=1).version == 2
+    store.versions.retire(2, "tests", "not needed")
+    blob = manifest.blobs[0].ref
+    store.intents.declare(Intent(write_id="a" * 32, run_id="run-3", blobs=(blob,), since="2026-01-01T00:00:00+00:00"))
+    stored = store.objects.stat(blob.key)
+    assert stored is not None
+    condemned = CondemnedObject(key=blob.key, modified=stored.modified, why="of no version")
+    Condemned(store.objects).add("b" * 32, [condemned], ["blobs/sha256/aa"])
+    store.objects.put(f"deleting/{'c' * 32}.json", json.dumps({"keys": ["blobs/sha256/bb"]}).encode())
+    return store
+
+
+def uses_of_housekeeping(store: CorpusStore) -> dict[str, Callable[[], object]]:
+    """Whatever reads the records of publishes and sweeps, by the folder of the records."""
+    intent = Intent(write_id="d" * 32, run_id="run-4", blobs=(), since="2026-01-01T00:00:00+00:00")
+
+    def declared() -> None:
+        store.intents.declare(intent)
+        store.intents.withdraw(intent.write_id)
+
+    def retired() -> None:
+        OverviewReader(store).read()
+        sweep(store, grace=timedelta(0), dry_run=True)
+        store.versions.retained()
+        open_version(store.uri, version=2)
+
+    return {
+        "intents": lambda: sweep(store, grace=timedelta(0), dry_run=True),
+        "condemned": lambda: sweep(store, grace=timedelta(0), dry_run=True),
+        "deleting": declared,
+        "retired": retired,
+    }
+
+
+def test_records_of_publishes_and_sweeps_are_read(swept: CorpusStore, scratch: Path) -> None:
+    uses = uses_of_housekeeping(swept)
+    for folder in HOUSEKEEPING[:-1]:
+        uses[folder]()
+    with pytest.raises(MemoragError, match=r"version 2 .* was retired"):
+        uses["retired"]()
+
+
+@pytest.mark.parametrize("folder", HOUSEKEEPING)
+@settings(FEW, max_examples=60)
+@given(seed=SEEDS)
+def test_altered_records_of_publishes_and_sweeps(swept: CorpusStore, scratch: Path, folder: str, seed: int) -> None:
+    choose = random.Random(seed)
+    (path,) = (Path(swept.uri.removeprefix("file://")) / folder).rglob("*.json")
+    before = path.read_bytes()
+    if choose.random() < 0.7:
+        content = json.dumps(changed_json(json.loads(before), choose)).encode()
+    else:
+        content = changed_bytes(before, choose)
+    try:
+        path.write_bytes(content)
+        uses_of_housekeeping(swept)[folder]()
+    except MemoragError as error:
+        assert path.name in str(error) or "version 2" in str(error), error
+        "\n".join(str(error).split()).encode()
+    finally:
+        path.write_bytes(before)
+
+
+@pytest.mark.parametrize("folder", HOUSEKEEPING)
+def test_records_of_publishes_and_sweeps_that_are_none_are_named(
+    swept: CorpusStore, scratch: Path, folder: str
+) -> None:
+    (path,) = (Path(swept.uri.removeprefix("file://")) / folder).rglob("*.json")
+    before = path.read_bytes()
+    for content in (b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b'{"version": "\\ud800"}'):
+        try:
+            path.write_bytes(content)
+            with pytest.raises(MemoragError, match=path.name):
+                uses_of_housekeeping(swept)[folder]()
+        finally:
+            path.write_bytes(before)
 
 
 def test_what_is_hostile_is_refused_and_not_just_survived(attacked: Attacked, scratch: Path) -> None:
