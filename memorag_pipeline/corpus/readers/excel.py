@@ -122,8 +122,7 @@ class _Cells:
 
     def _row(self, row: Element, at: int, sheet: Sheet) -> None:
         if (row.get("hidden") or "0").lower() not in OFF or row.get("ht") == "0":
-            sheet.hidden_rows.add(at)
-            return
+            sheet.hidden_rows.add(at)  # its cells may be merged with others that are seen
         cells: dict[int, str] = {}
         column = -1
         for cell in row:

@@ -138,10 +138,14 @@ class _Story:
         """The blocks of paragraphs, tables and what wraps them."""
         blocks: list[Block] = []
         self._read(content, blocks)
-        if self._carried is not None:
-            line, self._carried = self._carried, None
-            blocks += self._finished(line, None, "")
-        return blocks
+        return blocks + self._left()
+
+    def _left(self) -> list[Block]:
+        """What was to go on in a next paragraph that does not come: a table does, or a cell ends."""
+        if self._carried is None:
+            return []
+        line, self._carried = self._carried, None
+        return self._finished(line, None, "")
 
     def _read(self, content: Iterable[Element], blocks: list[Block]) -> None:
         for element in content:
@@ -149,7 +153,7 @@ class _Story:
             if name == "p":
                 blocks += self._paragraph(element)
             elif name == "tbl":
-                blocks += self._table(element)
+                blocks += self._left() + self._table(element)
             elif name == "sdt" or name in _WRAPPERS:
                 self._read(element, blocks)
             elif name == "AlternateContent":
@@ -251,7 +255,7 @@ class _Story:
             elif setting.hidden or not self._shows(line):
                 continue
             elif name == "t":
-                self._add(seen(element.text or "", setting.font), setting, line)
+                self._add(seen((element.text or "").replace("\n", " "), setting.font), setting, line)
             elif name in _SIGNS:
                 self._add(_SIGNS[name], setting, line)
             elif name == "sym":
@@ -317,6 +321,7 @@ class _Story:
                 blocks: list[Block] = []
                 if is_read:
                     self._read(each, blocks)
+                    blocks += self._left()
                 cells.append(Cell(blocks, column, goes_on))
                 column += max(number(value(own, "gridSpan")) or 1, 1)
             rows.append(cells)

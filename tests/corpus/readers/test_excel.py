@@ -61,6 +61,13 @@ def test_merged_cells_stand_in_each_row_that_they_span() -> None:
     assert found == "Fees\n\nHarbour fees\nLund 120\nLund 130\nVik 90"
 
 
+def test_a_merged_cell_is_seen_although_its_first_row_is_hidden() -> None:
+    hidden = f'<row r="1" hidden="1">{cell("Lund", place="A1")}{cell("SECRET", place="B1")}</row>'
+    rows = hidden + '<row r="2">' + cell("130", place="B2") + "</row>"
+    merged = '<mergeCells><mergeCell ref="A1:A2"/></mergeCells>'
+    assert read_excel(workbook({"Fees": f"<sheetData>{rows}</sheetData>{merged}"})).text == "Fees\n\nLund 130"
+
+
 def test_cells_stay_apart() -> None:
     rows = row(cell("Port"), cell("Fee"), cell("Days"), cell("Note")) + row(cell("Lund"), cell("120"), cell("3"))
     rows += row(cell("Vik"), "<c/>", cell("5")) + row(cell("1 200"), cell("-3"), cell("two\nlines"), cell("x"))

@@ -51,6 +51,7 @@ def style(name: str, kind: str, inner: str, based_on: str = "") -> str:
         (("<w:sdt><w:sdtContent>" + run("inside") + "</w:sdtContent></w:sdt>",), "inside"),
         (('<w:fldSimple w:instr=" DATE ">' + run("today") + "</w:fldSimple>",), "today"),
         ((f"<w:r><w:ruby><w:rt>{run('kan')}</w:rt><w:rubyBase>{run('漢')}</w:rubyBase></w:ruby></w:r>",), "漢(kan)"),
+        (("one\nline",), "one line"),
         (("a ", run("secret ", "<w:vanish/>"), "b"), "a b"),
     ],
 )  # fmt: skip
@@ -119,6 +120,13 @@ NUMBERING = (
     '<w:num w:numId="3"><w:abstractNumId w:val="0"/>'
     '<w:lvlOverride w:ilvl="0"><w:startOverride w:val="7"/></w:lvlOverride></w:num>'
 )
+
+
+def test_a_deleted_end_of_a_paragraph_does_not_join_cells() -> None:
+    mark = "<w:rPr><w:del w:id='1'/></w:rPr>"
+    cells = "<w:tc>" + p("120", properties=mark) + "</w:tc><w:tc>" + p("3") + "</w:tc>"
+    body = p("Before", properties=mark) + f"<w:tbl><w:tr>{cells}</w:tr></w:tbl>"
+    assert text(body) == "Before\n\n120\t3"
 
 
 def numbered(words: str, depth: int, num: int = 1, more: str = "") -> str:
