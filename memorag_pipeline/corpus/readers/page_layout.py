@@ -145,6 +145,10 @@ def _parts(rows: list[_Row], rules: Sequence[Rule], depth: int) -> list[str]:
     at = 0
     while at < len(rows):
         gutters, end = _band(rows, at)
+        # Columns may have tables and lists in them, whose gutters end before the columns do.
+        through, last = _band(rows, at, lasting=True) if gutters else (gutters, end)
+        if last > end and _is_prose(rows[at:last], _columns(rows[at:last], through), rules, through):
+            gutters, end = through, last
         band = rows[at:end]
         columns = _columns(band, gutters)
         if depth and _is_prose(band, columns, rules, gutters):
@@ -168,8 +172,11 @@ def _parts(rows: list[_Row], rules: Sequence[Rule], depth: int) -> list[str]:
     return parts
 
 
-def _band(rows: list[_Row], start: int) -> tuple[_Gutters, int]:
-    """The gutters of the rows from `start` on, and where the band of rows ends that has them."""
+def _band(rows: list[_Row], start: int, lasting: bool = False) -> tuple[_Gutters, int]:
+    """The gutters of the rows from `start` on, and where the band of rows ends that has them.
+
+    It ends where any firm gutter is crossed; if `lasting`, where all are.
+    """
     gutters: _Gutters = [(a.right, b.left) for a, b in pairwise(rows[start])]
     support = [1] * len(gutters)
     end = start + 1
@@ -183,7 +190,7 @@ def _band(rows: list[_Row], start: int) -> tuple[_Gutters, int]:
         crossed = False
         for gutter, count in zip(gutters, support, strict=True):
             pieces = _narrowed(gutter, row)
-            if not pieces and count >= 3:
+            if not pieces and count >= 3 and not lasting:
                 crossed = True
             for left, right in pieces:
                 both = any(run.right <= left for run in row) and any(run.left >= right for run in row)
@@ -223,7 +230,7 @@ def _column_of(run: Run, gutters: _Gutters) -> int:
 
 def _is_prose(band: list[_Row], columns: list[list[Run]], rules: Sequence[Rule], gutters: _Gutters) -> bool:
     """Whether all columns are running text, and no lines are drawn across from one to another."""
-    if len(columns) < 2 or not all(map(_is_text, columns)):
+    if len(columns) < 2 or sum(len(row) > 1 for row in band) < 3 or not all(map(_is_text, columns)):
         return False
     top, bottom = max(run.top for run in band[0]), min(run.bottom for run in band[-1])
     left, right = gutters[0]
@@ -233,8 +240,9 @@ def _is_prose(band: list[_Row], columns: list[list[Run]], rules: Sequence[Rule],
 
 def _is_text(column: list[Run]) -> bool:
     """Whether the lines of a column are long, fill it, and go on in the middle of sentences."""
-    lines = [run.text for run in column]
-    widths = [run.right - run.left for run in column]
+    rows = _rows(column)
+    lines = [_line(row) for row in rows]
+    widths = [row[-1].right - row[0].left for row in rows]
     is_long = [len(line) + len(_WIDE.findall(line)) >= _PROSE for line in lines]
     is_full = [width > 0.6 * max(widths) for width in widths]
     first = [line[0] for line in lines if line[0].lower() != line[0].upper()]

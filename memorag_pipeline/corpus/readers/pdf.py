@@ -46,10 +46,21 @@ def read_pdf(data: bytes, max_pages: int) -> tuple[str, str | None]:
 
 
 def _pages(document: Any) -> Iterator[Any]:
+    import pypdfium2.raw as api
+
     for number in range(len(document)):
         page = document[number]
+        if _takes_in_notes(api, page):
+            page.close()
+            page = document[number]
         with closing(page):
             yield page
+
+
+def _takes_in_notes(api: Any, page: Any) -> bool:
+    """Make what forms are filled in with, and notes that are shown, part of a page that has any; to be opened again."""
+    kept = api.FPDFPage_GetAnnotCount(page.raw) and api.FPDFPage_Flatten(page.raw, api.FLAT_NORMALDISPLAY)
+    return bool(kept == api.FLATTEN_SUCCESS)
 
 
 def _page_text(page: Any) -> str:
