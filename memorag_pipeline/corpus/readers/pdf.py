@@ -18,8 +18,9 @@ from typing import Any
 
 from memorag_pipeline.corpus.quarantine import Refused
 from memorag_pipeline.corpus.readers.broken_words import whole_words
-from memorag_pipeline.corpus.readers.page_layout import THIN, Rule, Run, has_gutters, is_apart, laid_out, on_one_line
+from memorag_pipeline.corpus.readers.page_layout import has_gutters, laid_out
 from memorag_pipeline.corpus.readers.page_objects import Box, PageObjects, address
+from memorag_pipeline.corpus.readers.page_runs import THIN, Rule, Run, is_apart, on_one_line
 
 _WORD = re.compile(r"[^\s\ufffe]+\ufffe?")  # PDFium writes U+FFFE for a hyphen at the end of a line
 _LIGATURES = re.compile("[\ufb00-\ufb06\ufb13-\ufb17]")
