@@ -85,10 +85,14 @@ class Chunker:
         markdown: bool,
         headings: Sequence[Heading] = (),
         progress: Callable[[int], None] = lambda done: None,
+        blocks: Sequence[HeadedBlock] | None = None,
     ) -> list[Chunk]:
-        """The chunks of one document; `progress` is told how many of its characters are cut, from 0 on."""
+        """The chunks of one document; `progress` is told how many of its characters are cut, from 0 on.
+
+        `blocks` are its tables and code blocks if they are not to be looked for.
+        """
         splitter = self._markdown if markdown else self._plain
-        blocks = headed_blocks(text)
+        blocks = headed_blocks(text) if blocks is None else blocks
         pieces: list[_Piece] = []
         for start, end in _stretches(text, [heading.start for heading in headings]):
             progress(start)
@@ -115,11 +119,15 @@ class Chunker:
             yield from self._cut_run(splitter, text, start, end, near)
 
     def _is_long(self, text: str) -> bool:
-        return len(text) > 2 * self._capacity and self._embedding.count(text) > self._capacity
+        length = len(text) / self._capacity
+        return length > 2 and (length > 50 or self._embedding.count(text) > self._capacity)
 
     def _cut_run(
         self, splitter: _Splitter, text: str, start: int, end: int, blocks: Sequence[HeadedBlock]
     ) -> list[_Piece]:
+        around = next((block for block in blocks if block.body <= start and end <= block.end), None)
+        if around is not None:
+            return self._rows(splitter, text, start, end, around)
         pieces: list[_Piece] = []
         for offset, piece in splitter.chunk_indices(text[start:end]):
             at, stop = start + offset, start + offset + len(piece)

@@ -19,6 +19,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, ConfigDict
 
 from memorag_pipeline.corpus.chunk import Chunk, Chunker, identified
+from memorag_pipeline.corpus.headed_blocks import HeadedBlock, whole_table
 from memorag_pipeline.corpus.parser import Parser
 from memorag_pipeline.corpus.quarantine import Refused
 from memorag_pipeline.corpus.records import read_records
@@ -130,7 +131,9 @@ class Reader:
             return titled(document, name, like), identified(document_id, chunks)
         spec = self._spec
         document = read_text(name, data, spec.language, self._parser, spec.max_bytes, spec.max_expansion)
-        chunks = self._cut(document_id, document)
+        # The first line of a table names the columns; of a table's records, each names its own.
+        table = whole_table(document.text) if document.media_type == "text/csv" else None
+        chunks = self._cut(document_id, document, table)
         self._keep(key, name, document, chunks)
         return document, chunks
 
@@ -142,11 +145,12 @@ class Reader:
         except Exception as error:
             return ReadDocument(document_id, uri, refusal(error), [], [])
 
-    def _cut(self, document_id: str, document: DocumentText) -> list[Chunk]:
+    def _cut(self, document_id: str, document: DocumentText, table: HeadedBlock | None = None) -> list[Chunk]:
         def progress(done: int) -> None:
             self._watch.cutting(done, len(document.text))
 
-        return self._chunker.cut(document_id, document.text, document.is_markdown, document.headings, progress)
+        blocks = None if table is None else [table]
+        return self._chunker.cut(document_id, document.text, document.is_markdown, document.headings, progress, blocks)
 
     def _sectioned(self, document_id: str, uri: str, document: DocumentText, chunks: list[Chunk]) -> ReadDocument:
         self._watch.cutting(len(document.text), len(document.text))

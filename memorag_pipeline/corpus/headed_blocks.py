@@ -17,6 +17,7 @@ _DELIMITERS = re.compile(r"[\s>]*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$")
 _GRID = re.compile(r"\s*\+(?:-+\+)+\s*$")
 _GRID_HEADER = re.compile(r"\s*\+(?:=+\+)+\s*$")
 _SIMPLE = re.compile(r"\s*=+(?:\s+=+)+\s*$")
+_FIRST = re.compile(r"\s*(?:\"?sep=.\"?[^\n]*\n)?[^\n]*\n", re.I)  # the line of names, and a hint for Excel above it
 _LONGEST = 2000  # characters of a line that may be part of a header
 _HEADER_LINES = 12  # of a table in reStructuredText
 
@@ -50,6 +51,13 @@ def headed_blocks(text: str) -> list[HeadedBlock]:
             blocks.append(HeadedBlock(start, body, end))
         at = max(found[2], at + 1)
     return blocks
+
+
+def whole_table(text: str) -> HeadedBlock:
+    """A text that is one table, such as CSV: its first line is the header."""
+    found = _FIRST.match(text)
+    body = len(text) if found is None else found.end()
+    return HeadedBlock(0, body, len(text))
 
 
 def _lines(text: str) -> Iterator[_Line]:

@@ -168,6 +168,10 @@ def _plain(plain: Plain, parser: Parser) -> DocumentText:
     return DocumentText(plain.text, "text/plain", title_of(plain.path, None, []), [])
 
 
+def _table(plain: Plain, parser: Parser) -> DocumentText:
+    return DocumentText(plain.text, "text/csv", title_of(plain.path, None, []), [])
+
+
 def _json(plain: Plain, parser: Parser) -> DocumentText:
     text = _ESCAPE.sub(_unescape, plain.text)
     return DocumentText(text, "application/json", title_of(plain.path, None, []), [])
@@ -278,5 +282,6 @@ FORMATS = [
     TextFormat(_markdown, frozenset({".md", ".markdown", ".mkd", ".mdx"})),
     TextFormat(_rst, frozenset({".rst", ".rest"})),
     TextFormat(_notebook, frozenset({".ipynb"}), is_like=is_notebook),
+    TextFormat(_table, frozenset({".csv", ".tsv"})),
     TextFormat(_json, frozenset({".json", ".jsonl", ".ndjson"}), is_like=_is_json),
 ]

@@ -146,8 +146,17 @@ def lines(*places: tuple[float, float, str], size: int = 12, before: str = "") -
     return "".join(f"BT {before} /F1 {size} Tf {x} {y} Td ({text}) Tj ET\n" for x, y, text in places)
 
 
-def drawn_pdf(*contents: str, title: bytes | None = None, rotate: int = 0, encrypted: bool = False) -> bytes:
-    """A PDF of pages of 612 by 792 points, each drawn by a content stream; /Im1 is a picture."""
+def drawn_pdf(
+    *contents: str,
+    title: bytes | None = None,
+    rotate: int = 0,
+    encrypted: bool = False,
+    field: tuple[float, float, str] | None = None,
+) -> bytes:
+    """A PDF of pages of 612 by 792 points, each drawn by a content stream; /Im1 is a picture.
+
+    `field` is one of a form, filled in, at a place of each page.
+    """
     first = 6
     kids = b" ".join(b"%d 0 R" % (first + 2 * number) for number in range(len(contents)))
     picture = b"/Type /XObject /Subtype /Image /Width 1 /Height 1 /ColorSpace /DeviceGray /BitsPerComponent 8"
@@ -159,13 +168,26 @@ def drawn_pdf(*contents: str, title: bytes | None = None, rotate: int = 0, encry
         b"<< %s /Length 1 >>\nstream\n\x80\nendstream" % picture,
         b"<< /Title (%s) >>" % (title or b""),
     ]
+    notes = b""
+    if field is not None:
+        form, place = len(objects) + 2 * len(contents) + 1, b"%d %d %d %d" % (*field[:2], field[0] + 200, field[1] + 20)
+        notes = b"/Annots [<< /Type /Annot /Subtype /Widget /FT /Tx /F 4 /Rect [%s] /AP << /N %d 0 R >> >>]" % (
+            place,
+            form,
+        )
     for number, content in enumerate(contents):
         stream = content.encode("cp1252")
         objects += [
             b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Rotate %d /Contents %d 0 R /Resources"
-            b" << /Font << /F1 3 0 R >> /XObject << /Im1 4 0 R >> >> >>" % (rotate, first + 2 * number + 1),
+            b" << /Font << /F1 3 0 R >> /XObject << /Im1 4 0 R >> >> %s >>" % (rotate, first + 2 * number + 1, notes),
             b"<< /Length %d >>\nstream\n%s\nendstream" % (len(stream), stream),
         ]
+    if field is not None:
+        shown = b"BT /F1 12 Tf 2 5 Td (%s) Tj ET" % field[2].encode()
+        objects.append(
+            b"<< /Type /XObject /Subtype /Form /BBox [0 0 200 20] /Resources << /Font << /F1 3 0 R >> >> /Length %d >>"
+            b"\nstream\n%s\nendstream" % (len(shown), shown)
+        )
     objects.append(b"<< /Filter /Standard /V 1 /R 2 /P -44 /O <%s> /U <%s> >>" % (b"11" * 32, b"22" * 32))
     data, places = b"%PDF-1.4\n", []
     for number, body in enumerate(objects, 1):

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memorag_pipeline.corpus.chunk import Chunk, Chunker
+from memorag_pipeline.corpus.headed_blocks import whole_table
 from memorag_pipeline.corpus.headings import markdown_headings
 from memorag_pipeline.digests import text_digest
 from memorag_pipeline.errors import NotFoundError
@@ -163,3 +164,11 @@ def test_a_header_longer_than_half_a_chunk_is_not_carried(chunker: Chunker, embe
     chunks = chunker.cut("d", text, True)
     require_exact(chunks, text, embedding)
     assert max(chunk.tokens for chunk in chunks) <= CAPACITY and not any(chunk.header for chunk in chunks)
+
+
+def test_rows_of_a_text_that_is_one_table_carry_the_line_of_names(chunker: Chunker, embedding: TokenCounter) -> None:
+    text = "sep=;\nid;port;fee\n" + "".join(f"{row};Harbour number {row};{row * 37}\n" for row in range(5_400))
+    chunks = chunker.cut("d", text, False, blocks=[whole_table(text)])
+    require_exact(chunks, text, embedding)
+    assert max(chunk.tokens for chunk in chunks) <= CAPACITY
+    assert {chunk.header for chunk in chunks[1:]} == {"sep=;\nid;port;fee\n"}

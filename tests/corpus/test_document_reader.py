@@ -25,3 +25,14 @@ def test_copies_are_parsed_and_cut_once(reading: ReadingSpec, monkeypatch: pytes
     assert len({chunk.digest for each in found for chunk in each.chunks}) == len(found[0].chunks)
     assert len({chunk.chunk_id for each in found for chunk in each.chunks}) == 3 * len(found[0].chunks)
     assert all(each.sections for each in found)
+
+
+def test_each_chunk_of_a_table_shows_the_names_of_its_columns(reading: ReadingSpec) -> None:
+    table = "id,port,remark\n" + "".join(
+        f"{row},Harbour {row},The fee of harbour {row} is due.\n" for row in range(200)
+    )
+    for name in ("fees.csv", "fees.tsv.gz"):
+        found = Reader(reading, render_section).document("d", f"file:///kb/{name}", table.encode())
+        assert isinstance(found.document, DocumentText) and len(found.chunks) > 5
+        assert all(chunk.text.startswith("id,port,remark\n") for chunk in found.chunks)
+        assert "\n".join(table[chunk.start : chunk.end] for chunk in found.chunks).split() == table.split()

@@ -11,75 +11,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import pairwise
 from statistics import median
 
-from memorag_pipeline.corpus.readers.broken_words import CELL_BREAK
+from memorag_pipeline.corpus.readers.page_runs import (
+    APART,
+    Gutters,
+    Row,
+    Rule,
+    Run,
+    column_of,
+    is_apart,
+    is_rtl,
+    on_one_line,
+)
+from memorag_pipeline.corpus.readers.page_tables import table_text
 
-# In heights of a line: what parts two runs, the narrowest strip that stays a gutter, the blank that ends a band.
-_APART, _NARROWEST, _BLANK = 0.75, 0.5, 3.0
+# In heights of a line: the narrowest strip that stays a gutter, the blank that ends a band.
+_NARROWEST, _BLANK = 0.5, 3.0
 _PROSE = 15  # characters that most lines of running text have
-THIN = 3.0  # points, the most that a drawn line has
 _DEPTH = 3  # columns within columns
 _BULLET = re.compile(r"[•▪‣◦●○■□\u2013—*·o\-]|\(?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)]")
 _NUMBER = re.compile(r"[\d.]+")
 _WIDE = re.compile("[\u3000-\u9fff\uac00-\ud7af\uff00-\uff60]")
-_RTL = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
-
-
-@dataclass(slots=True)
-class Run:
-    """Text on one line between two blanks, and its box; `y` grows upwards."""
-
-    text: str
-    left: float
-    bottom: float
-    right: float
-    top: float
-
-    @property
-    def height(self) -> float:
-        """Of its box."""
-        return self.top - self.bottom
-
-    def extend(self, blank: str, other: Run) -> None:
-        """Make this run and the one behind it one."""
-        self.text += blank + other.text
-        if other.left < self.left:
-            self.left = other.left
-        if other.bottom < self.bottom:
-            self.bottom = other.bottom
-        if other.right > self.right:
-            self.right = other.right
-        if other.top > self.top:
-            self.top = other.top
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """A drawn line, or an edge of a drawn box."""
-
-    left: float
-    bottom: float
-    right: float
-    top: float
-
-
-_Row = list[Run]  # the runs of one line, from left to right
-_Gutters = list[tuple[float, float]]
-
-
-def is_apart(a: Run, b: Run) -> bool:
-    """Whether two runs of one line are parted by more than a blank between words."""
-    gap = b.left - a.right if b.left > a.left else a.left - b.right
-    return gap > 0 and gap > _APART * min(a.top - a.bottom, b.top - b.bottom)
-
-
-def on_one_line(a: Run, b: Run) -> bool:
-    """Whether two runs stand beside each other."""
-    top, bottom = min(a.top, b.top), max(a.bottom, b.bottom)
-    return top > bottom and top - bottom > min(a.top - a.bottom, b.top - b.bottom) / 2
 
 
 def has_gutters(boxes: Iterable[Run]) -> bool:
@@ -88,7 +43,7 @@ def has_gutters(boxes: Iterable[Run]) -> bool:
     return any(len(row) > 1 and _may_be_parted(rows, at) for at, row in enumerate(rows))
 
 
-def _may_be_parted(rows: list[_Row], at: int) -> bool:
+def _may_be_parted(rows: list[Row], at: int) -> bool:
     gutters, end = _band(rows, at)
     if not gutters:
         return False
@@ -108,8 +63,8 @@ def laid_out(runs: Sequence[Run], rules: Sequence[Rule] = ()) -> str | None:
     return re.sub("\n{3,}", "\n\n", "".join(_parts(rows, rules, _DEPTH))).strip("\n")
 
 
-def _rows(runs: Iterable[Run]) -> list[_Row]:
-    rows: list[_Row] = []
+def _rows(runs: Iterable[Run]) -> list[Row]:
+    rows: list[Row] = []
     for run in sorted(runs, key=lambda run: -(run.top + run.bottom)):
         if rows and on_one_line(rows[-1][0], run):
             rows[-1].append(run)
@@ -118,24 +73,23 @@ def _rows(runs: Iterable[Run]) -> list[_Row]:
     return [_closed(row) for row in rows]
 
 
-def _closed(row: _Row) -> _Row:
+def _closed(row: Row) -> Row:
     """The row from left to right, with runs that are not apart as one."""
-    closed: _Row = []
+    closed: Row = []
     for run in sorted(row, key=lambda run: run.left):
         if closed and not is_apart(closed[-1], run):
-            last = closed[-1]
-            if _is_rtl([last, run]):
-                last.text, run.text = run.text, last.text
-            last.extend(" ", run)
+            first, second = (run, closed[-1]) if is_rtl([closed[-1], run]) else (closed[-1], run)
+            closed[-1] = replace(first)
+            closed[-1].extend(" ", second)
         else:
             closed.append(run)
     return closed
 
 
-def _parts(rows: list[_Row], rules: Sequence[Rule], depth: int) -> list[str]:
+def _parts(rows: list[Row], rules: Sequence[Rule], depth: int) -> list[str]:
     """The texts of bands and of the lines between them, each ending in a line break."""
     parts: list[str] = []
-    lines: list[_Row] = []
+    lines: list[Row] = []
 
     def flush() -> None:
         if lines:
@@ -145,6 +99,10 @@ def _parts(rows: list[_Row], rules: Sequence[Rule], depth: int) -> list[str]:
     at = 0
     while at < len(rows):
         gutters, end = _band(rows, at)
+        # Columns may have tables and lists in them, whose gutters end before the columns do.
+        through, last = _band(rows, at, lasting=True) if gutters else (gutters, end)
+        if last > end and _is_prose(rows[at:last], _columns(rows[at:last], through), rules, through):
+            gutters, end = through, last
         band = rows[at:end]
         columns = _columns(band, gutters)
         if depth and _is_prose(band, columns, rules, gutters):
@@ -152,14 +110,14 @@ def _parts(rows: list[_Row], rules: Sequence[Rule], depth: int) -> list[str]:
                 band.insert(0, lines.pop())
             flush()
             columns = _columns(band, gutters)
-            if _is_rtl([run for row in band for run in row]):
+            if is_rtl([run for row in band for run in row]):
                 columns.reverse()
             for column in columns:
                 parts += _parts(_rows(column), rules, depth - 1)
             at = end
         elif _is_table(band := _without_text_below(band, gutters), columns, gutters):
             flush()
-            parts.append(_table(band, gutters, rules))
+            parts.append(table_text(band, gutters, rules))
             at += len(band)
         else:
             lines.append(rows[at])
@@ -168,9 +126,12 @@ def _parts(rows: list[_Row], rules: Sequence[Rule], depth: int) -> list[str]:
     return parts
 
 
-def _band(rows: list[_Row], start: int) -> tuple[_Gutters, int]:
-    """The gutters of the rows from `start` on, and where the band of rows ends that has them."""
-    gutters: _Gutters = [(a.right, b.left) for a, b in pairwise(rows[start])]
+def _band(rows: list[Row], start: int, lasting: bool = False) -> tuple[Gutters, int]:
+    """The gutters of the rows from `start` on, and where the band of rows ends that has them.
+
+    It ends where any firm gutter is crossed; if `lasting`, where all are.
+    """
+    gutters: Gutters = [(a.right, b.left) for a, b in pairwise(rows[start])]
     support = [1] * len(gutters)
     end = start + 1
     while gutters and end < len(rows):
@@ -178,12 +139,12 @@ def _band(rows: list[_Row], start: int) -> tuple[_Gutters, int]:
         blank = min(run.bottom for run in above) - max(run.top for run in row)
         if blank > _BLANK * max(run.height for run in row):
             break
-        kept: _Gutters = []
+        kept: Gutters = []
         counts: list[int] = []
         crossed = False
         for gutter, count in zip(gutters, support, strict=True):
             pieces = _narrowed(gutter, row)
-            if not pieces and count >= 3:
+            if not pieces and count >= 3 and not lasting:
                 crossed = True
             for left, right in pieces:
                 both = any(run.right <= left for run in row) and any(run.left >= right for run in row)
@@ -196,7 +157,7 @@ def _band(rows: list[_Row], start: int) -> tuple[_Gutters, int]:
     return firm, end if firm else start + 1
 
 
-def _narrowed(gutter: tuple[float, float], row: _Row) -> _Gutters:
+def _narrowed(gutter: tuple[float, float], row: Row) -> Gutters:
     """What of a gutter no run of the row stands in."""
     least = _NARROWEST * max(run.height for run in row)
     left, right = gutter
@@ -208,22 +169,17 @@ def _narrowed(gutter: tuple[float, float], row: _Row) -> _Gutters:
     return [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= least]
 
 
-def _columns(band: list[_Row], gutters: _Gutters) -> list[list[Run]]:
+def _columns(band: list[Row], gutters: Gutters) -> list[list[Run]]:
     columns: list[list[Run]] = [[] for _ in range(len(gutters) + 1)]
     for row in band:
         for run in row:
-            columns[_column_of(run, gutters)].append(run)
+            columns[column_of(run, gutters)].append(run)
     return columns
 
 
-def _column_of(run: Run, gutters: _Gutters) -> int:
-    middle = (run.left + run.right) / 2
-    return sum((left + right) / 2 < middle for left, right in gutters)
-
-
-def _is_prose(band: list[_Row], columns: list[list[Run]], rules: Sequence[Rule], gutters: _Gutters) -> bool:
+def _is_prose(band: list[Row], columns: list[list[Run]], rules: Sequence[Rule], gutters: Gutters) -> bool:
     """Whether all columns are running text, and no lines are drawn across from one to another."""
-    if len(columns) < 2 or not all(map(_is_text, columns)):
+    if len(columns) < 2 or sum(len(row) > 1 for row in band) < 3 or not all(map(_is_text, columns)):
         return False
     top, bottom = max(run.top for run in band[0]), min(run.bottom for run in band[-1])
     left, right = gutters[0]
@@ -233,8 +189,9 @@ def _is_prose(band: list[_Row], columns: list[list[Run]], rules: Sequence[Rule],
 
 def _is_text(column: list[Run]) -> bool:
     """Whether the lines of a column are long, fill it, and go on in the middle of sentences."""
-    lines = [run.text for run in column]
-    widths = [run.right - run.left for run in column]
+    rows = _rows(column)
+    lines = [_line(row) for row in rows]
+    widths = [row[-1].right - row[0].left for row in rows]
     is_long = [len(line) + len(_WIDE.findall(line)) >= _PROSE for line in lines]
     is_full = [width > 0.6 * max(widths) for width in widths]
     first = [line[0] for line in lines if line[0].lower() != line[0].upper()]
@@ -242,15 +199,15 @@ def _is_text(column: list[Run]) -> bool:
     return len(lines) > 2 and 2 * min(sum(is_long), sum(is_full)) >= len(lines) and goes_on
 
 
-def _is_table(band: list[_Row], columns: list[list[Run]], gutters: _Gutters) -> bool:
+def _is_table(band: list[Row], columns: list[list[Run]], gutters: Gutters) -> bool:
     """Whether enough lines have several cells. Blanks that two lines happen to have are none between cells."""
     full = sum(len(row) > 1 for row in band)
     if full < 2 or _is_list(columns) or sum(len(row) == 1 and _is_left(row, gutters) for row in band) > full:
         return False
-    return full > 2 or all(b - a > 2 * _APART * band[0][0].height for a, b in gutters)
+    return full > 2 or all(b - a > 2 * APART * band[0][0].height for a, b in gutters)
 
 
-def _without_text_below(band: list[_Row], gutters: _Gutters) -> list[_Row]:
+def _without_text_below(band: list[Row], gutters: Gutters) -> list[Row]:
     """The band without lines that follow it at its left edge."""
     end = len(band)
     while end > 1 and len(band[end - 1]) == 1 and _is_left(band[end - 1], gutters):
@@ -258,7 +215,7 @@ def _without_text_below(band: list[_Row], gutters: _Gutters) -> list[_Row]:
     return band[:end]
 
 
-def _is_left(row: _Row, gutters: _Gutters) -> bool:
+def _is_left(row: Row, gutters: Gutters) -> bool:
     return row[0].left < gutters[0][0]
 
 
@@ -271,79 +228,12 @@ def _is_list(columns: list[list[Run]]) -> bool:
     return all(_BULLET.fullmatch(mark) or (long and _NUMBER.fullmatch(mark)) for mark in marks)
 
 
-def _fits(row: _Row, below: _Row, gutters: _Gutters) -> bool:
+def _fits(row: Row, below: Row, gutters: Gutters) -> bool:
     """Whether a line above a band of columns is the beginning of one of them."""
     blank = min(run.bottom for run in row) - max(run.top for run in below)
     return blank < max(run.height for run in row) and all(_narrowed(gutter, row) for gutter in gutters)
 
 
-def _line(row: _Row) -> str:
-    ordered = reversed(row) if _is_rtl(row) else row
+def _line(row: Row) -> str:
+    ordered = reversed(row) if is_rtl(row) else row
     return " ".join(run.text for run in ordered)
-
-
-def _table(band: list[_Row], gutters: _Gutters, rules: Sequence[Rule]) -> str:
-    rtl = _is_rtl([run for row in band for run in row])
-    written: list[str] = []
-    for lines in _table_rows(band, gutters, rules):
-        cells = [CELL_BREAK.join(filter(None, column)) for column in zip(*lines, strict=True)]
-        if rtl:
-            cells.reverse()
-        written.append("| " + " | ".join(cells) + " |")
-    written.insert(1, "|" + " --- |" * (len(gutters) + 1))
-    return "\n" + "".join(row + "\n" for row in written) + "\n"
-
-
-def _table_rows(band: list[_Row], gutters: _Gutters, rules: Sequence[Rule]) -> list[list[list[str]]]:
-    """The lines of each row of the table, each line as its cells."""
-    pitches = [_middle(above) - _middle(below) for above, below in pairwise(band)]
-    closest = min(pitches) * 1.15
-    spaced = max(pitches) > closest * 1.15
-    left, right = min(row[0].left for row in band), max(row[-1].right for row in band)
-    drawn = [
-        (rule.top + rule.bottom) / 2
-        for rule in rules
-        if rule.top - rule.bottom <= THIN and min(rule.right, right) - max(rule.left, left) > 2
-    ]
-    bottom, top = min(run.bottom for run in band[-1]), max(run.top for run in band[0])
-    boxed = any(
-        rule.right - rule.left <= THIN and left < rule.right < right and rule.top > bottom and rule.bottom < top
-        for rule in rules
-    )
-    written = [_cells(row, gutters) for row in band]
-    rows = [[written[0]]]
-    for number, cells in enumerate(written[1:], 1):
-        if boxed:
-            parted = any(_middle(band[number]) < line < _middle(band[number - 1]) for line in drawn)
-        else:
-            parted = not spaced or pitches[number - 1] > closest
-        if parted:
-            rows.append([cells])
-        else:
-            rows[-1].append(cells)
-    if boxed:
-        return rows
-    return [part for row in rows for part in ([row] if _is_wrapped(row) else [[cells] for cells in row])]
-
-
-def _cells(row: _Row, gutters: _Gutters) -> list[str]:
-    cells = [""] * (len(gutters) + 1)
-    for run in row:
-        column = _column_of(run, gutters)
-        cells[column] = f"{cells[column]} | {run.text}" if cells[column] else run.text
-    return cells
-
-
-def _is_wrapped(lines: list[list[str]]) -> bool:
-    """Whether lines that stand close are one row: of them all but one go on in cells that are not the first."""
-    filled = [sum(map(bool, cells)) for cells in lines]
-    return sum(bool(cells[0]) for cells in lines) < 2 and filled.count(max(filled)) == 1
-
-
-def _middle(row: _Row) -> float:
-    return max(run.top for run in row) / 2 + min(run.bottom for run in row) / 2
-
-
-def _is_rtl(runs: Iterable[Run]) -> bool:
-    text = "".join(run.text for run in runs)
-    return 2 * len(_RTL.findall(text)) > sum(map(str.isalpha, text))

@@ -18,8 +18,9 @@ from typing import Any
 
 from memorag_pipeline.corpus.quarantine import Refused
 from memorag_pipeline.corpus.readers.broken_words import whole_words
-from memorag_pipeline.corpus.readers.page_layout import THIN, Rule, Run, has_gutters, is_apart, laid_out, on_one_line
+from memorag_pipeline.corpus.readers.page_layout import has_gutters, laid_out
 from memorag_pipeline.corpus.readers.page_objects import Box, PageObjects, address
+from memorag_pipeline.corpus.readers.page_runs import THIN, Rule, Run, is_apart, on_one_line
 
 _WORD = re.compile(r"[^\s\ufffe]+\ufffe?")  # PDFium writes U+FFFE for a hyphen at the end of a line
 _LIGATURES = re.compile("[\ufb00-\ufb06\ufb13-\ufb17]")
@@ -46,10 +47,21 @@ def read_pdf(data: bytes, max_pages: int) -> tuple[str, str | None]:
 
 
 def _pages(document: Any) -> Iterator[Any]:
+    import pypdfium2.raw as api
+
     for number in range(len(document)):
         page = document[number]
+        if _takes_in_notes(api, page):
+            page.close()
+            page = document[number]
         with closing(page):
             yield page
+
+
+def _takes_in_notes(api: Any, page: Any) -> bool:
+    """Make what forms are filled in with, and notes that are shown, part of a page that has any; to be opened again."""
+    kept = api.FPDFPage_GetAnnotCount(page.raw) and api.FPDFPage_Flatten(page.raw, api.FLAT_NORMALDISPLAY)
+    return bool(kept == api.FLATTEN_SUCCESS)
 
 
 def _page_text(page: Any) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from memorag_pipeline.corpus.quarantine import Refused
@@ -28,9 +30,9 @@ _RULES = " ".join(f"50 {y} m 500 {y} l S" for y in (662, 678, 694))
 _FRAME = f"0.5 w 50 640 450 78 re S {_RULES} 150 640 m 150 718 l S\n"
 
 
-def text_of(*contents: str, rotate: int = 0) -> str:
+def text_of(*contents: str, **options: Any) -> str:
     """The text of a PDF of such pages."""
-    return read_pdf(drawn_pdf(*contents, rotate=rotate), 10)[0]
+    return read_pdf(drawn_pdf(*contents, **options), 10)[0]
 
 
 def cells(rows: list[list[str]], x: tuple[int, ...] = (60, 220, 380), top: int = 700, pitch: int = 16) -> str:
@@ -88,6 +90,19 @@ def test_three_columns_of_unequal_length() -> None:
     ]
     places.sort(key=lambda place: -place[1])
     assert text_of(lines(*places, size=10)).split("\n") == [line for column in columns for line in column]
+
+
+def test_a_table_within_a_column_is_read_with_it() -> None:
+    left = [(60, 700 - 12 * n, line) for n, line in enumerate(_LEFT * 3)]
+    right = [(330, 700 - 12 * n, line) for n, line in enumerate(_RIGHT)]
+    below = [(330, 570 - 12 * n, line) for n, line in enumerate(_RIGHT)]
+    table = cells(_ROWS, (330, 400, 470), top=630, pitch=12)
+    text = text_of(lines(*left, *right, size=10) + table + lines(*below, size=10))
+    assert text == "\n".join([*_LEFT * 3, *_RIGHT]) + f"\n\n{_TABLE}\n\n" + "\n".join(_RIGHT)
+
+
+def test_what_a_form_is_filled_in_with_is_read() -> None:
+    assert text_of(lines((60, 700, "Name:")), field=(120, 695, "Ann Archer")).split() == ["Name:", "Ann", "Archer"]
 
 
 def test_a_list_is_no_table() -> None:
