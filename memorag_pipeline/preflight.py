@@ -26,6 +26,7 @@ from memorag_pipeline.memory.cost import TEXT_BYTES_PER_TOKEN, MemoryCost
 from memorag_pipeline.memory.engine.beacon_config import ATTENDED, BeaconConfig
 from memorag_pipeline.memory.stream import gist_tokens
 from memorag_pipeline.models import hub
+from memorag_pipeline.models.chat_template import require_turns
 from memorag_pipeline.models.pooling import remarks, settled
 from memorag_pipeline.models.references import (
     MODEL_TYPES,
@@ -295,6 +296,8 @@ def _check_files(
             highest = highest_token(place, model)
             if rows is not None:
                 require_vocabulary(rows, highest, model)
+            if config.get("model_type") in MODEL_TYPES:
+                require_turns(place, model)
     except NotFoundError as error:
         yield ModelProblem(file, key, "", str(error))
 

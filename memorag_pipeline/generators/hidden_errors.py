@@ -52,9 +52,9 @@ def _error_in(text: str) -> Any:
         return None
     if body.get("error"):
         return body["error"]
-    if body.get("object") == "error":
-        return body
     choices = body.get("choices")
+    if body.get("object") == "error" or (not choices and body.get("message") and body.get("code")):
+        return body
     first = choices[0] if isinstance(choices, list) and choices else None
     return (first.get("error") or None) if isinstance(first, Mapping) else None
 

@@ -61,10 +61,7 @@ class ChatTokenizer:
         rendered = self._render(messages, reply) if templated else _paragraphs(messages, reply)
         pieces = rendered.split(HOLE)
         if len(pieces) != holes + 1:
-            raise MemoragError(
-                f"{self.folder}: the chat template shows {len(pieces) - 1} of {holes} texts that it was given;"
-                " use a model whose template keeps every message"
-            )
+            raise MemoragError(left_out(str(self.folder), len(pieces) - 1, holes))
         # A template writes the tokens that begin a text by itself; without one the tokenizer adds them.
         first = self._marked.encode(pieces[0], add_special_tokens=not templated).ids
         return [first, *(self._marked.encode(piece, add_special_tokens=False).ids for piece in pieces[1:])]
@@ -128,6 +125,14 @@ class ChatTokenizer:
         # Some models know no system turn: what it says goes before what the user says.
         system, user, *rest = messages
         return render([{"role": "user", "content": f"{system['content']}\n\n{user['content']}"}, *rest])
+
+
+def left_out(where: str, shown: int, given: int) -> str:
+    """The error of a chat template that does not show all that it is given."""
+    return (
+        f"{where}: the chat template shows {shown} of {given} texts that it was given;"
+        " use a model whose template keeps every message"
+    )
 
 
 def _open(folder: Path, all_special: bool = False) -> Tokenizer:

@@ -140,6 +140,7 @@ def hidden(found: Any, **more: Any) -> Response:
         (hidden({"message": "upstream quota broke", "code": 500.0}), 500),
         (Response([{"error": {"message": "upstream quota", "code": 429}}]), 429),
         (Response({"object": "error", "message": "upstream quota", "code": 429}), 429),
+        (Response({"message": "upstream quota", "code": "Throttling.RateQuota", "request_id": "x"}), 429),
         (Response({"choices": [{"error": {"code": 502, "message": "upstream quota"}, "finish_reason": "error"}]}), 502),
     ],
 )
