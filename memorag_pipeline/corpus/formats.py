@@ -17,7 +17,8 @@ RTF = "application/rtf"
 _PDF = re.compile(rb"%PDF-\d\.\d")
 _PDF_OBJECT = re.compile(rb"\b\d+ \d+ obj\b")
 _PDF_START = 1024  # bytes that may stand before its mark, such as the header of a reply of a web server
-_RTF = re.compile(rb"\{\\rtf\d*\s*[\\{]")
+_RTF = re.compile(rb"\{\\rtf\d*[\s\\{]")
+_BRACE = re.compile(rb"\\[\\{}]|([{}])")
 _ARCHIVES = {"7-Zip": b"7z\xbc\xaf\x27\x1c", "RAR": b"Rar!\x1a\x07", "Zstandard": b"\x28\xb5\x2f\xfd"}
 
 
@@ -25,8 +26,7 @@ def binary_type(data: bytes, expansion: float) -> str | None:
     """Media type by the first bytes; None for what may be text."""
     if _is_pdf(data):
         return "application/pdf"
-    # A text about RTF begins with its mark and goes on with words.
-    if _RTF.match(data) and data.rstrip(b" \t\r\n\0\x1a").endswith(b"}"):
+    if _RTF.match(data) and _is_one_group(data):
         return RTF
     if data.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return package_type(data, expansion)
@@ -49,3 +49,16 @@ def _is_pdf(data: bytes) -> bool:
         return b"\0" in data or not data.decode()
     except UnicodeDecodeError:
         return True
+
+
+def _is_one_group(data: bytes) -> bool:
+    """Whether the brace at the beginning is closed by the last one; a text about RTF begins alike and goes on."""
+    data = data.rstrip(b" \t\r\n\0\x1a")
+    if not data.endswith(b"}"):
+        return False
+    depth = 0
+    for brace in _BRACE.finditer(data):
+        depth += {b"{": 1, b"}": -1}.get(brace[1] or b"", 0)
+        if depth == 0:
+            return brace.end() == len(data)
+    return True

@@ -19,7 +19,7 @@ from pathlib import PurePosixPath
 
 from memorag_pipeline.corpus.decoding import decode
 from memorag_pipeline.corpus.embedded_data import without_data
-from memorag_pipeline.corpus.formats import binary_type
+from memorag_pipeline.corpus.formats import RTF, binary_type
 from memorag_pipeline.corpus.headings import Heading, declared_title, markdown_headings, rst_headings
 from memorag_pipeline.corpus.parsed import Parsed
 from memorag_pipeline.corpus.parser import Parser
@@ -105,7 +105,10 @@ def _open(
         path = path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
     if not data.strip():
         raise Refused("empty", "holds nothing but white space" if data else "has no bytes")
-    media_type = binary_type(data, expansion) or mail_type(path.suffix.lower(), data)
+    suffix = path.suffix.lower()
+    media_type = binary_type(data, expansion) or mail_type(suffix, data)
+    if suffix == ".rtf" and data.startswith(b"{\\rtf"):  # with a name that says so, one that is cut off is one
+        media_type = RTF
     if media_type is not None:
         return path, data, media_type
     charset = _CHARSET.search(data[:2048])

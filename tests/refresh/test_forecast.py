@@ -74,6 +74,14 @@ def test_a_forecast_is_near_what_the_refresh_does(pipeline: Pipeline, source: Pa
     assert listed_digest(pipeline) == published_digest(pipeline)
 
 
+def test_a_forecast_tells_what_is_left_out_by_default(pipeline: Pipeline, source: Path) -> None:
+    (source / ".env.rst").write_text("TOKEN=1")
+    (source / ".git").mkdir()
+    (source / ".git" / "config.rst").write_text("[core]")
+    found = forecast(pipeline)
+    assert (found.documents, found.left_out) == (12, 2)
+
+
 def test_some_documents_are_refreshed_alone_and_damage_is_made_good_by_force(pipeline: Pipeline, source: Path) -> None:
     runner.refresh(pipeline, "one")
     for name in ("pass", "break"):

@@ -156,5 +156,8 @@ def test_nothing_found_names_the_place_and_the_globs(make_pipeline: MakePipeline
     pipeline = make_pipeline(tmp_path, source={"include": ["*.pdf"], "exclude": ["old/**"]})
     with pytest.raises(EmptyCorpusError, match=rf"{tmp_path}.*\*\.pdf.*old/\*\*"):
         take_inventory(pipeline)
+    (tmp_path / "secret.pem").write_text("key")
+    with pytest.raises(EmptyCorpusError, match=r"1 objects are left out .* source\.default_exclude: false"):
+        take_inventory(make_pipeline(tmp_path, source={"include": ["*.pem"]}))
     with pytest.raises(StorageError, match="no such bucket or folder"):
         take_inventory(make_pipeline(tmp_path / "nowhere"))

@@ -34,6 +34,7 @@ _NESTING = re.compile(r"<(/?)(\w+)\b[^<>]*>")
 _FLAT = {"article", "center", "div", "fieldset", "form", "main", "p", "section"}
 _XHTML = re.compile(r"\s*<\?xml\b|\s*(?:<!doctype[^>]*>\s*)?<html\b[^>]*\bxmlns\s*=", re.I)
 _NO_LETTERS = bytes(sign for sign in range(128) if not chr(sign).isalpha())
+_LETTER = re.compile(r"[^\W\d_]")
 _ESCAPED = re.compile(r"^([ >]*(?:- +)*)(?:\\(?=[-+#=>~])|(\d+)\\(?=[.)]))", re.M)
 _FENCE = re.compile(r"[ >]*(?:[-*+] +|\d+[.)] +)*(`{3,}|~{3,})")
 
@@ -105,18 +106,21 @@ def _text(root: Any, source: str, whole: bool = False) -> str:
             code.tag = "span"  # within a block of its own, it names the language
     etree.strip_tags(root, *_INLINE)
     page = etree.tostring(root, encoding="unicode", method="html", with_tail=False)
-    length = _length(etree.tostring(root, encoding="utf-8", method="text", with_tail=False))
+    words = etree.tostring(root, encoding="utf-8", method="text", with_tail=False)
     text = _converted(page)
-    if _length(text.encode()) < length:
+    if _is_less(text, words):
         text = _converted(_flattened(page))
-        if _length(text.encode()) < length:
+        if _is_less(text, words):
             raise Refused("bomb", "is HTML that nests without end")
     return written(text).strip("\n")
 
 
-def _length(text: bytes) -> int:
-    """Bytes of the letters of a text: what is made of a page must have at least those of its words."""
-    return len(text.replace(b"\xc2\xa0", b"").translate(None, _NO_LETTERS))
+def _is_less(text: str, words: bytes) -> bool:
+    """Whether letters of the page's words are missing in the text that was made of them."""
+    if len(text.encode().translate(None, _NO_LETTERS)) >= len(words.translate(None, _NO_LETTERS)):
+        return False
+    # More exactly, as spaces beyond ASCII may have become others.
+    return len(_LETTER.findall(text)) < len(_LETTER.findall(words.decode()))
 
 
 def _converted(page: str) -> str:

@@ -138,6 +138,14 @@ def test_numbers_of_lists_are_those_that_are_shown() -> None:
     assert text_of("<ol><li value=7>a<li>b</ol>") == "- 7. a\n- 8. b"
 
 
+def test_spaces_of_all_kinds_are_spaces() -> None:
+    spaces = "&nbsp;&nbsp; &ensp; &emsp; &thinsp; &#8239; &#12288; &#8203; &#8232; &#173;"
+    assert text_of(f"<p>a{spaces.replace(' ', 'b')}c</p>" * 50).count("c") == 50
+
+    text = text_of("<p>港の　規則&ensp;と&emsp;料金</p>")
+    assert [text.count(word) for word in ("港の", "規則", "と", "料金")] == [1, 1, 1, 1]
+
+
 def test_words_are_as_they_are_read() -> None:
     assert (
         text_of("<p>1. one<p># two<p>- three *four* _five_ `six`") == "1. one\n\n# two\n\n- three *four* _five_ `six`"
