@@ -38,6 +38,7 @@ def test_a_spec_is_taken_or_refused_by_name(case: Case, tmp_path: Path) -> None:
         case,
         {
             "accepted": lambda value: _equal(bool(number) if isinstance(value, bool) else number, value, told),
+            "exit": lambda value: _equal(SpecError.exit_code if told else 0, value, told),
             "error_has": lambda value: _equal([each for each in texts(value) if each not in str(told)], [], told),
             "error_lacks": lambda value: _equal([each for each in texts(value) if each in str(told)], [], told),
         },
