@@ -125,7 +125,7 @@ def _peak(given: argparse.Namespace, count: int) -> float:
 def _pipeline(
     root: Path, given: argparse.Namespace, count: int, models: dict[str, dict[str, Any]] | None = None
 ) -> Pipeline:
-    """A corpus of `contexts` documents in as many shards, and a job of `questions` questions."""
+    """A corpus of `contexts` documents in as many shards, and a job of `count` questions."""
     (root / "source").mkdir()
     chosen = list(itertools.islice(_contexts(), given.contexts))
     for number, text in enumerate(chosen):
