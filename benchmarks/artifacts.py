@@ -114,7 +114,7 @@ class _Bench:
         self.add("verified", seconds_of(lambda: self._require(verify(self.store, 1) == [])), first, "first call")
 
     def _large(self) -> None:
-        """Opening one large blob: what a memory of a few hundred thousand tokens is."""
+        """Opening one large blob, of the size of a memory of a few hundred thousand tokens."""
         path, copy = self.folder / "large", self.folder / "copy"
         with path.open("wb") as file:
             for _ in range(self.given.large):

@@ -51,8 +51,8 @@ class Costs:
     def memorize(self, tokens: int, window: int, ratio: int, first: int = 0) -> float:
         """FLOPs of a beacon memory, from window `first` on.
 
-        Of the last layer nothing but keys and values of the kept slots is used, and of the layer before it, besides all
-        keys and values, only what the kept slots attend to and become.
+        The last layer computes only keys and values of the kept slots, and the layer before it, in addition to all keys
+        and values, only the outputs of the kept slots.
         """
         total = 0.0
         for each in windows(window, 0, lambda _: ratio, tokens)[first:]:
@@ -88,7 +88,7 @@ class Costs:
         return 2 * once + again
 
     def token(self, slots: int, rows: int) -> float:
-        """FLOPs of one new token in each of `rows` rows over a memory of so many slots."""
+        """FLOPs of one new token in each of `rows` rows over a memory of `slots` slots."""
         return rows * (2 * (self.layers * self.layer + self.head) + self.layers * 4 * self.query * slots)
 
     def token_bytes(self, slots: int, width: int) -> float:
@@ -96,5 +96,5 @@ class Costs:
         return width * (self.layers * self.layer + self.head) + self.memory_bytes(slots, width)
 
     def memory_bytes(self, slots: int, width: int) -> int:
-        """Bytes of the keys and values of so many slots."""
+        """Bytes of the keys and values of `slots` slots."""
         return 2 * self.layers * self.key * slots * width

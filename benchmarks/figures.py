@@ -1,4 +1,4 @@
-"""Figures of a benchmark: a table on stderr as they come, a line of JSON each on stdout and, if wanted, in a file.
+"""Figures of a benchmark: a table on stderr as they come, a line of JSON each on stdout and, on request, in a file.
 
 In:  `Figure`s, and what all of them have in common.
 Out: text.
@@ -18,8 +18,8 @@ from typing import Any
 class Figure:
     """What was measured, and what beside it in the same run.
 
-    `bound` and `target` are of `ratio`; with `at_most` a smaller ratio is the better one. A bound is what arithmetic or
-    traffic that nobody can avoid leaves, and says in `note` how it was computed.
+    `bound` and `target` are of `ratio`; with `at_most` a smaller ratio is the better one. A bound is the limit by
+    unavoidable arithmetic or traffic; `note` says how it was computed.
     """
 
     row: str
@@ -76,7 +76,7 @@ class Report:
 
 
 def records(path: Path | None) -> Iterator[dict[str, Any]]:
-    """The lines of a file of figures; none when there is no file."""
+    """The lines of a file of figures; empty if there is no file."""
     if path is not None and path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
             yield json.loads(line)

@@ -120,7 +120,7 @@ def _taken(call: Callable[[], object]) -> tuple[float, float]:
 
 
 def _staged(pipeline: Pipeline, processes: int) -> tuple[float, float]:
-    """What the stage extract takes over work lists in so many processes, without their start."""
+    """The time of the stage extract over work lists in `processes` processes, without their start."""
     batches = take_inventory(pipeline)["extract"]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
@@ -141,7 +141,8 @@ def _extract(spec: str, batch: str) -> float:
 
 
 def measure_listing(place: dict[str, Any], objects: int, report: Report) -> float:
-    """Listing a bucket, beside fsspec alone; memory each in a process of its own, which has listed nothing before."""
+    """Listing a bucket, compared with fsspec alone; memory of each in a separate process that has listed nothing
+    before."""
     filesystem = s3fs.S3FileSystem(**place["storage_options"], skip_instance_cache=True, use_listings_cache=False)
     spec = _spec(place, {"uri": "memory://benchmark"}, {})
     source = Source(spec.source)

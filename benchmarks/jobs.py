@@ -1,4 +1,4 @@
-"""Speed of an answers job, beside the same questions one by one through the same engine, and its memory.
+"""Speed of an answers job, compared with the same questions one by one through the same engine, and its memory.
 
 | row    | measured                                      | against                                         | target  |
 |--------|-----------------------------------------------|-------------------------------------------------|---------|
@@ -103,7 +103,7 @@ def _memory(given: argparse.Namespace, report: Report) -> None:
 
 
 def _peak_of_child(given: argparse.Namespace, count: int) -> float:
-    """MiB that a process has at most which answers so many questions."""
+    """The peak memory, in MiB, of a process that answers this many questions."""
     command = [sys.executable, "-m", "benchmarks.jobs", "--peak", str(count), "--contexts", str(given.contexts)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(json.loads(done.stdout.splitlines()[-1])["peak"])
@@ -125,7 +125,7 @@ def _peak(given: argparse.Namespace, count: int) -> float:
 def _pipeline(
     root: Path, given: argparse.Namespace, count: int, models: dict[str, dict[str, Any]] | None = None
 ) -> Pipeline:
-    """A corpus of `contexts` documents in as many shards, and a job of so many questions."""
+    """A corpus of `contexts` documents in as many shards, and a job of `count` questions."""
     (root / "source").mkdir()
     chosen = list(itertools.islice(_contexts(), given.contexts))
     for number, text in enumerate(chosen):

@@ -1,8 +1,8 @@
 """A documentation site on three days, as a source in a bucket that changes as the site did.
 
 In:  `day0.tar.gz`, `day1.tar.gz`, `day8.tar.gz` of ../shared/data/kb/dev.
-Out: documents by path and day; an upload of what differs from the day before, and no more.
-Wrong: the files are not there: `FileNotFoundError`.
+Out: documents by path and day; an upload of only what differs from the day before. Wrong: missing files are a
+     `FileNotFoundError`.
 """
 
 from __future__ import annotations

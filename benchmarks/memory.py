@@ -67,8 +67,8 @@ from memorag_pipeline.models.chat import ChatTokenizer
 
 MIB = 2**20
 THREADS = 2
-ALONE = 8  # prompts that stand for all of them asked one at a time
-FOLLOWING = 2048  # tokens whose loss tells what a memory is worth
+ALONE = 8  # prompts that represent all of them asked one at a time
+FOLLOWING = 2048  # tokens whose loss shows what a memory is worth
 AGAINST_PREFILL = {4096: 0.60, 16_384: 0.45}
 TOGETHER = {16: 6.0, 64: 10.0}
 BUDGETS = (96, 256, 1024)  # MiB
@@ -407,7 +407,7 @@ def int8(bench: Bench) -> None:
 
 
 def extend(bench: Bench) -> None:
-    """Reading one more piece, against reading all anew."""
+    """Reading one more piece, against reading everything again."""
     given, ours, costs = bench.given, bench.beacons, bench.costs
     tokens = given.tokens[-1]
     stream = text_tokens(bench.model, tokens + given.window)

@@ -1,4 +1,4 @@
-"""What a memory is worth: the share of the gap between no context and all of it that it closes.
+"""What a memory is worth: the share that it closes of the gap between no context and full context.
 
 The figure of merit is that of `memorag_pipeline.evaluation.gap`: the loss of the last 256 of a document's first 1,024
 tokens (nats, mean of the 255 that have a token before them), given nothing, a memory of the 768 tokens before, or those
@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def documents(model: LanguageModel, count: int) -> list[list[int]]:
-    """The first tokens of so many documents that are long enough."""
+    """The first tokens of `count` documents that are long enough."""
     found: list[list[int]] = []
     with pa.input_stream(str(TEXT), compression="zstd") as file:
         lines = file.read().splitlines()

@@ -148,7 +148,7 @@ class StraightforwardBeacon:
 
     @torch.inference_mode()
     def ask(self, state: State, prompt: Sequence[int], new_tokens: int) -> list[int]:
-        """`new_tokens` greedy tokens after `prompt`, whatever they are; `state` stays as it is."""
+        """`new_tokens` greedy tokens after `prompt`, whatever they are; `state` is not changed."""
         live = state.copy()
         written: list[int] = []
         given = list(prompt)

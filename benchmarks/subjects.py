@@ -34,7 +34,7 @@ ADAPTER = Path(__file__).parents[2] / "shared" / "adapter" / "smollm2-135m-beaco
 ADAPTER_WINDOW, ADAPTER_SINK = 256, 1
 Policy = Literal["uniform", "recent", "attention"]
 
-# Random weights serve where only speed is asked for; tiny-shape is for trying a table before it is run in earnest.
+# Random weights suffice for speed; tiny-shape is for trying a table before the real run.
 SHAPES: dict[str, dict[str, int]] = {
     "qwen2-7b-shape": {
         "vocab_size": 152_064,
@@ -57,7 +57,7 @@ _SHAPE_CONTEXT = 131_072
 
 
 class NumberTokenizer:
-    """Stands in for the tokenizer of a model that is only a shape: every four bytes are some token."""
+    """Replaces the tokenizer of a model that is only a shape: every four bytes are some token."""
 
     def __init__(self, vocabulary: int) -> None:
         self.vocabulary = vocabulary
@@ -73,7 +73,7 @@ class NumberTokenizer:
 
 
 def load(model: str, dtype: str) -> LanguageModel:
-    """A model by reference or by the name of a shape, on the GPU when there is one."""
+    """A model by reference or by the name of a shape, on the GPU if there is one."""
     if model not in SHAPES:
         return load_language_model(model, None, dtype)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -167,7 +167,7 @@ def text_tokens(model: LanguageModel, count: int) -> list[int]:
 
 
 def prompts(model: WindowedMemoryModel, count: int) -> list[list[int]]:
-    """Tokens of so many questions."""
+    """Tokens of `count` questions."""
     names = sorted(topics)
     return [
         model.stream.suffix(f"Quote what the text says about {names[number % len(names)]}.") for number in range(count)

@@ -23,7 +23,7 @@ _SAMPLED_EVERY = 0.002  # seconds
 def in_turn(
     calls: Sequence[Call], runs: int, warm_up: Sequence[Call] | None = None, before: Call = lambda: None
 ) -> list[float]:
-    """Median seconds of each call. They run in turn, so that a busy neighbour meets all of them alike.
+    """Median seconds of each call. They run in turn, so that other load affects all of them equally.
 
     `warm_up` goes first; without it, one run of each call that is not counted. `before` each call is not counted.
     """
@@ -47,7 +47,7 @@ def seconds_of(call: Call) -> float:
 
 
 def give_back() -> None:
-    """Return freed memory to the system, as if the process had just begun."""
+    """Return freed memory to the system, as if the process had just started."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
 
@@ -61,7 +61,7 @@ def peak_growth(call: Call) -> int:
         call()
         _synchronize()
         return torch.cuda.max_memory_allocated() - before
-    give_back()  # or what was freed would hide what is taken anew
+    give_back()  # otherwise freed memory would hide new allocations
     before, peak, done = _resident(), 0, threading.Event()
 
     def sample() -> None:
@@ -98,12 +98,12 @@ class Machine:
         return cls(2 * size**3 / product, numbers.nbytes / reading)
 
     def seconds(self, flops: float, read: float) -> float:
-        """The least that so many FLOPs over so many bytes can take (roofline, doi 10.1145/1498765.1498785)."""
+        """The minimum time for these FLOPs over these bytes (roofline, doi 10.1145/1498765.1498785)."""
         return max(flops / self.flops, read / self.bandwidth)
 
 
 def device_name() -> str:
-    """The GPU's name, else the CPU's."""
+    """The GPU's name, or the CPU's if there is no GPU."""
     return device.device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 

@@ -30,7 +30,7 @@ from benchmarks.subjects import MODEL, load, text_tokens
 from benchmarks.timing import device_name, in_turn, peak_growth
 from memorag_pipeline.memory.engine.language_model import LanguageModel
 from memorag_pipeline.specs.training import Placement, TrainingSpec
-from memorag_pipeline.training.data import Sequence as TokenSequence
+from memorag_pipeline.training.data import PackedSequence
 from memorag_pipeline.training.parameters import trainable
 from memorag_pipeline.training.trainer import Trainer
 
@@ -88,7 +88,7 @@ def measure(given: argparse.Namespace, model: LanguageModel, placement: Placemen
     )
     trainer = Trainer(model, trainable(model, spec), spec)
     stream = torch.tensor(text_tokens(model, given.sequences * given.tokens)).view(given.sequences, given.tokens)
-    batch = [TokenSequence(tokens, tokens, "") for tokens in stream]
+    batch = [PackedSequence(tokens, tokens, "") for tokens in stream]
     inputs = stream.to(model.device)
     weights = [parameter for parameter in model.model.parameters() if parameter.is_floating_point()]
 

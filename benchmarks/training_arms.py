@@ -1,4 +1,4 @@
-"""Ways to train beacons, one beside the other: what share of the gap each has closed after so many tokens.
+"""Ways to train beacons compared: the share of the gap that each has closed after some tokens.
 
 All arms read the same sequences in the same order, and are measured on the same eight held-out texts; they differ from
 the first one in what the table says. The share is that of `memorag_pipeline.evaluation.gap`; tokens/s tell what a token

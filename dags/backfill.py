@@ -2,8 +2,8 @@
 
     versions → run (mapped): a run of `<corpus>_<job>` for each version
 
-Each version is a run of the job's own DAG, one after the other; one that fails is seen there, and the others go on.
-Rows are replaced by version and question, and units are kept, so a back-fill can be repeated.
+Each version is a run of the job's own DAG, one after the other; a failed one is visible there, and the others continue.
+Rows are replaced by version and question, and units are kept, so a backfill can be repeated.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from memorag_pipeline.specs.corpus import CorpusSpec
 
 
 def build_backfill_dag(spec_file: Path, spec: CorpusSpec) -> DAG:
-    """The back-fill of the jobs of one corpus."""
+    """The backfill of the jobs of one corpus."""
     jobs = sorted(spec.jobs)
     with DAG(
         backfill_dag_id(spec),
@@ -50,7 +50,7 @@ def build_backfill_dag(spec_file: Path, spec: CorpusSpec) -> DAG:
             last="{{ params.last }}",
             spec_file=str(spec_file),
         )
-        # A retry finds the runs that it started already by their ids.
+        # A retry finds the runs that it has started by their ids.
         TriggerDagRunOperator.partial(
             task_id="run", logical_date=None, skip_when_already_exists=True, fail_when_dag_is_paused=True
         ).expand_kwargs(versions.output)

@@ -3,8 +3,8 @@
     answers:    route → recall (mapped by shard) → generate (mapped by batch) → load
     summaries:  plan → recall (mapped by shard) → generate (mapped by batch) → merge (mapped) → load
 
-The work lists of the later mapped tasks come from the first task, too, by way of `generate_work` and `merge_work`. Each
-new version of the corpus starts a run, or the job's own schedule. A run can be started by hand with the number of an
+The work lists of the later mapped tasks also come from the first task, through `generate_work` and `merge_work`. Each
+new version of the corpus, or the job's own schedule, starts a run. A run can be started by hand with the number of an
 older version, to work on that one.
 """
 

@@ -1,6 +1,6 @@
 """Shows every corpus spec that is refused as an import error in Airflow, with its file, key, value and fix.
 
-It defines no DAG. It is a file of its own because Airflow disables every DAG of a file that has an import error: raised
+It defines no DAG. It is a separate file because Airflow disables every DAG of a file that has an import error: raised
 in `refresh.py` or `jobs.py`, one broken spec would stop the other corpora.
 """
 

@@ -1,8 +1,8 @@
 """The full local Airflow on loopback: api-server, scheduler, dag-processor and triggerer.
 
-In:  `python infra/airflow_local.py`, which `make airflow` calls; all state lies in `.memorag/airflow`.
-Out: the pools that the specs name, and the address of the UI, once everything is healthy; what a second shell must
-     export to reach this Airflow. Ctrl-C stops everything.
+In:  `python infra/airflow_local.py`, which `make airflow` calls; all state is in `.memorag/airflow`.
+Out: the pools that the specs name, and the address of the UI, once everything is healthy; the variables that a second
+     shell must export to reach this Airflow. Ctrl-C stops everything.
 Wrong: a taken port, or a component that ends, stops the rest; the message names the component's log.
 
 Everybody who can reach the port is admin (SimpleAuthManager), so all servers listen on the loopback address alone.
@@ -136,7 +136,7 @@ class LocalAirflow:
                 process.wait(max(deadline - time.monotonic(), 0))
             except subprocess.TimeoutExpired:
                 print(f"{name} does not stop; killing it", file=sys.stderr)
-            # Also what a component may leave behind, such as a worker of the web server.
+            # Also processes that a component may leave, such as a worker of the web server.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -191,7 +191,7 @@ class LocalAirflow:
 
 
 def _started_by(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """All processes below one; a running task among them has a process group of its own."""
+    """All processes below one; a running task among them has its own process group."""
     try:
         return psutil.Process(process.pid).children(recursive=True)
     except psutil.NoSuchProcess:

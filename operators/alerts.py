@@ -17,7 +17,7 @@ from memorag_pipeline.specs.corpus import CorpusSpec
 
 
 def alert_arguments(spec_file: str, spec: CorpusSpec, job: str | None = None) -> dict[str, Any]:
-    """Arguments of a DAG: its callbacks and its deadline, as the section `alerts` says; none without that."""
+    """Arguments of a DAG: callbacks and deadline from the section `alerts`; none without it."""
     alerts = spec.alerts
     if alerts is None:
         return {}

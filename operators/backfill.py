@@ -1,8 +1,8 @@
 """Answers over older versions: which runs of a job's DAG a range of versions needs.
 
 In:  the spec, the name of a job, the first and the last version.
-Out: for each version that is not retired the arguments of a `TriggerDagRunOperator`; versions that are, by number.
-Wrong: see `StageOperator`; a range that holds no version fails at once and says which versions there are.
+Out: the arguments of a `TriggerDagRunOperator` for each version that is not retired; the retired ones by number. Wrong:
+     see `StageOperator`; a range without versions fails at once and names the existing ones.
 """
 
 from __future__ import annotations

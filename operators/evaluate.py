@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class EvaluateVersionOperator(StageOperator):
-    """Ask a version, and the one that the channel points to, the questions of the spec.
+    """Ask a version, and the channel's version, the questions of the spec.
 
     :param version: the version's number (templated).
     """

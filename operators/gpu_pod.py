@@ -1,7 +1,7 @@
 """The pod of a GPU task under the KubernetesExecutor, from the section `compute.kubernetes` of a spec.
 
 In:  a `KubernetesSpec`.
-Out: a `V1Pod` for the `pod_override` of a task: only what the spec says. Airflow lays it over the pod template.
+Out: a `V1Pod` for the `pod_override` of a task: only what the spec says. Airflow merges it into the pod template.
 Wrong: invalid values are refused with the spec, a missing Kubernetes provider by `spec_folder`.
 """
 

@@ -1,11 +1,11 @@
 """What a task read and wrote, as OpenLineage datasets: the source, the version of the corpus, tables of the warehouse.
 
 In:  an operator whose stage has ended.
-Out: an `OperatorLineage`, named as OpenLineage names datasets of object stores and databases.
+Out: an `OperatorLineage`, with OpenLineage's names for datasets of object stores and databases.
 Wrong: what is not known is left out. No name contains a secret.
 
-Stages in the middle of a refresh read the source, and those of a job a version: what passes between them are blobs of
-the store, which nobody else reads.
+Stages in the middle of a refresh read the source, and those of a job a version: between them pass blobs of the store,
+which nothing else reads.
 """
 
 from __future__ import annotations

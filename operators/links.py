@@ -30,7 +30,7 @@ class CorpusLink(BaseOperatorLink):
 
 
 class ReportLink(BaseOperatorLink):
-    """The report of the run; it is there when the run has published, or a task of it has failed."""
+    """The report of the run; it exists once the run has published, or one of its tasks has failed."""
 
     name = "Report of the run"
 
@@ -50,7 +50,7 @@ class StoreLink(BaseOperatorLink):
 
 
 def links_of(spec: CorpusSpec, store_uri: str, run: Run) -> dict[str, str]:
-    """URLs by what they lead to."""
+    """URLs by target."""
     base = conf.get("api", "base_url", fallback="").rstrip("/") or "http://localhost:8080"
     page = f"{base}/{PREFIX}/{spec.corpus}/"
     found = {"corpus": page, "report": f"{page}runs/{run.job or 'refresh'}/{run.name}"}

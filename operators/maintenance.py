@@ -62,7 +62,7 @@ class VerifySampleOperator(StageOperator):
         return self.share, context["run_id"]
 
     def call_stage(self, opened: Pipeline, context: Context) -> dict[str, Any]:
-        """Verify; what is damaged a retry does not mend."""
+        """Verify; a retry does not repair damage."""
         try:
             return super().call_stage(opened, context)
         except CorruptBlobError as error:

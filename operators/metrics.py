@@ -37,7 +37,7 @@ _GAUGES: dict[str, tuple[tuple[str, str], ...]] = {
 
 
 def send(corpus: str, stage: str, result: Mapping[str, Any], seconds: float) -> None:
-    """Send the numbers of one task's stage, which took so many seconds."""
+    """Send the numbers and seconds of one task's stage."""
     tags = {"corpus": corpus, "stage": stage}
     numbers = {**result, **result.get("counts", {})}
     stats.gauge("memorag.stage_seconds", seconds, tags=tags)

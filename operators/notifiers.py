@@ -1,9 +1,9 @@
-"""Tells people of runs that succeeded, failed or are late, with the numbers of the run's report.
+"""Notifies people of runs that succeeded, failed or are late, with the numbers of the run's report.
 
 In:  the path of a spec; Airflow's context of a callback.
-Out: a POST of `{"text": …}`, as Slack, Mattermost and others take it, to an HTTP connection; without one the text is
+Out: a POST of `{"text": …}`, which Slack, Mattermost and others accept, to an HTTP connection; without one the text is
      only in the log of the component that runs the callback.
-Wrong: what cannot be told is an error in that log; no run fails by it. Secrets stay in the connection.
+Wrong: a failed notification is an error in that log; no run fails because of it. Secrets stay in the connection.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class RunNotifier(HttpNotifier):
-    """Tell of the end of a run, or that it is late.
+    """Notify of the end of a run, or that it is late.
 
     :param spec_file: path of the spec, as the DAG processor and the triggerer see it.
     :param what: what happened to the run, such as "failed".

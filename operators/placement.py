@@ -49,14 +49,14 @@ def pool_advice(pool: str) -> str:
 
 
 def pool_note(compute: ComputeSpec) -> str:
-    """The paragraph of a DAG's documentation about the pool that it needs; none for the pool that is always there."""
+    """The paragraph of a DAG's documentation about the pool that it needs; none for the default pool."""
     if compute.pool == ComputeSpec().pool:
         return ""
     return f"\nGPU tasks run in the pool `{compute.pool}`. {pool_advice(compute.pool)}\n"
 
 
 def task_arguments(stage: Stage, spec_file: str, compute: ComputeSpec) -> dict[str, Any]:
-    """Arguments of a stage's task: the stage gives it its id, and says whether it loads a model."""
+    """Arguments of a stage's task: the stage determines its id, and whether it loads a model."""
     return {"task_id": stage.name, "spec_file": spec_file, **(gpu_placement(compute) if stage.gpu else {})}
 
 
@@ -64,8 +64,8 @@ def retry_arguments(compute: ComputeSpec) -> dict[str, Any]:
     """Retries of every task. A retry does only the units that are missing, on chunks of half the size.
 
     After an error of storage, an endpoint or a warehouse they come after about 30 s, 1 min, 2 min, …; after one that
-    waiting does not mend, such as too large a chunk, at once. Errors that a person must mend are not retried at all:
-    see `StageOperator`.
+    waiting does not fix, such as too large a chunk, at once. Errors that a person must fix are not retried at all: see
+    `StageOperator`.
     """
     return {
         "retry_policy": ExceptionRetryPolicy(

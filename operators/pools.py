@@ -1,9 +1,9 @@
-"""The pools that the specs of a folder name, in Airflow's metadata database: created, and told where they are missing.
+"""The pools that the specs of a folder name, in Airflow's metadata database: creating them, and reporting missing ones.
 
 In:  the folder of specs; how many slots a new pool gets.
-Out: each pool with its slots, and whether it was created now. Pools that are there stay as they are.
-Wrong: a spec that is refused, or a task that takes more slots than its pool has: `SpecError`, after the pools of the
-     other specs were created. A database that is not there or not migrated: `NotFoundError`.
+Out: each pool with its slots, and whether it was created now. Existing pools stay unchanged.
+Wrong: a refused spec, or a task that takes more slots than its pool has, is a `SpecError`, after the pools of the other
+       specs were created. A missing or unmigrated database is a `NotFoundError`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class PoolState:
 
 
 def create_pools(folder: Path, slots: int) -> list[PoolState]:
-    """Create the pools that are missing, with so many slots each."""
+    """Create the missing pools, with `slots` slots each."""
     found = read_spec_folder(folder)
     computes = {path: spec.compute for path, spec in (*found.specs.items(), *found.trainings.items())}
     with _database() as session:
@@ -63,7 +63,8 @@ def create_pools(folder: Path, slots: int) -> list[PoolState]:
 
 
 def pool_problem(pool: str) -> str | None:
-    """What is wrong with a pool that a spec names: without it Airflow never starts a task, and says so nowhere else."""
+    """The problem of a pool that a spec names: without it Airflow never starts a task, and does not say so in the
+    UI."""
     with create_session() as session:
         there = Pool.get_pool(pool, session=session) is not None
     return None if there else f"There is no pool {pool} in this Airflow. {pool_advice(pool)}"

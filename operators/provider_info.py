@@ -1,4 +1,4 @@
-"""What Airflow's provider manager is told about this package (entry point `apache_airflow_provider`)."""
+"""The description of this package for Airflow's provider manager (entry point `apache_airflow_provider`)."""
 
 from __future__ import annotations
 

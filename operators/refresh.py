@@ -39,9 +39,9 @@ def version_asset(corpus: str) -> Asset:
 class InventoryOperator(StageOperator):
     """List the source and compare it with the newest version; when nothing changed, skip the rest of the run.
 
-    :param documents: glob of URIs; only what it matches is looked at, all else stays as it is (templated).
-    :param force: "True": read all blobs of the newest version, make damaged ones anew, and skip nothing (templated).
-    :param dry_run: "True": only say what the refresh would do, and skip the rest; nothing is written (templated).
+    :param documents: glob of URIs; only matching documents are compared, the others stay unchanged (templated).
+    :param force: "True": read all blobs of the newest version, rebuild damaged ones, and skip nothing (templated).
+    :param dry_run: "True": only report what the refresh would do, and skip the rest; nothing is written (templated).
     """
 
     stage: ClassVar[Stage | None] = INVENTORY
@@ -66,7 +66,7 @@ class InventoryOperator(StageOperator):
         return {**found, "rests_on": "; ".join(found["rests_on"]), EXTRACT.name: []}
 
     def conclude(self, result: dict[str, Any], context: Context) -> None:
-        """Unchanged, this task succeeds and all tasks after it are skipped, but for those that run however it ends.
+        """If nothing changed, this task succeeds and all tasks after it are skipped, except those that always run.
 
         After a dry run these are skipped, too.
         """
@@ -123,7 +123,7 @@ class PublishOperator(PlanOperator):
         return self.plan, context["dag_run"].run_id
 
     def call_stage(self, opened: Pipeline, context: Context) -> dict[str, Any]:
-        """Publish, and tell whether this run did it."""
+        """Publish, and return whether this run did it."""
         return created_by_run(opened, super().call_stage(opened, context), context)
 
     def conclude(self, result: dict[str, Any], context: Context) -> None:

@@ -2,7 +2,7 @@
 
 In:  a folder of YAML files, corpus specs; those of trainings in its folder `training`.
 Out: the accepted specs by file, and every problem of the others.
-Wrong: a file that cannot be used is refused, never raised: one broken spec must not remove the DAGs of others.
+Wrong: an unusable file is refused, never raised: one broken spec must not remove the DAGs of others.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class SpecFolder:
 
 
 def spec_folder(default: Path) -> Path:
-    """The folder named by the environment variable MEMORAG_SPECS, else `default`."""
+    """The folder named by the environment variable MEMORAG_SPECS, or `default`."""
     return Path(os.environ.get("MEMORAG_SPECS") or default)
 
 
@@ -85,7 +85,7 @@ def _accepted(
         except SpecError as error:
             problems.extend(error.problems)
             continue
-        except Exception as error:  # a fault of ours, or of a library: it must cost this file alone
+        except Exception as error:  # a bug here or in a library: it must affect this file only
             problem = f"cannot be used, for an unexpected {type(error).__name__} (a fault of this package; report it)"
             problems.append(SpecProblem(str(path), "", "", problem, "take it out, or change what was changed last"))
             _log.exception("The spec %s cannot be used", path)
@@ -104,7 +104,7 @@ def _check_name(path: Path) -> None:
 
 
 def _dag_problems(path: Path, spec: CorpusSpec | TrainingSpec) -> Iterator[SpecProblem]:
-    """What Airflow does not take of what the DAGs of a spec are made with, for one of its providers is missing, say."""
+    """What Airflow does not accept from the DAGs of a spec, for instance because a provider is missing."""
     from memorag_operators.alerts import alert_arguments
     from memorag_operators.placement import gpu_placement, retry_arguments
     from memorag_operators.watcher import schedule_of, source_asset

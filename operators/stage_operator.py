@@ -2,7 +2,7 @@
 
 In:  the path of a spec file, and the URIs that the stages before returned.
 Out: an XCom for each item of the stage's result: URIs and counts, never data.
-Wrong: what a retry cannot mend fails at once (`AirflowFailException`); everything else is raised and so retried.
+Wrong: what a retry cannot fix fails at once (`AirflowFailException`); everything else is raised and retried.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from memorag_pipeline.runs.stage import Stage
     from memorag_pipeline.runs.tasks import Run
 
-# Wrong input stays wrong: the spec, the source or the questions have to be changed by a person first.
+# Wrong input stays wrong: a person has to change the spec, the source or the questions first.
 _FINAL = (
     SpecError,
     NotFoundError,
@@ -82,7 +82,7 @@ class StageOperator(BaseOperator):
         return self.stage.call(opened, *self.arguments(context))
 
     def arguments(self, context: Context) -> tuple[Any, ...]:
-        """What the stage function is given besides what `opened` gives."""
+        """The arguments of the stage function after the result of `opened`."""
         return ()
 
     def opened(self) -> Any:
@@ -121,7 +121,7 @@ class StageOperator(BaseOperator):
         from memorag_pipeline.runs.tasks import Run, Task
 
         run, instance, corpus = context["dag_run"], context["ti"], opened.spec.corpus
-        # A DAG of a person's own has another id; it names the folder just as well.
+        # A user's own DAG has another id, which is as good for the folder.
         job = run.dag_id.removeprefix(f"{corpus}_") if self.of_job else None
         task = Task(
             Run(run.run_id, run.run_after, job),
@@ -141,7 +141,7 @@ class StageOperator(BaseOperator):
         return lineage(self.done, stage, self.of_job, getattr(self, "dag_id", ""))
 
     def conclude(self, result: dict[str, Any], context: Context) -> None:
-        """What follows from the stage's result besides XComs: a skip, an asset event."""
+        """Further consequences of the stage's result: a skip, an asset event."""
 
 
 def run_of(context: Context) -> Run:
@@ -158,7 +158,7 @@ def by_run(context: Context) -> str:
 
 
 def tell_version(operator: BaseOperator, result: dict[str, Any], context: Context) -> None:
-    """Fill the asset events of a task that published a version; skip it, without events, if it was there already."""
+    """Fill the asset events of a task that published a version; skip it, without events, if the version existed."""
     if not result["created"]:
         raise AirflowSkipException(f"version {result['version']} holds the same already")
     fill_events(operator, result, context)
@@ -174,7 +174,7 @@ def created_by_run(opened: Any, published: dict[str, Any], context: Context) -> 
 
 
 def fill_events(operator: BaseOperator, result: dict[str, Any], context: Context) -> None:
-    """Say in the event of each of a task's assets which version it is about."""
+    """Put the version into the event of each of a task's assets."""
     for outlet in operator.outlets:
         context["outlet_events"][outlet].extra = {name: result[name] for name in ("version", "uri")}
 

@@ -2,7 +2,7 @@
 
 In:  the training spec, and the URIs that the stages before returned.
 Out: URIs, the version of the adapter, figures; register sends an asset event for each version that it creates.
-Wrong: see `StageOperator`. A retry of train goes on from the newest checkpoint.
+Wrong: see `StageOperator`. A retry of train resumes at the newest checkpoint.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def adapter_asset(adapter: str) -> Asset:
 
 
 class TrainingOperator(StageOperator):
-    """A stage of a training, whose spec is a training spec; its adapters have no page in Airflow's UI."""
+    """A stage of a training, whose spec is a training spec; adapters have no page in Airflow's UI."""
 
     operator_extra_links = ()
     reported: ClassVar[bool] = False
@@ -49,7 +49,7 @@ class PrepareTrainingOperator(TrainingOperator):
 
 
 class WorkOperator(TrainingOperator):
-    """A stage that goes on from another one.
+    """A stage that follows another one.
 
     :param work: URI that the stage before returned (templated).
     """
@@ -93,7 +93,7 @@ class RegisterOperator(WorkOperator):
         return self.work, context["dag_run"].run_id
 
     def call_stage(self, opened: Training, context: Context) -> dict[str, Any]:
-        """Register, and tell whether this run did it."""
+        """Register, and return whether this run did it."""
         return created_by_run(opened, super().call_stage(opened, context), context)
 
     def conclude(self, result: dict[str, Any], context: Context) -> None:
@@ -102,7 +102,7 @@ class RegisterOperator(WorkOperator):
 
 
 class PromoteOperator(TrainingOperator):
-    """Point the channel to the version if it closes more of the gap than the one before.
+    """Point the channel to the version if it closes more of the gap than the previous one.
 
     :param version: the version's number (templated).
     """

@@ -1,7 +1,7 @@
 """The pages behind the plugin of Airflow's UI: the corpora, each corpus, each of its runs.
 
-In:  the folder of specs (MEMORAG_SPECS, else `corpora` of the DAG folder), and the stores that they name, read only;
-     of Airflow's metadata database the pools.
+In:  the folder of specs (MEMORAG_SPECS, or `corpora` of the DAG folder), and the stores that they name, read only; of
+     Airflow's metadata database the pools.
 Out: HTML without scripts.
 Wrong: not logged in: 401. A corpus whose refresh DAG the user may not read, or that does not exist: 404. A store that
        cannot be read: 502 with the reason.
@@ -46,7 +46,7 @@ def make_app() -> FastAPI:
     readers: dict[str, OverviewReader] = {}
 
     def reader(spec: CorpusSpec) -> OverviewReader:
-        """One for each spec as it is now; that of a spec that was changed is made anew."""
+        """One for each current spec; that of a changed spec is replaced."""
         return readers.setdefault(spec.model_dump_json(), OverviewReader(Pipeline(spec).store))
 
     @app.exception_handler(MemoragError)

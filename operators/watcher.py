@@ -1,11 +1,11 @@
-"""Watches the source of a corpus from the triggerer: a refresh starts when its listing changes and then stays the same.
+"""Watches the source of a corpus from the triggerer: a refresh starts when its listing has changed and is stable again.
 
 In:  the path of a spec with a section `watch`, as the triggerer sees it.
 Out: an event of the asset `memorag-source://<corpus>` for each new state of the source.
-Wrong: a source, store or spec that cannot be read is a warning in the triggerer's log, and is tried again.
+Wrong: a source, store or spec that cannot be read is a warning in the triggerer's log, and is retried.
 
-After its own restart a watcher compares the source with the newest version, so that nothing that came meanwhile is
-missed; at worst a refresh starts that finds nothing to do.
+After its own restart a watcher compares the source with the newest version, so that no change is missed; at worst a
+refresh starts that finds nothing to do.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ if TYPE_CHECKING:
 
 
 class SourceTrigger(BaseEventTrigger):
-    """Lists the source of a corpus again and again.
+    """Lists the source of a corpus repeatedly.
 
-    :param spec_file: path of the spec, as the triggerer sees it.
-    :param every_seconds: pause between two listings.
-    :param quiet_seconds: a change is told when no other one came for so long, so that an upload is one event.
+    :param spec_file: path of the spec, as the triggerer sees it. :param every_seconds: pause between two listings.
+    :param quiet_seconds: a change is reported after this long without another one, so that an upload is one event.
     """
 
     def __init__(self, spec_file: str, every_seconds: float, quiet_seconds: float) -> None:
@@ -58,7 +57,7 @@ class SourceTrigger(BaseEventTrigger):
             await asyncio.sleep(self.every_seconds)
 
     def _changed(self, told: str | None) -> str | None:
-        """The digest of the listing, when it is neither what the newest version knows nor what was told last."""
+        """The digest of the listing, if it is neither that of the newest version nor the one reported last."""
         from memorag_pipeline.pipeline import Pipeline
         from memorag_pipeline.refresh.source_digest import listed_digest, published_digest
         from memorag_pipeline.specs.corpus import read_spec
@@ -69,7 +68,7 @@ class SourceTrigger(BaseEventTrigger):
 
 
 def source_asset(spec_file: str, spec: CorpusSpec) -> Asset | None:
-    """The asset whose events are new states of the corpus's source; None when the spec has no section `watch`."""
+    """The asset whose events are new states of the corpus's source; None if the spec has no section `watch`."""
     if spec.watch is None:
         return None
     trigger = SourceTrigger(spec_file, spec.watch.every_seconds, spec.watch.quiet_seconds)
@@ -82,7 +81,7 @@ def source_asset(spec_file: str, spec: CorpusSpec) -> Asset | None:
 
 
 def schedule_of(cron: str | None, asset: Asset | None) -> Any:
-    """The schedule of a DAG: by time, by events of an asset, by both, or by hand alone."""
+    """The schedule of a DAG: by time, by events of an asset, by both, or only by hand."""
     if cron is None or asset is None:
         return cron if asset is None else [asset]
     return AssetOrTimeSchedule(timetable=CronTriggerTimetable(cron, timezone="UTC"), assets=[asset])

@@ -153,7 +153,7 @@ def _draw_needles(axes: Axes, row: NeedleRow, candidates: int) -> None:
 
 
 def _panels(figure: Figure, count: int, label: str) -> list[Axes]:
-    """`number` panels, two to a row, with a label left of them; the place of an unused one stays empty."""
+    """`count` panels, two to a row, with a label left of them; the place of an unused one stays empty."""
     columns = min(count, 2)
     places = figure.subplots(-(-count // columns), columns, squeeze=False, sharey=True)
     for first in places[:, 0]:

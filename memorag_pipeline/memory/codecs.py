@@ -50,7 +50,7 @@ _LARGEST_FLOAT16 = torch.finfo(torch.float16).max
 
 
 @dataclass(frozen=True)
-class Part:
+class StoredTensor:
     """One of the tensors that keys or values are stored in; each row of it, of `shape`, belongs to `stride` slots."""
 
     dtype: torch.dtype
@@ -62,7 +62,7 @@ class Part:
         return slice(start // self.stride, -(-end // self.stride))
 
 
-Layout = dict[str, Part]
+Layout = dict[str, StoredTensor]
 
 
 class Codec(ABC):
@@ -90,7 +90,7 @@ class _Plain(Codec):
     dtype: ClassVar[torch.dtype]
 
     def layout(self, role: Role) -> Layout:
-        return {"": Part(self.dtype, 1, (self.heads, self.size))}
+        return {"": StoredTensor(self.dtype, 1, (self.heads, self.size))}
 
     def encode(self, role: Role, tensor: Tensor, where: str) -> dict[str, Tensor]:
         _require_range(tensor, torch.finfo(self.dtype).max, where)
@@ -133,11 +133,11 @@ class _Grouped(Codec):
         """The float32 values of codes and scales."""
 
     def layout(self, role: Role) -> Layout:
-        codes = Part(self.code, 1, (self.heads, -(-self.size // self.packed)))
+        codes = StoredTensor(self.code, 1, (self.heads, -(-self.size // self.packed)))
         if role == "keys":
-            scale = Part(torch.bfloat16, self.slots, (self.heads, self.size))
+            scale = StoredTensor(torch.bfloat16, self.slots, (self.heads, self.size))
         else:
-            scale = Part(torch.bfloat16, 1, (self.heads, self.size // self._channels()))
+            scale = StoredTensor(torch.bfloat16, 1, (self.heads, self.size // self._channels()))
         return {"": codes} | dict.fromkeys(self.scales, scale)
 
     def encode(self, role: Role, tensor: Tensor, where: str) -> dict[str, Tensor]:

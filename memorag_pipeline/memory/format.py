@@ -23,7 +23,7 @@ from torch import Tensor
 
 from memorag_pipeline.digests import canonical_json
 from memorag_pipeline.errors import CorruptBlobError, MemoryMismatchError
-from memorag_pipeline.memory.codecs import CODECS, Codec, Part, Role, codec_of
+from memorag_pipeline.memory.codecs import CODECS, Codec, Role, StoredTensor, codec_of
 
 FORMAT_VERSION = 2
 _KEY = "memory"  # one header key only: safetensors writes several in no fixed order
@@ -165,7 +165,7 @@ class _Stored:
     device: torch.device
 
     def token_ids(self) -> Tensor:
-        return self._rows(_TOKEN_IDS, Part(torch.int32, 1, ()), self.header.tokens, 0, self.header.tokens)
+        return self._rows(_TOKEN_IDS, StoredTensor(torch.int32, 1, ()), self.header.tokens, 0, self.header.tokens)
 
     def slots(self, role: Role, layer: int, start: int, end: int, dtype: torch.dtype) -> Tensor:
         """Some slots of a layer's keys or values, decoded from their groups."""
@@ -187,7 +187,7 @@ class _Stored:
         }
         return {name: self.file.get_tensor(name) for name in sorted(set(self.file.keys()) - own - {_TOKEN_IDS})}
 
-    def _rows(self, name: str, part: Part, slots: int, start: int, end: int) -> Tensor:
+    def _rows(self, name: str, part: StoredTensor, slots: int, start: int, end: int) -> Tensor:
         """The rows of a tensor that slots [start, end) need; the tensor must match the header."""
         stored = self.file.get_slice(name)
         shape = [part.rows(0, slots).stop, *part.shape]

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SourceComparison:
     """The source beside the newest version. `lost` are digests of that version's blobs that are gone or cut short."""
 
     pipeline: Pipeline
@@ -60,7 +60,7 @@ class Comparison:
         )
 
 
-def compare(pipeline: Pipeline, documents: str | None = None) -> Comparison:
+def compare(pipeline: Pipeline, documents: str | None = None) -> SourceComparison:
     """List the source and compare it with the newest version.
 
     With `documents`, a glob of URIs, only matching documents are compared; all others are as in the newest version.
@@ -79,7 +79,7 @@ def compare(pipeline: Pipeline, documents: str | None = None) -> Comparison:
     if not listed:
         raise EmptyCorpusError(_nothing_found(spec.source, source.left_out))
     objects = _keep_untouched(listed, parent, source, spec.source) if parent else listed
-    return Comparison(
+    return SourceComparison(
         pipeline, Extraction.of(pipeline), parent, objects, _lost(pipeline, parent) if parent else [], source.left_out
     )
 

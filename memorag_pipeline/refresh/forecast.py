@@ -19,7 +19,7 @@ from memorag_pipeline.corpus.source import SourceObject
 from memorag_pipeline.memory.cost import TEXT_BYTES_PER_TOKEN, MemoryCost
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.preflight import memory_cost
-from memorag_pipeline.refresh.comparison import Comparison, compare
+from memorag_pipeline.refresh.comparison import SourceComparison, compare
 from memorag_pipeline.refresh.gpu_units import memory_fingerprint
 from memorag_pipeline.refresh.parent_version import Parent
 from memorag_pipeline.refresh.shard_tables import parent_shards
@@ -109,7 +109,7 @@ def forecast(pipeline: Pipeline, gpu_hour_price: float | None = None, documents:
     )
 
 
-def _embeds_alike(compared: Comparison, parent: Parent) -> bool:
+def _embeds_alike(compared: SourceComparison, parent: Parent) -> bool:
     """Whether chunks that the version holds keep their vectors."""
     names = ("chunking", "embedding")
     now, digests = compared.pipeline.settled.content(), {model.role: model.digest for model in parent.manifest.models}
@@ -117,7 +117,7 @@ def _embeds_alike(compared: Comparison, parent: Parent) -> bool:
     return same and digests.get("embedding") == compared.extraction.embedding.digest
 
 
-def _to_read(compared: Comparison) -> list[SourceObject]:
+def _to_read(compared: SourceComparison) -> list[SourceObject]:
     """The objects that are not as the newest version has them."""
     known = compared.parent.objects if compared.parent else {}
     return [item for item in compared.objects if known.get(item.document_id) != item]
@@ -132,7 +132,7 @@ def _tokens_per_byte(parent: Parent | None) -> tuple[float, list[str]]:
     return 1 / TEXT_BYTES_PER_TOKEN, [f"tokens: {TEXT_BYTES_PER_TOKEN:g} bytes of source each, as no version tells"]
 
 
-def _shards(compared: Comparison, todo: list[SourceObject], tokens: int) -> tuple[int, int]:
+def _shards(compared: SourceComparison, todo: list[SourceObject], tokens: int) -> tuple[int, int]:
     """About how many shards would be memorized, and their tokens: borders that move to other shards are left out."""
     spec, parent = compared.pipeline.spec, compared.parent
     if parent is None or not parent.sections:
@@ -155,7 +155,7 @@ def _filled(tokens: int, most: int, least: int) -> int:
     return -(-tokens * 2 // (most + least))
 
 
-def _made_otherwise(compared: Comparison, parent: Parent) -> set[str]:
+def _made_otherwise(compared: SourceComparison, parent: Parent) -> set[str]:
     """The parent's shards whose memories are lost, or would differ with the current spec and models."""
     made = {row["fingerprint"] for row in parent.units if row["stage"] == MEMORIZE.name}
     lost = set(compared.lost)
@@ -167,7 +167,7 @@ def _made_otherwise(compared: Comparison, parent: Parent) -> set[str]:
     }
 
 
-def _gone(compared: Comparison, todo: Iterable[SourceObject]) -> set[str]:
+def _gone(compared: SourceComparison, todo: Iterable[SourceObject]) -> set[str]:
     """Ids of the documents whose text has changed since the newest version."""
     known = compared.parent.objects if compared.parent else {}
     return known.keys() - {item.document_id for item in compared.objects} | {item.document_id for item in todo}

@@ -95,7 +95,7 @@ class ScoreFacts(_Facts):
     before: float | None = None
 
 
-class Passage(_Facts):
+class ShownPassage(_Facts):
     """A passage that was offered for an answer, by characters of the document's text; `used` if the answer cites it."""
 
     uri: str
@@ -114,7 +114,7 @@ class SampleAnswer(_Facts):
     answer: str | None
     error: str | None
     clues: tuple[str, ...] = ()
-    evidence: tuple[Passage, ...] = ()
+    evidence: tuple[ShownPassage, ...] = ()
 
 
 class Problem(_Facts):

@@ -17,7 +17,7 @@ from memorag_pipeline.jobs.answers.stages import ANSWERS, GENERATE
 from memorag_pipeline.jobs.summaries.plans import PlannedTarget, SummariesPlan
 from memorag_pipeline.jobs.summaries.stages import GENERATE as PART_SUMMARY
 from memorag_pipeline.jobs.summaries.stages import MERGE, SUMMARIES
-from memorag_pipeline.reports.facts import Passage, SampleAnswer, State
+from memorag_pipeline.reports.facts import SampleAnswer, ShownPassage, State
 from memorag_pipeline.runs.stage import Stage
 from memorag_pipeline.storage import CorpusStore
 from memorag_pipeline.storage.plans import Plan
@@ -155,7 +155,7 @@ def _recalled(row: _Row) -> Iterator[str]:
         yield (clue if isinstance(clue, str) else clue["text"])[:_LONGEST]
 
 
-def _passages(evidence: Sequence[_Row], best_last: bool) -> Iterator[Passage]:
+def _passages(evidence: Sequence[_Row], best_last: bool) -> Iterator[ShownPassage]:
     """The passages, the best one first: those that the text uses, then by rank.
 
     Read with `best_last` their order is the ranking from its end; in any other order it says nothing of them, and the
@@ -163,7 +163,7 @@ def _passages(evidence: Sequence[_Row], best_last: bool) -> Iterator[Passage]:
     """
     ranked = list(reversed(evidence)) if best_last else sorted(evidence, key=lambda passage: -passage["score"])
     for passage in sorted(ranked, key=lambda passage: not passage.get("used", False)):
-        yield Passage(
+        yield ShownPassage(
             **{name: passage[name] for name in ("uri", "start", "end", "score")},
             text=_cut(passage["text"], _LONGEST) or "",
             used=passage.get("used", False),

@@ -50,7 +50,7 @@ class StageStatus:
 
 
 @dataclass(frozen=True)
-class Failure:
+class FailedTask:
     """A task whose last attempt failed."""
 
     stage: str
@@ -76,7 +76,7 @@ class RunStatus:
     version: int | None
     seconds_left: float | None
     stages: tuple[StageStatus, ...]
-    failures: tuple[Failure, ...]
+    failures: tuple[FailedTask, ...]
 
     @property
     def has_ended(self) -> bool:
@@ -126,7 +126,7 @@ class StatusReader:
             version=version if isinstance(version := published.get("version"), int) else None,
             seconds_left=sum(left) if left else None,
             stages=stages,
-            failures=tuple(Failure(r.stage, r.number, r.attempt, r.error or "") for r in failed),
+            failures=tuple(FailedTask(r.stage, r.number, r.attempt, r.error or "") for r in failed),
         )
 
     def _stage(self, progress: StageProgress, reports: Sequence[TaskReport], live: Sequence[TaskReport]) -> StageStatus:

@@ -121,7 +121,7 @@ class ScheduleSpec(Section):
     checkpoint_tokens: int = Field(default=200_000, ge=1, description="Tokens between two checkpoints.")
 
 
-class EvaluationSpec(Section):
+class TrainingEvaluationSpec(Section):
     """What an adapter is measured by, on texts that it was not trained on."""
 
     questions: Annotated[list[Uri], Distinct] = Field(
@@ -200,7 +200,7 @@ class TrainingSpec(Section):
     dtype: Dtype = Field(default="float32", description="Number format of the frozen model; beacons train in float32.")
     activation_checkpointing: bool = Field(default=False, description="Compute layers twice to keep less of them.")
     schedule: ScheduleSpec = ScheduleSpec()
-    evaluation: EvaluationSpec = EvaluationSpec()
+    evaluation: TrainingEvaluationSpec = TrainingEvaluationSpec()
     cron: Cron | None = Field(default=None, description="Cron expression of the training DAG; none: by hand.")
     compute: ComputeSpec = ComputeSpec()
 

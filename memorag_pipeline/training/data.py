@@ -1,7 +1,7 @@
 """What a memory is trained on: sequences of texts and of instructions; and the texts that are held out of it.
 
 In:  the files and the corpus of a training spec, a model's tokenizer.
-Out: `Sequence`s of one length, the same ones for the same seed and epoch; texts.
+Out: `PackedSequence`s of one length, the same ones for the same seed and epoch; texts.
 Wrong: a record that cannot be used is left out and counted under its reason; a file that cannot be read, or files
        without anything usable, are a `TrainingError`.
 
@@ -21,7 +21,7 @@ from memorag_pipeline.models.chat import ChatTokenizer
 from memorag_pipeline.specs.training import TrainingSpec
 from memorag_pipeline.specs.values import Language
 from memorag_pipeline.training.instructions import Instructions
-from memorag_pipeline.training.packing import Sequence, pack, shuffled
+from memorag_pipeline.training.packing import PackedSequence, pack, shuffled
 from memorag_pipeline.training.readers import (
     HELD_OUT,
     Skipped,
@@ -33,14 +33,14 @@ from memorag_pipeline.training.readers import (
     text_sources,
 )
 
-__all__ = ["Sequence", "Skipped", "held_out_texts", "instruction_sequences", "text_sequences"]
+__all__ = ["PackedSequence", "Skipped", "held_out_texts", "instruction_sequences", "text_sequences"]
 
 _COLUMNS = ("context", "context_id", "kind", "instruction_kind", "question", "output", "language", "conversations")
 
 
 def text_sequences(
     spec: TrainingSpec, tokenizer: ChatTokenizer, end_id: int, skipped: Skipped, epoch: int
-) -> Iterator[Sequence]:
+) -> Iterator[PackedSequence]:
     """All texts once, each ended by `end_id`, packed; files and sequences in the epoch's own order.
 
     Raises TrainingError.
@@ -63,7 +63,7 @@ def text_sequences(
 
 def instruction_sequences(
     spec: TrainingSpec, formats: Mapping[Language, StreamFormat], skipped: Skipped, epoch: int
-) -> Iterator[Sequence]:
+) -> Iterator[PackedSequence]:
     """All instructions once, each with its context; files and sequences in the epoch's own order.
 
     `formats` are the model's, one for each language. Raises TrainingError.
@@ -72,7 +72,7 @@ def instruction_sequences(
     files = list(spec.data.instructions)
     random.shuffle(files)
 
-    def sequences() -> Iterator[Sequence]:
+    def sequences() -> Iterator[PackedSequence]:
         contexts = read_contexts(spec.data, skipped)
         instructions = Instructions(spec, formats, contexts, Random(f"contexts {spec.schedule.seed} {epoch}"))
         for uri in files:
@@ -129,7 +129,7 @@ def _joined(texts: Mapping[str, int], min_tokens: int) -> Iterator[str]:
             waiting, tokens = [], 0
 
 
-def _at_least_one(sequences: Iterable[Sequence], where: str, skipped: Skipped) -> Iterator[Sequence]:
+def _at_least_one(sequences: Iterable[PackedSequence], where: str, skipped: Skipped) -> Iterator[PackedSequence]:
     """`sequences`, or an error that says why there is none."""
     empty = True
     for sequence in sequences:

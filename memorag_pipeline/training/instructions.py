@@ -30,7 +30,7 @@ from memorag_pipeline.prompts.answer_prompts import load_prompts
 from memorag_pipeline.specs.training import TrainingSpec
 from memorag_pipeline.specs.values import Language
 from memorag_pipeline.training.loss import IGNORED
-from memorag_pipeline.training.packing import TOO_SHORT, Sequence, sequence_of
+from memorag_pipeline.training.packing import TOO_SHORT, PackedSequence, sequence_of
 from memorag_pipeline.training.readers import HELD_OUT, Record, UnusableError, context_id, is_held_out, text_of
 from memorag_pipeline.words import words_of
 
@@ -56,7 +56,7 @@ class Instructions:
     contexts: Mapping[str, str]
     random: Random
 
-    def sequence(self, record: Record) -> Sequence:
+    def sequence(self, record: Record) -> PackedSequence:
         """The sequence of a record. Raises UnusableError."""
         turns = record.fields.get("conversations")
         if turns is None:

@@ -1,7 +1,7 @@
 """Sequences of one length: documents cut and packed, and the order of training.
 
 In:  the tokens of documents one after the other, the length of a sequence.
-Out: `Sequence`s of exactly that length; no token is lost except a last rest that is shorter than two windows.
+Out: `PackedSequence`s of exactly that length; no token is lost except a last rest that is shorter than two windows.
 
 A long document gives consecutive sequences, each a separate stream. The rests of documents are packed: several in a
 sequence, each to its end, the last one continued in the next. The first token of a document that follows another one
@@ -28,7 +28,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, eq=False)
-class Sequence:
+class PackedSequence:
     """A token stream to train on. Label i is token i, or IGNORED: they are not shifted. `source` is for messages."""
 
     token_ids: Tensor
@@ -36,13 +36,13 @@ class Sequence:
     source: str
 
 
-def sequence_of(token_ids: list[int], labels: list[int], length: int, padding: int, source: str) -> Sequence:
+def sequence_of(token_ids: list[int], labels: list[int], length: int, padding: int, source: str) -> PackedSequence:
     """A sequence of `length`, with padding on its right.
 
     Padding has no labels and comes after all that have some, so that it has no influence on the loss.
     """
     missing = length - len(token_ids)
-    return Sequence(
+    return PackedSequence(
         torch.tensor([*token_ids, *[padding] * missing], dtype=torch.int64),
         torch.tensor([*labels, *[IGNORED] * missing], dtype=torch.int64),
         source,
@@ -51,7 +51,7 @@ def sequence_of(token_ids: list[int], labels: list[int], length: int, padding: i
 
 def pack(
     documents: Iterable[tuple[str, list[int]]], length: int, shortest: int, padding: int, skipped: Skipped
-) -> Iterator[Sequence]:
+) -> Iterator[PackedSequence]:
     """Sequences of `length` out of documents (source, tokens), in their order.
 
     What is left when all are read is padded, or counted as skipped if it has fewer than `shortest` tokens.

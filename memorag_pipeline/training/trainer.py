@@ -35,7 +35,7 @@ from memorag_pipeline.progress import track
 from memorag_pipeline.specs.training import TrainingSpec
 from memorag_pipeline.training.attended_pass import hidden_states_attended
 from memorag_pipeline.training.checkpoints import Checkpoints, Position
-from memorag_pipeline.training.data import Sequence as TokenSequence
+from memorag_pipeline.training.data import PackedSequence
 from memorag_pipeline.training.loss import IGNORED, loss_sum
 from memorag_pipeline.training.parameters import tensors_of
 from memorag_pipeline.training.windows_pass import Layout, hidden_states
@@ -53,7 +53,7 @@ class Stage:
     name: str
     tokens: int
     learning_rate: float
-    sequences: Callable[[int], Iterator[TokenSequence]]
+    sequences: Callable[[int], Iterator[PackedSequence]]
 
 
 class Trainer:
@@ -131,7 +131,9 @@ class Trainer:
                     losses, unsaved = [], 0
                     started = time.perf_counter()
 
-    def _step(self, stage: Stage, step: int, batch: Sequence[TokenSequence], optimizer: torch.optim.Optimizer) -> float:
+    def _step(
+        self, stage: Stage, step: int, batch: Sequence[PackedSequence], optimizer: torch.optim.Optimizer
+    ) -> float:
         """One step; returns its mean loss."""
         loss = self.loss(batch, step)
         loss.backward()
@@ -150,7 +152,7 @@ class Trainer:
         optimizer.zero_grad(set_to_none=True)
         return found
 
-    def loss(self, batch: Sequence[TokenSequence], step: int) -> Tensor:
+    def loss(self, batch: Sequence[PackedSequence], step: int) -> Tensor:
         """Mean loss of the labels of some sequences of equal length, with the ratios of this step."""
         network, spec = self.network, self.spec
         token_ids = torch.stack([sequence.token_ids for sequence in batch]).to(network.device)
@@ -191,7 +193,7 @@ class Trainer:
         """Inputs of the head at all tokens that another follows, [rows, hidden]."""
         return normalize(self.network.norm, hidden)[:, :-1].flatten(0, 1)
 
-    def _batches(self, stage: Stage) -> Iterator[tuple[int, int, list[TokenSequence]]]:
+    def _batches(self, stage: Stage) -> Iterator[tuple[int, int, list[PackedSequence]]]:
         """Batches from the position on, this process's share of each, with the epoch and how much of it was used."""
         schedule = self.spec.schedule
         count, mine = schedule.batch_tokens // schedule.sequence_tokens, self.processes

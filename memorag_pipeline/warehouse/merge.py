@@ -20,13 +20,13 @@ from memorag_pipeline.warehouse.migration import create_tables
 from memorag_pipeline.warehouse.sql import Execute, column_names, qualified, quoted, quoted_list
 from memorag_pipeline.warehouse.table_load import TableLoad
 
-Stage = Callable[[str, pa.RecordBatchReader], None]  # makes a temporary table of this name with these rows
+StageTable = Callable[[str, pa.RecordBatchReader], None]  # makes a temporary table of this name with these rows
 
 _LONGEST_NAME = 63  # in PostgreSQL
 
 
 def merge_tables(
-    run: Execute, stage: Stage, dataset: str, tables: Mapping[str, TableLoad], json: str
+    run: Execute, stage: StageTable, dataset: str, tables: Mapping[str, TableLoad], json: str
 ) -> dict[str, int]:
     """Stage all rows, create what the dataset lacks, delete what the rows replace, insert them, and make the views.
 
@@ -50,7 +50,7 @@ def merge_tables(
     return rows
 
 
-def try_tables(run: Execute, stage: Stage, dataset: str, tables: Mapping[str, TableLoad], json: str) -> None:
+def try_tables(run: Execute, stage: StageTable, dataset: str, tables: Mapping[str, TableLoad], json: str) -> None:
     """As a load, with one row of large values in place of those that `tables` bring; the caller rolls back.
 
     Raises what the database raises, and WarehouseError where it would change a value without a word.

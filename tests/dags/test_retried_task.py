@@ -1,4 +1,4 @@
-"""A task of the full Airflow stack that is killed by SIGKILL: the scheduler retries it, and it goes on by unit."""
+"""A task of the full Airflow stack that is killed by SIGKILL: the scheduler retries it, and it resumes by unit."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def test_a_refresh_by_the_rest_api_triggers_the_answers(corpus: Pipeline, stack:
 
 
 def page_of(stack: Any, path: str) -> str:
-    """A page of the plugin, for whoever logged in."""
+    """A page of the plugin, for a logged-in user."""
     token = stack.call("GET", "/auth/token", token=False)["access_token"]
     request = urllib.request.Request(f"{stack.url}{path}", headers={"Authorization": f"Bearer {token}"})
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from memorag_pipeline.errors import MemoragError
-from memorag_pipeline.memory.codecs import CODECS, Codec, Part, Role, codec_of
+from memorag_pipeline.memory.codecs import CODECS, Codec, Role, StoredTensor, codec_of
 
 QUANTISED = ("int8", "int4", "fp8")
 ROUNDOFF = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
@@ -165,12 +165,12 @@ def test_pieces_and_strides_make_no_difference(name: str, size: int) -> None:
 
 def test_what_shares_a_scale() -> None:
     for name in ("int8", "fp8"):
-        assert codec_of(name, 2, 96).layout("keys")["scale"] == Part(torch.bfloat16, 128, (2, 96))
-        assert codec_of(name, 2, 96).layout("values")["scale"] == Part(torch.bfloat16, 1, (2, 1))
+        assert codec_of(name, 2, 96).layout("keys")["scale"] == StoredTensor(torch.bfloat16, 128, (2, 96))
+        assert codec_of(name, 2, 96).layout("values")["scale"] == StoredTensor(torch.bfloat16, 1, (2, 1))
     for size, groups in ((16, 1), (64, 1), (96, 2), (128, 2)):
-        assert codec_of("int4", 2, size).layout("keys")["low"] == Part(torch.bfloat16, 64, (2, size))
-        assert codec_of("int4", 2, size).layout("values")["high"] == Part(torch.bfloat16, 1, (2, groups))
-        assert codec_of("int4", 2, size).layout("values")[""] == Part(torch.uint8, 1, (2, size // 2))
+        assert codec_of("int4", 2, size).layout("keys")["low"] == StoredTensor(torch.bfloat16, 64, (2, size))
+        assert codec_of("int4", 2, size).layout("values")["high"] == StoredTensor(torch.bfloat16, 1, (2, groups))
+        assert codec_of("int4", 2, size).layout("values")[""] == StoredTensor(torch.uint8, 1, (2, size // 2))
 
 
 @pytest.mark.parametrize("size", [64, 128])

@@ -23,7 +23,7 @@ def test_a_change_is_told_once_and_only_when_no_other_follows(
 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
-        if len(slept) == 1:  # the upload goes on while the watcher waits for quiet
+        if len(slept) == 1:  # the upload continues while the watcher waits for quiet
             (source / "more.rst").write_text("More.\n")
         if len(slept) == 4:
             (source / "unlisted").rename(source / "again.rst")

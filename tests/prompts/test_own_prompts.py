@@ -1,4 +1,5 @@
-"""Prompts of one's own on a real S3 server: changed ones are another version, broken ones are refused by their URI."""
+"""The user's own prompts on a real S3 server: changed ones are another version, broken ones are refused by their
+URI."""
 
 from __future__ import annotations
 

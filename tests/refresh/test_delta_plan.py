@@ -96,7 +96,7 @@ def check(parent: Sequence[Shard], shards: Sequence[Shard], corpus: Corpus, max_
             known = old[shard.shard_id].contents
             assert shard.contents[: len(known)] == known
         elif shard.shard_id not in old or shard.contents != old[shard.shard_id].contents:
-            # What is not kept can be made from the documents of now.
+            # What is not kept can be made from the current documents.
             assert fresh.keys() == set(shard.contents)
 
 

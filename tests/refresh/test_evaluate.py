@@ -70,13 +70,13 @@ def test_a_refresh_promotes_what_passes_and_says_why_it_does_not(
     assert "below the minimum of 0.9" in second.notes[-1]
     assert strict.store.channels.targets() == {"production": 1}
 
-    # The same version and questions are not asked again; what was decided is by the spec of now.
+    # The same version and questions are not asked again; the decision follows the current spec.
     monkeypatch.setattr(version_scores, "score_answer", None)
     again = evaluate(easy, 2)
     assert (again["compared_with"], again["passed"]) == (1, True)
     assert promote(easy, again["evaluation"], "me")["promoted"]
     assert easy.store.channels.targets() == {"production": 2}
-    # A retry finds its own record; whoever else comes finds it there, and a rollback is not undone.
+    # A retry finds its own record, and so does any other run; a rollback is not undone.
     assert promote(easy, again["evaluation"], "me")["promoted"]
     assert not promote(easy, again["evaluation"], "you")["promoted"]
     easy.store.channels.rollback("production", "me", "it is worse")

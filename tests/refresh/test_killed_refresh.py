@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def refresh(server: subprocess.Popen[str], folder: Path) -> Refresh:
-    """Refresh in a process of its own, which is killed after a number of writes, if it comes to so many."""
+    """Refresh in a separate process, which is killed after a number of writes, if it gets that far."""
 
     def run(spec: CorpusSpec, run_id: str, last: int | None) -> dict[str, int]:
         path = folder / "topics.yaml"

@@ -9,12 +9,12 @@ from html.parser import HTMLParser
 from memorag_pipeline.html.clean_text import clean
 from memorag_pipeline.reports.facts import (
     FormatFacts,
-    Passage,
     Problem,
     QuarantineFacts,
     RunReport,
     SampleAnswer,
     ScoreFacts,
+    ShownPassage,
     StageFacts,
 )
 from memorag_pipeline.reports.page import run_page
@@ -47,7 +47,7 @@ class _Tags(HTMLParser):
 
 
 def hostile_report() -> RunReport:
-    passage = Passage(uri=f"s3://b/{HOSTILE}", start=0, end=10, score=0.5, text=HOSTILE)
+    passage = ShownPassage(uri=f"s3://b/{HOSTILE}", start=0, end=10, score=0.5, text=HOSTILE)
     return a_report(
         state="failed",
         run_id=HOSTILE,
@@ -129,7 +129,7 @@ def test_what_a_refresh_did_is_in_words_and_numbers() -> None:
 
 
 def test_a_passage_that_the_answer_cites_is_marked() -> None:
-    offered = [Passage(uri="a", start=0, end=1, score=0.5, text="x", used=used) for used in (True, False)]
+    offered = [ShownPassage(uri="a", start=0, end=1, score=0.5, text="x", used=used) for used in (True, False)]
     sample = SampleAnswer(question="q", status="answered", answer="a [1]", error=None, evidence=tuple(offered))
     assert run_page(a_report(job="faq", state="answered", samples=(sample,))).count(", cited") == 1
 

@@ -256,7 +256,7 @@ def test_a_refresh_and_mapped_tasks_report_alike(
 
 
 def test_watch_ends_with_the_run(store: CorpusStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run goes on while it is watched."""
+    """The run continues while it is watched."""
     from memorag_pipeline.cli import status as cli_status
 
     planned(store, {"one": 10})

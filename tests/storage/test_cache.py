@@ -1,4 +1,4 @@
-"""The local cache: bounded, shared by processes, never in the way of whoever uses a file."""
+"""The local cache: bounded, shared by processes, and never evicting a file in use."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ def test_a_crash_at_any_operation_breaks_nothing_and_a_retry_completes_it(
 def test_the_answer_to_any_write_may_be_lost(
     name: str, step: int, new_root: NewRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The write is done and the client sees a broken connection: the action goes on as if nothing had happened."""
+    """The write is done and the client sees a broken connection: the action continues as if nothing had happened."""
     action = ACTIONS[name]
     prepared = prepare(new_root, tmp_path, monkeypatch)
     operations, returned, led_to = undisturbed(prepared, new_root(), action)

@@ -340,7 +340,7 @@ def test_a_slow_sweep_stops_before_publishers_stop_waiting(swept: Swept) -> None
     )
     with pytest.raises(StorageError, match="too slow"):
         sweep(swept.store)
-    # Deletions that had begun by then come to their end: at most one in each thread.
+    # Deletions that had started by then are completed: at most one in each thread.
     assert 40 > sum(swept.store.blobs.exists(ref) for ref in refs) >= 40 - LOOKUPS
 
 

@@ -28,8 +28,7 @@ from memorag_pipeline.specs.values import Language
 from memorag_pipeline.storage import CorpusStore
 from memorag_pipeline.training.data import held_out_texts, instruction_sequences, text_sequences
 from memorag_pipeline.training.loss import IGNORED
-from memorag_pipeline.training.packing import TOO_SHORT, pack, shuffled
-from memorag_pipeline.training.packing import Sequence as TokenSequence
+from memorag_pipeline.training.packing import TOO_SHORT, PackedSequence, pack, shuffled
 from memorag_pipeline.training.readers import HELD_OUT, is_held_out
 from tests.conftest import REPOSITORY
 from tests.memory.conftest import SMOLLM2
@@ -101,15 +100,15 @@ def lines_of(texts: Sequence[str]) -> list[dict[str, str]]:
 
 def texts_of(
     spec: TrainingSpec, tokenizer: ChatTokenizer, epoch: int = 0, skipped: Counter[str] | None = None
-) -> list[TokenSequence]:
+) -> list[PackedSequence]:
     return list(text_sequences(spec, tokenizer, END, Counter() if skipped is None else skipped, epoch))
 
 
-def tokens_of(sequences: Sequence[TokenSequence]) -> list[list[int]]:
+def tokens_of(sequences: Sequence[PackedSequence]) -> list[list[int]]:
     return [sequence.token_ids.tolist() for sequence in sequences]
 
 
-def labelled(sequence: TokenSequence) -> list[int]:
+def labelled(sequence: PackedSequence) -> list[int]:
     """The labels that count; they are the tokens at their place."""
     kept = sequence.labels != IGNORED
     assert sequence.labels[kept].tolist() == sequence.token_ids[kept].tolist()
@@ -298,7 +297,7 @@ def make(tmp_path: Path, formats: dict[Language, StreamFormat]) -> Any:
         skipped: Counter[str] | None = None,
         name: str = "sft.jsonl",
         **settings: Any,
-    ) -> list[TokenSequence]:
+    ) -> list[PackedSequence]:
         files = [write(tmp_path / "contexts.jsonl.gz", contexts)] if contexts else []
         spec = spec_of(tmp_path, instructions=[write(tmp_path / name, records)], contexts=files, **settings)
         return list(instruction_sequences(spec, formats, Counter() if skipped is None else skipped, epoch))

@@ -22,7 +22,7 @@ from memorag_pipeline.storage import CorpusStore
 from memorag_pipeline.storage.blobs import Blobs
 from memorag_pipeline.training.adapter import write_adapter
 from memorag_pipeline.training.checkpoints import Checkpoints, Position
-from memorag_pipeline.training.packing import Sequence
+from memorag_pipeline.training.packing import PackedSequence
 from memorag_pipeline.training.parameters import memory_model, tensors_of, trainable
 from memorag_pipeline.training.trainer import Stage, Trainer
 
@@ -51,13 +51,13 @@ def spec_of(model: LanguageModel, tmp_path: Path, **changes: Any) -> TrainingSpe
     return TrainingSpec.model_validate(values | changes)
 
 
-def sequences(epoch: int) -> Iterator[Sequence]:
+def sequences(epoch: int) -> Iterator[PackedSequence]:
     """Texts that say everything twice, so that there is something to remember."""
     generator = torch.Generator().manual_seed(epoch)
     for number in range(8):
         half = torch.randint(100, 400, (SEQUENCE // 2,), generator=generator)
         tokens = torch.cat([half, half])
-        yield Sequence(tokens, tokens.clone(), f"text {epoch}.{number}")
+        yield PackedSequence(tokens, tokens.clone(), f"text {epoch}.{number}")
 
 
 STAGE = Stage("texts", TOKENS, 5e-3, sequences)
@@ -114,7 +114,7 @@ def test_a_run_with_a_break_is_the_same(tiny: LanguageModel, tmp_path: Path, cha
     whole, position = run(tiny, spec)
     checkpoints = Checkpoints(CorpusStore(str(tmp_path / "store")), "a" * 64)
 
-    def breaking(epoch: int) -> Iterator[Sequence]:
+    def breaking(epoch: int) -> Iterator[PackedSequence]:
         for number, sequence in enumerate(sequences(epoch)):
             if (epoch, number) == (1, 6):
                 raise KeyboardInterrupt
@@ -147,7 +147,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tiny: LanguageModel, tmp_path: P
     parameters = trainable(tiny, spec)
     trainer = Trainer(tiny, parameters, spec, checkpoints)
 
-    def poisoned(epoch: int) -> Iterator[Sequence]:
+    def poisoned(epoch: int) -> Iterator[PackedSequence]:
         for number, sequence in enumerate(sequences(epoch)):
             if (epoch, number) == (1, 4):
                 assert parameters.embedding is not None

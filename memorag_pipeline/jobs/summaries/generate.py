@@ -26,7 +26,7 @@ from memorag_pipeline.jobs.summaries.plans import GenerateList, SummaryUnit
 from memorag_pipeline.jobs.summaries.settings import SummarySettings
 from memorag_pipeline.jobs.summaries.stages import GENERATE
 from memorag_pipeline.jobs.summaries.summary import PartSummary, Written
-from memorag_pipeline.jobs.summaries.targets import Part
+from memorag_pipeline.jobs.summaries.targets import TargetPart
 from memorag_pipeline.jobs.units import is_finished
 from memorag_pipeline.opened_version import OpenedVersion
 from memorag_pipeline.pipeline import Pipeline
@@ -69,7 +69,7 @@ def summarize_parts(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
     return counted(total, settings)
 
 
-def unit_of(manifest: Manifest, part: Part, recall: str | None, settings: SummarySettings) -> str:
+def unit_of(manifest: Manifest, part: TargetPart, recall: str | None, settings: SummarySettings) -> str:
     """Fingerprint of a part's summary; `recall` is that of its key points, None if the part is read whole."""
     cited = {"document_id", "uri", "start", "end", "content"}
     sections = [section.model_dump(include=cited) for section in part.sections]
@@ -84,7 +84,7 @@ def unit_of(manifest: Manifest, part: Part, recall: str | None, settings: Summar
     )
 
 
-def is_read_whole(part: Part, settings: SummarySettings) -> bool:
+def is_read_whole(part: TargetPart, settings: SummarySettings) -> bool:
     """Whether the generator can read all of a part, counted by the memory model's tokenizer; then nothing is
     recalled."""
     return part.tokens <= settings.budget
@@ -93,7 +93,7 @@ def is_read_whole(part: Part, settings: SummarySettings) -> bool:
 def write_parts(
     version: OpenedVersion,
     tables: PartTables,
-    parts: Sequence[Part],
+    parts: Sequence[TargetPart],
     recalled: Sequence[tuple[Sequence[str], float]],
     generator: Generator,
     settings: SummarySettings,
@@ -115,7 +115,7 @@ def write_parts(
 def _offered(
     version: OpenedVersion,
     tables: PartTables,
-    parts: Sequence[Part],
+    parts: Sequence[TargetPart],
     points: Sequence[Sequence[str]],
     generator: Generator,
     settings: SummarySettings,

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from memorag_pipeline.jobs.summaries.targets import Part, PartSection
+from memorag_pipeline.jobs.summaries.targets import PartSection, TargetPart
 from memorag_pipeline.retrieval.passage import Passage
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class PartTables:
         self._chunks = lru_cache(_TABLES_KEPT)(self._read_chunks)
         self._vectors = lru_cache(_TABLES_KEPT)(self._read_vectors)
 
-    def texts(self, part: Part) -> list[tuple[str, str, str]]:
+    def texts(self, part: TargetPart) -> list[tuple[str, str, str]]:
         """(URI, title, text) of what is memorized of a part, each content once."""
         found: dict[str, tuple[str, str, str]] = {}
         for section in part.sections:
@@ -49,7 +49,7 @@ class PartTables:
                 found[section.content] = (row["uri"], row["title"], row["text"][section.start : section.end])
         return list(found.values())
 
-    def passages(self, part: Part) -> list[Passage]:
+    def passages(self, part: TargetPart) -> list[Passage]:
         """All passages in order, without what two of them share: together they are the whole text."""
         passages = []
         for section in part.sections:
@@ -62,7 +62,7 @@ class PartTables:
                     passages.append(_passage({**row, "start": start, "text": text}, part.shard_id, 0.0))
         return passages
 
-    def nearest(self, part: Part, queries: Vectors) -> list[list[Passage]]:
+    def nearest(self, part: TargetPart, queries: Vectors) -> list[list[Passage]]:
         """All passages of the part for each query of [queries, dimensions], the best ones first, by inner product."""
         rows, vectors = [], []
         for section in part.sections:

@@ -33,7 +33,7 @@ from memorag_pipeline.jobs.summaries.plans import (
 from memorag_pipeline.jobs.summaries.settings import SummarySettings
 from memorag_pipeline.jobs.summaries.stages import GENERATE, MERGE, RECALL
 from memorag_pipeline.jobs.summaries.summary import shared_columns
-from memorag_pipeline.jobs.summaries.targets import Part, Target, find_targets
+from memorag_pipeline.jobs.summaries.targets import Target, TargetPart, find_targets
 from memorag_pipeline.jobs.units import is_finished
 from memorag_pipeline.opened_version import OpenedVersion
 from memorag_pipeline.pipeline import Pipeline
@@ -113,7 +113,7 @@ def _planned(target: Target, parts: Sequence[SummaryUnit], settings: SummarySett
     return PlannedTarget(target=target, units=units, merge=merge.unit_of(units, settings) if len(units) > 1 else None)
 
 
-def _unit(version: OpenedVersion, part: Part, settings: SummarySettings) -> SummaryUnit:
+def _unit(version: OpenedVersion, part: TargetPart, settings: SummarySettings) -> SummaryUnit:
     whole = generate_stage.is_read_whole(part, settings)
     recall = None if whole else recall_stage.unit_of(version.manifest, part, settings)
     return SummaryUnit(

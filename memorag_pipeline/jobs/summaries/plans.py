@@ -11,7 +11,7 @@ from pydantic import PlainSerializer
 
 from memorag_pipeline.jobs.plans import JobPlan
 from memorag_pipeline.jobs.summaries.settings import SummarySettings
-from memorag_pipeline.jobs.summaries.targets import Part, Target
+from memorag_pipeline.jobs.summaries.targets import Target, TargetPart
 from memorag_pipeline.storage.plans import Plan, Unit, WorkList
 
 # Its parts are separate units, in the work lists.
@@ -48,7 +48,7 @@ class SummariesPlan(JobPlan):
 class PartUnit(Unit):
     """A part whose key points are recalled."""
 
-    part: Part
+    part: TargetPart
 
 
 class SummaryUnit(PartUnit):

@@ -19,7 +19,7 @@ from memorag_pipeline.jobs.summaries.part_tables import PartTables
 from memorag_pipeline.jobs.summaries.plans import RecallList
 from memorag_pipeline.jobs.summaries.settings import SummarySettings
 from memorag_pipeline.jobs.summaries.stages import RECALL
-from memorag_pipeline.jobs.summaries.targets import Part
+from memorag_pipeline.jobs.summaries.targets import TargetPart
 from memorag_pipeline.models.thoughts import spoken
 from memorag_pipeline.opened_version import OpenedVersion
 from memorag_pipeline.pipeline import Pipeline
@@ -65,7 +65,7 @@ def recall_key_points(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
     return dict(total)
 
 
-def unit_of(manifest: Manifest, part: Part, settings: SummarySettings) -> str:
+def unit_of(manifest: Manifest, part: TargetPart, settings: SummarySettings) -> str:
     """Fingerprint of a part's key points: of the memory, or of what is memorized and how."""
     models = {model.role: model.digest for model in manifest.models if model.role in ("memory", "adapter")}
     return fingerprint(
@@ -83,7 +83,7 @@ def unit_of(manifest: Manifest, part: Part, settings: SummarySettings) -> str:
 
 
 def key_points_of(
-    version: OpenedVersion, parts: Sequence[Part], settings: SummarySettings, advance: Callable[[], None]
+    version: OpenedVersion, parts: Sequence[TargetPart], settings: SummarySettings, advance: Callable[[], None]
 ) -> Iterator[tuple[list[str], float]]:
     """Key points of each part in order, and their seconds."""
     from memorag_pipeline.memory.kinds.load import load_memory_model
@@ -106,9 +106,9 @@ def key_points_of(
             yield points, spent + time.perf_counter() - started
 
 
-def _groups(parts: Sequence[Part]) -> Iterator[list[Part]]:
+def _groups(parts: Sequence[TargetPart]) -> Iterator[list[TargetPart]]:
     """Parts in order, as many at a time as are read together."""
-    group: list[Part] = []
+    group: list[TargetPart] = []
     for part in parts:
         if group and (len(group) == _PARTS_TOGETHER or sum(p.tokens for p in (*group, part)) > _TOKENS_TOGETHER):
             yield group
@@ -118,7 +118,7 @@ def _groups(parts: Sequence[Part]) -> Iterator[list[Part]]:
         yield group
 
 
-def _memories(model: MemoryModel[Any], tables: PartTables, parts: Sequence[Part]) -> dict[Part, Memory]:
+def _memories(model: MemoryModel[Any], tables: PartTables, parts: Sequence[TargetPart]) -> dict[TargetPart, Memory]:
     """Temporary memories of parts whose shards also hold other text; they are read together."""
     streams = [
         [*model.stream.opening, *(token for text in tables.texts(part) for token in model.stream.section(*text))]
@@ -128,7 +128,7 @@ def _memories(model: MemoryModel[Any], tables: PartTables, parts: Sequence[Part]
     return dict(zip(parts, made, strict=True))
 
 
-def _recall(model: MemoryModel[Any], memory: Memory, part: Part, settings: SummarySettings) -> list[str]:
+def _recall(model: MemoryModel[Any], memory: Memory, part: TargetPart, settings: SummarySettings) -> list[str]:
     from memorag_pipeline.memory.engine.generation import Decoding
 
     prompt = settings.prompts.key_points()

@@ -19,7 +19,7 @@ from memorag_pipeline.jobs.summaries.part_tables import PartTables
 from memorag_pipeline.jobs.summaries.recall import key_points_of
 from memorag_pipeline.jobs.summaries.settings import SummarySettings
 from memorag_pipeline.jobs.summaries.summary import PartSummary, Summary
-from memorag_pipeline.jobs.summaries.targets import Part, find_document, find_targets
+from memorag_pipeline.jobs.summaries.targets import TargetPart, find_document, find_targets
 from memorag_pipeline.progress import track
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def summarize(
 
 
 def _recall(
-    version: OpenedVersion, parts: Sequence[Part], settings: SummarySettings
+    version: OpenedVersion, parts: Sequence[TargetPart], settings: SummarySettings
 ) -> list[tuple[Sequence[str], float]]:
     """Key points of all parts; of those that are read whole none."""
     asked = [part for part in parts if not is_read_whole(part, settings)]
@@ -68,7 +68,7 @@ def _recall(
 
 def _write(
     version: OpenedVersion,
-    parts: Sequence[Part],
+    parts: Sequence[TargetPart],
     recalled: Sequence[tuple[Sequence[str], float]],
     generator: Generator,
     settings: SummarySettings,

@@ -41,7 +41,7 @@ class PartSection(BaseModel):
     content: str
 
 
-class Part(BaseModel):
+class TargetPart(BaseModel):
     """Sections of one shard. `memory` is the shard's, if it holds nothing else; `tokens` are the memory model's."""
 
     model_config = ConfigDict(frozen=True)
@@ -69,7 +69,7 @@ class Target(BaseModel):
     document_id: str | None = None
     uri: str | None = None
     title: str | None = None
-    parts: tuple[Part, ...] = ()
+    parts: tuple[TargetPart, ...] = ()
 
 
 def find_targets(version: OpenedVersion, scope: Scope, include: Sequence[str], focus: str | None) -> list[Target]:
@@ -115,7 +115,9 @@ def _targets(
     ]
 
 
-def _target(summary_id: str, parts: tuple[Part, ...], documents: Sequence[Mapping[str, Any]], **of: Any) -> Target:
+def _target(
+    summary_id: str, parts: tuple[TargetPart, ...], documents: Sequence[Mapping[str, Any]], **of: Any
+) -> Target:
     return Target(
         summary_id=summary_id,
         documents=len(documents),
@@ -126,7 +128,9 @@ def _target(summary_id: str, parts: tuple[Part, ...], documents: Sequence[Mappin
     )
 
 
-def _parts(manifest: Manifest, rows: Sequence[Mapping[str, Any]], whole: Mapping[str, set[str]]) -> Iterator[Part]:
+def _parts(
+    manifest: Manifest, rows: Sequence[Mapping[str, Any]], whole: Mapping[str, set[str]]
+) -> Iterator[TargetPart]:
     """The sections of each shard, in the order in which their text is read."""
     memories = manifest.memory_blobs
     first = {row["shard_id"]: place for place, row in reversed(list(enumerate(rows)))}
@@ -143,7 +147,9 @@ def _parts(manifest: Manifest, rows: Sequence[Mapping[str, Any]], whole: Mapping
         )
         alone = whole[shard_id] == {section.content for section in sections}
         memory = memories[shard_id].ref if alone else None
-        yield Part(shard_id=shard_id, tokens=sum(row["tokens"] for row in found), memory=memory, sections=sections)
+        yield TargetPart(
+            shard_id=shard_id, tokens=sum(row["tokens"] for row in found), memory=memory, sections=sections
+        )
 
 
 def _contents_by_shard(sections: Sequence[Mapping[str, Any]]) -> dict[str, set[str]]:

@@ -285,7 +285,7 @@ class WindowedMemoryModel(MemoryModel[BeaconMemory]):
         read(self.network, readings, self._budget(readings), advance, reproducible=self.reproducible)
 
     def _budget(self, readings: Sequence[Reading], times_read: int = 1) -> int:
-        """Bytes for the activations of a pass in which a window is read `times` times."""
+        """Bytes for the activations of a pass in which a window is read `times_read` times."""
         if self.budget is None:
             return shared(activation_budget(self.network.device)) // times_read
         largest = max((window.slots for reading in readings for window in reading.windows), default=0)

@@ -44,8 +44,8 @@ class _Record(BaseModel):
 
 
 @dataclass(frozen=True)
-class Sentence:
-    """A condemnation that stands."""
+class Condemnation:
+    """A valid condemnation of an object."""
 
     object: CondemnedObject
     since: datetime
@@ -59,10 +59,10 @@ class Condemned:
         self._objects = objects
         self._records: dict[str, _Record] = {}
 
-    def standing(self, present: Mapping[str, StoredObject]) -> dict[str, Sentence]:
+    def standing(self, present: Mapping[str, StoredObject]) -> dict[str, Condemnation]:
         """The valid condemnations: of objects that exist and were not written again."""
         self._records = {}
-        standing: dict[str, Sentence] = {}
+        standing: dict[str, Condemnation] = {}
         for stored in own(self._objects, _FOLDER):
             record = self._read(stored.key)
             if record is None:
@@ -73,7 +73,7 @@ class Condemned:
             for condemned in record.condemned:
                 now = present.get(condemned.key)
                 if now is not None and now.modified == condemned.modified:
-                    standing.setdefault(condemned.key, Sentence(condemned, stored.modified, stored.key))
+                    standing.setdefault(condemned.key, Condemnation(condemned, stored.modified, stored.key))
         return standing
 
     def add(self, write_id: str, condemned: Sequence[CondemnedObject], released: Sequence[str]) -> None:
@@ -86,7 +86,7 @@ class Condemned:
         while not self._objects.claim(f"{_FOLDER}/{number:020d}.json", data):
             number += 1
 
-    def forget(self, standing: Mapping[str, Sentence]) -> None:
+    def forget(self, standing: Mapping[str, Condemnation]) -> None:
         """Remove the records read by `standing` that no valid condemnation needs."""
         held: set[str] = set()
         for key, record in sorted(self._records.items()):

@@ -19,7 +19,7 @@ from memorag_pipeline.progress import track
 from memorag_pipeline.storage import layout
 from memorag_pipeline.storage.backend import StoredObject
 from memorag_pipeline.storage.deletions import Announced
-from memorag_pipeline.storage.garbage.condemned import Condemned, CondemnedObject, Sentence
+from memorag_pipeline.storage.garbage.condemned import Condemnation, Condemned, CondemnedObject
 from memorag_pipeline.storage.garbage.references import ReferenceReader, References
 from memorag_pipeline.storage.intents import LIFETIME
 from memorag_pipeline.storage.layout import is_in_our_folders
@@ -93,12 +93,12 @@ class _Sweep:
         unreferenced = self._unreferenced(found, now)
         released = sorted(standing.keys() - unreferenced.keys())
         due = [
-            sentence
-            for key, sentence in sorted(standing.items())
-            if key in unreferenced and key not in found.recent and now - sentence.since >= self.grace
+            condemnation
+            for key, condemnation in sorted(standing.items())
+            if key in unreferenced and key not in found.recent and now - condemnation.since >= self.grace
         ]
         new = [unreferenced[key] for key in sorted(unreferenced) if key not in standing]
-        deleted = [_swept(sentence, found.present) for sentence in due]
+        deleted = [_swept(condemnation, found.present) for condemnation in due]
         dead = [
             SweptObject(stored.key, stored.size, f"intent of a publish that died over {LIFETIME.days} day ago")
             for stored in found.dead_intents
@@ -182,6 +182,6 @@ class _Sweep:
         in_threads(delete, keys)
 
 
-def _swept(sentence: Sentence, present: dict[str, StoredObject]) -> SweptObject:
-    stored = present[sentence.object.key]
-    return SweptObject(stored.key, stored.size, sentence.object.why, sentence.since)
+def _swept(condemnation: Condemnation, present: dict[str, StoredObject]) -> SweptObject:
+    stored = present[condemnation.object.key]
+    return SweptObject(stored.key, stored.size, condemnation.object.why, condemnation.since)

@@ -79,7 +79,7 @@ def test_the_passages_and_the_run_land_with_the_answers(pipeline: Pipeline, spec
     assert run["began"] == RUN.began and run["ended"] > run["began"]
     assert (run["memory_model"], run["generation_model"], run["cost"]) == ("m", "g", None)
 
-    # Answered anew with other passages: those of before are gone, also where there are none now.
+    # Answered again with other passages: the earlier ones are gone, even if there are none now.
     fewer = pa.concat_tables([answers(1, evidence=[]), answers(2).slice(1)])
     load(pipeline, write_plan(pipeline, [fewer], 2), RUN)
     left = warehouse.query("SELECT question_id FROM kb.evidence ORDER BY question_id")

@@ -32,7 +32,7 @@ class Joining:
 
 
 def settings(budget: int) -> Any:
-    """Room for so many summaries of one token."""
+    """A budget for this many summaries of one token."""
     prompts = SimpleNamespace(merge=lambda texts: list(texts))
     models = SimpleNamespace(generation=SimpleNamespace(max_new_tokens=1))
     return SimpleNamespace(prompts=prompts, budget=budget, models=models)

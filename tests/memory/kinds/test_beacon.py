@@ -253,7 +253,7 @@ def test_damaged_weights_are_told_while_memorizing(name: str, kind: str) -> None
 
 @pytest.fixture
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Exception], list[int]]:
-    """Let passes of more than so many slots run out of memory; returns the sizes of those that did not."""
+    """Let passes of more than `most` slots run out of memory; returns the sizes of those that did not."""
 
     def limit(most: int, error: Exception) -> list[int]:
         run, sizes = Network.run_for_memory, list[int]()
