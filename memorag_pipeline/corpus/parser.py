@@ -8,7 +8,6 @@ Wrong: a document that the parser refuses, or that gives more than the limits ad
 
 from __future__ import annotations
 
-import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -44,15 +43,13 @@ class Parser:
 
     def parse(self, data: bytes, media_type: str) -> Parsed:
         """Parse one document. Raises Refused, such as unreadable, password, too_many_pages, too_large, bomb."""
-        import kreuzberg
-
         try:
             parsed = self._parse(data, media_type)
         except etree.XMLSyntaxError as error:
             raise malformed(error) from None
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise Refused("unreadable", f"is a damaged package: {error}") from None
-        except (kreuzberg.KreuzbergError, OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             if isinstance(error, RecursionError):
                 raise
             raise _refused(str(error)) from None
@@ -72,34 +69,21 @@ class Parser:
     def _parse(self, data: bytes, media_type: str) -> Parsed:
         if media_type == "application/pdf":
             return Parsed(*read_pdf(data, self._pages), [])
-        parser = PARSERS.get(media_type)
-        return _binary(data, media_type) if parser is None else parser(data)
+        return PARSERS[media_type](data)
 
 
 def _html(data: bytes) -> Parsed:
     return Parsed(*read_html(data.decode()), [])
 
 
-def _binary(data: bytes, media_type: str) -> Parsed:
-    import kreuzberg
-
-    config = kreuzberg.ExtractionConfig(use_cache=False, include_document_structure=True)
-    result = kreuzberg.extract_bytes_sync(data, media_type, config=config)
-    nodes = [node["content"] for node in (result.document or {"nodes": []})["nodes"]]
-    headings = [(node["level"], node["text"]) for node in nodes if node["node_type"] == "heading"]
-    return Parsed(result.content, result.metadata.get("title"), headings)
-
-
 def _refused(message: str) -> Refused:
-    message = re.sub(r"^\w+Error: ", "", message.splitlines()[0] if message else "no reason given")
+    message = message.splitlines()[0] if message else "no reason given"
     if "password" in message.lower() or "encrypted" in message.lower():
         return Refused("password", "is encrypted")
-    if "security limit" in message.lower():
-        return Refused("too_large", message)
     return Refused("unreadable", message)
 
 
-# What is not here is read by kreuzberg as it is.
+# For each media type that `formats` and `text` tell, but PDF, what reads it.
 PARSERS: dict[str, Callable[[bytes], Parsed]] = {
     "text/html": _html,
     "application/epub+zip": lambda data: Parsed(*read_epub(data), []),

@@ -62,7 +62,7 @@ def write_spec(folder: Path, spec: CorpusSpec) -> Path:
 
 
 def test_the_help_starts_at_once_because_it_imports_nothing_heavy() -> None:
-    heavy = "torch transformers FlagEmbedding faiss duckdb pyarrow fsspec airflow kreuzberg sentence_transformers"
+    heavy = "torch transformers FlagEmbedding faiss duckdb pyarrow fsspec airflow pypdfium2 sentence_transformers"
     heavy += " numpy"
     program = (
         "import sys; sys.argv = ['memorag', '--help']\n"

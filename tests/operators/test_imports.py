@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-HEAVY = ("torch", "transformers", "FlagEmbedding", "sentence_transformers", "faiss", "kreuzberg", "duckdb")
+HEAVY = ("torch", "transformers", "FlagEmbedding", "sentence_transformers", "faiss", "pypdfium2", "duckdb")
 
 # Processor seconds: wall time would measure what else the machine does.
 MEASURE = """

@@ -12,7 +12,7 @@ HEAVY = (
     "sentence_transformers",
     "faiss",
     "duckdb",
-    "kreuzberg",
+    "pypdfium2",
     "openai",
 )
 
