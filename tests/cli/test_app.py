@@ -229,7 +229,7 @@ corpus: topics
 source: {uris: [source], include: ["**/*.rst"], documents_per_part: 2}
 store: {uri: store}
 sharding: {max_tokens: 512, min_tokens: 64}
-memory: {model: package:smollm2-135m-instruct, window: 128}
+memory: {model: MEMORY, window: 128}
 embedding: {model: package:all-minilm-l6-v2, pooling: mean}
 generation: {max_new_tokens: 16, evidence_tokens: 256}
 jobs:
@@ -252,9 +252,15 @@ QUESTIONS = (
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a spec, four documents and two questions, refreshed to version 1."""
+    """A folder with a spec, four documents and two questions, refreshed to version 1.
+
+    Its memory model is a small one of random numbers: what it writes is not looked at here, but shown and stored.
+    """
+    from benchmarks.tiny_models import tiny_memory_model
+
     folder = tmp_path_factory.mktemp("corpus")
-    (folder / "topics.yaml").write_text(SPEC, encoding="utf-8")
+    memory = tiny_memory_model(folder / "memory")
+    (folder / "topics.yaml").write_text(SPEC.replace("MEMORY", str(memory)), encoding="utf-8")
     (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS), encoding="utf-8")
     (folder / "source").mkdir()
     for name in ("assert", "del", "pass", "break"):
@@ -293,7 +299,7 @@ def test_a_question_is_answered_from_a_spec_and_from_a_uri(corpus: Path) -> None
     asked = json_of("ask", corpus / "topics.yaml", question)
     assert asked["status"] == "answered" and asked["answer"]
     assert asked["evidence"][-1]["uri"].endswith("/del.rst")  # the best one is offered last
-    result = memorag("ask", corpus / "store" / "topics", question, "--version", "1")
+    result = memorag("ask", corpus / "store" / "topics", question, "--version", "1", "--trust-models")
     assert result.exit_code == 0
     assert asked["answer"].split()[0] in result.stdout
     assert "del.rst" in result.stdout
@@ -343,7 +349,7 @@ def test_a_question_is_answered_from_memory_alone(corpus: Path) -> None:
     assert asked["status"] == "answered" and asked["answer"]
     assert (asked["evidence"], asked["clues"]) == ([], [])
     assert asked["shard_id"] in {Path(path).stem for path, _ in memories(corpus)}
-    result = memorag("ask", corpus / "store" / "topics", question, "--mode", "memory_only")
+    result = memorag("ask", corpus / "store" / "topics", question, "--mode", "memory_only", "--trust-models")
     assert result.exit_code == 0
     assert f"from the memory of shard {asked['shard_id']}, version " in result.stdout
     assert memorag("ask", corpus / "topics.yaml", " ", "--mode", "memory_only").exit_code == 6
@@ -351,7 +357,7 @@ def test_a_question_is_answered_from_memory_alone(corpus: Path) -> None:
 
 def test_a_job_and_a_single_document_are_summarized(corpus: Path) -> None:
     done = json_of("summarize", corpus / "topics.yaml", "reports")
-    one = json_of("summarize", corpus / "store" / "topics", "--document", "del.rst")
+    one = json_of("summarize", corpus / "store" / "topics", "--document", "del.rst", "--trust-models")
     assert (one["status"], one["title"], one["documents"]) == ("summarized", 'The "del" statement', 1)
     result = memorag("summarize", corpus / "topics.yaml", "--include", "del.rst")
     assert result.exit_code == 0
@@ -375,7 +381,8 @@ def test_memories_recall_clues_for_questions(corpus: Path) -> None:
         assert 1 <= len(found["shard_ids"]) <= 2 and set(found["shard_ids"]) <= shards
         assert {clue["shard_id"] for clue in found["clues"]} <= set(found["shard_ids"])
         assert {clue["kind"] for clue in found["clues"]} <= {"spans", "surrogates"}
-    (drafts,) = json_of("recall", corpus / "store" / "topics", questions[0], "--kind", "draft", "--version", "1")
+    root = corpus / "store" / "topics"
+    (drafts,) = json_of("recall", root, questions[0], "--kind", "draft", "--version", "1", "--trust-models")
     assert {clue["kind"] for clue in drafts["clues"]} == {"draft"}
     result = memorag("recall", corpus / "topics.yaml", questions[0], "--kind", "draft", "--version", "1")
     assert result.exit_code == 0
@@ -441,7 +448,7 @@ def test_versions_are_listed_shown_promoted_and_compared(corpus: Path) -> None:
     assert (shown["version"], shown["channels"]) == (1, ["production"])
     assert {blob["role"] for blob in shown["manifest"]["blobs"]} >= {"documents", "chunks", "memory", "index"}
     printed = memorag("show", root).stdout
-    assert "package:smollm2-135m-instruct" in printed
+    assert str(corpus / "memory")[:40] in printed
     assert re.search(r"base +\d+ +[\d,]+ +0 +0\.0% +none", printed)
 
     found = json_of("diff", root, "production", "2")

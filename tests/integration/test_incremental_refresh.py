@@ -58,7 +58,7 @@ def change_everything_once(corpus: ChangingCorpus) -> int:
     [
         {},
         {"kind": "selected", "ratio": 4},
-        {"kind": "gist", "reproducible": True},
+        {"kind": "gist", "reproducible": True, "window": 128},  # fewer texts to write
         {"codec": "int8"},
         {"kind": "beacon", "ratio": [2, 4]},
     ],

@@ -35,9 +35,14 @@ def training_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def training_values(tiny: LanguageModel, training_texts: Path, tmp_path: Path) -> dict[str, Any]:
     """A training spec of some seconds."""
+    return values_of(tiny, training_texts, tmp_path / "store")
+
+
+def values_of(tiny: LanguageModel, training_texts: Path, store: Path) -> dict[str, Any]:
+    """The same, with its adapters in `store`."""
     return {
         "adapter": "tiny-adapter",
-        "store": {"uri": str(tmp_path / "store")},
+        "store": {"uri": str(store)},
         "model": str(tiny.resolved.folder),
         "data": {"text": [str(training_texts)]},
         "window": 32,

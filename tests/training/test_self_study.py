@@ -134,9 +134,9 @@ class TestOfARealCorpus:
     HELD_OUT = 30
 
     @pytest.fixture
-    def texts(self, source: Path, make_spec: Callable[..., CorpusSpec], tmp_path: Path) -> dict[bool, list[str]]:
-        """The documents of version 1 of `topics.yaml`, by whether they are held out."""
-        spec = make_spec(source)
+    def texts(self, source: Path, make_tiny_spec: Callable[..., CorpusSpec], tmp_path: Path) -> dict[bool, list[str]]:
+        """The documents of version 1 of `topics.yaml`, by whether they are held out; its memories are not asked."""
+        spec = make_tiny_spec(source)
         values = spec.model_dump(mode="json", exclude_unset=True)
         (tmp_path / "topics.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
         runner.refresh(Pipeline(spec), "tests")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -26,10 +27,29 @@ from memorag_pipeline.training import train as train_stage
 from memorag_pipeline.training.plans import TrainingPlan
 from memorag_pipeline.training.prepare import prepare
 from memorag_pipeline.training.register import promote
-from memorag_pipeline.training.runner import train
+from memorag_pipeline.training.runner import TrainResult, train
 from memorag_pipeline.training.training import Training
+from tests.training.conftest import values_of
 
 MakeTraining = Callable[..., Training]
+
+
+@pytest.fixture(scope="module")
+def trained(
+    tiny: LanguageModel, training_texts: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Training, TrainResult]:
+    """One training as it comes out, for all tests that only look at it, or go on from it in a copy of its store."""
+    store = tmp_path_factory.mktemp("trained") / "store"
+    training = Training(TrainingSpec.model_validate(values_of(tiny, training_texts, store)))
+    result = train(training, "run 1", "somebody")
+    assert result is not None
+    return training, result
+
+
+@pytest.fixture
+def go_on(trained: tuple[Training, TrainResult], tmp_path: Path) -> None:
+    """The store of this test's own trainings is a copy of that one's."""
+    shutil.copytree(trained[0].spec.store.uri, tmp_path / "store")
 
 
 @pytest.fixture
@@ -37,9 +57,10 @@ def make(training_values: dict[str, Any]) -> MakeTraining:
     return lambda **changes: Training(TrainingSpec.model_validate(training_values | changes))
 
 
-def test_an_adapter_is_trained_measured_published_and_promoted(make: MakeTraining, tiny: LanguageModel) -> None:
-    training = make()
-    result = train(training, "run 1", "somebody")
+def test_an_adapter_is_trained_measured_published_and_promoted(
+    trained: tuple[Training, TrainResult], tiny: LanguageModel
+) -> None:
+    training, result = trained
     assert (result.version, result.created, result.promoted) == (1, True, True)
     assert result.gaps.keys() == {"beacon", "uniform", "recent", "attention"}
     assert result.gaps["beacon"].keys() == {4, 8}
@@ -73,8 +94,8 @@ def test_an_adapter_is_trained_measured_published_and_promoted(make: MakeTrainin
         resolve_file(f"{result.uri}@staging")
 
 
+@pytest.mark.usefixtures("go_on")
 def test_the_same_again_is_neither_trained_nor_published(make: MakeTraining, monkeypatch: pytest.MonkeyPatch) -> None:
-    train(make(), "run 1", "somebody")
     monkeypatch.setattr(train_stage, "_trained", None)
     again = train(make(description="Said in other words."), "run 2", "somebody")
     assert (again.version, again.created, again.promoted) == (1, False, False)
@@ -91,8 +112,8 @@ def test_fewer_texts_than_wanted_are_told_and_needles_have_room(
     assert "no needles in streams of 1,024 tokens" in told[1] and "the model's context 640" in told[1]
 
 
+@pytest.mark.usefixtures("go_on")
 def test_an_adapter_that_is_no_better_is_published_but_not_promoted(make: MakeTraining) -> None:
-    first = train(make(), "run 1", "somebody")
     evaluation = {"texts": 2, "ratios": [4, 8], "needles": False, "gate": 1e9}
     schedule = {"tokens": 1024, "sequence_tokens": 128, "batch_tokens": 512}
     second = train(make(evaluation=evaluation, schedule=schedule), "run 2", "somebody")
@@ -102,14 +123,15 @@ def test_an_adapter_that_is_no_better_is_published_but_not_promoted(make: MakeTr
     assert training.store.channels.version("production") == 1
     better = promote(make(evaluation=evaluation | {"gate": -1e9}), 2, "somebody")
     assert better["promoted"]
-    assert [record.version for record in training.store.channels.history("production")] == [first.version, 2]
+    assert [record.version for record in training.store.channels.history("production")] == [1, 2]
 
 
-def test_a_killed_training_goes_on_from_its_checkpoint(make: MakeTraining, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_training_goes_on_from_its_checkpoint(
+    trained: tuple[Training, TrainResult], make: MakeTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from memorag_pipeline.training import trainer
 
-    undisturbed = make(store={"uri": make().spec.store.uri + "-undisturbed"})
-    train(undisturbed, "run 1", "somebody")
+    undisturbed, _ = trained
     step, steps = trainer.Trainer._step, list[int]()
 
     def killed(self: Any, stage: Any, number: int, *arguments: Any) -> float:
@@ -162,9 +184,10 @@ def test_the_command_trains(training_values: dict[str, Any], tmp_path: Path) -> 
     assert nowhere.exit_code == 4
 
 
-def test_two_processes_train_what_one_does(make: MakeTraining, training_values: dict[str, Any], tmp_path: Path) -> None:
-    alone = make()
-    train(alone, "run 1", "somebody")
+def test_two_processes_train_what_one_does(
+    trained: tuple[Training, TrainResult], training_values: dict[str, Any], tmp_path: Path
+) -> None:
+    alone, _ = trained
     spec, out = tmp_path / "training.yaml", tmp_path / "adapter.safetensors"
     spec.write_text(yaml.safe_dump(training_values | {"store": {"uri": str(tmp_path / "shared")}}), encoding="utf-8")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]

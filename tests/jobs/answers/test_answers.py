@@ -132,21 +132,24 @@ def test_a_second_run_finds_everything_done(rows: Rows, pipeline: Pipeline) -> N
     assert rows_of(pipeline, routed["plan"]) == rows
 
 
-def test_the_same_rows_come_out_when_everything_is_done_anew(rows: Rows, pipeline: Pipeline) -> None:
+def test_the_same_rows_come_out_when_they_are_made_anew(
+    rows: Rows, pipeline: Pipeline, make_pipeline: Callable[..., Pipeline]
+) -> None:
+    """Two of the four questions, which are a unit of their own."""
     for path in Path(pipeline.store.uri.removeprefix("file://")).glob("units/*/*/*.json"):
         if path.parts[-3] in {"recall", "generate", "reply"}:
             path.unlink()
-    again = run(pipeline)
-    assert [{**row, "seconds": 0} for row in again] == [{**row, "seconds": 0} for row in rows]
+    again = run(make_pipeline(QUESTIONS[2:]))
+    assert [{**row, "seconds": 0} for row in again] == [{**row, "seconds": 0} for row in rows[2:]]
 
 
 def test_a_service_gets_the_answers_of_the_job(rows: Rows, pipeline: Pipeline) -> None:
     version = Version(pipeline.store, 1)
     settings = AnswerSettings.of_job(pipeline.spec, pipeline.spec.job("faq"), version.manifest)
-    answers = answer_questions(version, [line["question"] for line in QUESTIONS], settings)
-    assert [answer.answer for answer in answers] == [row["answer"] for row in rows]
-    assert [answer.status for answer in answers] == [row["status"] for row in rows]
-    for answer, row in zip(answers, rows, strict=True):
+    answers = answer_questions(version, [line["question"] for line in QUESTIONS[:2]], settings)
+    assert [answer.answer for answer in answers] == [row["answer"] for row in rows[:2]]
+    assert [answer.status for answer in answers] == [row["status"] for row in rows[:2]]
+    for answer, row in zip(answers, rows[:2], strict=True):
         assert [passage.chunk_id for passage in answer.evidence] == [found["chunk_id"] for found in row["evidence"]]
         assert [(clue.kind, clue.text) for clue in answer.clues] == [(c["kind"], c["text"]) for c in row["clues"]]
 
@@ -154,8 +157,8 @@ def test_a_service_gets_the_answers_of_the_job(rows: Rows, pipeline: Pipeline) -
 def test_a_service_gets_the_clues_of_the_job(rows: Rows, pipeline: Pipeline) -> None:
     version = Version(pipeline.store, 1)
     settings = AnswerSettings.of_job(pipeline.spec, pipeline.spec.job("faq"), version.manifest)
-    found = recall_questions(version, [line["question"] for line in QUESTIONS], settings)
-    for recollection, row in zip(found, rows, strict=True):
+    found = recall_questions(version, [line["question"] for line in QUESTIONS[1:3]], settings)
+    for recollection, row in zip(found, rows[1:3], strict=True):
         clues = [{"shard_id": clue.shard_id, "kind": clue.kind, "text": clue.text} for clue in recollection.clues]
         assert clues == row["clues"]
         assert (recollection.error is None) == bool(recollection.shard_ids) == (row["status"] == "answered")
@@ -166,10 +169,11 @@ def test_the_memory_of_the_best_shard_answers_without_evidence(pipeline: Pipelin
     version = Version(pipeline.store, 1)
     settings = AnswerSettings.of_job(pipeline.spec, pipeline.spec.job("faq"), version.manifest)
     alone = settings.model_copy(update={"mode": "memory_only", "clues": ()})
-    asked = [line["question"] for line in QUESTIONS]
+    asked = [line["question"] for line in QUESTIONS[:3]]
     answers = answer_questions(version, asked, alone)
-    assert [answer.status for answer in answers] == ["answered", "error", "answered", "answered"]
-    best = [recollection.shard_ids[:1] for recollection in recall_questions(version, asked, settings)]
+    assert [answer.status for answer in answers] == ["answered", "error", "answered"]
+    without_clues = settings.model_copy(update={"clues": ()})
+    best = [recollection.shard_ids[:1] for recollection in recall_questions(version, asked, without_clues)]
     for answer, shards in zip(answers, best, strict=True):
         assert (answer.clues, answer.evidence) == ((), ())
         assert ([answer.shard_id] if answer.shard_id else []) == list(shards)
