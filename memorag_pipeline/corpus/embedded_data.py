@@ -13,7 +13,8 @@ from __future__ import annotations
 import re
 
 _LEAST = 200  # characters of a run without a data URI before it
-_RUN = re.compile(r"(?:[A-Za-z0-9+_-]|\\?/){40,}={0,2}")
+_RUN = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{40,}={0,2}")
+_ESCAPED_RUN = re.compile(r"(?:[A-Za-z0-9+_-]|\\?/){40,}={0,2}")  # of JSON, where a slash may have a backslash
 _URI = re.compile(r"data:[\w.+-]*(?:/[\w.+-]+)?(?:;[\w.+-]+=(?:\"[^\"\n]{0,100}\"|[\w.+-]+))*(;base64)?,", re.I)
 _PAYLOAD = re.compile(r"(?:[A-Za-z0-9+/=_-]|%[0-9A-Fa-f]{2}|\\/|(?:\\[rn]|\s)+(?=[A-Za-z0-9+/]{60}))*")
 _PERCENT = re.compile(r"[^\s\"'<>()\[\]{}`\\]*")
@@ -65,7 +66,8 @@ def _end_of_uri(text: str, start: int, data: int) -> int:
 def _runs(text: str) -> list[tuple[int, int]]:
     """Runs of base64, those that go over several lines as one."""
     found: list[tuple[int, int]] = []
-    runs = [(match.start(), match.end()) for match in _RUN.finditer(text)]
+    pattern = _ESCAPED_RUN if "\\/" in text else _RUN
+    runs = [(match.start(), match.end()) for match in pattern.finditer(text)]
     at = 0
     while at < len(runs):
         first, (start, end) = at, runs[at]

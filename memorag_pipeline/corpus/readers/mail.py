@@ -26,6 +26,7 @@ _FIELD = re.compile(rb"[!-9;-~]+:[ \t\r\n]|[!-9;-~]+:\S")
 _IS_MAIL = re.compile(rb"^(?:mime-version|message-id|received|return-path|delivered-to):", re.I | re.M)
 _IS_PAGE = re.compile(rb"^(?:snapshot-content-location:|from: <saved\b|content-type:\s*multipart/related)", re.I | re.M)
 _FROM_LINE = re.compile(rb"^From (?![0-9a-f]{40} )[^\r\n]*\d{4}[^\r\n]*\r?\n(?=[!-9;-~]+:)", re.M)
+_PATCHES = {".patch", ".diff"}  # are sent as mail, and are what is in them
 _DEPTH = 10  # messages within messages
 _TEXT = ("text/plain", "text/html")
 _ENCRYPTED = {"multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"}
@@ -47,7 +48,7 @@ def mail_type(suffix: str, data: bytes) -> str | None:
     has_from = re.search(rb"^from:", header, re.I | re.M) is not None
     if has_from and _IS_PAGE.match(header) and not re.search(rb"^(?:to|received|message-id):", header, re.I | re.M):
         return SAVED_PAGE
-    if suffix in {".eml", ".mht", ".mhtml"} or (has_from and _IS_MAIL.search(header)):
+    if suffix in {".eml", ".mht", ".mhtml"} or (has_from and suffix not in _PATCHES and _IS_MAIL.search(header)):
         return MAIL
     return None
 

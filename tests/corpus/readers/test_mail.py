@@ -154,6 +154,7 @@ def test_a_saved_page_is_a_page(parser: Parser, name: str) -> None:
             "a.patch",
             "From 4d7a214614ab2935c943f9e0ff69d22eadbb8f32 Mon Sep 17 00:00:00 2001\nFrom: A <a@b>\n\ndiff --git",
         ),
+        ("b.patch", "From: A <a@b>\nMessage-ID: <1@b>\nSubject: [PATCH] x\n\ndiff --git a/x b/x\n+ y"),
         ("a.md", "# Mail\n\nFrom: x\nMIME-Version: 1.0\n"),
         ("a.eml", "no header at all, just words\n\nand more"),
     ],
