@@ -21,7 +21,6 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.extract import extract
 from memorag_pipeline.refresh.inventory import take_inventory
 from memorag_pipeline.retrieval.terms import terms_of
-from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.specs.jobs import WarehouseSpec
 from memorag_pipeline.warehouse.duckdb_file import DuckDBWarehouse
 from tests.conftest import REPOSITORY
@@ -31,7 +30,6 @@ from tests.fixtures.corpus import spec_of
 from tests.refresh.conftest import refresh
 from tests.warehouse.answer_rows import KEY, answers
 
-Make = Callable[..., CorpusSpec]
 HOLDER = """
 import sys, duckdb
 connection = duckdb.connect(sys.argv[1])
@@ -41,13 +39,13 @@ sys.stdin.read()
 
 
 @each_case(others=True)
-def test_it_is_as_people_expect(case: Case, tmp_path: Path, field_spec: Make) -> None:
+def test_it_is_as_people_expect(case: Case, tmp_path: Path) -> None:
     if case.name not in BY_HAND:
         pytest.skip(f"{case.name}: no check by hand is written")
-    BY_HAND[case.name](case.check, tmp_path, field_spec)
+    BY_HAND[case.name](case.check, tmp_path)
 
 
-def _many(check: dict[str, Any], folder: Path, make: Make) -> None:
+def _many(check: dict[str, Any], folder: Path) -> None:
     """100 files in place of 3,000: the work of a refresh follows the files that changed, not those that there are."""
     source = folder / "source"
     source.mkdir()
@@ -65,7 +63,7 @@ def _many(check: dict[str, Any], folder: Path, make: Make) -> None:
     assert (inventory["counts"]["changed"], read) == (check["extracted"], check["extracted"])
 
 
-def _huge(check: dict[str, Any], folder: Path, make: Make) -> None:
+def _huge(check: dict[str, Any], folder: Path) -> None:
     """Files without lines, without spaces, and minified: read in time, and cut into chunks of bounded length."""
     source = folder / "source"
     source.mkdir()
@@ -79,13 +77,13 @@ def _huge(check: dict[str, Any], folder: Path, make: Make) -> None:
     assert all(chunk["tokens"] <= 200 for chunk in corpus.chunks)
 
 
-def _reserved_words(check: dict[str, Any], folder: Path, make: Make) -> None:
+def _reserved_words(check: dict[str, Any], folder: Path) -> None:
     spec = WarehouseSpec(database=str(folder / "answers.duckdb"), dataset="order")
     assert check == {"exit": 0} and DuckDBWarehouse(spec).merge(answers(2), "select", KEY) == 2
     assert DuckDBWarehouse(spec).query('SELECT * FROM "order"."select"').num_rows == 2
 
 
-def _locked_file(check: dict[str, Any], folder: Path, make: Make) -> None:
+def _locked_file(check: dict[str, Any], folder: Path) -> None:
     path = folder / "answers.duckdb"
     command = [sys.executable, "-c", HOLDER, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
@@ -96,7 +94,7 @@ def _locked_file(check: dict[str, Any], folder: Path, make: Make) -> None:
     assert caught.value.exit_code == check["exit"]
 
 
-def _foreign_table(check: dict[str, Any], folder: Path, make: Make) -> None:
+def _foreign_table(check: dict[str, Any], folder: Path) -> None:
     path = folder / "answers.duckdb"
     with duckdb.connect(str(path)) as connection:
         connection.execute("CREATE SCHEMA memorag; CREATE TABLE memorag.answers (id INTEGER, answer VARCHAR)")
@@ -111,15 +109,15 @@ def _foreign_table(check: dict[str, Any], folder: Path, make: Make) -> None:
     assert columns == [(1, "theirs")]
 
 
-def _terms(check: dict[str, Any], folder: Path, make: Make) -> None:
+def _terms(check: dict[str, Any], folder: Path) -> None:
     words = [*texts(check["terms"]), "தமிழ்", "বাংলা", "ภาษาไทย", "العَرَبِيَّة", "שָׁלוֹם", "İstanbul", "क्षेत्र"]
     assert [word for word in words if len(terms_of(word)) != 1] == []
     assert terms_of(check["terms"]) == [check["terms"]]
 
 
-def _pooling(check: dict[str, Any], folder: Path, make: Make) -> None:
+def _pooling(check: dict[str, Any], folder: Path) -> None:
     """The model's own declaration is followed where the spec says nothing; a spec that says otherwise is told."""
-    values = make(folder, store={"uri": str(folder / "store")}).model_dump(mode="json", exclude_unset=True)
+    values = spec_of(folder, store={"uri": str(folder / "store")}).model_dump(mode="json", exclude_unset=True)
     told = []
     for pooling in ({}, {"pooling": "cls"}):
         values["embedding"] = {"model": "package:all-minilm-l6-v2", **pooling}
@@ -129,7 +127,7 @@ def _pooling(check: dict[str, Any], folder: Path, make: Make) -> None:
     assert check == {"warns": True} and "pooling" in told[1]
 
 
-def _docs(check: dict[str, Any], folder: Path, make: Make) -> None:
+def _docs(check: dict[str, Any], folder: Path) -> None:
     docs = {path.name: path.read_text(encoding="utf-8") for path in (REPOSITORY / "docs").glob("*.md")}
     docs["README.md"] = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     denied = [name for name, text in docs.items() if re.search(r"`memorag ask`[^.]*\buses no endpoint", text)]
@@ -137,7 +135,7 @@ def _docs(check: dict[str, Any], folder: Path, make: Make) -> None:
     assert re.search(r"`memorag ask TARGET.*\bendpoint is paid", docs["cli.md"])
 
 
-BY_HAND: dict[str, Callable[[dict[str, Any], Path, Make], None]] = {
+BY_HAND: dict[str, Callable[[dict[str, Any], Path], None]] = {
     "many/": _many,
     "huge/": _huge,
     "warehouse: order.select": _reserved_words,
