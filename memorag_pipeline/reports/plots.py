@@ -62,7 +62,7 @@ def formats_plot(report: RunReport) -> Plot | None:
         _horizontal(axes)
         figure.legend(loc="outside upper center", ncols=3)
 
-    return Plot(svg("formats", draw, 0.15 + _ROW * len(rows)), "What is not as in the parent version, by format.")
+    return Plot(svg("formats", draw, 0.15 + _ROW * len(rows)), "Changes since the parent version, by format.")
 
 
 def nights_plot(reports: Sequence[RunReport]) -> Plot | None:
@@ -78,7 +78,7 @@ def nights_plot(reports: Sequence[RunReport]) -> Plot | None:
     def draw(figure: Figure) -> None:
         upper, lower = figure.subplots(2, 1, sharex=True)
         upper.bar(places, tokens, color=SERIES[0], width=0.7, label="memorized")
-        upper.bar(places, reused, bottom=tokens, color="#9a9a9a", width=0.7, label="taken over within shards")
+        upper.bar(places, reused, bottom=tokens, color="#9a9a9a", width=0.7, label="reused within shards")
         upper.set_ylabel("tokens")
         upper.yaxis.set_major_formatter("{x:,.0f}")
         _whole_numbers(upper.yaxis)
@@ -93,7 +93,7 @@ def nights_plot(reports: Sequence[RunReport]) -> Plot | None:
 
     return Plot(
         svg("nights", draw, 1.5),
-        "Tokens that each refresh read anew or took over, and the seconds of its stages memorize and embed.",
+        "Tokens that each refresh read or reused, and the seconds of its stages memorize and embed.",
     )
 
 

@@ -136,7 +136,7 @@ def _facts(manifest: Manifest) -> dict[str, str]:
 def _formats(
     store: CorpusStore, inventory: BlobRef | None, parent: Manifest | None, quarantined: Sequence[str]
 ) -> tuple[FormatFacts, ...]:
-    """Source objects by the ending of their names and what became of them."""
+    """Source objects by the ending of their names: added, modified, removed, unchanged."""
     now = None if inventory is None else _table(store, inventory)
     if now is None:
         return ()

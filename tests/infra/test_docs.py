@@ -7,14 +7,12 @@ import shlex
 
 import pytest
 import typer
-import typer.main
 
-from memorag_pipeline.cli.app import app
 from tests.conftest import REPOSITORY
+from tests.fixtures.command_line import PROGRAM, check
 
 cli_parser = pytest.importorskip("airflow.cli.cli_parser")
 
-PROGRAM = typer.main.get_command(app)
 PAGES = {name: (REPOSITORY / "docs" / name).read_text(encoding="utf-8") for name in ("deploy.md", "operate.md")}
 
 
@@ -26,16 +24,6 @@ def commands(program: str) -> list[str]:
         lines += re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)
         found += [line.partition("  #")[0].strip() for line in lines if line.startswith(f"{program} ")]
     return sorted({line for line in found if len(line.split()) > 2 or program == "airflow"})
-
-
-def check(line: str) -> None:
-    """Let the command parse its arguments; it raises what tells a wrong name, option or number of arguments."""
-    command = PROGRAM
-    name, words = "memorag", shlex.split(line)[1:]
-    while hasattr(command, "commands"):
-        name, *words = words
-        command = command.commands[name]
-    command.make_context(name, words)
 
 
 @pytest.mark.parametrize("line", commands("memorag"))

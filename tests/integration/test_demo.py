@@ -13,14 +13,14 @@ import duckdb
 import pytest
 import yaml
 
-from memorag_pipeline import runner
 from memorag_pipeline.errors import UntrustedReferenceError
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.specs.corpus import read_spec
 from memorag_pipeline.storage import CorpusStore
 from memorag_pipeline.storage.model_references import require_known_references
 from tests.conftest import REPOSITORY
-from tests.test_readme import blocks
+from tests.fixtures.command_line import run
+from tests.test_readme import blocks, commands
 
 QUESTIONS = REPOSITORY / "dags" / "corpora" / "python_reference.questions.jsonl"
 
@@ -83,6 +83,20 @@ def test_the_ten_lines_of_the_readme_search_and_answer_from_the_demo(
     assert [line for line in printed[1:4] if not re.fullmatch(r"-?[01]\.\d\d file://\S+\.rst \d+-\d+", line)] == []
 
 
+def test_the_commands_of_the_readme_show_what_the_demo_made(
+    demo: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_answers: None
+) -> None:
+    home, _ = demo
+    export, *lines = commands(1)
+    assert export == "export MEMORAG_CACHE=.memorag/cache"
+    monkeypatch.setenv("MEMORAG_HOME", str(home))
+    monkeypatch.setenv("MEMORAG_CACHE", str(home / "cache"))
+    monkeypatch.chdir(tmp_path)  # the report is written there
+    asked, differ, reported = [run(line.replace("dags/", f"{REPOSITORY / 'dags'}/")) for line in lines]
+    assert ".rst" in asked and "lambda.rst" in differ and "report.html" in reported
+    assert "Stages" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def test_the_spec_of_the_readme_refreshes_and_answers_with_the_models_of_the_package(
     demo: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_answers: None
 ) -> None:
@@ -109,13 +123,15 @@ def test_the_spec_of_the_readme_refreshes_and_answers_with_the_models_of_the_pac
             "dataset": "kb",
         }
     (tmp_path / "handbook.yaml").write_text(yaml.safe_dump(values))
+    for line in commands(2):
+        run(line.replace("dags/corpora/handbook.yaml", str(tmp_path / "handbook.yaml")))
     pipeline = Pipeline(read_spec(tmp_path / "handbook.yaml"))
-    assert runner.refresh(pipeline, "night").version == 1
     assert pipeline.store.uri == f"file://{home / 'store' / 'handbook'}"
-    runner.answer(pipeline, "faq", 1)
+    assert list(pipeline.store.versions.numbers()) == [1]
     with duckdb.connect(str(tmp_path / "warehouse.duckdb"), read_only=True) as connection:
         ((status, evidence),) = connection.execute("SELECT status, evidence FROM kb.answers").fetchall()
-    assert status == "answered" and "lambda.rst" in evidence
+        ((summary,),) = connection.execute("SELECT summary FROM kb.summaries").fetchall()
+    assert status == "answered" and "lambda.rst" in evidence and summary
     manifest = pipeline.store.versions.manifest(1)
     require_known_references(manifest, "the version", "")
     with pytest.raises(UntrustedReferenceError):

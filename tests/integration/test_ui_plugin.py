@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import yaml
 from memorag_pipeline import runner
 from memorag_pipeline.pipeline import Pipeline
 from tests.fixtures.airflow import WriteSpec
+from tests.fixtures.browser import SECONDS, BrowserMissing, chromium, element, in_frame, save_picture, text, wait
 from tests.fixtures.changing_corpus import ChangingCorpus, document
 from tests.integration.test_full_stack import local_airflow
 from tests.integration.test_full_stack import wait as wait_for
@@ -30,7 +30,6 @@ __all__ = ["one_thread", "tiny", "tiny_folder", "training_texts", "training_valu
 pytestmark = pytest.mark.long
 
 PASSWORD = "a-password-of-a-test"
-SECONDS = 60.0
 
 
 @pytest.fixture
@@ -87,29 +86,11 @@ def training_stack(training_values: dict[str, Any], spec_folder: Path, tmp_path:
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Any]:
     """Chromium without a window, as large as a desktop."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("needs the programs chromium and chromedriver (Debian: chromium, chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in (
-        "headless",
-        "no-sandbox",
-        "disable-gpu",
-        "no-first-run",
-        "disable-background-networking",
-        "disable-component-update",
-        "disable-sync",
-        "hide-scrollbars",
-        "window-size=1280,1600",
-        f"user-data-dir={tmp_path / 'chromium'}",
-    ):
-        options.add_argument(f"--{argument}")
-    running = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    running.set_page_load_timeout(SECONDS)
-    yield running
-    running.quit()
+    try:
+        with chromium(tmp_path / "chromium") as running:
+            yield running
+    except BrowserMissing as missing:
+        pytest.skip(str(missing))
 
 
 def test_a_user_who_logged_in_sees_the_corpus_and_nobody_else_does(stack: Any, browser: Any) -> None:
@@ -190,42 +171,11 @@ def status_of(url: str) -> int:
         return error.code
 
 
-def wait(browser: Any, condition: Callable[[], Any]) -> Any:
-    from selenium.common.exceptions import WebDriverException
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    return WebDriverWait(browser, SECONDS, ignored_exceptions=[WebDriverException]).until(lambda _: condition())
-
-
-def element(browser: Any, selector: str) -> Any:
-    return wait(browser, lambda: browser.find_element("css selector", selector))
-
-
-def text(browser: Any) -> str:
-    found: str = browser.find_element("css selector", "body").text
-    return found
-
-
 def fill(browser: Any, name: str, value: str) -> None:
     element(browser, f"input[name={name}]").send_keys(value)
 
 
-def in_frame(browser: Any) -> str:
-    """Go into the frame of the external view; returns its text."""
-    browser.switch_to.frame(element(browser, "iframe"))
-    wait(browser, lambda: text(browser))
-    return text(browser)
-
-
 def picture(browser: Any, name: str, whole: bool = False) -> None:
     """Leave a picture, if somebody wants it: of the window, or of the page as far as it goes."""
-    import base64
-
-    if not (folder := os.environ.get("MEMORAG_SCREENSHOTS")):
-        return
-    taken = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": whole})
-    if whole:
-        size = browser.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
-        taken = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
-    Path(folder, name).write_bytes(base64.b64decode(taken["data"]))
+    if folder := os.environ.get("MEMORAG_SCREENSHOTS"):
+        save_picture(browser, Path(folder, name), whole)

@@ -122,7 +122,7 @@ def test_what_a_refresh_did_is_in_words_and_numbers() -> None:
         "mrr 0.250 \N{EN DASH} \N{EN DASH}",
         "published and not promoted",
         "cost 0.5000",
-        "since version 1",
+        "compared with version 1",
         "01 Mar 2026, 02:00 UTC",
     ):
         assert expected in page, expected
