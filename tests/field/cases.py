@@ -17,8 +17,6 @@ from typing import Any
 
 import pytest
 
-from tests.field.not_yet import NOT_YET
-
 FIELD = Path(
     os.environ.get("MEMORAG_FIELD") or Path(__file__).parents[3] / "shared" / "data" / "field" / "dev"
 ).resolve()
@@ -82,11 +80,7 @@ def each_case(*kinds: str, others: bool = False) -> pytest.MarkDecorator:
         absent = pytest.mark.skip(reason=f"{FIELD} has no manifest.jsonl; name the folder in MEMORAG_FIELD")
         return pytest.mark.parametrize("case", [pytest.param(None, marks=absent, id="absent")])
     wanted = [case for case in all_cases() if case.name.startswith(KINDS if others else kinds) != others]
-    return pytest.mark.parametrize("case", [pytest.param(case, id=case.name, marks=_marks(case)) for case in wanted])
-
-
-def _marks(case: Case) -> list[pytest.MarkDecorator]:
-    return [pytest.mark.xfail(strict=True, reason=case.trouble)] if case.name in NOT_YET else []
+    return pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in wanted])
 
 
 def check_each(case: Case, checks: dict[str, Callable[[Any], None]]) -> None:
