@@ -23,7 +23,7 @@ from memorag_pipeline.machine.forks import require_device
 from memorag_pipeline.specs.memory import MemorySpec
 from memorag_pipeline.specs.retrieval import EmbeddingSpec
 from memorag_pipeline.storage import CorpusStore, Manifest, ManifestBlob
-from memorag_pipeline.storage.model_references import Section, known_language, require_known_references
+from memorag_pipeline.storage.model_references import ModelSection, known_language, require_known_references
 from memorag_pipeline.storage.parquet import StoredTable
 from memorag_pipeline.storage.version_tables import VersionTables
 
@@ -133,7 +133,7 @@ class OpenedVersion:
             lost = ", ".join(map(self.tables.name, blobs))
             raise StorageError(f"{lost} of {self.uri}: deleted while it was opened ({error}); try again") from error
 
-    def require_trusted_models(self, *sections: Section) -> None:
+    def require_trusted_models(self, *sections: ModelSection) -> None:
         """Refuse the models of these sections of the spec, if the caller did not allow what the manifest names."""
         if not self._trust_models:
             require_known_references(

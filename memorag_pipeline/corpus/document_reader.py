@@ -23,7 +23,7 @@ from memorag_pipeline.corpus.headed_blocks import HeadedBlock, whole_table
 from memorag_pipeline.corpus.parser import Parser
 from memorag_pipeline.corpus.quarantine import Refused
 from memorag_pipeline.corpus.records import read_records
-from memorag_pipeline.corpus.sections import Section, Sectioner
+from memorag_pipeline.corpus.sections import DocumentSection, Sectioner
 from memorag_pipeline.corpus.text import DocumentText, read_plain, read_text, titled
 from memorag_pipeline.digests import bytes_digest, text_digest
 from memorag_pipeline.models.references import ResolvedModel
@@ -60,7 +60,7 @@ class ReadDocument:
     uri: str
     document: DocumentText | Refused
     chunks: list[Chunk]
-    sections: list[Section]
+    sections: list[DocumentSection]
 
 
 class Watch:

@@ -26,7 +26,7 @@ from memorag_pipeline.corpus.chunk import Chunk
 from memorag_pipeline.corpus.document_reader import ReadDocument
 from memorag_pipeline.corpus.headings import Heading
 from memorag_pipeline.corpus.quarantine import Refused
-from memorag_pipeline.corpus.sections import Section
+from memorag_pipeline.corpus.sections import DocumentSection
 from memorag_pipeline.corpus.text import DocumentText
 
 Frame = dict[str, Any]
@@ -104,4 +104,6 @@ def from_frame(frame: Frame) -> ReadDocument:
         Chunk(chunk_id, start, end, tokens, digest, header + text[start:end])
         for chunk_id, start, end, tokens, digest, header in frame["chunks"]
     ]
-    return ReadDocument(document_id, uri, document, chunks, [Section(*section) for section in frame["sections"]])
+    return ReadDocument(
+        document_id, uri, document, chunks, [DocumentSection(*section) for section in frame["sections"]]
+    )

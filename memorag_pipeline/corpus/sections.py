@@ -19,7 +19,7 @@ _CHARACTERS_PER_TOKEN = 8
 
 
 @dataclass(frozen=True)
-class Section:
+class DocumentSection:
     """Characters `start` to `end` of a document; `tokens` of the memory model, heading included."""
 
     start: int
@@ -33,11 +33,11 @@ class Sectioner:
     def __init__(self, counter: TokenCounter, max_tokens: int, render: Callable[[str, str, str], str]) -> None:
         self._counter, self._max, self._render = counter, max_tokens, render
 
-    def cut(self, uri: str, title: str, text: str, chunks: list[Chunk]) -> list[Section]:
+    def cut(self, uri: str, title: str, text: str, chunks: list[Chunk]) -> list[DocumentSection]:
         """The sections of one document; borders depend on the chunks next to them, so an edit moves few."""
 
-        def section(start: int, end: int) -> Section:
-            return Section(start, end, self._counter.count(self._render(uri, title, text[start:end])))
+        def section(start: int, end: int) -> DocumentSection:
+            return DocumentSection(start, end, self._counter.count(self._render(uri, title, text[start:end])))
 
         if len(text) <= self._max * _CHARACTERS_PER_TOKEN:
             whole = section(0, len(text))
@@ -47,7 +47,7 @@ class Sectioner:
         keys = [chunk.digest for chunk in chunks]  # not by id, which a renamed document changes
         weights = self._counter.counts([text[start:end] for start, end in borders])
         room = max(self._max - self._counter.count(self._render(uri, title, "")), 1)
-        sections: list[Section] = []
+        sections: list[DocumentSection] = []
         pending = group_by_priority(keys, weights, room)[::-1]
         while pending:
             run = pending.pop()

@@ -19,13 +19,13 @@ from memorag_pipeline.errors import CorruptBlobError, UntrustedReferenceError
 from memorag_pipeline.specs.values import Language, is_hub_id
 from memorag_pipeline.storage.manifest import Manifest
 
-Section = Literal["memory", "embedding"]
+ModelSection = Literal["memory", "embedding"]
 _KEYS = ("model", "adapter")
 _REVISION = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
 
 
 def require_known_references(
-    manifest: Manifest, where: str, remedy: str, sections: Sequence[Section] = get_args(Section)
+    manifest: Manifest, where: str, remedy: str, sections: Sequence[ModelSection] = get_args(ModelSection)
 ) -> None:
     """Refuse a manifest that names models of `sections` by path or URL.
 
@@ -53,7 +53,7 @@ def known_language(manifest: Manifest, where: str = "a version") -> Language:
     raise CorruptBlobError(f"{where}: the manifest's language is {manifest.language!r}; no release wrote that")
 
 
-def _references(spec: dict[str, Any], sections: Sequence[Section]) -> Iterator[tuple[str, Any]]:
+def _references(spec: dict[str, Any], sections: Sequence[ModelSection]) -> Iterator[tuple[str, Any]]:
     for section in sections:
         values = spec.get(section)
         if not isinstance(values, dict):

@@ -8,7 +8,7 @@ from pydoc_data.topics import topics
 import pytest
 
 from memorag_pipeline.corpus.chunk import Chunker
-from memorag_pipeline.corpus.sections import Section, Sectioner
+from memorag_pipeline.corpus.sections import DocumentSection, Sectioner
 from memorag_pipeline.memory.stream import render_section
 from memorag_pipeline.models.references import resolve
 from memorag_pipeline.models.tokens import TokenCounter, token_counter
@@ -29,7 +29,7 @@ def chunker(memory: TokenCounter) -> Chunker:
     return Chunker(ChunkingSpec(), ShardingSpec(), embedding, memory, 200)
 
 
-def cut(memory: TokenCounter, chunker: Chunker, text: str, limit: int) -> list[Section]:
+def cut(memory: TokenCounter, chunker: Chunker, text: str, limit: int) -> list[DocumentSection]:
     chunks = chunker.cut("d", text, False)
     sections = Sectioner(memory, limit, render_section).cut(URI, "Title", text, chunks)
     assert [section.start for section in sections] == [0, *(section.end for section in sections[:-1])]
@@ -44,7 +44,7 @@ def cut(memory: TokenCounter, chunker: Chunker, text: str, limit: int) -> list[S
 def test_a_document_that_fits_is_one_section(memory: TokenCounter, chunker: Chunker) -> None:
     text = topics["for"]
     tokens = memory.count(render_section(URI, "Title", text))
-    assert cut(memory, chunker, text, tokens) == [Section(0, len(text), tokens)]
+    assert cut(memory, chunker, text, tokens) == [DocumentSection(0, len(text), tokens)]
     assert len(cut(memory, chunker, text, tokens - 1)) > 1
 
 
