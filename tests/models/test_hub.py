@@ -185,7 +185,7 @@ class _Runs:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (pickle.dumps({"weight": _Runs()}), "UnpicklingError"),
+        (pickle.dumps({"weight": _Runs()}, protocol=2), "UnpicklingError"),
         (b"version https://git-lfs.github.com/spec/v1\n", "cannot be converted"),
         (b"", "cannot be converted"),
         ({"epoch": 3, "weight": torch.ones(2)}, "pytorch_model.bin holds epoch, which is no tensor"),
@@ -224,7 +224,7 @@ def test_the_converting_process_is_given_no_secret(
 def test_a_process_that_cannot_convert_says_why(published: Publish, tmp_path: Path) -> None:
     folder = decoder(tmp_path / "model")
     (folder / "model.safetensors").unlink()
-    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"weight": _Runs()}))
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"weight": _Runs()}, protocol=2))
     published(folder, "someone/odd")
     with pytest.raises(ModelError, match=r"cannot be converted \(UnpicklingError: "):
         resolve("someone/odd")
