@@ -31,15 +31,18 @@ if TYPE_CHECKING:
 
 EXIT_CODES = {
     0: "done",
-    1: "an error of no other kind; for a bug the traceback says where",
-    2: "the command was called in a wrong way",
+    1: "any other error; for a bug the traceback says where",
+    2: "wrong arguments",
     3: "a spec is refused",
-    4: "a version, channel, job, model or file that was named does not exist, or the source holds no document",
+    4: (
+        "a named version, channel, job, model or file does not exist, the files of a model are not"
+        " whole, or the source holds no document"
+    ),
     5: "the object store failed or refused, or something stored is damaged",
     6: "the questions cannot be read",
-    7: "the warehouse refused the load; nothing of it was written",
+    7: "the warehouse refused the load; nothing was written",
     8: "an optional package is missing",
-    9: "the generator's endpoint refuses or does not answer; what it has answered is kept",
+    9: "the generator's endpoint refuses or does not respond; replies received so far are kept",
 }
 # Set before a model library is imported; a value that the user has set stays.
 _QUIET = {

@@ -146,7 +146,7 @@ def test_without_training_the_first_window_is_as_selected() -> None:
     theirs = bare(plain, None, SelectedMemoryModel, sink=SINK, policy="attention")
     one, other = (model.memorize(STREAM[:WINDOW]) for model in (ours, theirs))
     for found, wanted in zip((*one.keys, *one.values), (*other.keys, *other.values), strict=True):
-        assert torch.equal(found, wanted)
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)  # the two multiply other numbers of rows
 
 
 @pytest.mark.parametrize("ratios", [(4,), (4, 8)])
