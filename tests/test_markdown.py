@@ -8,7 +8,7 @@ from tests.conftest import REPOSITORY
 
 LONGEST = 120
 # A long history is rewritten in one go, not by this rule.
-LEFT_OUT = {"CHANGELOG.md", "docs/corpus-spec.md", "docs/ingestion.md", "docs/jobs.md", "docs/retrieval.md"}
+LEFT_OUT = {"CHANGELOG.md"}
 
 
 def test_lines_have_at_most_120_characters() -> None:
