@@ -2,10 +2,9 @@
 
 In:  the text of a document, and whether it is Markdown.
 Out: its chunks in order, with exact character offsets, tokens of the embedding model, digest and stable id.
-Wrong: nothing; every text that is not only white space gives at least one chunk.
 
-Rows of a table and lines of a code block that begin a chunk carry the header row or fence line above them, if that is
-at most half of a chunk.
+Every text that is not only white space gives at least one chunk. A chunk that begins with rows of a table or lines of a
+code block carries the header row or fence line above them, if that is at most half of a chunk.
 """
 
 from __future__ import annotations
@@ -26,15 +25,15 @@ from memorag_pipeline.models.tokens import TokenCounter
 from memorag_pipeline.specs.source import ChunkingSpec, ShardingSpec
 
 # Memory tokens per embedding token that a chunk may have. Prose has about 1, Chinese in an English encoder about 3. A
-# word-piece tokenizer takes any long run without spaces for one unknown token, which alone would bound nothing.
+# word-piece tokenizer takes any long run without spaces for one unknown token, so its count bounds nothing.
 _MOST_RATIO = 4
-_STRETCH = 1 << 17  # characters that are given to a splitter at once
+_STRETCH = 1 << 17  # characters given to a splitter at once
 _Splitter = TextSplitter | MarkdownSplitter
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A passage: the document's text from character `start` to `end`, behind the header that it carries if any.
+    """A passage: the document's text from character `start` to `end`, after the header that it carries, if any.
 
     `tokens` of the embedding model and `digest` are those of `text`, header included.
     """
@@ -48,7 +47,7 @@ class Chunk:
 
     @property
     def header(self) -> str:
-        """The header row or fence line that it carries from further up in the document."""
+        """The header row or fence line that it carries from earlier in the document."""
         return self.text[: len(self.text) - (self.end - self.start)]
 
 
@@ -87,9 +86,9 @@ class Chunker:
         progress: Callable[[int], None] = lambda done: None,
         blocks: Sequence[HeadedBlock] | None = None,
     ) -> list[Chunk]:
-        """The chunks of one document; `progress` is told how many of its characters are cut, from 0 on.
+        """The chunks of one document; `progress` receives the number of characters cut so far, from 0.
 
-        `blocks` are its tables and code blocks if they are not to be looked for.
+        `blocks` are its tables and code blocks, if they are already known.
         """
         splitter = self._markdown if markdown else self._plain
         blocks = headed_blocks(text) if blocks is None else blocks
@@ -111,7 +110,7 @@ class Chunker:
         """The pieces of a stretch of the text."""
         near = [block for block in blocks if block.start < end and start < block.end]
         for block in near:
-            # The last rows of a long block end a piece, so that its pieces do not depend on what comes behind it.
+            # The last rows of a long block end a piece, so its pieces do not depend on what follows it.
             if start < block.end <= end and self._is_long(text[block.start : block.end]):
                 yield from self._cut_run(splitter, text, start, block.end, near)
                 start = block.end
@@ -167,13 +166,13 @@ class Chunker:
         return [_Piece(piece.start, piece.text.rstrip(), piece.header) for piece in pieces]
 
     def _header(self, text: str, at: int, block: HeadedBlock) -> str:
-        """What a piece that begins at `at` carries of the block's header."""
+        """What a piece beginning at `at` carries of the block's header."""
         if not block.start < at < block.end:
             return ""
         header = text[block.start : min(block.body, at)]
         return header if 2 * self._embedding.count(header) <= self._capacity else ""
 
-    # Each takes as long to make as some pages to cut, and many corpora need one alone.
+    # Creating one takes as long as cutting some pages, and many corpora need only one.
     @cached_property
     def _plain(self) -> TextSplitter:
         return TextSplitter.from_huggingface_tokenizer(self._embedding.tokenizer, self._capacity, self._overlap)
@@ -187,8 +186,8 @@ class Chunker:
         return TextSplitter.from_huggingface_tokenizer(self._memory.tokenizer, self._most)
 
     def _bounded(self, piece: _Piece) -> list[_Piece]:
-        """The piece, or its parts when it is too long for the memory model."""
-        # No tokenizer makes more tokens than there are bytes, but for the mark that some put in front.
+        """The piece, or its parts if it is too long for the memory model."""
+        # No tokenizer makes more tokens than there are bytes, except for the mark that some put in front.
         if len(piece.text.encode()) < self._most or self._memory.count(piece.text) <= self._most:
             return [piece]
         parts = self._small.chunk_indices(piece.text)
@@ -196,11 +195,11 @@ class Chunker:
 
 
 def identified(document_id: str, chunks: Sequence[Chunk]) -> list[Chunk]:
-    """The chunks with the ids that they have in this document: one text may be that of several documents."""
+    """The chunks with the ids that they have in this document: several documents may share one text."""
     seen: Counter[str] = Counter()
     named: list[Chunk] = []
     for chunk in chunks:
-        # An id survives edits elsewhere in the document; equal passages are told apart by their order.
+        # An id survives edits elsewhere in the document; equal passages are distinguished by their order.
         chunk_id = text_digest(f"{document_id}\n{chunk.digest}\n{seen[chunk.digest]}")[:20]
         seen[chunk.digest] += 1
         named.append(replace(chunk, chunk_id=chunk_id))
@@ -210,7 +209,7 @@ def identified(document_id: str, chunks: Sequence[Chunk]) -> list[Chunk]:
 def _stretches(text: str, headings: list[int]) -> Iterator[tuple[int, int]]:
     """Ranges of bounded length that cover the text, cut at a heading, a paragraph, a line or a word where there is one.
 
-    The splitters' time grows with the square of the text beyond a megabyte or so.
+    Beyond about a megabyte, the splitters' time grows with the square of the text's length.
     """
     start = 0
     while len(text) - start > _STRETCH:
@@ -224,5 +223,5 @@ def _stretches(text: str, headings: list[int]) -> Iterator[tuple[int, int]]:
 
 
 def chunk_borders(chunks: list[Chunk], length: int) -> list[tuple[int, int]]:
-    """The ranges of a text of `length` characters that belong to the chunks: each goes up to the next chunk."""
+    """The ranges of a text of `length` characters that belong to the chunks: each reaches up to the next chunk."""
     return list(pairwise([0, *(chunk.start for chunk in chunks[1:]), length]))

@@ -1,10 +1,10 @@
-"""What is in a folder of documents and is none: secrets, and the files of tools, editors and file systems.
+"""Files in a source folder that are not documents: secrets, and files of tools, editors and file systems.
 
 In:  the name of an object, relative to the URI of the source.
 Out: whether `source.default_exclude` leaves it out: it, or a folder that it is in, has one of these names.
 
-Lock files of Office (`~$Report.docx`) are not among them: they are in quarantine, for who has one in a source may miss
-the document that it belongs to.
+Office lock files (`~$Report.docx`) are not among them: they are quarantined, because the document that they belong to
+may be missing.
 """
 
 from __future__ import annotations
@@ -40,5 +40,5 @@ _NAMED = re.compile(
 
 
 def is_clutter(name: str) -> bool:
-    """Whether a part of the name is one of those in `CLUTTER`, in capitals or not."""
+    """Whether a part of the name is one of those in `CLUTTER`, ignoring case."""
     return any(_NAMED.match(part) for part in name.split("/"))

@@ -1,8 +1,8 @@
-"""What an OLE compound file is: the container of Office 97, of mails of Outlook, of installers and of much else.
+"""The kind of an OLE compound file: the container of Office 97, Outlook mails, installers and much else.
 
 In:  the bytes of a compound file.
-Out: its media type, if it is of a kind that is read.
-Wrong: another kind, encrypted or damaged: `Refused`, with the kind by its name.
+Out: its media type, if that kind is supported.
+Wrong: an unsupported kind, an encrypted or damaged file: `Refused`, naming the kind.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from memorag_pipeline.corpus.quarantine import Refused
 MAGIC = olefile.MAGIC
 XLS = "application/vnd.ms-excel"
 MSG = "application/vnd.ms-outlook"
-_ENTRY = 128  # bytes of an entry of the directory
+_ENTRY = 128  # bytes per directory entry
 _ENCRYPTED = {"encryptedpackage", "encryptioninfo"}
 _READ = {"workbook": XLS, "book": XLS, "__properties_version1.0": MSG}
-# Kinds by an entry at the top of the directory, in lower case. The first that fits is taken.
+# Kinds by an entry at the top of the directory, in lower case. The first match is taken.
 _KINDS = {
     "worddocument": "a Word document from before 2007 (.doc); save it as .docx",
     "powerpoint document": "a PowerPoint presentation from before 2007 (.ppt); save it as .pptx",
@@ -61,7 +61,7 @@ def compound_type(data: bytes) -> str:
     for name, media_type in _READ.items():
         if name in names:
             return media_type
-    # The installer's own names are written in signs of a block that no text has.
+    # Installers write their own names in a block of characters that no text uses.
     if kind in _INSTALLER_CLASSES or any("\u3800" <= name[0] <= "\u4840" for name in names if name):
         raise Refused("not_text", f"is {_INSTALLER}")
     found = next((words for name, words in _KINDS.items() if name in names), None)
@@ -74,7 +74,7 @@ def compound_type(data: bytes) -> str:
 
 
 def _names(file: Any) -> list[str]:
-    """Names at the top of the directory; all of its names where nothing hangs on its root."""
+    """Names at the top of the directory; all of its names if its root has no children."""
     at_the_top = [entry.name for entry in file.root.kids]
     if at_the_top:
         return at_the_top

@@ -1,11 +1,11 @@
-"""From bytes to text, without ever taking binary data for text.
+"""From bytes to text, without ever mistaking binary data for text.
 
 In:  the bytes of a text document, the language of the corpus, the encoding that the document declares.
-Out: its text, newlines as \\n, byte order mark and NULs gone.
+Out: its text, newlines as \\n, without byte order mark and NULs.
 Wrong: bytes that no encoding explains: `Refused("not_text")`.
 
 What is not UTF-8 is detected by chardet. Of 440 samples (texts of programs in 17 languages and 35 encodings, 40 to
-4,000 characters) 7 are read with a wrong letter, the shortest mostly; with charset-normalizer it was 229.
+4,000 characters) 7 are read with a wrong letter, mostly the shortest; with charset-normalizer it was 229.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r\b\x1b"))
 _SAMPLE = 1 << 18
 _MOST_CONTROLS = 0.02  # of all bytes
 _MOST_BROKEN = 0.01  # of all characters
-_SURE = 0.2  # chardet's confidence; it is below for texts that are short, or have nothing but signs beyond ASCII
+_SURE = 0.2  # chardet's confidence; lower for texts that are short, or consist of non-ASCII characters only
 _CHINESE = ("gb18030", "big5")
 _WESTERN = ("cp1252", "mac_roman", "cp850")
 _ICELANDIC = "ðþýÐÞÝ"  # far more often Turkish letters in another encoding
 _WITHIN_WORDS = "’‘–—…·\xad\u200b"  # noqa: RUF001
-# What Windows wrote where other programs wrote the first.
+# What Windows wrote where other programs wrote the key.
 _WRITTEN = {"iso8859-1": "cp1252", "iso8859-9": "cp1254", "euc_kr": "cp949", "shift_jis": "cp932", "gb2312": "gb18030"}
-# What browsers read in place of what a document declares; and labels that Python does not know.
+# What browsers read instead of the declared encoding; and labels that Python does not know.
 _READ_AS = {**_WRITTEN, "ascii": "cp1252", "iso8859-11": "cp874", "tis-620": "cp874", "gbk": "gb18030"}
 _READ_AS |= {"big5": "big5hkscs", "utf-16": "utf-8", "utf-16-le": "utf-8", "utf-16-be": "utf-8"}  # read as bytes
 _LABELS = {"x-sjis": "shift_jis", "windows-31j": "cp932", "ks_c_5601-1987": "euc_kr", "x-x-big5": "big5"}
@@ -49,26 +49,26 @@ _LABELS |= {
     "unicode": "utf-8",
 }
 _WINDOWS = {code: bytes([code]).decode("cp1252", "ignore") or chr(code) for code in range(0x80, 0xA0)}
-_BLOCK = bytes(8)  # so many NUL bytes are no character of any encoding
+_BLOCK = bytes(8)  # this many NUL bytes are not a character in any encoding
 _SPACES = re.compile("[ \n\u3000-\u303f\uff00-\uff0f\u060c\u0964]")
 _RARE = re.compile("[\u0700-\u08ff\u1200-\u1cff\u3400-\u4dbf\ua000-\uabff\ud7b0-\uf8ff\ufb50-\ufdff\ufff0-\uffff]")
 _SEVEN_BITS = re.compile(rb"\x1b[$(]|\x0e|~\{")  # how ISO-2022 and HZ switch to another alphabet
 
 
 def decode(data: bytes, language: str = "en", declared: str | None = None) -> str:
-    """The text of `data`, tried by its byte order mark, as UTF-16 or UTF-32, as UTF-8, as `declared`, then detected."""
+    """The text of `data`: tried by byte order mark, as UTF-16 or UTF-32, as UTF-8, as `declared`, then detected."""
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), None)
     data = data if encoding else _without_lost_blocks(data)
     text = _marked(data, encoding) if encoding else None
     if text is None:
         text = _without_mark(data, language, declared)
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    # NULs are padding or damage; what holds many of them was refused before.
+    # NULs are padding or damage; data with many of them was refused before.
     return text.replace("\0", "").lstrip("\ufeff")
 
 
 def _marked(data: bytes, encoding: str) -> str | None:
-    """By the byte order mark, even if the end was cut off or some characters are broken."""
+    """Decoded by the byte order mark, even if the end was cut off or some characters are broken."""
     text = data.decode(encoding, "replace")
     return text if text.count("\ufffd") <= max(1, _MOST_BROKEN * len(text)) else None
 
@@ -90,7 +90,7 @@ def _without_mark(data: bytes, language: str, declared: str | None) -> str:
 
 
 def _without_lost_blocks(data: bytes) -> bytes:
-    """The data without blocks of NUL bytes, as a crash leaves them in a log; what was around one is on lines apart."""
+    """The data with each block of NUL bytes, such as a crash leaves in a log, replaced by a line break."""
     if _BLOCK not in data:
         return data
     rest = re.sub(rb"(?<=[^\n\0])\0{%d,}(?=[^\n\0])" % len(_BLOCK), b"\n", data)
@@ -101,7 +101,7 @@ def _without_lost_blocks(data: bytes) -> bytes:
 
 
 def _labelled(data: bytes, label: str) -> str | None:
-    """By the name of an encoding, as browsers read it (WHATWG Encoding): iso-8859-1 is what Windows wrote, not C1."""
+    """Decoded by encoding name, as browsers do (WHATWG Encoding): iso-8859-1 is what Windows wrote, not C1."""
     name = _python_name(label.strip().lower())
     name = _LABELS.get(label.strip().lower(), name)
     if name is None:
@@ -118,7 +118,7 @@ def _wide(data: bytes) -> str | None:
     if b"\0" not in data[:_SAMPLE] and not _has_controls(data[:_SAMPLE]):
         return None
     name = (chardet.detect(data[: _SAMPLE // 4 * 4])["encoding"] or "").lower()
-    # To chardet, UTF-16 is binary where it holds hardly any ASCII, as Chinese and Japanese do.
+    # chardet takes UTF-16 with hardly any ASCII, such as Chinese and Japanese, for binary data.
     for each in [name] if name.startswith(("utf-16", "utf-32")) else ["utf-16-le", "utf-16-be"]:
         unit = 2 if "16" in each else 4
         text = _try(data[: len(data) // unit * unit], each)
@@ -128,14 +128,14 @@ def _wide(data: bytes) -> str | None:
 
 
 def _is_written(text: str) -> bool:
-    """Whether it has ends of words and lines, and no controls and rare letters: bytes of anything else have."""
+    """Whether it has word and line ends, and no controls or rare letters, unlike other bytes read this way."""
     if _has_controls(text.encode("utf-8")):
         return False
     return len(_SPACES.findall(text)) * 200 >= len(text) and len(_RARE.findall(text)) * 50 <= len(text)
 
 
 def _seven_bits(data: bytes) -> str | None:
-    """ISO-2022 or HZ, which are ASCII as well, byte by byte."""
+    """ISO-2022 or HZ, whose bytes are all ASCII."""
     name = (_detect(data)[0] or "").lower()
     return _try(data, name) if name.startswith(("iso2022", "iso-2022", "hz")) else None
 
@@ -146,7 +146,7 @@ def _has_controls(data: bytes) -> bool:
 
 
 def _mostly_utf8(data: bytes) -> str | None:
-    """UTF-8 with some damage: far more whole characters beyond ASCII than broken ones."""
+    """UTF-8 with some damage: far more intact non-ASCII characters than broken ones."""
     text = data.decode("utf-8", "replace")
     broken = text.count("\ufffd")
     whole = sum(map(len, re.findall(r"[^\x00-\x7f\ufffd]+", text)))
@@ -165,7 +165,7 @@ def _detected(data: bytes, language: str) -> str:
             return text
     if not names:
         raise Refused("not_text", "is in no known text encoding")
-    # The sample was in this encoding; a few bytes behind it, or at the cut end, are not.
+    # The sample was in this encoding; a few bytes after it, or at the truncated end, are not.
     text = data.decode(_WRITTEN.get(names[0], names[0]), "replace")
     if text.count("\ufffd") > _MOST_BROKEN * len(text):
         raise Refused("not_text", f"is not text in {names[0]}, which it is most like")
@@ -173,7 +173,7 @@ def _detected(data: bytes, language: str) -> str:
 
 
 def _usual(data: bytes, language: str) -> list[str]:
-    """What a text that is too short to tell, or has few letters beyond ASCII, is taken for in this language."""
+    """The encoding assumed in this language for a text that is too short to detect, or has few letters beyond ASCII."""
     if language == "en":
         return [name for name in _WESTERN if _is_plausible(data[:_SAMPLE].decode(name, "replace"))]
     found = [each for each in _detect_all(data) if each in _CHINESE]
@@ -181,7 +181,7 @@ def _usual(data: bytes, language: str) -> list[str]:
 
 
 def _is_plausible(text: str) -> bool:
-    """Whether signs stand between words and capitals at their beginnings, as they do not in a wrong encoding."""
+    """Whether punctuation is between words and capitals at their beginnings, which a wrong encoding breaks."""
     beyond = [match.start() for match in re.finditer(r"[^\x00-\x7f]", text)]
     odd = 0
     for place in beyond:
@@ -194,7 +194,7 @@ def _is_plausible(text: str) -> bool:
 
 
 def _detect(data: bytes) -> tuple[str | None, float]:
-    """Python's name of the encoding, and how sure that is."""
+    """Python's name of the encoding, and the confidence."""
     found = chardet.detect(_whole_lines(data), encoding_era=_ERAS, no_match_encoding="ascii")
     return _python_name(found["encoding"]), found["confidence"]
 
@@ -216,7 +216,7 @@ def _python_name(name: str | None) -> str | None:
 
 
 def _whole_lines(data: bytes) -> bytes:
-    """A sample that does not end within a character of several bytes, if there is a line's end to stop at."""
+    """A sample that does not end within a multi-byte character, if there is a line end to stop at."""
     if len(data) <= _SAMPLE:
         return data
     return data[: data.rfind(b"\n", 0, _SAMPLE) + 1] or data[:_SAMPLE]

@@ -1,11 +1,11 @@
 """Tables in text: lines of cells with a delimiter between them, such as CSV and TSV.
 
 In:  a text, the first line of which names the columns.
-Out: its rows by name of column, with the line each begins on; a row that cannot be right is a problem in words.
-Wrong: a text without a line of names: ValueError.
+Out: its rows by column name, with the line each begins on; for a row that cannot be right, the problem.
+Wrong: a text without a header line: ValueError.
 
-The line of names tells the delimiter, outside of quotes; a line `sep=;` above it, as Excel writes, tells it outright.
-Equal names are told apart by a number, a column without a name is called by its own: no cell is lost.
+The delimiter is detected from the header line, outside of quotes, or given by a line `sep=;` above it, as Excel writes.
+Equal names are distinguished by a number, and a column without a name is called by its number: no cell is lost.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: the line it begins on, and its cells by column, or what is wrong with it."""
+    """A row of a table: the line it begins on, and its cells by column, or the problem with it."""
 
     line: int
     cells: dict[str, str] | None
@@ -34,7 +34,7 @@ class Row:
 
 
 def delimited_rows(text: str) -> tuple[list[str], Iterator[Row]]:
-    """The names of the columns, and the rows below them. Raises ValueError where there is no line of names."""
+    """The names of the columns, and the rows below them. Raises ValueError if there is no header line."""
     lines = list(io.StringIO(text, newline=""))
     at = next((number for number, line in enumerate(lines) if line.strip()), len(lines))
     hint = _HINT.match(lines[at]) if at < len(lines) else None
@@ -51,7 +51,7 @@ def delimited_rows(text: str) -> tuple[list[str], Iterator[Row]]:
 
 
 def column_names(cells: Sequence[str]) -> list[str]:
-    """A name for each column that no other one has."""
+    """A unique name for each column."""
     given = [" ".join(cell.split()) for cell in cells]
     taken = {name for name in given if name}
     counts: Counter[str] = Counter()
@@ -74,7 +74,7 @@ def _named(names: list[str], rows: Iterator[tuple[int, list[str], str]]) -> Iter
         if problem:
             yield Row(line, None, problem)
         elif any(cell.strip() for cell in cells):
-            # Programs that end each row in a delimiter often do not do so in the line of names.
+            # Programs that end each row with a delimiter often do not do so in the header line.
             while len(cells) > len(names) and not cells[-1].strip():
                 cells.pop()
             if len(cells) > len(names):
@@ -97,7 +97,7 @@ def _rows(lines: list[str], at: int, delimiter: str) -> Iterator[tuple[int, list
         except csv.Error as error:
             problem = str(error)
         if at + reader.line_num > begun + 1 or "end of data" in problem:
-            # Only what follows tells that a quote was not closed, or not meant: the lines after its own are rows again.
+            # Only later lines show that a quote was not closed, or not meant: the lines after its own are rows again.
             yield begun + 1, [], "has a quote that is not closed"
         else:
             yield begun + 1, next(csv.reader([lines[begun]], delimiter=delimiter)), ""
@@ -105,7 +105,7 @@ def _rows(lines: list[str], at: int, delimiter: str) -> Iterator[tuple[int, list
 
 
 def _delimiter(lines: list[str], at: int) -> str:
-    """That which is most often in the first row, outside of quotes; quoted names may hold line breaks."""
+    """The delimiter most frequent in the first row, outside of quotes; quoted names may hold line breaks."""
     first = lines[at]
     for line in chain(lines[at + 1 : at + 20], [""]):
         if first.count('"') % 2 == 0:

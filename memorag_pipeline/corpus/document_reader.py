@@ -1,8 +1,8 @@
 """From the bytes of one source object to its documents, cut into chunks and sections.
 
 In:  an object of the source and its bytes.
-Out: its document, or those of its records; each with its text, chunks and sections, or the reason why there is none.
-Wrong: nothing is raised; what cannot be read is `Refused`, as a value.
+Out: its document, or those of its records; each with its text, chunks and sections, or the reason why it has none.
+Wrong: what cannot be read is a `Refused` value; nothing is raised.
 
 Objects with the same bytes are read and cut once: the results for the last few million characters are kept.
 All of it runs in the reading process (`reader_process.py`), because a document's bytes may hang or kill it.
@@ -35,7 +35,7 @@ Render = Callable[[str, str, str], str]
 
 
 class ReadingSpec(BaseModel):
-    """All that the reading of documents depends on; `chunk_tokens` is the most that a chunk has."""
+    """Everything that reading documents depends on; `chunk_tokens` is the maximum of a chunk."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -54,7 +54,7 @@ class ReadingSpec(BaseModel):
 
 @dataclass(frozen=True)
 class ReadDocument:
-    """A document of an object, or the reason why it is none. `chunks` have the ids that they have in this document."""
+    """A document of an object, or the reason why it was refused. `chunks` have their ids in this document."""
 
     document_id: str
     uri: str
@@ -64,13 +64,13 @@ class ReadDocument:
 
 
 class Watch:
-    """Told by a reader what it is about to do; the reading process passes it on to the process that keeps the time."""
+    """Notified of a reader's next step; the reading process reports it to the process that keeps the time."""
 
     def record(self, number: int, document_id: str, uri: str) -> None:
-        """A record of a file is to be read."""
+        """A record of a file is about to be read."""
 
     def cutting(self, done: int, of: int) -> None:
-        """Characters of the document or record that are cut into chunks by now."""
+        """Characters of the document or record that are cut into chunks so far."""
 
 
 class Reader:
@@ -94,7 +94,7 @@ class Reader:
             return ReadDocument(document_id, uri, refusal(error), [], [])
 
     def records(self, document_id: str, uri: str, data: bytes, first: int = 0) -> Iterator[ReadDocument]:
-        """The records of the object from number `first` on; the object itself where it is not of records at all."""
+        """The records of the object from number `first` on; the object itself if it does not hold records."""
         spec, characters = self._spec, 0
 
         def place(record_id: str) -> tuple[str, str]:
@@ -108,7 +108,7 @@ class Reader:
 
         try:
             plain = read_plain(_name(uri), data, spec.language, spec.max_bytes, spec.max_expansion)
-            # The names of columns and fields are in the text of each record, so a file may give far more than it holds.
+            # Each record's text repeats the column and field names, so a file may give far more text than it holds.
             allowed = max(spec.max_characters, 2 * len(plain.text))
             for record_id, document in read_records(plain, spec.records, self._parser, wants):
                 if not isinstance(document, Refused):
@@ -131,7 +131,7 @@ class Reader:
             return titled(document, name, like), identified(document_id, chunks)
         spec = self._spec
         document = read_text(name, data, spec.language, self._parser, spec.max_bytes, spec.max_expansion)
-        # The first line of a table names the columns; of a table's records, each names its own.
+        # The first line of a table names the columns; each record of a table names its own.
         table = whole_table(document.text) if document.media_type == "text/csv" else None
         chunks = self._cut(document_id, document, table)
         self._keep(key, name, document, chunks)
@@ -166,7 +166,7 @@ class Reader:
 
 
 def refusal(error: Exception) -> Refused:
-    """What a document is refused for whose reading ended in this error."""
+    """The refusal of a document whose reading ended in this error."""
     if isinstance(error, Refused):
         return error
     if isinstance(error, MemoryError):
@@ -177,9 +177,9 @@ def refusal(error: Exception) -> Refused:
 
 
 def record_uri(uri: str, record_id: str) -> str:
-    """The URI of a record: that of its file, `#`, and its id, percent-encoded where it must be."""
+    """The URI of a record: that of its file, `#`, and its id, percent-encoded where needed."""
     return f"{uri}#{quote(record_id, safe=':/@~.-_,+')}"
 
 
 def _name(uri: str) -> str:
-    return uri.rstrip("/").rsplit("/", 1)[-1]  # a key of S3 may end with /
+    return uri.rstrip("/").rsplit("/", 1)[-1]  # an S3 key may end with /

@@ -1,36 +1,36 @@
-"""Data that is written into a text as base64: pictures, attachments, certificates. Nobody can read it or ask for it.
+"""Data embedded in a text as base64: pictures, attachments, certificates. Nobody can read it or ask about it.
 
 In:  the text of a document in any format.
-Out: the text with a short mark in place of each run of such data: `[base64 data, 12,345 characters]`.
+Out: the text with a short mark instead of each run of such data: `[base64 data, 12,345 characters]`.
 
-Taken for data is what a data URI holds, and a run of at least 200 letters, digits, `+` and `/` (or `-`, `_`) in which
-capitals, small letters and digits change as they do in base64 only. It may go over many lines, with the quotes, commas,
-backslashes or `>` that programs and mail put between them. Digests, keys of one line and long names stay.
+Data is the content of a data URI, and a run of at least 200 letters, digits, `+` and `/` (or `-`, `_`) in which
+capitals, small letters and digits are mixed as only in base64. A run may span many lines, with the quotes, commas,
+backslashes or `>` that programs and mail insert between them. Digests, one-line keys and long names stay.
 """
 
 from __future__ import annotations
 
 import re
 
-_LEAST = 200  # characters of a run without a data URI before it
+_LEAST = 200  # characters of a run without a data URI
 _RUN = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{40,}={0,2}")
-_ESCAPED_RUN = re.compile(r"(?:[A-Za-z0-9+_-]|\\?/){40,}={0,2}")  # of JSON, where a slash may have a backslash
+_ESCAPED_RUN = re.compile(r"(?:[A-Za-z0-9+_-]|\\?/){40,}={0,2}")  # in JSON, where a slash may be escaped
 _URI = re.compile(r"data:[\w.+-]*(?:/[\w.+-]+)?(?:;[\w.+-]+=(?:\"[^\"\n]{0,100}\"|[\w.+-]+))*(;base64)?,", re.I)
 _PAYLOAD = re.compile(r"(?:[A-Za-z0-9+/=_-]|%[0-9A-Fa-f]{2}|\\/|(?:\\[rn]|\s)+(?=[A-Za-z0-9+/]{60}))*")
 _PERCENT = re.compile(r"[^\s\"'<>()\[\]{}`\\]*")
-_LONGEST_URI = 100  # characters of a data URI that is not in base64 and stays as it is
+_LONGEST_URI = 100  # characters of a data URI without base64 that is kept
 _BETWEEN = re.compile(r"(?:[\s\"'`,+.;>|*#&()-]|\\[rn]|\\){1,24}")
 _LAST = re.compile(r"[A-Za-z0-9+/_-]{2,}={0,2}(?![\w+/=-])")
 _CHANGES = re.compile(r"(?<=[a-z])[A-Z0-9]|(?<=[A-Z])[a-z0-9]|(?<=[0-9])[A-Za-z]")
-_LEAST_CHANGES = 0.25  # of all characters; in base64 it is 0.6
+_LEAST_CHANGES = 0.25  # share of all characters; base64 has 0.6
 _SMALL = re.compile("[a-z]+")
-_LONGEST_SMALL = 2.6  # small letters side by side on average; in base64 it is 1.7, in CamelCase 4
-_SURE = 2000  # characters from which on a run of little variety, such as a picture of one colour, is data too
+_LONGEST_SMALL = 2.6  # mean length of runs of small letters; base64 has 1.7, CamelCase 4
+_SURE = 2000  # from this length a run of little variety, such as a picture of one colour, is data too
 _SAMPLE = 20_000
 
 
 def without_data(text: str) -> str:
-    """The text without data that is written into it."""
+    """The text without embedded data."""
     places = _uris(text) if "data:" in text or "DATA:" in text else []
     covered, runs = 0, _runs(text)
     kept, position = [], 0
@@ -64,7 +64,7 @@ def _end_of_uri(text: str, start: int, data: int) -> int:
 
 
 def _runs(text: str) -> list[tuple[int, int]]:
-    """Runs of base64, those that go over several lines as one."""
+    """Runs of base64; a run over several lines is one."""
     found: list[tuple[int, int]] = []
     pattern = _ESCAPED_RUN if "\\/" in text else _RUN
     runs = [(match.start(), match.end()) for match in pattern.finditer(text)]
@@ -89,7 +89,7 @@ def _is_between(text: str, end: int, start: int) -> bool:
 
 
 def _last_line(text: str, end: int) -> int:
-    """The end of a last line that is shorter than the others, if it is one."""
+    """The end of a shorter last line, if there is one."""
     between = _BETWEEN.match(text, end)
     last = _LAST.match(text, between.end()) if between else None
     if last is None or len(last[0]) > 100:

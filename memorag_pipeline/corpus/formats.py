@@ -1,7 +1,7 @@
 """What format a document has, by its bytes. Names lie.
 
 In:  the bytes of a document.
-Out: its media type, None for what may be text.
+Out: its media type, None for possible text.
 Wrong: damaged or encrypted packages, archives and bombs: `Refused`.
 """
 
@@ -16,14 +16,14 @@ from memorag_pipeline.corpus.quarantine import Refused
 RTF = "application/rtf"
 _PDF = re.compile(rb"%PDF-\d\.\d")
 _PDF_OBJECT = re.compile(rb"\b\d+ \d+ obj\b")
-_PDF_START = 1024  # bytes that may stand before its mark, such as the header of a reply of a web server
+_PDF_START = 1024  # bytes that may precede its mark, such as a web server's response header
 _RTF = re.compile(rb"\{\\rtf\d*[\s\\{]")
 _BRACE = re.compile(rb"\\[\\{}]|([{}])")
 _ARCHIVES = {"7-Zip": b"7z\xbc\xaf\x27\x1c", "RAR": b"Rar!\x1a\x07", "Zstandard": b"\x28\xb5\x2f\xfd"}
 
 
 def binary_type(data: bytes, expansion: float) -> str | None:
-    """Media type by the first bytes; None for what may be text."""
+    """Media type by the first bytes; None for possible text."""
     if _is_pdf(data):
         return "application/pdf"
     if _RTF.match(data) and _is_one_group(data):
@@ -39,7 +39,7 @@ def binary_type(data: bytes, expansion: float) -> str | None:
 
 
 def _is_pdf(data: bytes) -> bool:
-    """By its mark and its first object. Behind other words it is one only if it is no text: texts speak of PDF, too."""
+    """By its mark and its first object. After other words only if the data is not text: texts mention PDF, too."""
     mark = _PDF.search(data, 0, _PDF_START)
     if mark is None or _PDF_OBJECT.search(data, mark.end()) is None:
         return False
@@ -52,7 +52,7 @@ def _is_pdf(data: bytes) -> bool:
 
 
 def _is_one_group(data: bytes) -> bool:
-    """Whether the brace at the beginning is closed by the last one; a text about RTF begins alike and goes on."""
+    """Whether the last brace closes the first one; a text about RTF may begin alike but continues."""
     data = data.rstrip(b" \t\r\n\0\x1a")
     if not data.endswith(b"}"):
         return False

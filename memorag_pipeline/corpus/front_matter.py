@@ -1,9 +1,9 @@
-"""Front matter of a Markdown text: what it says of itself, in YAML, TOML or JSON, before its first words.
+"""Front matter of a Markdown text: metadata in YAML, TOML or JSON before its first words.
 
 In:  a text.
-Out: the title that it declares, and where its words begin.
-Wrong: nothing; what is between the marks and is no front matter is text. One with a mistake in it still has its title
-       line, if it has one.
+Out: the title that it declares, and where the body begins.
+Wrong: marked text that is not front matter is body text; front matter with a syntax error still gives its title line,
+       if it has one.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _TITLE = re.compile(r"^[Tt]itle:[ \t]*(\S.*)$", re.M)
 _LONGEST = 65_536  # characters of front matter
 _MOST = 200  # characters of a title
 _CONTROLS = {code: " " for code in (*range(32), *range(127, 160))}
-_LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # every value as it is written
+_LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # every value as written
 
 
 def front_matter(text: str) -> tuple[str | None, int]:
-    """The declared title, and the offset behind the front matter; None and 0 where there is none."""
+    """The declared title, and the offset after the front matter; None and 0 if there is none."""
     for start, end, read in ((_YAML, _YAML_END, _yaml), (_TOML, _TOML_END, _toml)):
         if opened := start.match(text):
             closed = end.search(text, opened.end(), opened.end() + _LONGEST)
@@ -38,7 +38,7 @@ def front_matter(text: str) -> tuple[str | None, int]:
 
 
 def _yaml(matter: str) -> Any:
-    """The title, "" if there is none; None for what is no front matter."""
+    """The title, "" if there is none; None if this is not front matter."""
     try:
         found = yaml.load(matter, _LOADER)
     except (yaml.YAMLError, RecursionError, ValueError):
@@ -63,7 +63,7 @@ def _json(text: str) -> tuple[str | None, int]:
     except (ValueError, RecursionError):
         return None, 0
     title = _title(found)
-    # What goes on in the same line is no front matter, and what has nothing behind it is a document in JSON.
+    # Text after it on the same line means it is not front matter; without text after it, it is a JSON document.
     if title is None or text[end : end + 1] != "\n" or not text[end:].strip():
         return None, 0
     return _cleaned(title), end

@@ -1,20 +1,19 @@
-"""Cutting a sequence into groups of bounded weight, so that an edit moves only the borders next to it.
+"""Cutting a sequence into groups of bounded weight, such that an edit moves only the borders next to it.
 
-In:  the keys of the elements in order, their weights, the greatest and the least weight of a group.
+In:  the keys of the elements in order, their weights, the maximum and minimum weight of a group.
 Out: the groups as ranges of positions, in order, covering all elements.
-Wrong: an element that is heavier than the maximum is a group of its own.
+Wrong: an element heavier than the maximum is a separate group.
 
 Every element has a priority, the SHA-256 of its key. A range that is too heavy is cut before its element of highest
 priority, and so are its two parts: the cuts are the upper nodes of a treap over the elements (Seidel and Aragon,
 "Randomized Search Trees", 1996), whose shape does not depend on the order of edits.
 
-Small groups are avoided by choosing the places of cuts beforehand, each by what is near it alone: a place is chosen if
-its priority is the highest of all places that are nearer than the minimum, and nearer than that to neither end. What
-is left far from all chosen places is gone through again, `_ROUNDS` times in all (local maxima, as in Luby's parallel
-independent sets). Chosen places go before all others. So whether a place is chosen depends on no more than the weight
-`reach(minimum)` on both sides of it, and a run of elements of weight w that comes, goes or changes can alter only
-groups that weigh at most 2 * maximum + 2 * reach(minimum) + w together, before and after (proof: docs/refresh.md).
-"""
+Small groups are avoided by choosing the places of cuts beforehand, each by its neighbourhood only: a place is chosen if
+its priority is the highest of all places nearer than the minimum, and neither end is nearer than that. What is left far
+from all chosen places is processed again, `_ROUNDS` times in all (local maxima, as in Luby's independent sets).
+Chosen places precede all others. So whether a place is chosen depends only on the weight `reach(minimum)` on both sides
+of it, and inserting, removing or changing a run of elements of weight w can alter only groups that weigh at most
+2 * maximum + 2 * reach(minimum) + w together, before and after (proof: docs/refresh.md)."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ _Rank = tuple[bool, bytes]
 
 
 def group_by_priority(keys: Sequence[str], weights: Sequence[int], maximum: int, minimum: int = 0) -> list[range]:
-    """Cut the elements into groups of at most `maximum` weight, hardly ever less than `minimum` (0 to maximum / 2)."""
+    """Cut the elements into groups of at most `maximum` weight, rarely less than `minimum` (0 to maximum / 2)."""
     priorities = [hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest() for key in keys]
     before = [0, *accumulate(weights)]
     chosen = _chosen(priorities, before, minimum) if minimum else frozenset[int]()
@@ -46,7 +45,7 @@ def group_by_priority(keys: Sequence[str], weights: Sequence[int], maximum: int,
 
 
 def reach(minimum: int) -> int:
-    """How far, in weight, an element has a say in the choice of places."""
+    """How far, in weight, an element influences the choice of places."""
     return (2 * _ROUNDS - 1) * minimum
 
 
@@ -64,10 +63,10 @@ def _chosen(priorities: Sequence[bytes], before: Sequence[int], minimum: int) ->
 
 
 def _local_maxima(places: Sequence[int], priorities: Sequence[bytes], before: Sequence[int], minimum: int) -> list[int]:
-    """Those of the places whose priority is the highest among the places nearer than `minimum`; of equals the first."""
+    """The places whose priority is the highest among those nearer than `minimum`; the first of equals."""
     at = [before[place] for place in places]
     found: list[int] = []
-    # The highest of each window of places, by a queue whose priorities fall from front to back.
+    # The maximum of each window of places, by a queue with falling priorities.
     queue: list[int] = []
     front = end = 0
     for number, here in enumerate(at):
@@ -84,7 +83,7 @@ def _local_maxima(places: Sequence[int], priorities: Sequence[bytes], before: Se
 
 
 def _distance(sorted_places: Sequence[int], place: int) -> float:
-    """How far the nearest of the sorted places is."""
+    """Distance to the nearest of the sorted places."""
     right = bisect_left(sorted_places, place)
     left = bisect_right(sorted_places, place) - 1
     return min(

@@ -2,7 +2,7 @@
 
 In:  a text in Markdown, reStructuredText, or plain with such tables.
 Out: each table and fenced code block: where it begins, where the lines below its header begin, and where it ends.
-Wrong: nothing; what is no such block is passed over. Time is linear in the text.
+Everything else is ignored. Time is linear in the text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _DELIMITERS = re.compile(r"[\s>]*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$")
 _GRID = re.compile(r"\s*\+(?:-+\+)+\s*$")
 _GRID_HEADER = re.compile(r"\s*\+(?:=+\+)+\s*$")
 _SIMPLE = re.compile(r"\s*=+(?:\s+=+)+\s*$")
-_FIRST = re.compile(r"\s*(?:\"?sep=.\"?[^\n]*\n)?[^\n]*\n", re.I)  # the line of names, and a hint for Excel above it
+_FIRST = re.compile(r"\s*(?:\"?sep=.\"?[^\n]*\n)?[^\n]*\n", re.I)  # the header line, and a hint for Excel above it
 _LONGEST = 2000  # characters of a line that may be part of a header
 _HEADER_LINES = 12  # of a table in reStructuredText
 
@@ -35,7 +35,7 @@ _Line = tuple[int, str]  # offset, text without the line break
 
 
 def headed_blocks(text: str) -> list[HeadedBlock]:
-    """The blocks of the text in order; none holds another one."""
+    """The blocks of the text in order, not nested."""
     if not any(mark in text for mark in ("```", "~~~", "|", "==", "::")):
         return []
     lines = list(_lines(text))
@@ -67,7 +67,7 @@ def _lines(text: str) -> Iterator[_Line]:
         start += len(line) + 1
 
 
-_Found = tuple[int, int, int] | None  # numbers of lines: of the header, of the body, behind the block
+_Found = tuple[int, int, int] | None  # line numbers: of the header, of the body, after the block
 
 
 def _code(lines: list[_Line], at: int) -> _Found:
@@ -92,7 +92,7 @@ def _directive(lines: list[_Line], at: int) -> _Found:
 
 
 def _table(lines: list[_Line], at: int) -> _Found:
-    """A table as in Markdown, told by the line of hyphens below its header."""
+    """A Markdown table, recognized by the line of hyphens below its header."""
     if at + 1 >= len(lines) or "|" not in lines[at][1] or "-" not in lines[at + 1][1]:
         return None
     if "|" not in lines[at + 1][1] or not _DELIMITERS.match(lines[at + 1][1]):

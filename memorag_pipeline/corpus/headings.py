@@ -1,8 +1,8 @@
 """Headings of Markdown and reStructuredText, with their place in the text.
 
 In:  a text.
-Out: its headings in order (level from 1, offset of the line in characters, words), and the title that it declares.
-Wrong: nothing; what is no heading is passed over. Time is linear in the text, whatever it holds.
+Out: its headings in order (level from 1, offset of the line in characters, words), and the declared title.
+Everything else is ignored. Time is linear in the text, whatever it holds.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def markdown_headings(text: str) -> list[Heading]:
     """ATX and setext headings and those in HTML, outside of code fences, comments and front matter."""
     headings: list[Heading] = []
     fence, previous, shown = "", (0, ""), 0
-    endless: set[str] = set()  # what no end was found of
+    endless: set[str] = set()  # names of elements without an end
     for start, line in _lines(text, front_matter(text)[1]):
         if start < shown:
             continue
@@ -65,7 +65,7 @@ def markdown_headings(text: str) -> list[Heading]:
 
 
 def _html(text: str, start: int, line: str, headings: list[Heading], endless: set[str]) -> int:
-    """Add the heading that HTML begins in this line; the offset up to which there are no others."""
+    """Add the HTML heading that begins in this line; returns the offset up to which there are no others."""
     if mark := _TAG.match(line):
         end = text.find(f"</h{mark[1]}", start, start + _LONGEST_TAG)
         end = text.find(f"</H{mark[1]}", start, start + _LONGEST_TAG) if end < 0 else end
@@ -126,7 +126,7 @@ def _is_adornment(line: str) -> bool:
 
 
 def _add(headings: list[Heading], level: int, start: int, words: str) -> None:
-    # Sphinx and others put a sign that links to the section behind its title.
+    # Sphinx and others append a sign that links to the section.
     words = words.rstrip("¶ \t")[:_MOST]
     if words:
         headings.append(Heading(level, start, words))

@@ -1,10 +1,10 @@
-"""JSON as it is written: numbers keep their digits, and no key is lost.
+"""JSON as written: numbers keep their digits, and no key is lost.
 
 In:  a text that is one JSON value.
-Out: the value; numbers with a point or an exponent, NaN and Infinity as the text that stands there.
-Wrong: what is no JSON: ValueError; what nests too deep: RecursionError.
+Out: the value; numbers with a point or an exponent, NaN and Infinity as their source text.
+Wrong: not JSON: ValueError; nested too deep: RecursionError.
 
-A key that an object has twice is kept under a name of its own, as a column of a table is.
+A repeated key of an object gets a separate name, like a repeated column of a table.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from memorag_pipeline.corpus.delimited import column_names
 
 
 class Number(str):
-    """A number as it is written."""
+    """A number as written."""
 
     __slots__ = ()
 

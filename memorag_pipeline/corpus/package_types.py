@@ -1,7 +1,7 @@
-"""What a ZIP package is: Office Open XML by the type of its main part, OpenDocument and EPUB by what they declare.
+"""The kind of a ZIP package: Office Open XML by the type of its main part, OpenDocument and EPUB by declaration.
 
 In:  the bytes of a ZIP file.
-Out: its media type, if it is of a kind that is read.
+Out: its media type, if that kind is supported.
 Wrong: damaged, encrypted, a bomb, a package of another kind by its name, or an archive of files: `Refused`.
 """
 
@@ -27,7 +27,7 @@ UNPACKED = 512 << 20  # bytes that a package may hold when unpacked, whatever it
 DAMAGES = (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, zlib.error, EOFError, OSError)
 
 _WORKBOOK = "is an Excel binary workbook (.xlsb); save it as .xlsx"
-_MAIN_PARTS = {  # of Office Open XML, by how the type of the main part goes on; templates and macros are no difference
+_MAIN_PARTS = {  # of Office Open XML, by the rest of the main part's type; templates and macros make no difference
     r"wordprocessingml\.(document|template)|ms-word\.(document|template)": DOCX,
     r"presentationml\.|ms-powerpoint\.": PPTX,
     r"ms-excel\.sheet\.binary": _WORKBOOK,
@@ -47,7 +47,7 @@ _PARTS = (  # entries that name a package whose types are not declared
     (r"visio/document\.xml", "is a Visio drawing (.vsdx); save it as PDF"),
     (r"fixeddocseq\.fdseq|fixeddocumentsequence\.fdseq", "is an XPS document (.xps); save it as PDF"),
 )  # fmt: skip
-_DECLARED = {  # what an entry `mimetype` or the manifest of OpenDocument says
+_DECLARED = {  # content of an entry `mimetype` or of the OpenDocument manifest
     EPUB: EPUB,
     **{f"{ODT}{kind}": ODT for kind in ("", "-template", "-master", "-master-template", "-web")},
     **{f"{ODS}{kind}": ODS for kind in ("", "-template")},
@@ -58,7 +58,7 @@ _DECLARED = {  # what an entry `mimetype` or the manifest of OpenDocument says
     f"{_OPEN}database": "is a database of OpenOffice (.odb); export its tables as CSV",
     f"{_OPEN}base": "is a database of OpenOffice (.odb); export its tables as CSV",
 }
-# What only hides fonts in an EPUB.
+# Encryption that only hides fonts in an EPUB.
 _FONT_METHODS = (b"http://www.idpf.org/2008/embedding", b"http://ns.adobe.com/pdf/enc#RC")
 _METHOD = re.compile(rb"""EncryptionMethod\b[^>]*?\bAlgorithm\s*=\s*["']([^"']*)""")
 _TAG = re.compile(r"<(?:[\w.-]+:)?(Override|Default|Relationship|file-entry)\b([^>]*)>")
@@ -87,7 +87,7 @@ def package_type(data: bytes, expansion: float) -> str:
 
 
 def _known_type(package: zipfile.ZipFile) -> str | None:
-    """The media type, or what to say of a package that is not read; None for an archive."""
+    """The media type, or the description of an unsupported package; None for an archive."""
     names = {name.replace("\\", "/").lstrip("/").lower(): name for name in package.namelist()}
 
     def text(name: str) -> str:
@@ -109,7 +109,7 @@ def _known_type(package: zipfile.ZipFile) -> str | None:
 
 
 def _office_type(types: str, relations: str) -> str | None:
-    """By the type of the part that the package calls its main one, else by that of any part that can be one."""
+    """By the type of the declared main part, else by that of any part that can be one."""
     parts = list(_tags(types))
     main = next(
         (
@@ -125,19 +125,19 @@ def _office_type(types: str, relations: str) -> str | None:
     for part in [*own, *(part for _, part in parts)]:
         content = part.get("ContentType", "")
         for pattern, kind in _MAIN_PARTS.items():
-            # Either a main part, or a package of other makers whose types are told by any part.
+            # Either a main part, or another vendor's package, which any part identifies.
             if re.search(pattern, content, re.I) and (content.endswith(".main+xml") or _is_whole(content)):
                 return kind
     return None
 
 
 def _is_whole(content: str) -> bool:
-    """Whether a content type that does not end as those of main parts do is of a main part all the same."""
+    """Whether a content type belongs to a main part although it lacks the usual ending."""
     return content.endswith((".binary.macroEnabled.main", "model+xml")) or "fixeddocument" in content.lower()
 
 
 def _manifest_type(manifest: str) -> str:
-    """What an OpenDocument manifest says of the whole package; empty if there is none."""
+    """The OpenDocument manifest's type of the whole package; empty if there is none."""
     entries: Iterable[dict[str, str]] = (entry for tag, entry in _tags(manifest) if tag == "file-entry")
     return next((entry.get("media-type", "") for entry in entries if entry.get("full-path") == "/"), "")
 

@@ -1,4 +1,4 @@
-"""What a parser or reader makes of a document.
+"""The result of a parser or reader for one document.
 
 In:  nothing.
 Out: `Parsed`.

@@ -1,8 +1,8 @@
-"""Parsing of binary formats, HTML and XML. Runs in the reading process (`reader_process.py`), never in a task's own.
+"""Parsing of binary formats, HTML and XML. Runs only in the reading process (`reader_process.py`), never in a task's.
 
 In:  the bytes of a document and its media type; limits.
 Out: its text, title and headings; or the records of an XML file.
-Wrong: a document that the parser refuses, or that gives more than the limits admit: `Refused`. A document may also hang
+Wrong: a document that the parser refuses, or that exceeds the limits: `Refused`. A document may also hang
        or kill the process that calls this.
 """
 
@@ -83,7 +83,7 @@ def _refused(message: str) -> Refused:
     return Refused("unreadable", message)
 
 
-# For each media type that `formats` and `text` tell, but PDF, what reads it.
+# The reader of each media type that `formats` and `text` detect, except PDF.
 PARSERS: dict[str, Callable[[bytes], Parsed]] = {
     "text/html": _html,
     "application/epub+zip": lambda data: Parsed(*read_epub(data), []),

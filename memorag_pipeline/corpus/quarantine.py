@@ -1,8 +1,7 @@
-"""Why a document is not in the corpus: the reasons that a quarantine row can have, and what a person can do about each.
+"""Why a document is not in the corpus: the reasons that a quarantine row can have, and what to do about each.
 
 In:  nothing.
 Out: the codes of column `reason`, and the text of column `advice` for each.
-Wrong: nothing.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ Reason = Literal[
     "bomb",  # unpacks to far more than it is: source.max_expansion, or archives within archives
     "empty",  # no text in it
     "no_text_layer",  # a PDF of pictures
-    "not_text",  # bytes that are neither text nor a known document format
+    "not_text",  # neither text nor a known document format
     "archive",  # a ZIP or tar archive of files
     "unreadable",  # damaged, or not what its name says
     "password",  # encrypted
-    "bad_record",  # a record of a file of records that is broken, or has an id that another one has
-    "timeout",  # reading it, or cutting it into chunks, took longer than source.timeout_seconds admits
+    "bad_record",  # a record of a file of records that is broken, or has the id of another one
+    "timeout",  # reading or chunking it took longer than source.timeout_seconds allows
     "crashed",  # the reading process died of it, or the reader failed
     "outside_source",  # a link to a file outside of source.uris
     "download_failed",  # gone, changed or forbidden since it was listed
@@ -47,7 +46,7 @@ _ADVICE: dict[Reason, str] = {
     "download_failed": "The next refresh tries it again. If it fails each time, check that it may be read.",
 }
 
-# What the next refresh tries again even if the document is the same: the cause was not in the document.
+# Tried again by the next refresh even if the document is the same: the cause was not in the document.
 UNSETTLED = frozenset({"timeout", "download_failed"})
 
 
@@ -57,7 +56,7 @@ def advice(reason: Reason) -> str:
 
 
 class Refused(Exception):
-    """A document that goes to quarantine; `detail` is one line for a person."""
+    """A document that is quarantined; `detail` is one line for a person."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")

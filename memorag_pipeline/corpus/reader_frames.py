@@ -1,4 +1,4 @@
-"""What a reading process and the process that keeps its time say to each other.
+"""The protocol between a reading process and the process that keeps its time.
 
 In:  a pipe.
 Out: frames: 8 bytes of length (big-endian) and a JSON object; documents as such objects.
@@ -7,9 +7,9 @@ Wrong: no whole frame before the deadline: `TimeoutError`. The other end is clos
 | frame                               | sent when                                                     |
 |-------------------------------------|---------------------------------------------------------------|
 | {"ready"}                           | the process can read documents                                |
-| {"record", "document_id", "uri"}    | the record with this number is to be read                     |
-| {"done", "of"}                      | so many characters of the document or record are cut          |
-| {"document_id", "uri", "text", ...} | a document or record was read, or is refused                  |
+| {"record", "document_id", "uri"}    | the record with this number is about to be read               |
+| {"done", "of"}                      | `done` of `of` characters of the document or record are cut   |
+| {"document_id", "uri", "text", ...} | a document or record was read or refused                      |
 | {"end"}                             | the object has no more documents                              |
 """
 
@@ -30,13 +30,13 @@ from memorag_pipeline.corpus.sections import DocumentSection
 from memorag_pipeline.corpus.text import DocumentText
 
 Frame = dict[str, Any]
-MILLION = 1_000_000  # characters that may take as long to cut as a document to read
-_LONGEST_WAIT = 3600.0  # seconds of one call to the operating system, which takes no arbitrary number
+MILLION = 1_000_000  # characters that may take as long to cut as reading a document
+_LONGEST_WAIT = 3600.0  # seconds of one system call, which does not accept arbitrary numbers
 
 
 def write_frame(stream: IO[bytes], value: Frame) -> None:
     """Send a frame."""
-    # A text may hold half a surrogate, which JSON's reader accepts in this form, too.
+    # A text may hold a lone surrogate, which JSON's reader accepts in this form, too.
     data = json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
     stream.write(len(data).to_bytes(8, "big") + data)
     stream.flush()
@@ -73,7 +73,7 @@ class FrameReader:
 
 
 def to_frame(read: ReadDocument) -> Frame:
-    """A document that was read, without the texts of chunks, which are parts of its own."""
+    """A document that was read, without the texts of chunks, which are parts of its text."""
     document = read.document
     place = {"document_id": read.document_id, "uri": read.uri}
     if isinstance(document, Refused):

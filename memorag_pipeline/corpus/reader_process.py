@@ -1,14 +1,14 @@
-"""Reading documents in a process of its own, with a time limit.
+"""Reading documents in a separate process, with a time limit.
 
 In:  source objects and their bytes.
 Out: their documents, with chunks and sections.
-Wrong: nothing is raised for a document. One that takes too long or kills the process is `Refused`, as a value; the
-       process is replaced. Of a file of records, the record at fault is, and the reading goes on behind it.
+Wrong: nothing is raised for a document. One that takes too long or kills the process is a `Refused` value, and the
+       process is replaced. In a file of records, only the record at fault is refused, and reading resumes after it.
 
-The process is started when it is needed and kept for the next document. Reading a document (unpacking, decoding,
-parsing) may take `timeout_seconds`; cutting it into chunks as long, and as long again for each million characters done:
-so a large text has the time that it needs, and one that the splitter chokes on is stopped early. The records of a file
-have four times `timeout_seconds` together, and as much as one of them for each million characters done.
+The process is started when needed and kept for the next document. Reading a document (unpacking, decoding, parsing) may
+take `timeout_seconds`; cutting it into chunks as long, and as long again for each million characters done: so a large
+text gets the time that it needs, and one that the splitter chokes on is stopped early. The records of a file have four
+times `timeout_seconds` together, and as much as one of them for each million characters done.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from memorag_pipeline.corpus.reader_frames import MILLION, Frame, FrameReader, f
 
 _START_SECONDS = 120.0
 _END_SECONDS = 10.0  # between the end of the pipe and that of the process
-_SPARE = 4  # times the limit that the records of a file may take, beyond what their length admits
+_SPARE = 4  # times the limit for all records of a file, beyond the allowance for their length
 
 
 class ReaderProcess:
-    """A reading process that runs `module`; a context manager that ends it. Not to be shared between threads."""
+    """A reading process that runs `module`; a context manager that ends it. Not thread-safe."""
 
     def __init__(self, spec: ReadingSpec, timeout_seconds: float, module: str) -> None:
         self._spec, self._timeout, self._module = spec, timeout_seconds, module
@@ -54,7 +54,7 @@ class ReaderProcess:
 
     @property
     def process_id(self) -> int | None:
-        """Id of the running process, None when there is none."""
+        """Id of the running process, None if there is none."""
         return self._process.pid if self._process else None
 
     def document(self, document_id: str, uri: str, data: bytes) -> ReadDocument:
@@ -68,9 +68,9 @@ class ReaderProcess:
         return from_frame(frame)
 
     def records(self, document_id: str, uri: str, data: bytes) -> Iterator[ReadDocument]:
-        """The records of the object; the object itself where it is not of records, or has more than time is for."""
+        """The records of the object; the object itself if it does not hold records, or more than time allows."""
         self._document_path.write_bytes(data)
-        self._running()  # its start is not the records' time
+        self._running()  # its start does not count for the records
         started, characters, first = time.monotonic(), 0, 0
         while True:
             at_work: Frame | None = None
@@ -91,7 +91,7 @@ class ReaderProcess:
                         yield from_frame(frame)
                 return
             except Refused as refused:
-                if at_work is None:  # between two records, or before the first: there is no going on
+                if at_work is None:  # between two records, or before the first: reading cannot resume
                     refused = _cut_short(refused.reason, refused.detail, first)
                     yield ReadDocument(document_id, uri, refused, [], [])
                     return
@@ -123,7 +123,7 @@ class ReaderProcess:
                 self._stop()
 
     def _running(self) -> tuple[subprocess.Popen[bytes], FrameReader]:
-        """The process, started if there is none, and what it says."""
+        """The process, started if there is none, and its frames."""
         if self._process is None or self._process.poll() is not None:  # died while idle: not this document's fault
             self._stop()
             self._process, self._frames = self._start()
@@ -137,7 +137,7 @@ class ReaderProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "TMPDIR": self._folder.name},  # what a killed process leaves goes with the folder
+            env={**os.environ, "TMPDIR": self._folder.name},  # what a killed process leaves is removed with the folder
         )
         self._process = process
         assert process.stdin is not None and process.stdout is not None
@@ -153,7 +153,7 @@ class ReaderProcess:
         return process, frames
 
     def _stop(self, seconds: float = 0) -> str:
-        """End the process, which may end by itself for so long, and say how it ended."""
+        """End the process, after giving it this long to end by itself, and say how it ended."""
         process, self._process = self._process, None
         if process is None:
             return "not running"
@@ -168,18 +168,18 @@ class ReaderProcess:
 
 
 class _Clock:
-    """What the reading process does now, and when that takes too long."""
+    """The current step of the reading process, and its deadline."""
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
         self.restart()
 
     def restart(self) -> None:
-        """It begins to read."""
+        """Reading begins."""
         self._started, self._done, self._of = time.monotonic(), 0, None
 
     def see(self, frame: Frame) -> None:
-        """It said what it does."""
+        """It reported its step."""
         if "done" in frame:
             if self._of is None:
                 self._started = time.monotonic()
@@ -191,7 +191,7 @@ class _Clock:
 
     @property
     def deadline(self) -> float:
-        """When what it does now takes too long, by the monotonic clock."""
+        """Deadline of the current step, by the monotonic clock."""
         return self._started + self._limit
 
     def late(self) -> str:
@@ -203,5 +203,5 @@ class _Clock:
 
 
 def _cut_short(reason: Reason, detail: str, first: int) -> Refused:
-    """The refusal of a file of records, of which those before number `first` were read."""
+    """The refusal of a file of records whose records before number `first` were read."""
     return Refused(reason, f"{detail}; record {first} and those after it are left out" if first else detail)

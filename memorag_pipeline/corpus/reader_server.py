@@ -1,10 +1,10 @@
-"""The reading process: reads documents, so that a crash, a hang or a bomb costs one document and not the task.
+"""The reading process: reads documents, so a crash, a hang or a bomb costs one document and not the task.
 
 In:  on standard input one JSON line with the set-up ({"spec", "seconds"}), then one for each object: {"path",
      "document_id", "uri", "records", "first"}. The file at `path` holds its bytes; `records` says whether it is a file
      of records, which are read from number `first` on.
 Out: frames on standard output, see `reader_frames.py`.
-Wrong: an error of a document is its answer. Anything else ends the process; the reader of the pipe sees its end.
+Wrong: an error in a document is its answer. Anything else ends the process; the reader of the pipe sees its end.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from memorag_pipeline.corpus.document_reader import ReadDocument, Reader, Readin
 from memorag_pipeline.corpus.reader_frames import MILLION, to_frame, write_frame
 
 _MEMORY = 4 << 30
-_GRACE = 10.0  # seconds that the process that keeps the time has to end this one
-_FEW = 100_000  # characters: of a shorter text, only the beginning of the cutting is told
+_GRACE = 10.0  # seconds for the process that keeps the time to end this one
+_FEW = 100_000  # characters: for a shorter text, only the start of cutting is reported
 
 
 def serve(render: Render) -> None:
     """Serve documents until standard input ends."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a parser prints must not get between the answers
+    os.dup2(2, 1)  # a parser's output must not get between the answers
     _limit_memory()
     setup = json.loads(sys.stdin.buffer.readline())
     watch = _Watch(answers, setup["seconds"])
@@ -44,7 +44,7 @@ class _Watch(Watch):
         self._answers, self._seconds = answers, seconds
 
     def allow(self, seconds: float) -> None:
-        """End this process later than that, if the one that keeps the time is no longer there."""
+        """End this process later than that, if the one that keeps the time is gone."""
         signal.alarm(int(min(seconds + _GRACE, 1 << 24)))
 
     def record(self, number: int, document_id: str, uri: str) -> None:
@@ -80,7 +80,7 @@ def _serve(
 
 
 def _limit_memory() -> None:
-    """A document that expands without end fails in here instead of bringing the machine down."""
+    """A document that expands without end fails in this process instead of bringing the machine down."""
     if sys.platform == "linux":
         import resource
 

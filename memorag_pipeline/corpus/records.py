@@ -1,10 +1,10 @@
-"""Files of records: each record of a JSON, JSONL, CSV, TSV or XML file is a document of its own.
+"""Files of records: each record of a JSON, JSONL, CSV, TSV or XML file is a separate document.
 
 In:  the name of an object, its bytes, the section `source.records` of the spec.
-Out: for each record its id and a `DocumentText`, or why there is none: one bad record costs one record.
-Wrong: a file that is not of records at all: `Refused`.
+Out: for each record its id and a `DocumentText`, or why it has none: one bad record costs one record.
+Wrong: a file that does not hold records: `Refused`.
 
-The bytes decide which format it is: `<` begins XML, `{` or `[` JSON or lines of it, everything else is a table.
+The bytes decide the format: `<` begins XML, `{` or `[` JSON or JSON lines, everything else is a table.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from memorag_pipeline.specs.source import RecordsSpec
 _LINES = {".jsonl", ".ndjson"}
 _MOST_ID = 200  # characters
 
-Record = Any  # a value as JSON has them; of a table, an object of its cells
+Record = Any  # a JSON value; for a table, an object of its cells
 
 
 def _wants_all(number: int, record_id: str) -> bool:
@@ -34,9 +34,9 @@ def _wants_all(number: int, record_id: str) -> bool:
 def read_records(
     plain: Plain, spec: RecordsSpec, parser: Parser, wants: Callable[[int, str], bool] = _wants_all
 ) -> Iterator[tuple[str, DocumentText | Refused]]:
-    """The records of a file in order, each with an id that no other one of the file has.
+    """The records of a file in order, each with an id that is unique in the file.
 
-    `wants` is called with the number and the id of each record before its text is made, and may decline it.
+    `wants` is called with the number and the id of each record before its text is made, and may reject it.
     """
     media_type, found = _records(plain, spec, parser)
     seen: set[str] = set()
@@ -53,7 +53,7 @@ def read_records(
 
 
 def _identified(number: int, record: Record | Refused, spec: RecordsSpec, seen: set[str]) -> tuple[str, Refused | None]:
-    """The id of a record, and what is wrong with it as far as that is known by now."""
+    """The id of a record, and the problem with it, as far as known yet."""
     if isinstance(record, Refused):
         return _unused(str(number), seen), record
     try:
@@ -106,7 +106,7 @@ def _json_records(text: str, at: str | None) -> Iterator[Record | Refused]:
         raise Refused("bomb", "is JSON that nests without end") from None
     except ValueError as error:
         records = [_line(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-        # Single lines of broken JSON that is laid out over several happen to be JSON, too.
+        # Single lines of broken multi-line JSON may happen to be JSON, too.
         if sum(isinstance(record, dict | list) for record in records) * 2 < len(records):
             raise Refused("unreadable", f"is neither JSON nor lines of JSON: {error}") from None
         return iter(records)
@@ -137,7 +137,7 @@ def _table_records(plain: Plain) -> Iterator[Record | Refused]:
 
 
 def _field(record: Record, path: str) -> Any:
-    """The value at a dotted path; a name that has dots itself goes first; lists are looked through."""
+    """The value at a dotted path; a name that has dots itself takes precedence; lists are searched."""
     if isinstance(record, dict):
         if path in record:
             return record[path]
@@ -145,7 +145,7 @@ def _field(record: Record, path: str) -> Any:
         return _field(record[name], rest) if rest and name in record else None
     if isinstance(record, list):
         found = [value for each in record if (value := _field(each, path)) is not None]
-        # A list of lists is one list, as it is of paragraphs within sections.
+        # Nested lists are flattened, such as paragraphs within sections.
         return [item for value in found for item in (value if isinstance(value, list) else [value])] or None
     return None
 

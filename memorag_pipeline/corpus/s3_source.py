@@ -1,4 +1,4 @@
-"""Objects of a source in an S3 bucket, read by their key and not by a path.
+"""Objects of a source in an S3 bucket, read by key, not by path.
 
 In:  an s3fs filesystem, the bucket, the key as it was listed, and the most bytes to read.
 Out: the bytes, at most one more than the limit, and the description of exactly that object.
@@ -25,12 +25,12 @@ def is_s3(filesystem: Any) -> bool:
 
 
 def is_folder_marker(path: str, info: dict[str, Any]) -> bool:
-    """Whether an object stands for a folder only, as consoles and Hadoop make them: it holds nothing."""
+    """Whether an object without content only marks a folder, as consoles and Hadoop create them."""
     return not info["size"] and path.endswith(("/", _FOLDER_MARK))
 
 
 def read_object(filesystem: Any, path: str, limit: int) -> tuple[bytes, dict[str, Any]]:
-    """The object at `path`, which is the bucket, `/` and the key."""
+    """The object at `path`: bucket, `/` and key."""
     from s3fs.core import S3_RETRYABLE_ERRORS
 
     bucket, _, _ = filesystem.split_path(path)

@@ -2,7 +2,7 @@
 
 In:  a document's text and its chunks.
 Out: runs of whole chunks that together cover the text, each with the memory model's tokens of its rendered form.
-Wrong: a single chunk whose rendered form is too long is a section all the same.
+Wrong: a single chunk whose rendered form is too long is still a section.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from memorag_pipeline.corpus.chunk import Chunk, chunk_borders
 from memorag_pipeline.corpus.grouping import group_by_priority
 from memorag_pipeline.models.tokens import TokenCounter
 
-# A text with more characters than this per token that is allowed is not tokenized as a whole to see whether it fits.
+# A text with more characters than this per allowed token is not tokenized as a whole to see whether it fits.
 _CHARACTERS_PER_TOKEN = 8
 
 
@@ -44,7 +44,7 @@ class Sectioner:
             if whole.tokens <= self._max:
                 return [whole]
         borders = chunk_borders(chunks, len(text))
-        keys = [chunk.digest for chunk in chunks]  # not by id, which a renamed document changes
+        keys = [chunk.digest for chunk in chunks]  # not by id, which changes when a document is renamed
         weights = self._counter.counts([text[start:end] for start, end in borders])
         room = max(self._max - self._counter.count(self._render(uri, title, "")), 1)
         sections: list[DocumentSection] = []
@@ -55,7 +55,7 @@ class Sectioner:
             if found.tokens <= self._max or len(run) == 1:
                 sections.append(found)
                 continue
-            # Text and heading together gave more tokens than apart: cut once more.
+            # Text and heading together gave more tokens than separately: cut once more.
             parts = slice(run.start, run.stop)
             halves = group_by_priority(keys[parts], weights[parts], sum(weights[parts]) - 1)
             pending += [range(run.start + half.start, run.start + half.stop) for half in reversed(halves)]

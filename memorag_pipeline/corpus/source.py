@@ -35,12 +35,12 @@ logger = logging.getLogger(__name__)
 _MODIFIED = ("LastModified", "last_modified", "modified", "updated", "created")
 # Denials that may concern one object alone, an archived one for instance; an expired token concerns all of them.
 _FORBIDDEN = {"", "AccessDenied", "403", "Forbidden", "InvalidObjectState"}
-_CLIENT_ERRORS = {"botocore", "aiobotocore", "aiohttp"}  # what s3fs lets through as it is
+_CLIENT_ERRORS = {"botocore", "aiobotocore", "aiohttp"}  # what s3fs lets through unchanged
 
 
 @dataclass(frozen=True)
 class SourceObject:
-    """One object of the source as listed. `modified` (ISO 8601, UTC) only counts where the store gives no etag."""
+    """One object of the source as listed. `modified` (ISO 8601, UTC) only counts if the store gives no etag."""
 
     uri: str
     size: int
@@ -54,7 +54,7 @@ class SourceObject:
 
     @property
     def identity(self) -> tuple[int, str | None]:
-        """What must be the same for the content to be taken as the same without reading it."""
+        """If this is equal, the content is taken as equal without reading it."""
         return self.size, self.etag or self.modified
 
     def row(self) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class Source:
     def __init__(self, spec: SourceSpec) -> None:
         self._include = [re.compile(glob_translate(pattern)) for pattern in spec.include]
         self._default_exclude = spec.default_exclude
-        self.left_out = 0  # objects that the globs admit and `default_exclude` does not, as last listed
+        self.left_out = 0  # objects matched by the globs but excluded by `default_exclude`, as last listed
         self._exclude = [re.compile(glob_translate(pattern)) for pattern in spec.exclude]
         options = options_for(spec)
         self._roots = [(uri, *_open(uri, options)) for uri in spec.uris]
@@ -88,7 +88,7 @@ class Source:
         self._filesystems = {fs.unstrip_protocol(root).partition("://")[0]: fs for _, fs, root in self._roots}
 
     def list(self) -> list[SourceObject]:
-        """All objects that the globs admit, sorted by URI, each once."""
+        """All objects that the globs match, sorted by URI, each once."""
         found: dict[str, SourceObject] = {}
         left_out: set[str] = set()
         for uri, fs, root in self._roots:
@@ -100,7 +100,7 @@ class Source:
                 else:
                     item = _describe(_uri_of(fs, path), info)
                     if self._leads_out(fs, path):
-                        # Listed, so that it is seen in quarantine; nothing that it leads to is its identity.
+                        # Listed, so that it appears in quarantine; its target is not part of its identity.
                         item = SourceObject(item.uri, 0, None, None)
                     found[item.uri] = item
         left_out -= set(found)
@@ -142,14 +142,14 @@ class Source:
         return any(pattern.match(name) for pattern in self._records for name in names)
 
     def _leads_out(self, fs: Any, path: str) -> bool:
-        """Whether a local path is a link that leads to somewhere else than below the roots."""
+        """Whether a local path is a link to a place outside of the roots."""
         if not isinstance(fs, LocalFileSystem) or not os.path.islink(path):
             return False
         target = os.path.realpath(path)
         return not any(f"{target}/".startswith(f"{folder.rstrip('/')}/") for folder in self._folders)
 
     def _require_roots(self, fs: Any, error: FileNotFoundError) -> None:
-        """One object may go away; a whole bucket or folder must not look like many objects that did."""
+        """A single object may disappear; a missing bucket or folder must not look like many missing objects."""
         for uri, other, root in self._roots:
             if other is fs and not _exists(fs, root):
                 raise _missing(uri) from error
@@ -215,7 +215,7 @@ def _find(uri: str, fs: Any, root: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _exists(fs: Any, root: str) -> bool:
-    """Whether the bucket or the local folder is there. Stores that have no folders know no other answer than yes."""
+    """Whether the bucket or the local folder exists. Stores without folders always answer yes."""
     if isinstance(fs, MemoryFileSystem):
         return True
     return bool(fs.exists(root if isinstance(fs, LocalFileSystem) else root.split("/")[0]))
@@ -265,7 +265,7 @@ def _error_code(error: BaseException) -> str:
 
 
 def _explain(error: Exception, action: str, uri: str) -> StorageError | None:
-    """What to say about a failed access; None for a bug, which stays what it is."""
+    """The description of a failed access; None for a bug, which is raised unchanged."""
     if isinstance(error, PermissionError):
         return StorageError(f"cannot {action} source {uri}: permission denied; check the credentials and their rights")
     if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _CLIENT_ERRORS:

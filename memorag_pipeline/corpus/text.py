@@ -2,9 +2,9 @@
 
 In:  the name of the object, its bytes, the language of the corpus, a parser process, limits.
 Out: a `DocumentText`: the text that all offsets of chunks, evidence and headings count in.
-Wrong: what is no text, empty, damaged, encrypted, too large or too slow: `Refused` with the reason.
+Wrong: a file that is not text, or empty, damaged, encrypted, too large or too slow: `Refused` with the reason.
 
-Plain text, Markdown and reStructuredText are decoded and otherwise left as they are. Other formats go to the parser;
+Plain text, Markdown and reStructuredText are decoded and otherwise unchanged. Other formats go to the parser;
 the bytes decide which, not the name, because names lie.
 """
 
@@ -32,7 +32,7 @@ from memorag_pipeline.corpus.unpack import SUFFIXES, unpack
 
 _INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"))
 _CONTROLS = {code: " " for code in (*range(32), *range(127, 160))}
-# What is Markdown, or is converted to it.
+# Formats that are Markdown, or are converted to it.
 _MARKDOWN = {"text/markdown", "text/html", "application/epub+zip", NOTEBOOK, SAVED_PAGE}
 MAX_EXPANSION = 200.0  # default of source.max_expansion
 _CHARSET = re.compile(rb"""<(?:meta|\?xml)\b[^>]{0,200}?(?:charset|encoding)\s*=\s*["']?\s*([\w-]+)""", re.I)
@@ -90,7 +90,7 @@ def read_plain(name: str, data: bytes, language: str, limit: int, expansion: flo
 
 
 def titled(document: DocumentText, name: str, like: str) -> DocumentText:
-    """The document of another object with the same bytes: its title, if that was made from the name `like`."""
+    """The document of another object with the same bytes: its title, if that was derived from the name `like`."""
     if document.title != title_of(_unpacked(like), None, []):
         return document
     return replace(document, title=title_of(_unpacked(name), None, []))
@@ -107,7 +107,7 @@ def _open(
         raise Refused("empty", "holds nothing but white space" if data else "has no bytes")
     suffix = path.suffix.lower()
     media_type = binary_type(data, expansion) or mail_type(suffix, data)
-    if suffix == ".rtf" and data.startswith(b"{\\rtf"):  # with a name that says so, one that is cut off is one
+    if suffix == ".rtf" and data.startswith(b"{\\rtf"):  # with this suffix, a truncated one counts, too
         media_type = RTF
     if media_type is not None:
         return path, data, media_type
@@ -151,7 +151,7 @@ def _xml(plain: Plain, parser: Parser) -> DocumentText:
     except Refused as refused:
         if plain.path.suffix.lower() == ".xml" or refused.reason != "unreadable":
             raise
-    # It begins as XML does, and is no XML: a log of messages, a text with an example.
+    # It begins like XML but is not XML: a log of messages, a text with an example.
     read = next((known.read for known in FORMATS if plain.path.suffix.lower() in known.suffixes), _plain)
     return read(plain, parser)
 
@@ -185,7 +185,7 @@ def _notebook(plain: Plain, parser: Parser) -> DocumentText:
 
 
 def _is_json(text: str) -> bool:
-    """Whether a text whose name does not say so is JSON, or lines of it."""
+    """Whether a text whose name does not say so is JSON or JSON lines."""
     first = text.lstrip()[:1]
     if not first or first not in "{[":
         return False
@@ -205,7 +205,7 @@ def _from_parser(path: PurePosixPath, media_type: str, parsed: Parsed) -> Docume
     headings, position = [], 0
     lines = _starts_of_lines(text, {words for _, words in parsed.headings})
     for level, words in parsed.headings:
-        # Where it is a line of its own, and not an entry of the table of contents.
+        # On a separate line, not as an entry of the table of contents.
         whole = lines.get(words, [])
         at = bisect_left(whole, position)
         found = whole[at] if at < len(whole) else (text.find(words, position) if words.strip() else -1)
@@ -236,7 +236,7 @@ def title_of(path: PurePosixPath, declared: str | None, headings: list[Heading])
 
 
 def one_line(text: str) -> str:
-    """A title without control characters and line breaks, and no longer than a title should be."""
+    """A title without control characters and line breaks, and cut to the length of a title."""
     return " ".join(text.translate(_CONTROLS).split())[:200].strip()
 
 
@@ -261,9 +261,9 @@ def _empty(media_type: str) -> Refused:
 
 @dataclass(frozen=True)
 class TextFormat:
-    """A format that is text. It is told by the suffix of its name, or by `is_like`.
+    """A text format, recognized by file suffix or by `is_like`.
 
-    `read` makes the document of it; a format that only a parser understands asks the one that it is given.
+    `read` makes the document; a format that needs a parser asks the given one.
     """
 
     read: Callable[[Plain, Parser], DocumentText]
@@ -276,7 +276,7 @@ _PROMISES_NO_TEXT = frozenset({
     ".pptm", ".ppsx", ".potx", ".odt", ".ott", ".ods", ".ots", ".odp", ".otp", ".odg",
 })  # fmt: skip
 
-# The first that fits is taken; what fits none is plain text. Formats that are not text are told in `formats.py`.
+# The first match is taken; everything else is plain text. `formats.py` detects formats that are not text.
 FORMATS = [
     TextFormat(_html, frozenset({".html", ".htm", ".xhtml"}), is_like=is_html),
     # Names that promise a format that is not text.

@@ -1,9 +1,9 @@
-"""What kind of text a text is, by how it begins: markup, or words that speak of it.
+"""The kind of a text by how it begins: markup, or prose about markup.
 
 In:  a text whose name does not say what it is.
-Out: whether it is HTML or XML; the tag that it begins with; the pattern of what stands for a file that is elsewhere.
+Out: whether it is HTML or XML; the tag that it begins with; the pattern of pointers to a file stored elsewhere.
 
-`<html>` and `<?xml` begin many a page that explains them. Markup goes on with markup, or ends with its own end.
+Texts about markup may begin with `<html>` and `<?xml`, too. Markup continues with markup, or ends with its end tag.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _INSTRUCTION = re.compile(r"<\?xml[^?]{0,2000}\?>", re.I)
 _DOCTYPE = re.compile(r"<!doctype\s+([\w:.-]+)[^>\[]{0,2000}(?:\[.*?\]\s*)?>", re.I | re.S)
 _TAG = re.compile(r"<([a-z][\w:.-]*)(?:\s[^<>]*)?/?>", re.I)
 _END = re.compile(r"</(?:html|body)\s*>\s*(?:<!--.*?-->\s*)*\Z", re.I | re.S)
-_LAST = 4096  # characters in which the end of a page is looked for
+_LAST = 4096  # characters in which the end of a page is searched
 # Of Git LFS and git-annex.
 POINTER = re.compile(
     r"version https://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/v1\n(?:[\w.-]+ [^\n]{0,200}\n)*?"
@@ -32,17 +32,17 @@ def is_html(text: str) -> bool:
 
 
 def is_xml(text: str) -> bool:
-    """Whether a text says that it is XML, and goes on as such."""
+    """Whether a text declares itself XML and continues as XML."""
     return _DECLARATION.match(text.lstrip()) is not None and _beginning(text)[1] is not None
 
 
 def root_tag(text: str) -> str | None:
-    """The local name of the first element, in lower case; None where something else comes first."""
+    """The local name of the first element, in lower case; None if something else comes first."""
     return _beginning(text)[1]
 
 
 def _beginning(text: str) -> tuple[str | None, str | None, int]:
-    """What the document type says, the first tag, and where that ends; comments and declarations may come before."""
+    """The document type, the first tag, and where that ends; comments and declarations may come before."""
     doctype, place = None, 0
     while True:
         place += len(text[place : place + _LAST]) - len(text[place : place + _LAST].lstrip())

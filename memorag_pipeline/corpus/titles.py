@@ -1,7 +1,7 @@
-"""Titles that documents declare in their metadata, and what is none.
+"""Titles that documents declare in their metadata; default titles of programs are rejected.
 
-In:  a title as it is declared.
-Out: the title on one line, None where it is what a program writes when nobody gave one.
+In:  a title as declared.
+Out: the title on one line, None if it is what a program writes when nobody gave one.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import re
 import unicodedata
 
 _MOST = 200  # characters
-# Of files that are made with a program for documents, and of any file if the title is one word.
+# For files made with document programs, and for any file if the title is one word.
 _DOCUMENTS = "cdr|docx?|docm|dotx?|dvi|fm|indd|od[gpst]|p65|pdf|pm[4-6]|pptx?|potx?|ps|pub|qxd|rtf|wpd|wps|vsdx?|xlsx?"
-# What programs call presentations and sheets in other languages.
+# Default names of presentations and sheets in other languages.
 _PRESENTATIONS = (
     "presentation|präsentation|présentation|presentación|presentazione|apresentação|presentatie|presentasjon|præsentation"
     "|esitys|prezentace|prezentacja|bemutató|презентация|演示文稿|簡報|プレゼンテーション|프레젠테이션"
@@ -43,8 +43,8 @@ _AROUND = re.compile(r"^[\W_]+|[\W_]+$")
 
 
 def declared_words(title: str | None) -> str | None:
-    """The words of a declared title, None if it says nothing of the document."""
-    # Programs pad titles with NULs, which part nothing.
+    """The words of a declared title, None if it says nothing about the document."""
+    # Programs pad titles with NULs, which separate nothing.
     kept = "".join(sign for sign in title or "" if sign.isspace() or unicodedata.category(sign) not in {"Cc", "Cs"})
     words = " ".join(kept.split())[:_MOST]
     bare = _AROUND.sub("", words)

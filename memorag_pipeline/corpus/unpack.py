@@ -1,8 +1,8 @@
 """Unpacking compressed files (gzip, bzip2, xz) within limits.
 
 In:  bytes that may be compressed, the most bytes that may come out, and the most that may come out of each byte.
-Out: the bytes that were packed, all members of them, and how many layers were taken off.
-Wrong: a damaged or cut file: `Refused("unreadable")`. More than the limits: `Refused`, too_large or bomb. No more than
+Out: the unpacked bytes, all members of them, and the number of layers removed.
+Wrong: a damaged or truncated file: `Refused("unreadable")`. More than the limits: `Refused`, too_large or bomb. At most
        one byte beyond the limits is ever unpacked.
 """
 
@@ -40,12 +40,12 @@ def unpack(data: bytes, limit: int, expansion: float) -> tuple[bytes, int]:
 
 
 def allowed_bytes(size: int, limit: int, expansion: float) -> int:
-    """How many bytes may come out of `size` packed ones."""
+    """How many bytes may be unpacked from `size` bytes."""
     return min(limit, max(_HARMLESS, int(size * expansion)))
 
 
 def expands_too_far(expanded: int | None, allowed: int, limit: int) -> Refused:
-    """The refusal of what holds more than the allowed bytes; `expanded` is how many, where that is known."""
+    """The refusal of a file with more than the allowed bytes; `expanded` is how many, if known."""
     holds = "holds more than" if expanded is None else f"expands to {expanded >> 20:,} MiB, more than"
     if allowed < limit:
         return Refused("bomb", f"{holds} the {allowed:,} bytes that source.max_expansion admits for its size")

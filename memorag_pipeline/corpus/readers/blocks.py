@@ -1,8 +1,8 @@
-"""Blocks of text: paragraphs, items of lists, tables; what readers of documents put together.
+"""Blocks of text: paragraphs, list items, tables; readers of documents build their output from them.
 
 In:  blocks in reading order.
-Out: one text, with its headings. A blank line is between blocks, none between the items of a list; a row of a table is
-     one line, its cells apart by tabs.
+Out: one text, with its headings. Blocks are separated by a blank line, items of a list are not; a row of a table is one
+     line with tabs between its cells.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 from itertools import pairwise
 
-_REPEATED = 200  # characters of a merged cell that are written again in each row that it spans
-_LARGE = 500  # characters of a cell from which on its paragraphs are paragraphs of the document
+_REPEATED = 200  # characters up to which a merged cell is repeated in each row that it spans
+_LARGE = 500  # characters of a cell from which its paragraphs become paragraphs of the document
 _BREAK = re.compile(r"\s*[\r\n\t\v\f]\s*")
 
 
@@ -27,7 +27,7 @@ class Block:
 
 @dataclass
 class Cell:
-    """A cell of a table: its blocks, its first column, and whether it goes on with the cell above."""
+    """A cell of a table: its blocks, its first column, and whether it continues the cell above."""
 
     blocks: list[Block]
     column: int
@@ -35,7 +35,7 @@ class Cell:
 
     @property
     def line(self) -> str:
-        """All of it on one line."""
+        """The whole cell on one line."""
         return " ".join(filter(None, (one_line(block.text) for block in self.blocks)))
 
 
@@ -53,7 +53,7 @@ def joined(blocks: list[Block]) -> str:
 
 
 def headings(blocks: list[Block]) -> list[tuple[int, str]]:
-    """Level and words of those that are headings."""
+    """Level and words of the headings."""
     return [(block.level, block.text) for block in blocks if block.level is not None]
 
 

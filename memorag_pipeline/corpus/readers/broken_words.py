@@ -1,11 +1,11 @@
-"""Words that are broken at the end of a line, whole again.
+"""Joining words that are broken at the end of a line.
 
 In:  a text of printed lines.
 Out: the text with each such word at the end of the line that it begins on.
 
-A hyphen between two small letters goes, unless the document has the word with a hyphen more often than without, the
-word has one already, or it begins as compounds do; so `instal-lation` is one word and `state-of-the-art` stays. Before
-a number or a capital the hyphen stays, and before a word such as `and` it ends a part of a compound.
+A hyphen between two small letters is removed, unless the document has the word with a hyphen more often than without,
+the word has another one already, or it begins like a compound; so `instal-lation` is one word and `state-of-the-art`
+stays. Before a number or a capital the hyphen stays, and before a word such as `and` it ends a part of a compound.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 from collections import Counter
 
 CELL_BREAK = "\x1f"  # the end of a line in a cell of a table, which is written in one line
-# The second part may stand in the next column, page, or line of a cell.
+# The second part may be in the next column, page, or line of a cell.
 _BROKEN = re.compile(rf"(?<![\w-])(\w[\w'\u2019-]*)[-\u2010\u00ad][ ]?(?:\n{{1,2}}|{CELL_BREAK})[ ]*(\w+)(\S*)[ ]?")
 _WORD = re.compile(r"\w[\w-]*\w")
 _COMPOUND = re.compile(

@@ -24,7 +24,7 @@ from memorag_pipeline.corpus.readers.runs import Run, plain
 from memorag_pipeline.corpus.readers.symbols import seen
 from memorag_pipeline.corpus.readers.word_styles import number
 
-_NUMBERS = (  # of `a:buAutoNum`, by how the name begins and ends
+_NUMBERS = (  # of `a:buAutoNum`, by beginning and end of the name
     ("alphaLc", "lowerLetter"), ("alphaUc", "upperLetter"), ("romanLc", "lowerRoman"), ("romanUc", "upperRoman"),
     ("circleNum", "decimalEnclosedCircle"), ("ea1", "chineseCounting"),
 )  # fmt: skip
@@ -79,7 +79,7 @@ def _runs(content: Iterable[Element]) -> Iterator[Run]:
 
 
 def drawn(package: Package, part: str, element: Element) -> Iterator[str]:
-    """What a reference to a chart (`c:chart`) or a diagram (`dgm:relIds`) in a part shows."""
+    """The content of a chart (`c:chart`) or a diagram (`dgm:relIds`) that a part refers to."""
     is_chart = LOCAL[element.tag] == "chart"
     target = package.relationships(part).get(related(element, "id" if is_chart else "dm"))
     root = None if target is None else package.tree(target.target)
@@ -88,7 +88,7 @@ def drawn(package: Package, part: str, element: Element) -> Iterator[str]:
 
 
 def _chart(root: Element) -> Iterator[str]:
-    """Title, names of axes, and the values as the table that the chart is of."""
+    """Title, axis names, and the values as a table."""
     for title in root.iter("{*}title"):
         if text := " ".join(part for each in title.iter("{*}rich") for part in paragraphs(each)):
             yield text
@@ -109,7 +109,7 @@ def _chart(root: Element) -> Iterator[str]:
 
 
 def _points(element: Element) -> dict[int, str]:
-    """The values that were stored with a chart, by their place; those of several levels joined."""
+    """The values stored with a chart, by position; those of several levels joined."""
     found: dict[int, str] = {}
     for point in element.iter("{*}pt"):
         text = (value_text := child(point, "v")) is not None and value_text.text

@@ -1,10 +1,10 @@
-"""EPUB: its chapters in the order in which they are read, each as an HTML page is.
+"""EPUB: its chapters in reading order, each read like an HTML page.
 
 In:  the bytes of a package that was found to be an EPUB.
 Out: its text as Markdown, and the title of its metadata.
 Wrong: a package without its list of chapters, or without a chapter that is listed: `Refused`.
 
-The table of contents that is made for programs is left out; notes stand where the order of reading has them.
+The table of contents made for programs is left out; notes appear where the reading order has them.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Workbooks of Excel (.xlsx, .xlsm, .xltx, .xltm): the visible sheets, each cell as it is shown.
+"""Workbooks of Excel (.xlsx, .xlsm, .xltx, .xltm): the visible sheets, each cell as displayed.
 
 In:  the bytes of a package.
 Out: a block of text for each sheet in the order of the workbook; the title; the names of sheets as headings.
 Wrong: a damaged package: `Refused`.
 
-Of a formula, the value that was stored with it is read; a formula without one is written as it is. Hidden sheets, rows
-and columns are left out, comments too.
+A formula is read as its stored value, or written unchanged if it has none. Hidden sheets, rows and columns are left
+out, comments too.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class _Cells:
             self._struck.append(struck[font] if 0 <= font < len(struck) else False)
 
     def read(self, data: bytes, sheet: Sheet) -> None:
-        """Put the cells of a part into a sheet."""
+        """Add the cells of a part to a sheet."""
         at = -1
         for _, element in etree.iterparse(
             io.BytesIO(data), events=("end",), tag=("{*}row", "{*}col", "{*}mergeCell"), **SAFE
@@ -122,7 +122,7 @@ class _Cells:
 
     def _row(self, row: Element, at: int, sheet: Sheet) -> None:
         if (row.get("hidden") or "0").lower() not in OFF or row.get("ht") == "0":
-            sheet.hidden_rows.add(at)  # its cells may be merged with others that are seen
+            sheet.hidden_rows.add(at)  # its cells may be merged with visible ones
         cells: dict[int, str] = {}
         column = -1
         for cell in row:
@@ -179,7 +179,7 @@ class _Cells:
 
 
 def _text(element: Element) -> str:
-    """A text with its runs; how Japanese words are spoken (`rPh`) is left out."""
+    """A text with its runs; phonetic guides of Japanese words (`rPh`) are left out."""
     runs: list[Run] = []
     for each in element:
         name = LOCAL[each.tag]
@@ -209,7 +209,7 @@ def _place(reference: str) -> tuple[int, int]:
 
 
 def _drawn(package: Package, part: str) -> Iterable[Block]:
-    """The texts of boxes that are drawn on a sheet."""
+    """The texts of boxes drawn on a sheet."""
     for drawing in package.relationships(part).values():
         root = package.tree(drawing.target) if drawing.kind == "drawing" else None
         for body in () if root is None else root.iter("{*}txBody"):

@@ -1,4 +1,4 @@
-"""Workbooks of Excel from before 2007 (.xls): the visible sheets, each cell as it is shown.
+"""Workbooks of Excel from before 2007 (.xls): the visible sheets, each cell as displayed.
 
 In:  the bytes of an OLE compound file with a workbook in it.
 Out: a block of text for each sheet; the names of sheets as headings.
@@ -18,7 +18,7 @@ from memorag_pipeline.corpus.readers.number_format import Formatter, formatter, 
 from memorag_pipeline.corpus.readers.runs import Run, plain
 from memorag_pipeline.corpus.readers.sheet import Sheet
 
-_FIRST_OWN_FORMAT = 164  # ids below are built in, whatever code a library gives them
+_FIRST_OWN_FORMAT = 164  # ids below are built in, whatever code a library reports for them
 _RAISED = {1: 1, 2: -1}
 
 
@@ -31,7 +31,7 @@ def read_excel_97(data: bytes) -> Parsed:
         blocks = [block for sheet in book.sheets() if not sheet.visibility for block in _sheet(book, sheet).blocks()]
     except (MemoryError, RecursionError, Refused):
         raise
-    except Exception as error:  # of any kind: it is made for workbooks that are right
+    except Exception as error:  # of any kind: the library expects valid workbooks
         if "encrypted" in str(error).lower():
             raise Refused("password", "is an encrypted workbook") from None
         raise Refused("unreadable", f"is a damaged workbook: {type(error).__name__}: {error}") from None
@@ -60,7 +60,7 @@ class _Cells:
         self._formats: dict[int, Formatter] = {}
 
     def text(self, row: int, column: int, cell: Any) -> str:
-        """A cell as it is shown."""
+        """A cell as displayed."""
         import xlrd
 
         if cell.ctype in {xlrd.XL_CELL_EMPTY, xlrd.XL_CELL_BLANK}:
@@ -94,7 +94,7 @@ class _Cells:
         return self._book.font_list[at]
 
     def _runs(self, row: int, column: int, text: str) -> str:
-        """A text with what is raised, lowered or struck in it."""
+        """A text with its marks for superscript, subscript and strikethrough."""
         changes = self._source.rich_text_runlist_map.get((row, column))
         if not changes:
             return text

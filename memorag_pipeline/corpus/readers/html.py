@@ -2,10 +2,10 @@
 
 In:  the source of a page; XHTML is read as XML if it is well-formed.
 Out: its text and its title.
-Wrong: a page that nests without end, or of which words would be lost: `Refused`.
+Wrong: a page that nests too deep, or one whose words would be lost: `Refused`.
 
-What is left out, and how marks, tables and lists are written, is the work of `html_tree.py` and `html_blocks.py`, which
-prepare the tree; html-to-markdown makes the text of it. No text of the tree may be missing in what it makes.
+`html_tree.py` and `html_blocks.py` prepare the tree: they decide what is left out, and how marks, tables and lists are
+written. html-to-markdown then makes the text. No text of the tree may be missing in its output.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from memorag_pipeline.corpus.readers.html_tree import prepare, take_title
 from memorag_pipeline.corpus.readers.marks import without_marks, written
 from memorag_pipeline.corpus.readers.xml_tree import xml_root
 
-# Markup within a line. Without it, words are quoted as they are read: no stars, backticks or link targets.
+# Inline markup. Without it, words are quoted as they are read: no stars, backticks or link targets.
 _INLINE = (
     *("a", "abbr", "acronym", "b", "bdi", "bdo", "big", "cite", "del", "dfn", "em", "font", "i", "img", "ins"),
     *("kbd", "mark", "nobr", "q", "s", "samp", "small", "span", "strike", "strong", "sub", "sup", "svg", "text"),
     *("tspan", "tt", "u", "var", "wbr"),
 )
-# What follows these tags is part of the page, too; a parser that keeps to them drops it.
+# Content after these end tags is part of the page, too; a parser that obeys them drops it.
 _ENDS = re.compile(r"</(?:body|html)\s*>", re.I)
 _NESTING = re.compile(r"<(/?)(\w+)\b[^<>]*>")
 _FLAT = {"article", "center", "div", "fieldset", "form", "main", "p", "section"}
@@ -48,7 +48,7 @@ def read_html(source: str) -> tuple[str, str | None]:
     title = take_title(root)
     text = _text(root, source)
     if not text.strip():
-        # Of a page that has nothing else, what is hidden and its navigation are the content.
+        # If a page has nothing else, hidden parts and navigation are its content.
         root = _root(source)
         take_title(root)
         text = _text(root, source, whole=True)
@@ -61,7 +61,7 @@ def _root(source: str) -> Any:
         try:
             return _without_namespaces(xml_root(source.encode()))
         except etree.XMLSyntaxError:
-            pass  # as browsers have it: not XHTML, but HTML that says so
+            pass  # as in browsers: not XHTML, but HTML that claims to be
     source = _ENDS.sub("", source)
     root, is_whole = _parsed(source)
     if not is_whole:
@@ -72,17 +72,17 @@ def _root(source: str) -> Any:
 
 
 def _parsed(source: str) -> tuple[Any, bool]:
-    """The tree, and whether the parser came to the end."""
+    """The tree, and whether the parser reached the end."""
     parser = etree.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, huge_tree=True)
     try:
         root = etree.fromstring(source.encode(), parser)
     except etree.XMLSyntaxError:
-        return None, True  # nothing in it
+        return None, True  # empty
     return root, all(entry.type != etree.ErrorTypes.ERR_RESOURCE_LIMIT for entry in parser.error_log)
 
 
 def _flattened(source: str) -> str:
-    """A page with thousands of tags that are never closed, each within the one before, without them."""
+    """A page without its thousands of tags that are never closed, each nested in the one before."""
 
     def flat(match: re.Match[str]) -> str:
         name = match[2].lower()
@@ -103,7 +103,7 @@ def _text(root: Any, source: str, whole: bool = False) -> str:
     prepare_blocks(root)
     for code in list(root.iter("code")):
         if code.getparent().tag != "pre":
-            code.tag = "span"  # within a block of its own, it names the language
+            code.tag = "span"  # inside a block of code, it names the language
     etree.strip_tags(root, *_INLINE)
     page = etree.tostring(root, encoding="unicode", method="html", with_tail=False)
     words = etree.tostring(root, encoding="utf-8", method="text", with_tail=False)
@@ -116,10 +116,10 @@ def _text(root: Any, source: str, whole: bool = False) -> str:
 
 
 def _is_less(text: str, words: bytes) -> bool:
-    """Whether letters of the page's words are missing in the text that was made of them."""
+    """Whether letters of the page's words are missing in the text made of them."""
     if len(text.encode().translate(None, _NO_LETTERS)) >= len(words.translate(None, _NO_LETTERS)):
         return False
-    # More exactly, as spaces beyond ASCII may have become others.
+    # Compare more exactly, as non-ASCII spaces may have become other ones.
     return len(_LETTER.findall(text)) < len(_LETTER.findall(words.decode()))
 
 
@@ -142,7 +142,7 @@ def _options() -> Any:
 
 
 def _unescaped(text: str) -> str:
-    """Without the backslashes before what would be Markdown at the start of a line, and spaces at the ends of lines."""
+    """Without backslash escapes of Markdown at the start of lines, and without spaces at the ends of lines."""
     if "\\" in text:
         lines, fence = text.split("\n"), ""
         for number, line in enumerate(lines):

@@ -1,8 +1,8 @@
-"""Tables, lists and other blocks of an HTML page, made ready to be written.
+"""Preparing tables, lists and other blocks of an HTML page for conversion.
 
 In:  the root of a page.
-Out: nothing; the tree is changed. A table that only lays out the page becomes blocks, a table within a cell a line;
-     captions stand before their table; numbers of lists that are no plain ones (a, iv, backwards) become text.
+Out: nothing; the tree is changed. A layout table becomes blocks, a table within a cell one line; captions precede their
+     table; list numbers other than plain ones (a, iv, backwards) become text.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _rows(table: Any) -> list[Any]:
 
 
 def _write_inner(table: Any) -> None:
-    """A table in a cell: its cells with commas, its rows with semicolons between them."""
+    """A table in a cell: commas between its cells, semicolons between its rows."""
     rows = _rows(table)
     for number, row in enumerate(rows):
         cells = [cell for cell in row if cell.tag in {"td", "th"}]

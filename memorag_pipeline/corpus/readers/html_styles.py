@@ -1,7 +1,7 @@
-"""What styles say of words in a page: crossed out, raised, lowered. Pages written by programs say it no other way.
+"""Struck-out, superscript and subscript text by styles. Pages written by programs mark it only this way.
 
-In:  the root of a page, and its source in lower case, which tells whether there is anything to look for.
-Out: nothing; elements that are crossed out, raised or lowered by style get the tag that says so.
+In:  the root of a page, and its source in lower case, which shows whether there is anything to look for.
+Out: nothing; elements struck out, raised or lowered by style get the corresponding tag.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _WITHIN_LINES = {"span", "font", "a", "b", "i", "u", "em", "strong", "small", "b
 
 
 class Styles:
-    """The styles of a page; to be made before its `<style>` elements are taken out."""
+    """The styles of a page; to be created before its `<style>` elements are removed."""
 
     def __init__(self, root: Any, source: str) -> None:
         self._used = "line-through" in source or "vertical-align" in source
@@ -34,7 +34,7 @@ class Styles:
                     self._classes.update({match[1]: tag for match in found if match})
 
     def rename(self, root: Any) -> None:
-        """Give elements within lines the tag that their style means."""
+        """Give inline elements the tag that their style means."""
         if not self._used:
             return
         for element in root.xpath("//*[contains(@style, 'line-through') or contains(@style, 'vertical-align')]"):
@@ -54,7 +54,7 @@ class Styles:
 
 
 def _mark_children(element: Any) -> None:
-    """Cross out the words of a block, which stays one."""
+    """Strike out the words of a block, which stays a block."""
     inner = element.makeelement("s")
     inner.text, element.text = element.text, None
     inner.extend(list(element))

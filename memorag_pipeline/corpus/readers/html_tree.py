@@ -1,9 +1,9 @@
-"""The tree of an HTML page, made ready to be written: what is no content goes, marks within lines become characters.
+"""Preparing the tree of an HTML page for conversion: content is selected, inline marks become characters.
 
 In:  the root of a page.
-Out: nothing; the tree is changed. Left out are scripts and styles; what is hidden by its attributes, save for panels
-     of tabs; notices that ask for scripts; navigation, unless it holds prose. Everything else is kept: forms, asides,
-     headers, footers, dialogs, what stands in for objects.
+Out: nothing; the tree is changed. Left out are scripts and styles; content hidden by its attributes, except tab panels;
+     notices that ask for scripts; navigation, unless it holds prose. Everything else is kept: forms, asides, headers,
+     footers, dialogs, fallbacks of objects.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from memorag_pipeline.corpus.readers.marks import END, LOWERED, RAISED, STRUCK
 from memorag_pipeline.corpus.readers.xml_tree import replace
 
 _NO_CONTENT = ("base", "datalist", "desc", "link", "meta", "metadata", "rp", "script", "style", "template", "title")
-_PROSE = 8  # words outside of links that make navigation content
+_PROSE = 8  # words outside of links from which navigation is content
 _HIDES = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)\b", re.I)
 _STYLED = etree.XPath("//*[@hidden or @style]")
 _NOTICE = re.compile(r"java\s?script|scripting|enable\s+scripts", re.I)
@@ -32,7 +32,7 @@ _MATH = ("math", "semantics", "mstyle", "mrow", "mi", "mn", "mo", "ms", "mtext",
 
 
 def take_title(root: Any) -> str | None:
-    """The title of the page; that of a drawing in it is none."""
+    """The title of the page, not that of a drawing in it."""
     for title in root.iter("title"):
         if not any(above.tag == "svg" for above in title.iterancestors()):
             return "".join(title.itertext()).strip() or None
@@ -42,7 +42,7 @@ def take_title(root: Any) -> str | None:
 def prepare(root: Any, source: str, whole: bool) -> None:
     """Change the tree.
 
-    `source` in lower case tells what need not be looked for; `whole` keeps what is hidden, and navigation.
+    `source`, in lower case, shows what need not be searched; `whole` keeps hidden parts and navigation.
     """
     styles = Styles(root, source)
     etree.strip_elements(root, *_NO_CONTENT, with_tail=False)
@@ -68,7 +68,7 @@ def _drop(element: Any) -> None:
 
 
 def _put_frame(frame: Any, page: str | None) -> None:
-    """A page within the page has no text here but the one that it carries itself."""
+    """An embedded page has only the text that its own element carries."""
     frame.tag, frame.text = "div", None
     if page and page.strip():
         inner = etree.fromstring(page.encode(), etree.HTMLParser(encoding="utf-8", remove_comments=True))
@@ -85,7 +85,7 @@ def _drop_hidden(root: Any, source: str) -> None:
             if _is_hidden(element.attrib) and element.tag not in {"html", "body"}:
                 _drop(element)
     if "katex-html" in source:
-        for element in root.xpath("//*[contains(@class, 'katex-html')]"):  # a second time what MathML has
+        for element in root.xpath("//*[contains(@class, 'katex-html')]"):  # repeats the MathML
             _drop(element)
     for notice in list(root.iter("noscript")):
         words = " ".join(notice.itertext())
@@ -134,7 +134,7 @@ def _put_mathematics(root: Any) -> None:
 
 
 def _put_part(part: Any) -> None:
-    """A part of a formula as LaTeX writes it."""
+    """A part of a formula as LaTeX."""
     name, children = part.tag, [child for child in part if isinstance(child.tag, str)]
     for child in part:
         child.tail = None
@@ -157,7 +157,7 @@ def _put_part(part: Any) -> None:
 
 
 def _put_pictures(root: Any) -> None:
-    """The text that stands in for a picture, unless it is a file's name or the caption says the same."""
+    """The alternative text of a picture, unless it is a file name or the caption says the same."""
     for picture in list(root.iter("img")):
         words = " ".join((picture.get("alt") or "").split())
         figure = next(picture.iterancestors("figure"), None)
@@ -168,7 +168,7 @@ def _put_pictures(root: Any) -> None:
 
 
 def _set_apart(mark: Any) -> None:
-    """A superscript or subscript; the mark of a note, which is short and a link to another place, gets brackets."""
+    """A superscript or subscript; a note mark, which is short and a link to another place, gets brackets."""
     words = "".join(mark.itertext()).strip()
     around = mark.getparent()
     links = [*mark.iter("a"), *([around] if around is not None and around.tag == "a" else [])]
@@ -203,7 +203,7 @@ def _enclose(element: Any, before: str, after: str) -> None:
 
 
 def _part_neighbours(root: Any) -> None:
-    """Links and labels side by side, and the texts of a drawing, are words of their own."""
+    """Separate adjacent links and labels, and the texts of a drawing, into words."""
     for element in root.iter("a", "label", "text", "tspan", "option"):
         following = element.getnext()
         apart = element.tag == "text" or (following is not None and following.tag == element.tag)

@@ -1,11 +1,11 @@
-"""Mail: a message with its header, the words of its body and the names of what is attached. Saved pages, too.
+"""Mail: a message with its header, the text of its body and the names of attachments. Saved pages, too.
 
 In:  the bytes of a message (EML), of a mailbox (mbox) or of a saved page (MHT, MHTML).
 Out: its text and its subject; of a page, its text as Markdown and its title.
-Wrong: an encrypted message: `Refused("password")`; messages within messages without end: `Refused("bomb")`.
+Wrong: an encrypted message: `Refused("password")`; messages nested too deep: `Refused("bomb")`.
 
-Of alternatives, that in HTML is read, as it has the structure that the sender saw; else the plain one. Attachments that
-are text are read below their name, forwarded messages as messages; every other attachment is named with type and size.
+Of alternative bodies, the HTML one is read, as it has the structure that the sender saw; else the plain one. Text
+attachments are read below their name, forwarded messages as messages; other attachments are named with type and size.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _FIELD = re.compile(rb"[!-9;-~]+:[ \t\r\n]|[!-9;-~]+:\S")
 _IS_MAIL = re.compile(rb"^(?:mime-version|message-id|received|return-path|delivered-to):", re.I | re.M)
 _IS_PAGE = re.compile(rb"^(?:snapshot-content-location:|from: <saved\b|content-type:\s*multipart/related)", re.I | re.M)
 _FROM_LINE = re.compile(rb"^From (?![0-9a-f]{40} )[^\r\n]*\d{4}[^\r\n]*\r?\n(?=[!-9;-~]+:)", re.M)
-_PATCHES = {".patch", ".diff"}  # are sent as mail, and are what is in them
+_PATCHES = {".patch", ".diff"}  # are formatted as mail, but are read as text
 _DEPTH = 10  # messages within messages
 _TEXT = ("text/plain", "text/html")
 _ENCRYPTED = {"multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"}
 
 
 def mail_type(suffix: str, data: bytes) -> str | None:
-    """The media type of what is mail, a mailbox or a saved page by its header; its name alone does not make it one."""
+    """The media type of mail, a mailbox or a saved page, by its header; the name by itself does not decide."""
     start = data[:65536].lstrip(b"\xef\xbb\xbf\r\n\t ")
     if suffix in {".mbox", ".mbx"} and _FROM_LINE.match(start):
         return MAILBOX
@@ -74,7 +74,7 @@ def read_saved_page(data: bytes) -> tuple[str, str | None]:
     first = (message.get_param("start") or "") if message.is_multipart() else ""
     pages.sort(key=lambda part: not first or part.get("Content-ID", "") != first)
     title = None
-    for page in pages:  # the first; a page of frames has no words of its own
+    for page in pages:  # the first with words; a frameset has none itself
         text, found = read_html(_content(page))
         title = title or found
         if text.strip():
@@ -118,7 +118,7 @@ def _body(part: EmailMessage, depth: int) -> Iterator[str]:
 
 
 def _alternative(part: EmailMessage, depth: int) -> Iterator[str]:
-    """The best form of a body, and what comes with it, such as an invitation."""
+    """The best form of a body, and other parts with it, such as an invitation."""
     forms = [form for form in part.iter_parts() if isinstance(form, EmailMessage)]
     found: dict[str, list[str]] = {}
     for form in forms:
@@ -135,14 +135,14 @@ def _alternative(part: EmailMessage, depth: int) -> Iterator[str]:
 
 
 def _leaf(part: EmailMessage, kind: str) -> Iterator[str]:
-    # What says that it has parts and has none is read as it stands.
+    # A multipart message without parts is read unchanged.
     is_text = kind.startswith(("text/", "multipart/")) or kind == "message/delivery-status"
     name = part.get_filename()
     if name or part.get_content_disposition() == "attachment" or not is_text:
         payload = part.get_payload(decode=True)
         size = len(payload) if isinstance(payload, bytes) else 0
         if kind.startswith("image/") and part.get("Content-ID") and part.get_content_disposition() != "attachment":
-            return  # a picture that the body shows, which has its words there
+            return  # a picture displayed in the body, which has its words there
         told = f"{_one_line(name or 'without a name')}, {kind}, {size:,} bytes"
         if not is_text or not size:
             yield f"[attachment: {told}, not read]"
@@ -169,10 +169,10 @@ def _content(part: EmailMessage) -> str:
 
 
 def _header(message: EmailMessage, name: str) -> str:
-    """A field of the header on one line; bytes that no encoding is named for are read as those of a text."""
+    """A header field on one line; bytes without a declared encoding are decoded like those of a text."""
     try:
         value = str(message.get(name, ""))
-    except (ValueError, TypeError, IndexError, AttributeError):  # what the standard library cannot take apart
+    except (ValueError, TypeError, IndexError, AttributeError):  # fields that the standard library cannot parse
         value = next((raw for key, raw in message.raw_items() if key.lower() == name.lower()), "")
     if "\ufffd" in value or any("\udc80" <= sign <= "\udcff" for sign in value):
         raw = next((raw for key, raw in message.raw_items() if key.lower() == name.lower()), "")

@@ -1,17 +1,17 @@
-"""Marks within a line, written in plain characters: exponents, indices, note marks and deletions.
+"""Inline marks, written in plain characters: exponents, indices, note marks and deletions.
 
-In:  a text in which a reader put `RAISED`, `LOWERED`, `NOTE` or `STRUCK` before, and `END` behind, what is marked so.
-Out: the text as it is quoted: `10^6`, `m^2`, `x_i`, `H2O`, `3 1/2`, `5th`, `1984[3]`, `~~900~~ 750`.
+In:  a text in which a reader put `RAISED`, `LOWERED`, `NOTE` or `STRUCK` before, and `END` after, each marked piece.
+Out: the text as quoted: `10^6`, `m^2`, `x_i`, `H2O`, `3 1/2`, `5th`, `1984[3]`, `~~900~~ 750`.
 
-No number or word ever becomes another one by what stood above, below or crossed out beside it. A raised text gets `^`,
-a lowered one `_` where it would be read as part of what it stands at, parentheses where its own end would not be seen.
+Raised, lowered or struck-out text never turns the number or word next to it into another one. Raised text gets `^`,
+lowered text `_` if it would otherwise be read as part of its neighbour, and parentheses if its end would be unclear.
 """
 
 from __future__ import annotations
 
 import re
 
-# Unicode keeps these code points for uses like this one: no document has them.
+# Unicode reserves these code points for internal use: no document has them.
 RAISED, LOWERED, NOTE, STRUCK, END = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3", "\ufdd4"
 MARKS = RAISED + LOWERED + NOTE + STRUCK + END
 _ANY = re.compile(f"[{MARKS}]")
@@ -33,7 +33,7 @@ _BLOCK = re.compile(r"(\s*(?:(?:[-*+]|\d+[.)]|#{1,6}|>)[ \t]+)*)(.*?)(\s*)", re.
 
 
 def without_marks(text: str) -> str:
-    """A text of a document, as it is before a reader sets marks: free of what would be taken for one."""
+    """A text of a document before a reader sets marks, without characters that would be taken for marks."""
     return _ANY.sub("", text)
 
 
@@ -70,7 +70,7 @@ def _raised(words: str, before: str, after: str) -> str:
     if sign := _SIGNS.get(words.lower()):
         return sign
     if not (words[0].isalnum() or words[0] in "+-\u2212\u2013("):
-        return words  # [3] and * cannot be taken for anything else
+        return words  # [3] and * are unambiguous
     if not _is_word(before) and before not in _CLOSED:
         return f"{words} " if after.isalnum() else words  # the number before a note
     return f"^{_bounded(words, after)}"
@@ -79,7 +79,7 @@ def _raised(words: str, before: str, after: str) -> str:
 def _lowered(match: re.Match[str], words: str, before: str, after: str) -> str:
     formula = _ANY.sub("", match.string[max(match.start() - _LONGEST_FORMULA, 0) : match.start()])
     if words.isdecimal() and not _is_digit(after) and _FORMULA.search(formula):
-        return words  # how many atoms: H2O
+        return words  # number of atoms: H2O
     if not _is_word(before) and before not in _CLOSED:
         return words
     return f"_{_bounded(words, after)}"
@@ -96,7 +96,7 @@ def _struck(words: str, before: str, after: str) -> str:
     text = "\n".join(lines)
     if not words.strip():
         return text
-    # What is struck as a whole stands apart from what replaces it.
+    # A word struck out as a whole is separated from its replacement.
     apart = " " if _is_word(after) and not _is_word(before) and text[-1:] == "~" else ""
     return ("" if not _is_word(before) or _is_word(after) or text[:1] != "~" else " ") + text + apart
 
@@ -111,7 +111,7 @@ def _struck_row(line: str) -> str:
 
 
 def _is_word(character: str) -> bool:
-    """Whether what follows would be read as one word with it; a mark beside it stands for a letter or a digit."""
+    """Whether the following text would be read as one word with it; an adjacent mark counts as a letter or a digit."""
     return character.isalnum() or (character in MARKS and character != "")
 
 

@@ -1,4 +1,4 @@
-"""Formulas of Office (OMML) on one line, as LaTeX writes them.
+"""Office formulas (OMML) on one line, as LaTeX.
 
 In:  an element `m:oMath`.
 Out: its text: `x^{2}`, `\\frac{a}{b}`, `\\sqrt{x}`.
@@ -12,7 +12,7 @@ from memorag_pipeline.corpus.readers.package import LOCAL, Element, attribute, c
 
 
 def formula(element: Element) -> str:
-    """The formula that an element holds."""
+    """The formula in an element."""
     return "".join(map(_part, element))
 
 

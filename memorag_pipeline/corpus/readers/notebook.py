@@ -1,11 +1,11 @@
-"""Jupyter notebooks: words as Markdown, code in fences with its language, what it printed in fences of their own.
+"""Jupyter notebooks: text as Markdown, code in fences with its language, output in separate fences.
 
 In:  the text of a notebook (format 3 and later).
 Out: its text as Markdown, and the title of its metadata.
-Wrong: JSON that is no notebook: `Refused("unreadable")`.
+Wrong: JSON that is not a notebook: `Refused("unreadable")`.
 
-Of an output in several forms one is kept: Markdown, else plain text, else HTML. Pictures and other data are left out,
-and so are the colours of terminals.
+Of an output in several forms one is kept: Markdown, else plain text, else HTML. Pictures, other data and terminal
+colours are left out.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _output(output: dict[str, Any]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Without the colours of a terminal; of a line that was written over again, as progress bars do, the last words."""
+    """Without terminal colours; of a line that was overwritten, such as a progress bar, the last content."""
     text = _ANSI.sub("", text).replace("\r\n", "\n")
     return re.sub(r"[^\n]*\r(?=[^\n])", "", text).replace("\r", "")
 

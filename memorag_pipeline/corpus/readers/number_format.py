@@ -1,10 +1,10 @@
-"""Numbers and dates of spreadsheets as their number formats show them (ECMA-376 part 1, 18.8.30 and 18.8.31).
+"""Numbers and dates of spreadsheets as their number formats display them (ECMA-376 part 1, 18.8.30 and 18.8.31).
 
 In:  a format: its id and, unless it is built in, its code, such as `0.0%`, `yyyy-mm-dd` or `[h]:mm`.
 Out: a function from a number to its text.
 
-Formats that differ with the reader's own settings (built-in dates of each language, long dates of the system, names of
-months in another language than English) are written in ISO form; a currency that such a format leaves open is left out.
+Formats that depend on the viewer's settings (built-in dates of each language, the long system date, month names in a
+language other than English) are written in ISO form; a currency that such a format leaves open is left out.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BUILT_IN = {
     45: "mm:ss", 46: "[h]:mm:ss", 47: "mm:ss.0", 48: "##0.0E+0", 49: "@",
 }  # fmt: skip
 _OF_THE_LANGUAGE = {14, 22, *range(27, 37), *range(50, 59)}  # dates whose form depends on the program's language
-_KEPT = 10_000  # numbers of a format whose texts are kept
+_KEPT = 10_000  # numbers per format whose texts are cached
 _LAST_DAY = 2_958_465  # 9999-12-31
 _TOKEN = re.compile(
     r"""
@@ -47,7 +47,7 @@ _PLACEHOLDER = "0#?"
 
 
 def formatter(format_id: int, code: str | None, from_1904: bool) -> Formatter:
-    """How numbers of a format are shown. `code` overrides what is built in; `from_1904` is the workbook's calendar."""
+    """How numbers of a format are displayed. `code` overrides built-in ones; `from_1904` is the workbook's calendar."""
     if format_id in _OF_THE_LANGUAGE:
         return lambda value: _iso(value, from_1904)
     code = _BUILT_IN.get(format_id) if code is None else code
@@ -65,7 +65,7 @@ def general(value: float) -> str:
 
 
 def text_shown(code: str | None) -> Callable[[str], str] | None:
-    """How texts of a format are shown: by a fourth section, or by `@` among other words. None if as they are."""
+    """How texts of a format are displayed: by a fourth section, or by `@` among other words. None if unchanged."""
     if code is None or code == "@":
         return None
     sections = [_Section(section) for section in _sections(code)]
@@ -78,14 +78,14 @@ def text_shown(code: str | None) -> Callable[[str], str] | None:
 
 @dataclass(frozen=True)
 class _Moment:
-    """A serial number as a date and a time; whole days are None where a value is a time alone."""
+    """A serial number as a date and a time; whole days are None if a value is only a time."""
 
     day: date | None
     seconds: float
 
     @staticmethod
     def of(value: float, from_1904: bool, digits: int) -> _Moment | None:
-        """None for what is no date. The time is rounded to `digits` of a second."""
+        """None if it is not a date. The time is rounded to `digits` of a second."""
         if not 0 <= value <= _LAST_DAY:
             return None
         days, part = divmod(value, 1)
@@ -94,12 +94,12 @@ class _Moment:
             days, seconds = days + 1, 0.0
         if from_1904:
             return _Moment(date(1904, 1, 1) + timedelta(days=days), seconds)
-        # The calendar has a 29 February 1900, which never was.
+        # The calendar has a 29 February 1900, which never existed.
         start = date(1899, 12, 31) if days < 60 else date(1899, 12, 30)
         return _Moment(start + timedelta(days=days) if days else None, seconds)
 
     def clock(self) -> datetime:
-        """The time of the day, on a day that says nothing."""
+        """The time of the day, on an arbitrary day."""
         return datetime(2000, 1, 1) + timedelta(seconds=self.seconds)
 
 
@@ -115,7 +115,7 @@ def _iso(value: float, from_1904: bool, wants_day: bool = True, wants_time: bool
 
 
 class _Section:
-    """One section of a format: its tokens as (kind, text), and the condition under which it is taken."""
+    """One section of a format: its tokens as (kind, text), and the condition under which it applies."""
 
     def __init__(self, code: str) -> None:
         self.condition: tuple[str, float] | None = None
@@ -131,12 +131,12 @@ class _Section:
                 self.tokens.append((kind, text))
         self._tell_minutes()
         self._kinds = frozenset(kind for kind, _ in self.tokens)
-        # Whether it shows a moment, which parts of it, by the first letters, and whether any of them by its name.
+        # Whether it shows a date or time, which parts of it, by their first letters, and whether any by name.
         self.is_date = not self._kinds.isdisjoint({"date", "elapsed", "noon"})
         parts = [text.lower() for kind, text in self.tokens if kind in {"date", "elapsed"}]
         self.parts = frozenset(part[0] for part in parts)
         self.is_named = any(part.startswith(("mmm", "ddd", "aaa", "g")) for part in parts)
-        # Where the point is; behind it, zeros are decimals, or parts of a second.
+        # Position of the point; after it, zeros are decimals, or fractions of a second.
         self.point = next((at for at, (kind, _) in enumerate(self.tokens) if kind == "point"), len(self.tokens))
         self.decimals = sum(kind == "digit" for kind, _ in self.tokens[self.point :])
 
@@ -163,7 +163,7 @@ class _Section:
                 self.is_english = language.lower().startswith(("en", "x-sys"))
 
     def _tell_minutes(self) -> None:
-        """`m` is a minute behind hours and before seconds, else a month."""
+        """`m` is a minute after hours and before seconds, else a month."""
         dates = [at for at, (kind, _) in enumerate(self.tokens) if kind in {"date", "elapsed"}]
         for place, at in enumerate(dates):
             kind, text = self.tokens[at]
@@ -176,7 +176,7 @@ class _Section:
 
 
 class _Format:
-    """A format with up to three sections for numbers. What it last showed is kept: columns repeat their values."""
+    """A format with up to three sections for numbers. Recent results are cached: columns repeat their values."""
 
     def __init__(self, code: str, from_1904: bool) -> None:
         self._sections = [_Section(section) for section in _sections(code)][:3]
@@ -197,11 +197,11 @@ class _Format:
             return general(value)
         try:
             return _date(section, value, self._from_1904) if section.is_date else _clean(_number(section, shown))
-        except ArithmeticError:  # more digits than a number of a sheet can have
+        except ArithmeticError:  # more digits than a cell's number can have
             return general(value)
 
     def _chosen(self, value: float) -> tuple[_Section | None, float]:
-        """The section for a number, and the number that it shows: one for negative ones leaves out the sign."""
+        """The section for a number, and the number to display: a section for negative numbers leaves out the sign."""
         sections = self._sections
         if any(section.condition for section in sections):
             for at, section in enumerate(sections):
@@ -303,7 +303,7 @@ def _number(section: _Section, value: float) -> str:
     tokens = section.tokens
     amount = Decimal(f"{value:.15g}") * 100 ** sum(kind == "percent" for kind, _ in tokens)
     first, last = places[0], places[-1] + 1
-    if "slash" in {kind for kind, _ in tokens[first : last + 1]}:  # the lower part may be written out, as in ?/8
+    if "slash" in {kind for kind, _ in tokens[first : last + 1]}:  # the denominator may be given, as in ?/8
         while last < len(tokens) and (tokens[last][0] == "slash" or tokens[last][1].isdigit()):
             last += 1
     behind = last
@@ -352,7 +352,7 @@ def _decimal(tokens: list[tuple[str, str]], amount: Decimal) -> str:
 
 
 def _laid_out(tokens: list[tuple[str, str]], digits: str, grouped: bool) -> str:
-    """Digits put into places from the right; those beyond the first place go before it."""
+    """Digits filled into placeholders from the right; extra digits go before the first one."""
     if grouped or all(kind == "digit" for kind, _ in tokens):
         literal = "".join(_literal(kind, own) for kind, own in tokens if kind != "digit")
         return (re.sub(r"(?<=\d)(?=(?:\d{3})+$)", ",", digits) if grouped else digits) + literal

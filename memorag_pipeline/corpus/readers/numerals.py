@@ -1,7 +1,7 @@
-"""Numbers as lists and outlines write them.
+"""List and outline numbers.
 
-In:  a number and the name of a format, as Office Open XML, DrawingML and OpenDocument have them.
-Out: the numeral. A format that is not known is decimal.
+In:  a number and the name of a format, as in Office Open XML, DrawingML and OpenDocument.
+Out: the numeral. An unknown format is decimal.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ARABIC = "أبتثجحخدذرزسشصضطظعغفقكلمنهوي"
 
 
 def roman(number: int) -> str:
-    """In lower case; decimal beyond what Romans wrote."""
+    """In lower case; decimal beyond the range of Roman numerals."""
     if not 0 < number < 5000:
         return str(number)
     text = ""
@@ -40,7 +40,7 @@ def roman(number: int) -> str:
 
 
 def letters(number: int) -> str:
-    """a to z, then aa, bb, cc, as word processors go on."""
+    """a to z, then aa, bb, cc, as in word processors."""
     return chr(97 + (number - 1) % 26) * ((number - 1) // 26 + 1) if 0 < number <= 26 * 30 else str(number)
 
 
@@ -77,7 +77,7 @@ def _ordinal_words(number: int) -> str:
 
 
 def _chinese(number: int) -> str:
-    """As they are counted: 十二, 一百零三."""
+    """As spoken: 十二, 一百零三."""
     if not 0 < number < 10_000:
         return str(number)
     text, gap = "", False

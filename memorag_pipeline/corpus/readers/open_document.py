@@ -1,7 +1,7 @@
 """OpenDocument files: texts (.odt, .ott), spreadsheets (.ods, .ots), presentations and drawings (.odp, .otp, .odg).
 
 In:  the bytes of a package.
-Out: text, title and headings, as people see the document.
+Out: text, title and headings, as displayed.
 Wrong: a damaged package: `Refused`.
 
 Deleted text, hidden text, hidden sheets, rows, columns and slides, and comments are left out.
@@ -24,7 +24,7 @@ from memorag_pipeline.corpus.readers.word_styles import number
 _FURNITURE = frozenset({"page-number", "date-time", "header", "footer"})
 _COLUMNS = 1 << 14
 _ROWS = 1 << 20
-_REPEATED = 1000  # rows or columns with the same content that are written out; a format may go on to the end of a sheet
+_REPEATED = 1000  # repeated rows or columns that are written out; a format may extend to the end of a sheet
 
 
 def read_open_text(data: bytes) -> Parsed:
@@ -167,7 +167,7 @@ def _cells(row: Element, sheet: Sheet, reader: Reader, at: int) -> dict[int, str
 
 
 def _shown(cell: Element, reader: Reader) -> str:
-    """A cell as it is shown, which the program stored; else its value, else its formula."""
+    """A cell's stored display text; else its value, else its formula."""
     if LOCAL[cell.tag] == "covered-table-cell":
         return ""
     setting = reader.styles.setting("table-cell", of(cell, "table:style-name"))

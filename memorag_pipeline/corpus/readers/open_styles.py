@@ -1,7 +1,7 @@
 """Styles and lists of OpenDocument files.
 
 In:  the parts `content.xml` and `styles.xml`.
-Out: how a style sets text, and whether it hides; the numbers of lists and headings.
+Out: how a style formats text, and whether it hides it; the numbers of lists and headings.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _SPACES = {
     }.items()
 }  # fmt: skip
 _SPACES["loext"] = "{urn:org:documentfoundation:names:experimental:office:xmlns:loext:1.0}"
-_SHIFT = 5  # percent of the height from which on shifted text is seen as raised or lowered
+_SHIFT = 5  # percent of the height from which shifted text counts as raised or lowered
 _PLACE = re.compile(r"%(\d+)%")
 
 
 class _Full(dict[str, str]):
-    """Full names by names with the usual prefix, worked out once."""
+    """Full names by names with the usual prefix, cached."""
 
     def __missing__(self, name: str) -> str:
         prefix, _, local = name.partition(":")
@@ -67,7 +67,7 @@ class Styles:
         return self._styles.get((family, name or ""))
 
     def setting(self, family: str, name: str | None) -> Setting:
-        """How a style sets text, with what it inherits."""
+        """How a style formats text, including inherited properties."""
         key = (family, name)
         if key not in self._settings:
             found, seen = NOTHING, set[str | None]()
@@ -108,13 +108,13 @@ def _levels(style: Element) -> dict[int, Element]:
 
 @dataclass
 class Counter:
-    """Numbers of one list: of each level from 1, what it counted last."""
+    """Counters of one list: the last number of each level from 1."""
 
     levels: dict[int, Element]
     counts: dict[int, int] = field(default_factory=dict)
 
     def next(self, level: int, start: str | None = None) -> str:
-        """The number of the next item of a level, `start` if it begins anew there; a hyphen for bullets."""
+        """The number of the next item of a level, `start` if numbering begins there; a hyphen for bullets."""
         own = self.levels.get(level)
         for deeper in [each for each in self.counts if each > level]:
             del self.counts[deeper]

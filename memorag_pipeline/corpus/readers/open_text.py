@@ -1,4 +1,4 @@
-"""The text of OpenDocument files: paragraphs, lists, tables; what all kinds of them are made of.
+"""The text of OpenDocument files: paragraphs, lists and tables, which all kinds share.
 
 In:  elements of `content.xml`.
 Out: blocks.
@@ -21,7 +21,7 @@ from memorag_pipeline.corpus.readers.runs import Run, plain
 from memorag_pipeline.corpus.readers.word_styles import NOTHING, Setting, number
 
 _SPACE = re.compile(r"[ \t\r\n]+")
-_MOST_REPEATED = 1000  # spaces, columns or rows that one element may stand for; more hold nothing
+_MOST_REPEATED = 1000  # spaces, columns or rows that one element may repeat; more are empty
 _SKIPPED = frozenset({
     "tracked-changes", "annotation", "annotation-end", "forms", "sequence-decls", "variable-decls", "user-field-decls",
     "event-listeners", "title", "desc", "glue-point", "image", "object-ole", "plugin", "applet", "number",
@@ -79,7 +79,7 @@ class Reader:
         return found
 
     def line(self, element: Element, setting: Setting = NOTHING) -> str:
-        """The text of one paragraph alone."""
+        """The text of a single paragraph."""
         line = _Line()
         self._inline(element, self._own(element, setting), line)
         return "" if line.is_hidden else plain(line.runs).strip()
@@ -164,7 +164,7 @@ class Reader:
             line.notes.append((label, body))
 
     def _embedded(self, element: Element | None) -> Element | None:
-        """The root of a document within the document: a formula, a chart."""
+        """The root of an embedded document: a formula, a chart."""
         target = None if element is None else element.get("{http://www.w3.org/1999/xlink}href")
         return self._package.tree(posixpath.join(posixpath.normpath(target), "content.xml")) if target else None
 
@@ -215,7 +215,7 @@ class Reader:
         return blocks
 
     def _counter(self, element: Element) -> Counter:
-        """The counter of a list: a new one, or that of the list that it goes on with."""
+        """The counter of a list: a new one, or that of the list that it continues."""
         name, own_id = of(element, "text:style-name") or "", element.get("{http://www.w3.org/XML/1998/namespace}id")
         continued = of(element, "text:continue-list")
         found = self._lists.get(continued) if continued else None
@@ -243,7 +243,7 @@ class Reader:
 
     def _table(self, element: Element) -> list[Block]:
         rows: list[list[Cell]] = []
-        spans: dict[int, int] = {}  # by column, how many more rows a cell goes on
+        spans: dict[int, int] = {}  # by column, how many more rows a cell spans
         for row in rows_of(element):
             cells: list[Cell] = []
             column = 0
@@ -267,7 +267,7 @@ def _is_hidden_section(element: Element) -> bool:
 
 
 def rows_of(table: Element) -> Iterator[Element]:
-    """The rows of a table, those in groups and headers too, but for hidden ones."""
+    """The rows of a table, those in groups and headers too, except hidden ones."""
     for element in table:
         name = LOCAL[element.tag]
         if name == "table-row":

@@ -1,11 +1,11 @@
-"""Mail of Outlook (.msg): a message with its header, the words of its body and the names of what is attached.
+"""Outlook mail (.msg): a message with its header, the text of its body and the names of attachments.
 
 In:  the bytes of a compound file that was found to be a message.
 Out: its text and its subject, written as `mail.py` writes a message.
 Wrong: a message without words that can be read, or damaged: `Refused("not_text")`.
 
-Of the forms of a body the one in HTML is read, else that in RTF, else the plain one. Attachments are named and not
-read; messages that are attached are read.
+Of alternative bodies the HTML one is read, else the RTF one, else the plain one. Attachments are named but not read;
+attached messages are read.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def read_outlook(data: bytes) -> tuple[str, str | None]:
 
 
 class _Message:
-    """A message, or one that is attached to it, in a storage of the file."""
+    """A message, or one attached to it, in a storage of the file."""
 
     def __init__(self, file: Any, place: tuple[str, ...], header: int) -> None:
         self._file, self._place = file, place
@@ -106,7 +106,7 @@ class _Message:
         yield f"[attachment: {told}, {kind}, {len(data or b''):,} bytes, not read]"
 
     def _properties(self, header: int) -> dict[int, int]:
-        """The numbers among the properties, which stand in one table behind a header of so many bytes."""
+        """The numeric properties, which are in one table after a header of `header` bytes."""
         table = self._stream("__properties_version1.0") or b""
         entries = (table[start : start + 16] for start in range(header, len(table) - 15, 16))
         return {tag: value for tag, _, value in (struct.unpack("<IIQ", entry) for entry in entries)}
@@ -133,12 +133,12 @@ def _rich_text(packed: bytes) -> str:
 
     try:
         return read_rtf(decompress(packed)).text
-    except Exception:  # it raises that itself
-        return ""  # the plain form says the same
+    except Exception:  # what the library raises
+        return ""  # the plain body says the same
 
 
 def _written(ticks: int) -> str:
-    """A time of Windows (tenths of microseconds since 1601), as mail has it."""
+    """A Windows time (tenths of microseconds since 1601) in mail format."""
     if not 0 < ticks < 1 << 58:
         return ""
     return (datetime(1601, 1, 1, tzinfo=UTC) + timedelta(microseconds=ticks // 10)).strftime("%Y-%m-%d %H:%M UTC")

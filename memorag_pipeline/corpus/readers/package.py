@@ -1,11 +1,11 @@
 """The parts of a package (Office Open XML, OpenDocument) and how they refer to each other.
 
-In:  the bytes of a package that `package_types.py` has let in.
+In:  the bytes of a package that `package_types.py` accepted.
 Out: parts as trees of elements, relationships by id, the title from the properties.
-Wrong: a part that is damaged or not XML: `Refused`. A part that is not there is None.
+Wrong: a part that is damaged or not XML: `Refused`. A missing part is None.
 
-Elements and attributes are asked for by their local names, because the namespaces of Office Open XML exist twice, in
-the variants Transitional and Strict, and some parts are written with those of earlier drafts.
+Elements and attributes are looked up by local name, because the namespaces of Office Open XML exist twice, in the
+variants Transitional and Strict, and some parts use those of earlier drafts.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SAFE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Relationship:
-    """From a part to another one: the last word of its type, such as `header`, and the name of the target."""
+    """A reference from a part to another one: the last word of its type, such as `header`, and the target's name."""
 
     kind: str
     target: str
@@ -55,7 +55,7 @@ class Package:
         self._relationships: dict[str, dict[str, Relationship]] = {}
 
     def bytes(self, name: str) -> bytes | None:
-        """The bytes of a part, None if there is no such part. Names differ in case and slashes between producers."""
+        """The bytes of a part, None if it is missing. Names differ in case and slashes between producers."""
         own = self._names.get(_normal(name))
         if own is None:
             return None
@@ -70,7 +70,7 @@ class Package:
         return None if data is None or not data.strip() else parse(data)
 
     def relationships(self, name: str = "") -> dict[str, Relationship]:
-        """Those of a part, of the package for no name, by id. Targets outside of the package are left out."""
+        """The relationships by id of a part, or of the package if no name is given, without targets outside of it."""
         if name not in self._relationships:
             self._relationships[name] = self._read_relationships(name)
         return self._relationships[name]
@@ -101,7 +101,7 @@ class Package:
 
 
 class _Names(dict[str, str]):
-    """Local names by full names, worked out once."""
+    """Local names by full names, cached."""
 
     def __missing__(self, tag: str) -> str:
         self[tag] = local = tag.rpartition("}")[2]
@@ -109,7 +109,7 @@ class _Names(dict[str, str]):
 
 
 class _Spaces(dict[str, str]):
-    """Namespaces in braces by full names, worked out once."""
+    """Namespaces in braces by full names, cached."""
 
     def __missing__(self, tag: str) -> str:
         self[tag] = space = tag[: tag.rfind("}") + 1]
@@ -126,12 +126,12 @@ _RELATIONS = (
 
 
 def parse(data: bytes) -> Element:
-    """The root of an XML part. Nothing outside of it is read, no entity grows."""
+    """The root of an XML part. Nothing outside of it is read, and no entity expands."""
     return etree.fromstring(data, _PARSER)
 
 
 def child(element: Element | None, *path: str) -> Element | None:
-    """The first descendant along a path of local names; None if there is none, and of None."""
+    """The first descendant along a path of local names; None if there is none, or for None."""
     for name in path:
         if element is None:
             return None
@@ -164,13 +164,13 @@ def related(element: Element, name: str = "id") -> str:
 
 
 def is_on(element: Element | None, name: str) -> bool | None:
-    """A property that is on if it is there and not said to be off; None where it is not there."""
+    """A property that is on if present and not switched off; None if absent."""
     found = child(element, name)
     return None if found is None else (attribute(found, "val") or "true").lower() not in OFF
 
 
 def chosen(element: Element) -> Iterator[Element]:
-    """Of `mc:AlternateContent`, what is in the first choice that holds anything, else in the fallback."""
+    """Of `mc:AlternateContent`, the content of the first choice that is not empty, else of the fallback."""
     choices = [each for each in element if LOCAL[each.tag] == "Choice" and len(each)]
     yield from choices[0] if choices else inside(element, "Fallback")
 

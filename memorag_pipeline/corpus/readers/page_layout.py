@@ -1,9 +1,9 @@
-"""The text of a page in the order in which it is read: columns one after the other, tables row by row.
+"""The text of a page in reading order: columns one after the other, tables row by row.
 
-In:  runs of text with their places on the page, in any order, and the lines that are drawn on it.
-Out: the text, or None where the page has neither columns nor a table, so that the order it came in is right.
+In:  runs of text with their positions on the page, in any order, and the lines drawn on it.
+Out: the text, or None if the page has neither columns nor a table, so that the original order is right.
 
-A gutter is a strip between two runs that no run crosses over several lines. Beside gutters there is either running
+A gutter is a strip between two runs that no run crosses over several lines. Next to gutters there is either running
 text, read column by column, or a table, written as in Markdown.
 """
 
@@ -38,7 +38,7 @@ _WIDE = re.compile("[\u3000-\u9fff\uac00-\ud7af\uff00-\uff60]")
 
 
 def has_gutters(boxes: Iterable[Run]) -> bool:
-    """Whether there may be columns or a table, by the boxes of the text alone."""
+    """Whether there may be columns or a table, judged only by the boxes of the text."""
     rows = _rows(boxes)
     return any(len(row) > 1 and _may_be_parted(rows, at) for at, row in enumerate(rows))
 
@@ -56,7 +56,7 @@ def _may_be_parted(rows: list[Row], at: int) -> bool:
 
 
 def laid_out(runs: Sequence[Run], rules: Sequence[Rule] = ()) -> str | None:
-    """The text of the page, or None where it is in no need of an order."""
+    """The text of the page, or None if it needs no reordering."""
     rows = _rows(runs)
     if not any(len(row) > 1 for row in rows):
         return None
@@ -74,7 +74,7 @@ def _rows(runs: Iterable[Run]) -> list[Row]:
 
 
 def _closed(row: Row) -> Row:
-    """The row from left to right, with runs that are not apart as one."""
+    """The row from left to right, with adjacent runs joined."""
     closed: Row = []
     for run in sorted(row, key=lambda run: run.left):
         if closed and not is_apart(closed[-1], run):
@@ -99,7 +99,7 @@ def _parts(rows: list[Row], rules: Sequence[Rule], depth: int) -> list[str]:
     at = 0
     while at < len(rows):
         gutters, end = _band(rows, at)
-        # Columns may have tables and lists in them, whose gutters end before the columns do.
+        # Columns may contain tables and lists, whose gutters end before the columns do.
         through, last = _band(rows, at, lasting=True) if gutters else (gutters, end)
         if last > end and _is_prose(rows[at:last], _columns(rows[at:last], through), rules, through):
             gutters, end = through, last
@@ -127,9 +127,9 @@ def _parts(rows: list[Row], rules: Sequence[Rule], depth: int) -> list[str]:
 
 
 def _band(rows: list[Row], start: int, lasting: bool = False) -> tuple[Gutters, int]:
-    """The gutters of the rows from `start` on, and where the band of rows ends that has them.
+    """The gutters of the rows from `start`, and the end of the band of rows that has them.
 
-    It ends where any firm gutter is crossed; if `lasting`, where all are.
+    The band ends where any firm gutter is crossed; if `lasting`, where all are.
     """
     gutters: Gutters = [(a.right, b.left) for a, b in pairwise(rows[start])]
     support = [1] * len(gutters)
@@ -158,7 +158,7 @@ def _band(rows: list[Row], start: int, lasting: bool = False) -> tuple[Gutters, 
 
 
 def _narrowed(gutter: tuple[float, float], row: Row) -> Gutters:
-    """What of a gutter no run of the row stands in."""
+    """The part of a gutter that no run of the row covers."""
     least = _NARROWEST * max(run.height for run in row)
     left, right = gutter
     edges = [left]
@@ -178,7 +178,7 @@ def _columns(band: list[Row], gutters: Gutters) -> list[list[Run]]:
 
 
 def _is_prose(band: list[Row], columns: list[list[Run]], rules: Sequence[Rule], gutters: Gutters) -> bool:
-    """Whether all columns are running text, and no lines are drawn across from one to another."""
+    """Whether all columns are running text, and no drawn line crosses from one to another."""
     if len(columns) < 2 or sum(len(row) > 1 for row in band) < 3 or not all(map(_is_text, columns)):
         return False
     top, bottom = max(run.top for run in band[0]), min(run.bottom for run in band[-1])
@@ -188,7 +188,7 @@ def _is_prose(band: list[Row], columns: list[list[Run]], rules: Sequence[Rule], 
 
 
 def _is_text(column: list[Run]) -> bool:
-    """Whether the lines of a column are long, fill it, and go on in the middle of sentences."""
+    """Whether the lines of a column are long, fill it, and break within sentences."""
     rows = _rows(column)
     lines = [_line(row) for row in rows]
     widths = [row[-1].right - row[0].left for row in rows]
@@ -200,7 +200,7 @@ def _is_text(column: list[Run]) -> bool:
 
 
 def _is_table(band: list[Row], columns: list[list[Run]], gutters: Gutters) -> bool:
-    """Whether enough lines have several cells. Blanks that two lines happen to have are none between cells."""
+    """Whether enough lines have several cells. Gaps that only two lines share by chance do not separate cells."""
     full = sum(len(row) > 1 for row in band)
     if full < 2 or _is_list(columns) or sum(len(row) == 1 and _is_left(row, gutters) for row in band) > full:
         return False
@@ -208,7 +208,7 @@ def _is_table(band: list[Row], columns: list[list[Run]], gutters: Gutters) -> bo
 
 
 def _without_text_below(band: list[Row], gutters: Gutters) -> list[Row]:
-    """The band without lines that follow it at its left edge."""
+    """The band without lines that continue it at its left edge."""
     end = len(band)
     while end > 1 and len(band[end - 1]) == 1 and _is_left(band[end - 1], gutters):
         end -= 1
@@ -220,7 +220,7 @@ def _is_left(row: Row, gutters: Gutters) -> bool:
 
 
 def _is_list(columns: list[list[Run]]) -> bool:
-    """Whether the first column holds the marks of a list, or numbers of lines or sections."""
+    """Whether the first column holds list marks, or line or section numbers."""
     if len(columns) != 2:
         return False
     marks = [run.text for run in columns[0]]

@@ -1,10 +1,10 @@
-"""The objects that a page of a PDF draws: lines and boxes, and which of its text cannot be seen.
+"""The drawn objects of a PDF page: lines and boxes, and which of its text is invisible.
 
-In:  a page of PDFium's.
+In:  a PDFium page.
 Out: the boxes of drawn paths; the addresses of text objects that are hidden.
 
-Text is hidden if it is drawn invisibly, unless over a picture, which is how text recognition stores what it read in a
-scan; or drawn in white or without a colour, unless over a picture or a filled area.
+Text is hidden if it is drawn invisibly, unless over a picture, which is how OCR stores its text in a scan; or if it is
+drawn in white or without a colour, unless over a picture or a filled area.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top
 
-_WHITE = 250  # of 255, the least of each colour
+_WHITE = 250  # of 255, the minimum of each colour
 
 
 class PageObjects:
-    """The objects of one page. Those within forms are not looked at."""
+    """The objects of one page. Objects within forms are ignored."""
 
     def __init__(self, page: Any) -> None:
         import pypdfium2.raw as api
@@ -36,7 +36,7 @@ class PageObjects:
 
     @cached_property
     def hidden(self) -> frozenset[int]:
-        """The addresses of text objects that cannot be seen."""
+        """The addresses of invisible text objects."""
         api = self._api
         texts = list(self._of(api.FPDF_PAGEOBJ_TEXT))
         invisible = [
@@ -68,7 +68,7 @@ class PageObjects:
 
 
 def address(each: Any) -> int:
-    """By which an object is known; 0 for none."""
+    """The identity of an object; 0 for none."""
     return addressof(each.contents) if each else 0
 
 

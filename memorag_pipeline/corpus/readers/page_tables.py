@@ -1,7 +1,7 @@
-"""A table on a page, written as in Markdown.
+"""A table on a page, written as Markdown.
 
-In:  the lines of the table, the gutters between its columns, the lines that are drawn on the page.
-Out: a line for each row, the first one as the header. Lines of one row are told by ruling lines, else by wider blanks.
+In:  the lines of the table, the gutters between its columns, the lines drawn on the page.
+Out: a line for each row, the first one as the header. Ruling lines separate rows, else wider gaps.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from memorag_pipeline.corpus.readers.page_runs import THIN, Gutters, Row, Rule, 
 
 
 def table_text(band: list[Row], gutters: Gutters, rules: Sequence[Rule]) -> str:
-    """The table between empty lines."""
+    """The table, between blank lines."""
     rtl = is_rtl([run for row in band for run in row])
     written: list[str] = []
     for lines in _table_rows(band, gutters, rules):
@@ -67,7 +67,7 @@ def _cells(row: Row, gutters: Gutters) -> list[str]:
 
 
 def _is_wrapped(lines: list[list[str]]) -> bool:
-    """Whether lines that stand close are one row: of them all but one go on in cells that are not the first."""
+    """Whether close lines are one row: all but one of them continue cells other than the first."""
     filled = [sum(map(bool, cells)) for cells in lines]
     return sum(bool(cells[0]) for cells in lines) < 2 and filled.count(max(filled)) == 1
 

@@ -1,6 +1,6 @@
 """PDF: its text layer as a reader sees the page, by PDFium.
 
-In:  the bytes of a PDF; the most pages that are admitted.
+In:  the bytes of a PDF; the maximum number of pages.
 Out: its text, page after page, and the title of its metadata if it is one.
 Wrong: damaged, encrypted, too many pages: `Refused`.
 """
@@ -24,7 +24,7 @@ from memorag_pipeline.corpus.readers.page_runs import THIN, Rule, Run, is_apart,
 
 _WORD = re.compile(r"[^\s\ufffe]+\ufffe?")  # PDFium writes U+FFFE for a hyphen at the end of a line
 _LIGATURES = re.compile("[\ufb00-\ufb06\ufb13-\ufb17]")
-_SAMPLES = 24  # characters of a page whose direction is looked at
+_SAMPLES = 24  # characters of a page whose direction is sampled
 
 
 def read_pdf(data: bytes, max_pages: int) -> tuple[str, str | None]:
@@ -59,7 +59,7 @@ def _pages(document: Any) -> Iterator[Any]:
 
 
 def _takes_in_notes(api: Any, page: Any) -> bool:
-    """Make what forms are filled in with, and notes that are shown, part of a page that has any; to be opened again."""
+    """Make form values and displayed notes part of a page that has any; the page has to be opened again."""
     kept = api.FPDFPage_GetAnnotCount(page.raw) and api.FPDFPage_Flatten(page.raw, api.FLAT_NORMALDISPLAY)
     return bool(kept == api.FLATTEN_SUCCESS)
 
@@ -70,7 +70,7 @@ def _page_text(page: Any) -> str:
 
 
 class _Page:
-    """One page. Boxes are turned so that most of its text runs from left to right."""
+    """One page. Boxes are rotated so that most of its text runs from left to right."""
 
     def __init__(self, page: Any, textpage: Any) -> None:
         import pypdfium2.raw as api
@@ -78,7 +78,7 @@ class _Page:
         self._api, self._textpage = api, textpage
         self._count = textpage.count_chars()
         self._text = textpage.get_text_range(0, self._count) if self._count else ""
-        if len(self._text) != self._count:  # a character beyond U+FFFF is two of PDFium's
+        if len(self._text) != self._count:  # PDFium counts a character beyond U+FFFF twice
             codes = [api.FPDFText_GetUnicode(textpage.raw, at) for at in range(self._count)]
             self._text = "".join(map(chr, codes))
         self._text = self._text.replace("\r\n", " \n")
@@ -104,7 +104,7 @@ class _Page:
         return re.sub("[ ]+\n", "\n", text.replace("\ufffe", "-\n")).strip("\n")
 
     def _seen(self) -> Iterator[tuple[int, int]]:
-        """Ranges of the text that can be seen, with the blanks behind each word."""
+        """Ranges of visible text, with the blanks after each word."""
         words = list(_WORD.finditer(self._text))
         for number, word in enumerate(words):
             if not self._is_hidden(word.start()):
@@ -114,7 +114,7 @@ class _Page:
         return bool(self._hidden) and address(self._api.FPDFText_GetTextObject(self._textpage.raw, at)) in self._hidden
 
     def _direction(self) -> int:
-        """Quarter turns by which most of the text runs otherwise than from left to right."""
+        """Quarter turns between the direction of most of the text and left to right."""
         step = max(self._count // _SAMPLES, 1)
         turns = Counter(self._turns_of(at) for at in range(0, self._count, step) if not self._text[at].isspace())
         return turns.most_common(1)[0][0] if turns else 0
@@ -124,7 +124,7 @@ class _Page:
         return round(angle / (pi / 2)) % 4
 
     def _box(self, left: float, bottom: float, right: float, top: float) -> Box:
-        """The box, turned."""
+        """The box, rotated."""
         match self._turns:
             case 1:
                 return -top, left, -bottom, right
@@ -142,7 +142,7 @@ class _Page:
             yield Run("", *self._box(left.value, bottom.value, right.value, top.value))
 
     def _runs(self) -> tuple[list[Run], list[str]]:
-        """The runs of words that stand beside each other; and text in other directions."""
+        """The runs of adjacent words; and text in other directions."""
         runs: list[Run] = []
         turned: list[str] = []
         last: Run | None = None
@@ -164,12 +164,12 @@ class _Page:
         return runs, turned
 
     def _goes_on(self, blank: str, at: int, last: Run, run: Run) -> bool:
-        """Whether the blank before the word is one between words, however wide, and not between cells."""
+        """Whether the gap before the word, however wide, separates words and not cells."""
         if not on_one_line(last, run):
             return False
         if not is_apart(last, run):
             return True
-        # Typed within one piece of text, as to justify it. PDFium makes up blanks where there is only a gap.
+        # A real blank in one piece of text, such as justified text. PDFium generates blanks where there is only a gap.
         api, page = self._api, self._textpage.raw
         if any(api.FPDFText_IsGenerated(page, each) for each in range(at - len(blank), at)):
             return False
@@ -177,7 +177,7 @@ class _Page:
         return len(pieces) == 1
 
     def _run(self, word: str, first: int, last: int) -> Run | None:
-        """The word with its box; None if it runs in another direction than the page."""
+        """The word with its box; None if its direction differs from the page's."""
         run = Run(word, *self._character(first))
         if last == first:
             return run
@@ -196,7 +196,7 @@ class _Page:
         return self._box(found.left, found.bottom, found.right, found.top)
 
     def _edges(self, box: Box) -> Iterator[Rule]:
-        """The sides of a drawn box; it is one line if it is as thin as one."""
+        """The sides of a drawn box; a box as thin as a line is one line."""
         left, bottom, right, top = self._box(*box)
         if right - left > THIN and top - bottom > THIN:
             yield Rule(left, top, right, top)
@@ -208,5 +208,5 @@ class _Page:
 
 
 def _plain(text: str) -> str:
-    """The text with the letters of ligatures one by one."""
+    """The text with ligatures replaced by their letters."""
     return _LIGATURES.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text)

@@ -1,11 +1,11 @@
-"""Presentations (.pptx, .pptm, .ppsx, .potx): the slides in the order of the talk.
+"""Presentations (.pptx, .pptm, .ppsx, .potx): the slides in presentation order.
 
 In:  the bytes of a package.
-Out: of each slide that is shown its title, its other texts, tables, charts and diagrams, and the speaker's notes;
+Out: of each visible slide its title, its other texts, tables, charts and diagrams, and the speaker's notes;
      footers once; the title; the titles of slides as headings.
 Wrong: a damaged package: `Refused`.
 
-Hidden slides and shapes, comments, dates and slide numbers are left out, and so is what stands on masters and layouts.
+Hidden slides and shapes, comments, dates, slide numbers, and content of masters and layouts are left out.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _notes(package: Package, part: str) -> Iterator[Block]:
 
 
 class _Slide:
-    """The texts of one slide, its titles apart from the rest and from its footers."""
+    """The texts of one slide: its titles, its footers, and the rest, separately."""
 
     def __init__(self, package: Package, part: str) -> None:
         self._package, self._part = package, part

@@ -1,8 +1,8 @@
-"""RTF, as it is seen: paragraphs, tables, text boxes, numbers of lists, notes, headers and footers.
+"""RTF as displayed: paragraphs, tables, text boxes, list numbers, notes, headers and footers.
 
 In:  the bytes of a document.
 Out: its text, the title of its metadata, its headings.
-Wrong: nothing; groups that are not closed end with the document, words that are not known are passed over.
+An unclosed group ends with the document, unknown control words are ignored.
 
 Deleted, moved-away and hidden text is left out, and so are comments, pictures and embedded objects. Characters are read
 in the set of the font that they are in. Time is linear in the document.
@@ -39,7 +39,7 @@ _NOTE = "[^{}]"
 
 @dataclass
 class _State:
-    """How the text of a group is set, and what becomes of it."""
+    """How the text of a group is formatted, and where it goes."""
 
     skipped: bool = False
     raised: int = 0
@@ -49,10 +49,10 @@ class _State:
     font: int = -1
     level: int | None = None  # as a heading
     in_table: bool = False
-    skip: int = 1  # characters behind \\u that stand for it
-    aside: int = 0  # how many texts are begun and not ended: the body, a header, a note of that header
-    table: str = ""  # the table of the document that the group is: fonts, styles, information
-    is_new: bool = True  # nothing but `\\*` was read of the group
+    skip: int = 1  # fallback characters after \\u
+    aside: int = 0  # number of open texts: the body, a header, a note of that header
+    table: str = ""  # the document table in this group: fonts, styles, information
+    is_new: bool = True  # only `\\*` was read of the group
 
     @property
     def is_seen(self) -> bool:
@@ -61,12 +61,12 @@ class _State:
 
 @dataclass
 class _Text:
-    """A text that is made: the body, a note, a header."""
+    """A text under construction: the body, a note, a header."""
 
     blocks: list[Block] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
     cells: list[str] = field(default_factory=list)
-    boxes: list[_Text] = field(default_factory=list)  # of which the words follow the paragraph that they are in
+    boxes: list[_Text] = field(default_factory=list)  # their text follows the paragraph that they are in
     in_list: bool = False
 
     def end_paragraph(self, level: int | None = None) -> None:
@@ -106,9 +106,9 @@ class _Reader:
         self._text = self._body
         self._notes: list[_Text] = []
         self._asides: dict[str, list[_Text]] = {"header": [], "footer": []}
-        self._bytes = bytearray()  # characters that wait for the others of their word
+        self._bytes = bytearray()  # bytes buffered until their word is complete
         self._high = 0  # the first half of a character beyond 16 bits
-        self._left_out = 0  # characters that stand for the last one by \\u
+        self._left_out = 0  # fallback characters of the last \\u that are left
         self._set = "cp1252"
         self._default_font = -1
         self._fonts: dict[int, str] = {}
@@ -198,14 +198,14 @@ class _Reader:
             self._set_up(word, number)
 
     def _begins_group(self, word: str) -> bool:
-        """Whether the word says what the group is."""
+        """Whether the word is the destination of the group."""
         state = self._state
         ignorable, state.table = state.table == "?", "" if state.table == "?" else state.table
         if word in {"fonttbl", "stylesheet", "info"}:
             state.table = word
         elif word == "title" and state.table == "info":
             state.table = "title"
-        elif word == "upr":  # the same twice: for old programs, and in Unicode
+        elif word == "upr":  # the same text twice: for old programs, and in Unicode
             state.table = f"upr {state.table}"
         elif word == "ud":
             state.table = state.table.removeprefix("upr ")
@@ -226,7 +226,7 @@ class _Reader:
         return True
 
     def _begin_aside(self, word: str) -> None:
-        """A text that is not part of the line that it stands in."""
+        """A text that is not part of its surrounding line."""
         state = self._state
         if not state.is_seen:
             state.skipped = True
@@ -360,7 +360,7 @@ class _Reader:
 
 
 def _once(texts: list[_Text]) -> list[Block]:
-    """The blocks of headers or footers, each that several sections have once."""
+    """The blocks of headers or footers; one that several sections share appears once."""
     found = {joined(text.blocks): None for text in texts}
     return [Block(text) for text in found if text]
 

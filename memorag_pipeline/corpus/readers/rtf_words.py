@@ -1,7 +1,7 @@
 """The words and numbers of RTF that a reader must know: destinations, characters, character sets.
 
 In:  nothing.
-Out: tables. Names are those of the specification of RTF 1.9.1.
+Out: tables, with the names of the RTF 1.9.1 specification.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ revtbl revtim rsidtbl rxe shprslt sn sp staticval stylesheet subject sv svb tc t
 userprops wgrffmtfilter windowcaption writereservation writereservhash xe xform xmlattrname xmlattrvalue xmlclose
 xmlname xmlnstbl xmlopen
 """
-SKIPPED = frozenset(_NO_WORDS.split())  # groups of which no word is part of the document's text
-# Groups behind `\\*` whose words are part of the text.
+SKIPPED = frozenset(_NO_WORDS.split())  # groups without any text of the document
+# Groups after `\\*` whose words are part of the text.
 KEPT = frozenset({"shpinst", "shptxt", "shppict", "ud", "do", "dptxbxtext", "mmath", "moMath", "moMathPara", "mr"})
 BOXES = frozenset({"shptxt", "dptxbxtext"})
 ASIDE = frozenset(

@@ -1,7 +1,7 @@
-"""Runs of text as Office and OpenDocument have them, put together into one text.
+"""Joining the runs of text of Office and OpenDocument into one text.
 
 In:  runs, each raised, lowered, struck through or neither.
-Out: one text; how it is marked, `marks.py` says.
+Out: one text; `marks.py` describes its marks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from memorag_pipeline.corpus.readers.marks import END, LOWERED, RAISED, STRUCK, 
 
 @dataclass(frozen=True)
 class Run:
-    """Text of one setting: raised (1), lowered (-1) or neither (0), and whether it is struck through."""
+    """Text of one format: raised (1), lowered (-1) or neither (0), and whether it is struck through."""
 
     text: str
     raised: int = 0
@@ -22,7 +22,7 @@ class Run:
 
 
 def plain(runs: list[Run]) -> str:
-    """The runs as one text; runs of one setting side by side are one."""
+    """The runs as one text; adjacent runs of one format are merged."""
     if not any(run.raised or run.struck for run in runs):
         return "".join(run.text for run in runs)
     text = ""
@@ -31,7 +31,7 @@ def plain(runs: list[Run]) -> str:
         inner = ""
         for raised, equal in groupby(all_struck, key=lambda run: run.raised):
             words = without_marks("".join(run.text for run in equal))
-            # White space at the ends is of the line, whatever setting it has.
+            # White space at the ends belongs to the line, whatever its format.
             start, bare, end = _ends(words)
             mark = RAISED if raised > 0 else LOWERED
             inner += f"{start}{mark}{bare}{END}{end}" if raised and bare else words

@@ -1,10 +1,10 @@
 """One sheet of a spreadsheet as text, whatever kind of file it is from.
 
-In:  the texts of its cells as they are shown, what is hidden, what is merged.
-Out: blocks: the name of the sheet as a heading, unless the program gave it, and a line for each row that is not empty.
-Wrong: more text than any limit admits, as a text that very many cells share can give: `Refused`.
+In:  the displayed texts of its cells; which rows and columns are hidden, which cells are merged.
+Out: blocks: the name of the sheet as a heading, unless it is a default name, and a line for each row that is not empty.
+Wrong: more text than any limit allows, as when very many cells share a text: `Refused`.
 
-Hidden rows and columns are left out, empty ones too. A merged cell stands in each row that it spans, once.
+Hidden and empty rows and columns are left out. A merged cell appears in each row that it spans, once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from memorag_pipeline.corpus.quarantine import Refused
 from memorag_pipeline.corpus.readers.blocks import Block, one_line
 from memorag_pipeline.corpus.titles import declared_words
 
-_REPEATED = 200  # characters of a merged cell that are written again in each row that it spans
+_REPEATED = 200  # characters up to which a merged cell is repeated in each row that it spans
 _MOST = 200_000_000  # characters of a sheet
 
 
@@ -49,7 +49,7 @@ class Sheet:
         return any(column in hidden for hidden in self.hidden_columns)
 
     def _spread(self) -> None:
-        """Write a merged cell into the other rows that it spans, as far as these hold anything."""
+        """Write a merged cell into the other rows that it spans, unless these are empty."""
         for top, bottom, left, right in self.merged:
             text = self.rows.get(top, {}).get(left, "")
             if not text or len(text) > _REPEATED:
@@ -63,7 +63,7 @@ class Sheet:
 
 
 def row_text(cells: list[str]) -> str:
-    """Cells on one line, apart by a space; by a tab where they would look like one number, and beside an empty cell."""
+    """Cells on one line, separated by a space; by a tab between possible numbers, and next to an empty cell."""
     cells = [cell.strip() if cell.isprintable() else one_line(cell) for cell in cells]
     while cells and not cells[-1]:
         cells.pop()

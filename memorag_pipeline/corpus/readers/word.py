@@ -1,4 +1,4 @@
-"""Word documents (.docx, .docm, .dotx, .dotm), as they are seen.
+"""Word documents (.docx, .docm, .dotx, .dotm), as displayed.
 
 In:  the bytes of a package.
 Out: paragraphs, lists with their numbers, tables, text boxes, notes, headers and footers; the title; headings.
@@ -60,7 +60,7 @@ def read_word(data: bytes) -> Parsed:
 
 @dataclass
 class _Field:
-    """A field that has begun: what it says to do, and whether its result has begun."""
+    """An open field: its instruction, and whether its result has begun."""
 
     code: str = ""
     shows: bool = False
@@ -89,7 +89,7 @@ class _Document:
                 self._notes[kind, attribute(note, "id") or ""] = note
 
     def note(self, name: str, reference: Element) -> tuple[str, Element | None]:
-        """The label of the note that an element refers to, empty if there is none; its content where it is new."""
+        """The label of the note that an element refers to, empty if there is none; its content if it is new."""
         kind, prefix = _NOTES[name]
         key = (kind, attribute(reference, "id") or "")
         if key in self._labels or key not in self._notes:
@@ -116,7 +116,7 @@ class _Document:
 
 @dataclass
 class _Line:
-    """A paragraph while it is read: its runs, and what is to be written behind it."""
+    """A paragraph while it is read: its runs, and what to write after it."""
 
     style: ParagraphStyle
     runs: list[Run] = field(default_factory=list)
@@ -126,7 +126,7 @@ class _Line:
 
 
 class _Story:
-    """Reads one stream of text: the body, a header, a note. Fields may go over several of its paragraphs."""
+    """Reads one stream of text: the body, a header, a note. Fields may span several of its paragraphs."""
 
     def __init__(self, document: _Document, part: str, is_margin: bool = False) -> None:
         self._document, self._part, self._is_margin = document, part, is_margin
@@ -141,7 +141,7 @@ class _Story:
         return blocks + self._left()
 
     def _left(self) -> list[Block]:
-        """What was to go on in a next paragraph that does not come: a table does, or a cell ends."""
+        """End a line that should continue in a next paragraph, when a table or the end of a cell comes instead."""
         if self._carried is None:
             return []
         line, self._carried = self._carried, None
@@ -164,7 +164,7 @@ class _Story:
                 blocks += self._included(element)
 
     def _included(self, element: Element) -> list[Block]:
-        """A document that Word would take in when it opens this one: another of its own, or a page."""
+        """An embedded document that Word imports when opening this one: another Word document, or a page."""
         package = self._document.package
         target = package.relationships(self._part).get(related(element))
         data = b"" if target is None else package.bytes(target.target) or b""
@@ -186,11 +186,11 @@ class _Story:
             carried, self._carried = self._carried, None
             line.runs, line.boxes, line.notes = carried.runs, carried.boxes, carried.notes
         self._inline(element, line)
-        # Code of a field that seems to go on in the next paragraph is a file's damage, and would hide its text.
+        # A field code that seems to continue in the next paragraph means a damaged file, and would hide its text.
         self._fields = [each for each in self._fields if each.shows]
         mark = child(properties, "rPr")
         if child(mark, "del") is not None or child(mark, "moveFrom") is not None:
-            self._carried = line  # with its end deleted, it goes on in the next paragraph
+            self._carried = line  # its paragraph mark is deleted, so it continues in the next one
             return []
         return self._finished(line, properties, style_id)
 
@@ -296,7 +296,7 @@ class _Story:
                 line.runs.append(Run(symbol((found[2] or "Symbol").strip(), int(found[1], 0))))
 
     def _shows(self, line: _Line) -> bool:
-        """Whether text is seen here: not within the code of a field, nor as the number of a page in a margin."""
+        """Whether text is visible here: not within a field code, and not a page number in a header or footer."""
         for each in self._fields:
             if not each.shows:
                 return False
@@ -341,7 +341,7 @@ def _unwrapped(content: Iterable[Element], name: str) -> Iterator[Element]:
 
 
 def _boxes(element: Element) -> list[Element]:
-    """Text boxes, charts and diagrams in a drawing; of what is drawn in two ways, one."""
+    """Text boxes, charts and diagrams in a drawing; of alternative representations, one."""
     name = LOCAL[element.tag]
     if name in {"txbxContent", "chart", "relIds"}:
         return [element]
@@ -350,12 +350,12 @@ def _boxes(element: Element) -> list[Element]:
 
 
 def _code(digits: str | None) -> int:
-    """The code of a sign, written in hexadecimal digits; 0 if it is not."""
+    """A character code from hexadecimal digits; 0 if it is invalid."""
     return int(digits, 16) if digits and re.fullmatch("[0-9A-Fa-f]{1,6}", digits) else 0
 
 
 def _form_field(element: Element) -> str:
-    """What a form field of old documents shows: a box that is ticked or not, the item that is chosen."""
+    """The displayed value of a legacy form field: a box that is ticked or not, the item that is chosen."""
     form = child(element, "ffData")
     if (box := child(form, "checkBox")) is not None:
         ticked = is_on(box, "checked")

@@ -1,6 +1,6 @@
 """Automatic numbers of a Word document: of clauses, lists and headings.
 
-In:  the part of the numbering, and paragraph after paragraph in order.
+In:  the numbering part, and the paragraphs in order.
 Out: the number that Word shows before each, such as `§ 2`, `2.1` or `(b)`; a hyphen for bullets.
 """
 
@@ -29,7 +29,7 @@ class _Level:
 
 @dataclass(frozen=True)
 class _List:
-    """A `w:num`: the numbering that it counts in, its levels, and where it starts anew."""
+    """A `w:num`: the numbering that it counts in, its levels, and where it restarts."""
 
     counted_in: str
     levels: dict[int, _Level]
@@ -90,7 +90,7 @@ class Numbering:
         return _PLACE.sub(shown, own.text).strip()
 
     def _level_of_style(self, found: _List, style_id: str | None) -> int | None:
-        """The level whose numbers are those of a style, or of one that it is based on."""
+        """The level linked to a style, or to one that it is based on."""
         for style in self._styles.chain(style_id):
             name = attribute(style, "styleId")
             level = next((level for level, each in found.levels.items() if each.style == name), None)
@@ -120,7 +120,7 @@ class Numbering:
         return _List(counted_in, levels, starts)
 
     def _levels(self, abstract_id: str) -> tuple[str, dict[int, _Level]]:
-        """Levels of a numbering; one that only refers to a style of lists has those that the style refers to."""
+        """Levels of a numbering; one that only refers to a list style has the levels that the style refers to."""
         seen: set[str] = set()
         while (abstract := self._abstract.get(abstract_id)) is not None and abstract_id not in seen:
             seen.add(abstract_id)

@@ -1,6 +1,6 @@
-"""How the runs and paragraphs of a Word document are set, directly and by their styles.
+"""How the runs and paragraphs of a Word document are formatted, directly and by styles.
 
-In:  the part of the styles.
+In:  the styles part.
 Out: for a run whether it is hidden, struck, raised or lowered; for a paragraph its level as a heading, its numbering.
 """
 
@@ -15,12 +15,12 @@ from memorag_pipeline.corpus.readers.package import LOCAL, OFF, Element, attribu
 _HEADING = re.compile(r"heading ?([1-9])")
 _RAISED = {"superscript": 1, "subscript": -1, "baseline": 0}
 _TOGGLES = {"vanish": "hidden", "strike": "struck", "dstrike": "double_struck"}
-_SHIFT = 3  # half points from which on a shifted baseline is seen as raised or lowered
+_SHIFT = 3  # half points from which a shifted baseline counts as raised or lowered
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Properties of runs that change what is read; None is what a style or run says nothing of."""
+    """Properties of runs that change what is read; None if a style or run does not set it."""
 
     hidden: bool | None = None
     struck: bool | None = None
@@ -29,7 +29,7 @@ class Setting:
     font: str | None = None
 
     def over(self, below: Setting) -> Setting:
-        """This setting where it says something, else the one below."""
+        """This format where it sets a property, else the one below."""
         if below is NOTHING:
             return self
         if self is NOTHING:
@@ -43,7 +43,7 @@ NOTHING = Setting()
 
 @dataclass(frozen=True)
 class ParagraphStyle:
-    """What a style says of its paragraphs; `numbering` and `numbering_level` are ids of `word_numbering.py`."""
+    """The paragraph properties of a style; `numbering` and `numbering_level` are ids of `word_numbering.py`."""
 
     level: int | None = None
     numbering: str | None = None
@@ -70,14 +70,14 @@ class Styles:
         )
 
     def paragraph(self, style_id: str | None) -> ParagraphStyle:
-        """The style with what it inherits; the default style for None."""
+        """The style with inherited properties; the default style for None."""
         style_id = style_id or self._default_id
         if style_id not in self._paragraphs:
             self._paragraphs[style_id] = self._paragraph(style_id)
         return self._paragraphs[style_id]
 
     def setting(self, style_id: str | None) -> Setting:
-        """The setting of runs of a style, with what it inherits."""
+        """The run format of a style, with inherited properties."""
         if style_id not in self._settings:
             found = NOTHING
             for style in self.chain(style_id):
@@ -94,7 +94,7 @@ class Styles:
             style_id = value(self._styles[style_id], "basedOn")
 
     def effective(self, run: Element | None, paragraph: ParagraphStyle) -> Setting:
-        """How a run with these properties (`rPr`) is set. What two styles switch on is off, as Word has it."""
+        """The format of a run with these properties (`rPr`). A property that two styles set is off, as in Word."""
         if run is None:
             return paragraph.setting
         direct = setting(run)
@@ -125,7 +125,7 @@ class Styles:
 
 
 def setting(properties: Element | None) -> Setting:
-    """What `rPr` says itself."""
+    """The direct formatting in `rPr`."""
     if properties is None or not len(properties):
         return NOTHING
     found: dict[str, bool | int | str | None] = {}
@@ -148,7 +148,7 @@ def _off_if(style: bool | None, below: bool | None) -> bool | None:
 
 
 def number(text: str | None) -> int | None:
-    """An attribute as a whole number, None for none."""
+    """An attribute as a whole number, None if absent."""
     try:
         return None if text is None else int(text)
     except ValueError:
@@ -156,7 +156,7 @@ def number(text: str | None) -> int | None:
 
 
 def _level(style: Element) -> int | None:
-    """Level as a heading, 0 for a style that says it is none."""
+    """Heading level, 0 for a style that says it is not a heading."""
     name = (value(style, "name") or "").lower()
     if name == "title":
         return 1

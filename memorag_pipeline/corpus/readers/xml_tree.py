@@ -1,8 +1,8 @@
-"""XML: its tree, read without ever reading another file or address, and the text and values in it.
+"""XML: its tree, read without ever opening another file or address, and the text and values in it.
 
 In:  the bytes of an XML document, UTF-8 whatever they declare.
 Out: its root; a text without tags; the values of an element as JSON would have them.
-Wrong: `etree.XMLSyntaxError`; `malformed` says what to tell of it.
+Wrong: `etree.XMLSyntaxError`; `malformed` describes it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from memorag_pipeline.corpus.quarantine import Refused
 
 
 def xml_root(data: bytes) -> Any:
-    """The root of a document that is UTF-8 by now, whatever it declares. Nothing outside of it is ever read."""
+    """The root of a document already decoded to UTF-8, whatever it declares. Nothing outside of it is ever read."""
 
     def parsed(entities: Any) -> Any:
-        # libxml2's own limits on depth, on text and on what entities grow to are on.
+        # libxml2's own limits on depth, text and entity expansion are on.
         parser = etree.XMLParser(
             encoding="utf-8",
             resolve_entities=entities,
@@ -37,7 +37,7 @@ def xml_root(data: bytes) -> Any:
     except etree.XMLSyntaxError as error:
         if "not defined" not in str(error):
             raise
-    # An entity that stands for a file: the rest of the document is as good as without it.
+    # An entity that refers to a file: the rest of the document is intact without it.
     root = parsed(False)
     declared = root.getroottree().docinfo.internalDTD
     entities = declared.iterentities() if declared is not None else ()
@@ -49,7 +49,7 @@ def xml_root(data: bytes) -> Any:
 
 
 def replace(node: Any, text: str) -> None:
-    """Put a text in place of a node."""
+    """Replace a node by a text."""
     text += node.tail or ""
     before, parent = node.getprevious(), node.getparent()
     if before is None:
