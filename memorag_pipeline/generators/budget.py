@@ -1,8 +1,8 @@
 """What a run may spend on an endpoint, in tokens and in money.
 
-In:  before a question is asked the most that it can take, afterwards what it took.
-Out: leave to ask, or none. What is asked at the same time is counted at its most until it is done.
-Wrong: a prompt with more tokens for the endpoint than were counted for it can pass the limit by as much.
+In:  before a question is asked its maximum use, afterwards its actual use.
+Out: whether it may be asked. Concurrent questions count with their maximum until they are done.
+Wrong: a prompt with more tokens for the endpoint than were counted for it can exceed the limit by the difference.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of a prompt and a reply; `cached_tokens` are those of the prompt that the endpoint had in its cache."""
+    """Tokens of a prompt and a reply; `cached_tokens` are prompt tokens from the endpoint's cache."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -51,7 +51,7 @@ class Spending:
 
 
 class Budget:
-    """The limits of one run; to be used within one event loop."""
+    """The limits of one run, for use within one event loop."""
 
     def __init__(self, spec: EndpointSpec, spent: Spending) -> None:
         self._tokens, self._cost = spec.budget_tokens, spec.budget_cost
@@ -60,7 +60,7 @@ class Budget:
         self._settled = asyncio.Condition()
 
     async def reserve(self, most: Spending) -> bool:
-        """Whether `most` is left; if so, it is kept until `settle`. Waits for what others may give back."""
+        """Whether `most` is left; if so, it is reserved until `settle`. Waits for others that may give some back."""
         async with self._settled:
             while not self._has_room(most, *self._open):
                 if not self._open or not self._has_room(most):
@@ -70,7 +70,7 @@ class Budget:
             return True
 
     async def settle(self, most: Spending, spent: Spending) -> None:
-        """Give back what was reserved, and note what was spent."""
+        """Release what was reserved, and count what was spent."""
         async with self._settled:
             self._open.remove(most)
             self.note(spent)

@@ -1,8 +1,8 @@
-"""What an endpoint sends back: a chat completion, read as far as it is needed and no further trusted.
+"""The response of an endpoint: a chat completion, read as far as needed and not trusted beyond that.
 
 In:  the text of a response.
 Out: the answer without thoughts, why the reply ended, usage, and an error where there is no answer.
-Wrong: what is not a completion: `MalformedError`. A usage of any other shape tells nothing, and costs no answer.
+Wrong: not a completion: `MalformedError`. A usage of another shape is ignored, without losing the answer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from memorag_pipeline.models.thoughts import Spoken, spoken
 
 _SHOWN = 200
 _MOST_TOKENS = 2**31 - 1  # what a column holds
-# Keys of a message, and types of parts of its content, that hold what the model thought.
+# Keys of a message, and types of content parts, that hold the model's thoughts.
 _THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details", "thinking", "thinking_blocks", "thought")
 _THOUGHT_PARTS = {"thinking", "redacted_thinking", "reasoning", "thought"}
 LENGTH = "length"
@@ -45,7 +45,7 @@ class _Message(BaseModel):
 
     @property
     def written(self) -> str:
-        """All that the model wrote, thoughts included, as far as it is text."""
+        """Everything that the model wrote as text, thoughts included."""
         beside = ((self.model_extra or {}).get(name) for name in _THOUGHTS)
         texts = [*(text for text, _ in _parts(self.content)), *beside]
         return " ".join(text for text in texts if isinstance(text, str))
@@ -83,7 +83,7 @@ class Completion(BaseModel):
         return found
 
     def usage(self, prompt: int, count: Callable[[str], int]) -> Usage:
-        """Tokens as the endpoint tells them; what it does not tell is `prompt`, and a count of what was written."""
+        """Tokens as reported by the endpoint; else `prompt`, and a count of what was written."""
         told = self.usage_told if isinstance(self.usage_told, Mapping) else {}
         read, written = _told(told, "prompt_tokens", "input_tokens"), _told(told, "completion_tokens", "output_tokens")
         details = told.get("prompt_tokens_details")
@@ -100,14 +100,14 @@ class Completion(BaseModel):
 
     @property
     def finish_reason(self) -> str | None:
-        """Why the reply ended, in OpenAI's words where there is one, if the endpoint says so."""
+        """Why the reply ended, if the endpoint says so; in OpenAI's terms where one fits."""
         reason = self.choices[0].finish_reason if self.choices else None
         if not isinstance(reason, str) or not reason:
             return None
         return LENGTH if reason.lower() in _LENGTHS else reason.lower()[:_SHOWN]
 
     def problem(self, max_new_tokens: int) -> str | None:
-        """Why there is no answer, if that can be known."""
+        """Why there is no answer, if known."""
         if self.text or not self.choices:
             return None
         message, reason = self.choices[0].message, self.finish_reason
@@ -126,7 +126,7 @@ class Completion(BaseModel):
 
 
 def only_a_thought(max_new_tokens: int, finish_reason: str | None) -> str:
-    """The error of a reply that holds what the model reasoned, and no answer."""
+    """The error of a reply that holds reasoning but no answer."""
     cut = f"reached its {max_new_tokens} tokens before it had any answer" if finish_reason == LENGTH else "ended there"
     return (
         f"the reply is only a thought: the model reasoned, and {cut};"
@@ -149,7 +149,7 @@ def _parts(content: Any) -> Iterator[tuple[str, bool]]:
 
 
 def _told(told: Mapping[str, Any], *names: str) -> int | None:
-    """A number of tokens under the first of these names that has one."""
+    """The number of tokens under the first of these names that has one."""
     for name in names:
         value = told.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float | str):

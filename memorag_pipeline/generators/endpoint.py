@@ -1,10 +1,10 @@
-"""The generator behind an endpoint: questions to a server with OpenAI's chat completions, many at the same time.
+"""The generator behind an endpoint: questions to a server with OpenAI's chat completions, many concurrently.
 
 In:  conversations of a system and a user message.
-Out: replies with their usage and cost; what was paid for before comes from the replies that are kept.
-Wrong: a question that the endpoint refuses, or that fails as often as it is sent, is a reply with that error. When the
-       key or the model is refused: `EndpointRefusedError`; when nothing is answered any more: `EndpointError`.
-       Replies up to then are kept.
+Out: replies with their usage and cost; replies that were already paid for are reused.
+Wrong: a question that the endpoint refuses, or that fails on every try, is a reply with that error. If the key or the
+       model is refused: `EndpointRefusedError`; if nothing is answered any more: `EndpointError`. Replies up to then
+       are kept.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from memorag_pipeline.generators.replies import Replies, reply_key
 from memorag_pipeline.prompts.message import Message
 from memorag_pipeline.specs.generation import GenerationSpec
 
-_AT_ONCE = 16  # questions for each one that is asked at the same time, so that few wait for the last of a batch
-_FRAME_TOKENS = 8  # of a message besides its text
-_FAILURES = 4  # so many questions in succession fail before the endpoint is given up; with more concurrency, more
+_AT_ONCE = 16  # questions per concurrent request, so that few wait for the last of a batch
+_FRAME_TOKENS = 8  # per message in addition to its text
+_FAILURES = 4  # consecutive failures after which the endpoint is given up; more with higher concurrency
 
 
 class EndpointGenerator:
@@ -42,7 +42,7 @@ class EndpointGenerator:
         self._spec, self._endpoint = spec, spec.endpoint
         self._count, self._replies = count_tokens, replies
         self._key = read_key(self._endpoint)
-        self._runner = asyncio.Runner()  # client, limits and budget live as long as its loop
+        self._runner = asyncio.Runner()  # client, limits and budget live as long as its event loop
         self._budget = Budget(self._endpoint, spent)
         self._limits = RateLimits(self._endpoint)
 
@@ -59,13 +59,13 @@ class EndpointGenerator:
         return max(self._spec.batch_size, self._endpoint.concurrency * _AT_ONCE)
 
     def count_tokens(self, text: str) -> int:
-        """As the protocol says; by another tokenizer than the endpoint's."""
+        """As the protocol says; with a tokenizer other than the endpoint's."""
         return self._count(text)
 
     def reply(
         self, conversations: Sequence[Sequence[Message]], on_finished: Callable[[], None] | None = None
     ) -> list[Reply]:
-        """As the protocol says. What is asked twice is paid for once."""
+        """As the protocol says. A repeated question is paid for once."""
         bodies = [request_body(self._spec, messages) for messages in conversations]
         keys = [reply_key(self._endpoint.url, body) for body in bodies]
         asked = Counter(keys)
@@ -104,7 +104,7 @@ class EndpointGenerator:
                 except Exception as error:
                     self._stop = self._stop or error
 
-        # Those that are under way when one finds that there is no sense in it come to their end: they may be paid for.
+        # Requests in progress when the endpoint is given up run to their end: they may be paid for.
         await asyncio.gather(*(work() for _ in range(min(self._endpoint.concurrency, len(waiting)))))
         if self._stop is not None:
             raise self._stop
@@ -145,7 +145,7 @@ class EndpointGenerator:
         return Completion.parse(response.http_response.text)
 
     def _failed_reply(self, error: Exception, usage: Usage) -> Reply:
-        """A reply with what went wrong and what it took; raises instead when no other question would go better."""
+        """A reply with the error and its usage; raises instead if no other question can succeed."""
         import openai
 
         if not isinstance(error, openai.APIError | MalformedError):
@@ -161,10 +161,10 @@ class EndpointGenerator:
         return Reply("", usage.input_tokens, usage.output_tokens, failure.text, failure.retryable, cost)
 
     def _is_gone(self, failure: Failure) -> bool:
-        """Whether the endpoint answers nothing any more, or never did."""
+        """Whether the endpoint has stopped answering, or never answered."""
         if not self._answered and failure.unreachable:
             return True
-        # A question that the endpoint cannot take is no sign, once it has answered another.
+        # A question that the endpoint cannot take does not count once it has answered another.
         return (failure.retryable or not self._answered) and self._failed >= max(_FAILURES, self._endpoint.concurrency)
 
     def _so_far(self) -> str:

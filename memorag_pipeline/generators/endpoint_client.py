@@ -1,8 +1,8 @@
-"""The client of an endpoint: its address, its key, and the requests that are sent.
+"""The client of an endpoint: its address, its key, and its requests.
 
 In:  the section of the spec.
 Out: an `openai` client, the body of each request, and where the key comes from, for messages.
-Wrong: a key that is not there: `EndpointRefusedError` that names the connection or the variable.
+Wrong: a missing key: `EndpointRefusedError` that names the connection or the variable.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 
-_NO_KEY = "none"  # the client insists on one; a server that needs none reads it over
+_NO_KEY = "none"  # the client requires one; a server without keys ignores it
 
 
 @dataclass(frozen=True)
 class Key:
-    """A key, and what to do when it is not the right one."""
+    """A key, and what to do if it is wrong."""
 
     value: str = field(repr=False)
     fix: str
@@ -59,13 +59,13 @@ def read_key(spec: EndpointSpec) -> Key:
 
 
 def open_client(spec: GenerationSpec, key: Key, before_request: Callable[[Any], Awaitable[None]]) -> AsyncOpenAI:
-    """A client that sends a request again by itself, after as long as the endpoint says. Nothing is sent yet.
+    """A client that retries requests itself, after the time that the endpoint asks for. Nothing is sent yet.
 
-    `before_request` is awaited before each request, those that are sent again included.
+    `before_request` is awaited before each request, including retries.
     """
     import openai
 
-    # One line for each request is what they would log; a night has thousands.
+    # They would log one line per request; a night has thousands.
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     endpoint = spec.endpoint
     assert endpoint is not None
@@ -85,7 +85,7 @@ def open_client(spec: GenerationSpec, key: Key, before_request: Callable[[Any], 
 
 
 def request_body(spec: GenerationSpec, messages: Sequence[Message]) -> dict[str, Any]:
-    """What is sent for a conversation, whose texts open no turns; the reply depends on nothing else."""
+    """The request for a conversation, whose texts cannot open turns; the reply depends on nothing else."""
     endpoint = spec.endpoint
     assert endpoint is not None
     length_key = ENDPOINTS[endpoint.kind].length_key

@@ -1,8 +1,8 @@
-"""What it means that a request failed: for its question, and for those that have not been asked yet.
+"""What a failed request means for its question and for questions not asked yet.
 
-In:  an exception of the `openai` client, after it has sent the request as often as it may.
-Out: a `Failure`: the text for the row, and whether asking again, or asking anything else, has any sense.
-Wrong: nothing is raised; the key is struck out of what an endpoint says.
+In:  an exception of the `openai` client, after its last retry.
+Out: a `Failure`: the text for the row, and whether asking again, or asking anything else, makes sense.
+Wrong: nothing is raised; the key is removed from the endpoint's text.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from memorag_pipeline.specs.generation import GenerationSpec
 _SHOWN = 300
 _NO_SUCH_MODEL = ("model_not_found", "DeploymentNotFound")
 _QUOTES = "'\"`"
-# Codes and types of errors that are about the one question that was sent.
+# Codes and types of errors that concern only the question sent.
 _TOO_LONG = {"context_length_exceeded", "string_above_max_length", "exceed_context_size_error", "request_too_large"}
 _FILTERED = {"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"}
-# What servers say of a prompt that is too long: OpenAI, Azure and vLLM; SGLang; llama.cpp; Ollama and LM Studio; TGI;
+# Messages about a prompt that is too long: OpenAI, Azure and vLLM; SGLang; llama.cpp; Ollama and LM Studio; TGI;
 # Anthropic and Bedrock; Gemini.
 _TOO_LONG_TEXTS = re.compile(
     r"(?:maximum|max(?:imum)?[ _]model|model's|model|available|allowed) (?:context|input|sequence|prompt)?[ _]?"
@@ -40,7 +40,7 @@ _TOO_LONG_TEXTS = re.compile(
 class Failure:
     """A request that failed for good.
 
-    `retryable`: it may go better later. `refused`: no other would go better. `of_question`: it says nothing of others.
+    `retryable`: a later try may succeed. `refused`: every question would fail. `of_question`: no sign for others.
     """
 
     text: str
@@ -71,7 +71,7 @@ def failure_of(error: Exception, spec: GenerationSpec, key: Key) -> Failure:
         )
     assert isinstance(error, openai.APIStatusError)
     told = _Told.of(error)
-    # A text that is cut first might end in a part of the key, which is no longer known for it.
+    # Truncating first might leave a part of the key at the end, which would not be recognized.
     said = _one_line(key.struck_out(_said(told.body)))
     replied = f"{endpoint.url} replied {told.status}: {said}"
     if told.is_about_the_length:
@@ -85,7 +85,7 @@ def failure_of(error: Exception, spec: GenerationSpec, key: Key) -> Failure:
 
 @dataclass(frozen=True)
 class _Told:
-    """An error as a server tells it. `status` is its HTTP status, in words where it came with another one."""
+    """An error reported by a server. `status` is its HTTP status, in words if it came with another one."""
 
     number: int
     status: str
@@ -96,7 +96,7 @@ class _Told:
 
     @classmethod
     def of(cls, error: Any) -> _Told:
-        """Of an error of the client."""
+        """Built from an error of the client."""
         hidden = shown_error(error.response)
         body = error.body if hidden is None else hidden
         if isinstance(body, list) and len(body) == 1:
@@ -109,7 +109,7 @@ class _Told:
 
     @property
     def is_about_the_length(self) -> bool:
-        """Whether the prompt is too long for the model, whatever else is quoted."""
+        """Whether the prompt is too long for the model, whatever else the message quotes."""
         if self.number not in (400, 413, 422, 500):
             return False
         if self.code in _TOO_LONG or self.kind in _TOO_LONG:
@@ -122,7 +122,7 @@ def _refusal(told: _Told, spec: GenerationSpec, key: Key, said: str) -> Failure 
     endpoint = spec.endpoint
     assert endpoint is not None
     if told.number in (401, 403):
-        # Without what the server says: some repeat a part of the key.
+        # Without the server's text: some servers repeat a part of the key.
         text = f"{endpoint.url} does not accept the key ({told.status}); {key.fix}"
     elif told.number == 402 or told.code == "insufficient_quota":
         text = f"{endpoint.url} wants to be paid first ({told.status}): {said}"
@@ -137,17 +137,17 @@ def _refusal(told: _Told, spec: GenerationSpec, key: Key, said: str) -> Failure 
 
 
 def _is_about_the_model(told: _Told, said: str, model: str) -> bool:
-    """Whether a request is refused for its model. Not all servers have the code 404 or a word of OpenAI's for it."""
+    """Whether a request is refused for its model. Not all servers use code 404 or OpenAI's term for it."""
     if told.code in _NO_SUCH_MODEL or told.param == "model":
         return True
-    if told.param:  # something else is wrong with the request, and the model quoted
+    if told.param:  # something else is wrong with the request, and the model is only quoted
         return False
     quoted = any(f"{quote}{model}{quote}" in said for quote in _QUOTES)
     return quoted or "model not exist" in said.lower()
 
 
 def _said(body: Any) -> str:
-    """The whole message in the body of an error, however a server writes it."""
+    """The whole message in an error body, in any server's format."""
     while isinstance(body, dict):
         body = next((body[name] for name in ("message", "detail", "error") if body.get(name)), "no reason is given")
     return " ".join(str(body).split()) or "no reason is given"

@@ -1,7 +1,7 @@
-"""What a model in this process has written, as the reply of a generator.
+"""The output of a model in this process, as the reply of a generator.
 
-In:  a `Generation`; how long it might get, and whether the model's template opens a thought.
-Out: a `Reply` without what the model thought; one that is a thought alone is an error.
+In:  a `Generation`; its maximum length, and whether the model's template opens a thought.
+Out: a `Reply` without thoughts; one that is only a thought is an error.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Errors that a server sends with status 200, as gateways do whose upstream has failed.
+"""Errors sent with status 200, as by gateways whose upstream failed.
 
-In:  a response, as it comes in and before the client looks at it.
-Out: the same; one that holds an error has that error's status, so that it is waited for, sent again and told like it.
-Wrong: nothing is raised; what is no JSON is left to whoever reads it.
+In:  a response, before the client reads it.
+Out: the same; one that holds an error gets that error's status, so it is waited for, retried and reported like it.
+Wrong: nothing is raised; a response that is not JSON is left to its reader.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 _KEY = "memorag.error"
 _STATUS_KEYS = ("code", "status", "status_code", "http_status")
-# Status by what stands in the code, the type or the text of an error without a number.
+# Status by code, type or text of an error without a number.
 _WORDS = (
     (400, ("context_length", "context length", "content_filter", "invalid_request", "bad_request", "badrequest")),
     (404, ("model_not_found", "not_found")),

@@ -1,4 +1,4 @@
-"""What a generator is: it takes messages and gives replies."""
+"""The generator protocol: messages in, replies out."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from memorag_pipeline.prompts.message import Message
 
 @dataclass(frozen=True)
 class Reply:
-    """What a generator wrote to one conversation, without what it thought; `error` says why it wrote nothing.
+    """The reply of a generator to one conversation, without thoughts; `error` says why there is none.
 
-    `finish_reason` is why the reply ended: "stop", "length" when it was cut, or another word of an endpoint; None where
-    nobody knows. `retryable` tells that asking again later may go better. `cost` is what the reply cost when it was
-    written, by the prices in the spec; `reused` tells that this was before, and nothing was paid for it now.
+    `finish_reason` is why the reply ended: "stop", "length" if it was cut, or another term of an endpoint; None if
+    unknown. `retryable`: asking again later may succeed. `cost` is the cost of the reply when it was written, by the
+    prices in the spec; `reused`: it was written before, and nothing was paid for it now.
     """
 
     text: str
@@ -29,15 +29,15 @@ class Reply:
 
 
 class Generator(Protocol):
-    """Writes replies to conversations. A reply depends on its conversation alone, not on the others beside it."""
+    """Writes replies to conversations. A reply depends only on its own conversation."""
 
     @property
     def at_once(self) -> int:
-        """Conversations that `reply` works best with; given more, it needs more memory for them."""
+        """Number of conversations that suits `reply` best; more need more memory."""
         ...
 
     def count_tokens(self, text: str) -> int:
-        """Tokens of `text` for this generator; what evidence budgets are counted in."""
+        """Tokens of `text` for this generator; evidence budgets are counted in these."""
         ...
 
     def reply(
@@ -45,10 +45,10 @@ class Generator(Protocol):
     ) -> list[Reply]:
         """A reply to each conversation, in order; a conversation that cannot be answered is a Reply with its error.
 
-        Raises EndpointError when no conversation can be answered.
+        Raises EndpointError if no conversation can be answered.
         """
         ...
 
     def close(self) -> None:
-        """Close connections, if there are any; nothing is asked afterwards."""
+        """Close connections, if any; nothing may be asked afterwards."""
         ...

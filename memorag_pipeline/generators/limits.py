@@ -1,8 +1,8 @@
-"""Requests and tokens in a minute, kept below what an endpoint allows.
+"""Rate limits: requests and tokens per minute, kept below what an endpoint allows.
 
-In:  every request that is about to be sent, sent again included; the tokens that a question takes at most.
-Out: nothing, when it may go on; until then it waits.
-Wrong: nothing is refused; a question with more tokens than a minute has waits for more than a minute.
+In:  every request about to be sent, retries included; the maximum tokens of a question.
+Out: nothing; returns when the request may be sent.
+A question with more tokens than a minute's limit waits for more than a minute.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import asyncio
 
 from memorag_pipeline.specs.generation import EndpointSpec
 
-_BURST = 0.1  # share of a minute's tokens that may be taken at once after a pause; the rest comes evenly
+_BURST = 0.1  # share of a minute's tokens that may be used at once after a pause; the rest is spread evenly
 
 
 class RateLimits:
-    """The limits of one process; to be used within one event loop."""
+    """The limits of one process, for use within one event loop."""
 
     def __init__(self, spec: EndpointSpec) -> None:
         from aiolimiter import AsyncLimiter
@@ -23,7 +23,7 @@ class RateLimits:
         requests, tokens = spec.requests_per_minute, spec.tokens_per_minute
         # One at a time: a bucket for a whole minute would let twice as many through in the first one.
         self._requests = AsyncLimiter(1, 60 / requests) if requests is not None else None
-        # In no minute more than a burst and what comes evenly, which together are the limit.
+        # Each minute allows at most a burst and the evenly spread rest, which together are the limit.
         self._piece = int((tokens or 0) * _BURST)
         self._tokens = AsyncLimiter(self._piece, 60 * _BURST / (1 - _BURST)) if tokens is not None else None
         self._turn = asyncio.Lock()
@@ -37,7 +37,7 @@ class RateLimits:
         """Wait until `count` more tokens may be used."""
         if self._tokens is None:
             return
-        async with self._turn:  # else many would gather their last pieces together, and go at the same time
+        async with self._turn:  # else many would collect their last pieces together and be sent at the same time
             while count > 0:
                 await self._tokens.acquire(min(count, self._piece))
                 count -= self._piece

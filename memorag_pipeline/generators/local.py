@@ -1,10 +1,10 @@
-"""The local generator: a chat model in this process, shared with the memory when the model is the same.
+"""The local generator: a chat model in this process, shared with the memory if it is the same model.
 
 In:  conversations of a system and a user message.
-Out: replies. Rows of like length are decoded together, the longest first, as many as have room in a budget of tokens.
-Wrong: a conversation that does not fit in the model's context is a reply with that error.
+Out: replies. Rows of similar length are decoded together, longest first, as many as fit in a token budget.
+Wrong: a conversation that does not fit the model's context is a reply with that error.
 
-A reply is recorded as soon as it is done, so that a task that is killed has only the rows under way to do again.
+A reply is recorded as soon as it is done, so a task that is killed repeats only the rows in progress.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from memorag_pipeline.memory.engine.language_model import LanguageModel
 
 
-_BATCHES_AT_ONCE = 4  # so many are sorted by length together
+_BATCHES_AT_ONCE = 4  # batches that are sorted by length together
 ENGINE_VERSION = 1  # raised when a release gives other replies to the same requests
-# What a reply depends on besides its conversation and the model's weights.
+# Fields that a reply depends on in addition to its conversation and the model's weights.
 _DECIDING = {"dtype", "quantization", "max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed"}
 
 
 class LocalGenerator:
-    """A decoder loaded once per process, when it has something to write. Without an NVIDIA GPU it runs on the CPU."""
+    """A decoder loaded once per process, on first use. Without an NVIDIA GPU it runs on the CPU."""
 
     def __init__(self, spec: GenerationSpec, replies: Replies | None = None) -> None:
         from memorag_pipeline.models.chat import ChatTokenizer
@@ -59,7 +59,7 @@ class LocalGenerator:
     def reply(
         self, conversations: Sequence[Sequence[Message]], on_finished: Callable[[], None] | None = None
     ) -> list[Reply]:
-        """As the protocol says. What is asked twice is written once."""
+        """As the protocol says. A repeated question is answered once."""
         advance = on_finished or (lambda: None)
         keys = [self._key(messages) for messages in conversations]
         distinct = dict(zip(keys, conversations, strict=True))
@@ -117,6 +117,6 @@ class LocalGenerator:
         )
 
     def _token_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Tokens of a conversation; its texts are read as plain characters, so that none of them can end its turn."""
+        """Tokens of a conversation; its texts are read as plain characters, so none of them can end its turn."""
         contents = {message["role"]: message["content"] for message in messages}
         return self._tokenizer.request(contents["user"], contents.get("system"))

@@ -1,4 +1,4 @@
-"""Generators: what writes answers from chat messages. `local` runs a model here, `endpoint` asks a server."""
+"""Generators write answers from chat messages. `local` runs a model here, `endpoint` asks a server."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from memorag_pipeline.specs.memory import MemorySpec
 if TYPE_CHECKING:
     from memorag_pipeline.generators.replies import Replies
 
-# For each kind of `specs.generation.ENDPOINTS` what makes its generator of a spec, a count of tokens, the replies that
-# are kept, and what was spent before.
+# For each kind of `specs.generation.ENDPOINTS`, the factory of its generator: from a spec, a token counter, the kept
+# # replies, and what was spent before.
 GENERATORS = {
     "openai": "memorag_pipeline.generators.endpoint:EndpointGenerator",
     "azure": "memorag_pipeline.generators.endpoint:EndpointGenerator",
@@ -29,10 +29,10 @@ def open_generator(
     replies: Replies | None = None,
     spent: Spending = Spending(),  # noqa: B008 (it is frozen)
 ) -> Generator:
-    """The generator that a spec asks for, to be closed; its `model` is set. Raises NotFoundError for an unknown model.
+    """The generator of a spec, which the caller closes; its `model` is set. Raises NotFoundError for an unknown model.
 
-    An endpoint needs `memory`, whose tokenizer counts in place of the endpoint's own, which is not known. What is in
-    `replies` is not written again; `spent` is what an endpoint's budget has lost before.
+    An endpoint needs `memory`, whose tokenizer counts instead of the endpoint's unknown one. Replies in `replies` are not
+    written again; `spent` is what has already been used of an endpoint's budget.
     """
     if spec.endpoint is None:
         from memorag_pipeline.generators.local import LocalGenerator

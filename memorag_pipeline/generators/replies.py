@@ -1,8 +1,8 @@
-"""Replies that were written or paid for, kept as units: a task that is killed, a retry and a later run go on from them.
+"""Replies that were written or paid for, kept as units: a killed task, a retry and a later run reuse them.
 
-In:  the request as it is sent, and to whom: an endpoint, or a model in the process.
+In:  the request as sent, and its recipient: an endpoint, or a model in the process.
 Out: the reply, if one was ever recorded.
-Wrong: what the store raises. A reply that may go better another time is not recorded.
+Wrong: what the store raises. A reply with an error that may not recur is not recorded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Replies(Protocol):
     """Where replies are kept."""
 
     def find_all(self, keys: Sequence[str]) -> dict[str, Reply]:
-        """Those that there are, by key; `reused` are those of other runs."""
+        """The existing replies, by key; those of other runs are `reused`."""
         ...
 
     def record(self, key: str, reply: Reply) -> None:
@@ -37,7 +37,7 @@ def reply_key(generator: str, request: dict[str, Any]) -> str:
 
 
 class ReplyUnits:
-    """Replies in the store of a corpus; `run` is the id of the run that has them written."""
+    """Replies in the store of a corpus; `run` is the id of the run that writes them."""
 
     def __init__(self, store: CorpusStore, run: str) -> None:
         self._store, self._run = store, run
@@ -65,6 +65,6 @@ class ReplyUnits:
     def _kept(self, outcome: Outcome) -> Reply:
         value = self._store.blobs.get_json(outcome.blobs["reply"], "a reply of the generator")
         run = value.pop("run")
-        # Those that earlier releases kept hold what the model thought.
+        # Replies kept by earlier releases still contain thoughts.
         value["text"] = spoken(value["text"]).text
         return Reply(**value, reused=run != self._run)

@@ -1,4 +1,4 @@
-"""Which prompts are decoded together: those of like length, as many as have room in a budget of tokens."""
+"""Which prompts are decoded together: those of similar length, as many as fit in a token budget."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from memorag_pipeline.machine.retry_share import shared
 
 
 def batches(lengths: Sequence[int], most_rows: int, most_tokens: int) -> Iterator[tuple[int, list[int]]]:
-    """How many rows to decode at a time, and the numbers of those that are decoded so; the longest come first.
+    """Groups of rows: how many to decode at a time, and the numbers of the group's rows; the longest come first.
 
-    `lengths` are in tokens, with what a row may still get. Rows are powers of two below `most_rows`, so that there are
-    few groups; as many of the longest row of a group as are decoded together have at most `most_tokens`. A retry takes
-    its share of both.
+    `lengths` are in tokens, including what a row may still generate. Rows are powers of two below `most_rows`, so that
+        there are few groups; the rows decoded together, each counted as the longest of its group, have at most
+    `most_tokens`. A retry uses its share of both.
     """
     most_rows, most_tokens = shared(most_rows), shared(most_tokens)
 

@@ -1,17 +1,17 @@
-"""Texts to vectors with an embedding model of FlagEmbedding's kinds, on the GPU when there is one.
+"""Texts to vectors with an embedding model that FlagEmbedding supports, on the GPU if there is one.
 
 In:  passages or questions.
-Out: normalized float32 vectors [texts, dimensions]; a text's vector does not depend on the texts beside it. Of a model
-     with a sparse layer also the weights of a text's tokens, from the same pass.
-Wrong: an unknown model is a NotFoundError (from `models.resolve`), one whose weights are not whole a ModelError; a text
-       over `max_tokens` is cut there.
+Out: normalized float32 vectors [texts, dimensions]; a text's vector does not depend on the other texts. A model with a
+     sparse layer also gives the weights of a text's tokens, from the same pass.
+Wrong: an unknown model is a NotFoundError (from `models.resolve`), one with incomplete weights a ModelError; a text
+       over `max_tokens` is truncated.
 
-FlagEmbedding loads the model, the tokenizer and the pooling; its `encode` is not used, because that runs the first
+FlagEmbedding loads the model, the tokenizer and the pooling; its `encode` is not used, because it runs the first
 batch twice, draws progress bars, pads a text to its neighbours' length, and takes any RuntimeError for a full GPU.
 
 The CPU computes in float32. Measured with MiniLM on 2 cores: where the processor has bfloat16 instructions, bfloat16 is
 1.7 times as fast (62 against 36 chunks/s); without them it takes 1.6 times as long, and it moves a vector by up to
-2.5e-3, so that vectors would depend on the worker. A GPU computes in bfloat16, which has float32's range, so no model
+2.5e-3, so vectors would depend on the worker. A GPU computes in bfloat16, which has float32's range, so no model
 overflows in it.
 """
 
@@ -57,9 +57,9 @@ def load_embedder(spec: EmbeddingSpec) -> Embedder:
 
 
 class Embedder:
-    """An embedding model with its pooling. `model_digest` stands for weights and configuration.
+    """An embedding model with its pooling. `model_digest` covers weights and configuration.
 
-    What a matrix kernel makes of a text can change with the shape of its batch, so the shape depends on the text alone.
+    A matrix kernel's result for a text can change with the shape of its batch, so the shape depends only on the text.
     A `length_step` of 1, for the CPU, computes each text by itself, without padding (measured with MiniLM and chunks of
     100 to 200 tokens: 10 % more time than with texts of one length together). A larger one, for the GPU, pads lengths
     to its multiples and fills each batch up to `spec.batch_size` rows.
@@ -80,7 +80,7 @@ class Embedder:
         self._device, self._length_step, self._sparse_layer = device, length_step, sparse_layer
 
     def embed_passages(self, texts: Sequence[str], advance: Callable[[float], None] | None = None) -> Vectors:
-        """Vectors of passages; `advance` is told how many more are done."""
+        """Vectors of passages; `advance` receives the number of further texts done."""
         return self._embed(texts, None, advance)[0]
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
@@ -90,7 +90,7 @@ class Embedder:
     def weigh_passages(
         self, texts: Sequence[str], advance: Callable[[float], None] | None = None
     ) -> tuple[Vectors, list[TokenWeights]]:
-        """Vectors of passages, and the weights of their tokens. NotFoundError when the model has no sparse layer."""
+        """Vectors of passages, and weights of their tokens. Raises NotFoundError if the model has no sparse layer."""
         return self._embed(texts, self._layer(), advance)
 
     def weigh_queries(self, texts: Sequence[str]) -> tuple[Vectors, list[TokenWeights]]:
@@ -123,13 +123,13 @@ class Embedder:
             inputs = {name: [values[row] for row in filled] for name, values in encoded.items()}
             pooled, weighed = self._forward(inputs, length, layer)
             vectors[rows] = pooled[: len(rows)]
-            weights.update(zip(rows, weighed, strict=False))  # rows that fill up a batch come last
+            weights.update(zip(rows, weighed, strict=False))  # rows that pad a batch come last
             if advance:
                 advance(len(rows))
         return vectors, [weights[row] for row in range(len(weights))]
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
-        """Padded length and rows of each batch, longest first, so that one too large for the memory fails at once."""
+        """Padded length and rows of each batch, longest first, so a batch too large for the memory fails at once."""
         step = self._length_step
         by_length: dict[int, list[int]] = {}
         for row, length in enumerate(lengths):
@@ -154,9 +154,9 @@ class Embedder:
 
 @functools.partial(loaded_once, kept=2)
 def _load(resolved: ResolvedModel, pooling: str, device: str) -> tuple[Any, SparseLayer | None]:
-    """FlagEmbedding's model on `device`, and its sparse layer if it has one; a folder that was changed is read again.
+    """FlagEmbedding's model on `device`, and its sparse layer if it has one; a changed folder is read again.
 
-    FlagEmbedding does not tell what transformers could not read, so that is asked first.
+    FlagEmbedding does not report what transformers could not read, so this is checked first.
     """
     one_thread_after_fork(torch.set_num_threads)
     kind, folder = FlagLLMModel if pooling == "last_token" else FlagModel, resolved.folder

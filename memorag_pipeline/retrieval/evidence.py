@@ -1,11 +1,11 @@
 """Evidence: of the passages that a question and its clues found, the few that the generator reads.
 
 In:  for the question, then for each clue, its passages, best first.
-Out: the chosen passages, none saying what another one says, within the token budget; the order to read them in.
-Wrong: nothing; without passages there is no evidence.
+Out: the chosen passages, without repetitions, within the token budget; the order to read them in.
+Without passages there is no evidence.
 
-The lists are fused by rank, or united as in the original MemoRAG. Fused ones may be put in another order, such as that
-of a reranker, before passages are chosen.
+The lists are fused by rank, or united as in the original MemoRAG. Fused passages may be reordered, such as by a
+reranker, before passages are chosen.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _FIRST = 1.0  # more than all weights of a passage together
 def fuse(hits_by_query: Sequence[Sequence[Passage]]) -> list[Passage]:
     """Each passage once, in order of its fused weight; `score` is the highest cosine with the question or a clue.
 
-    The question weighs 1 and each clue at most half of that; together the clues never weigh more than the question, for
-    a memory model that is wrong about the question is often wrong in all of its clues. For the same reason the
-    question's own first passage stays first: clues that agree on something else must not push it out.
+    The question weighs 1 and each clue at most half of that; together the clues never weigh more than the question: a
+    memory model that is wrong about the question is often wrong in all of its clues. For the same reason the
+    question's own first passage stays first: clues that agree on something else must not displace it.
     """
     clue_weight = 1 / max(2, len(hits_by_query) - 1)
     passages = _best_scored(hits_by_query)
@@ -34,22 +34,22 @@ def fuse(hits_by_query: Sequence[Sequence[Passage]]) -> list[Passage]:
     )
     if hits_by_query and hits_by_query[0]:
         weights[hits_by_query[0][0].chunk_id] += _FIRST
-    # Of equal weights the first found stays first, and the question's passages are found first.
+    # Among equal weights the first found stays first, and the question's passages are found first.
     return sorted(passages.values(), key=lambda passage: -weights[passage.chunk_id])
 
 
 def unite(hits_by_query: Sequence[Sequence[Passage]], first: int) -> list[Passage]:
-    """The `first` passages of every list, each once, in the order of the documents: as the original MemoRAG does."""
+    """The `first` passages of every list, each once, in document order: as the original MemoRAG does."""
     return in_document_order(_best_scored([hits[:first] for hits in hits_by_query]).values())
 
 
 def choose(
     passages: Iterable[Passage], limit: int | None, token_count: Callable[[str], int], budget: int
 ) -> list[Passage]:
-    """The first `limit` passages (None: all) of at most `budget` tokens in all, without those that say the same.
+    """The first `limit` passages (None: all) of at most `budget` tokens in all, without repetitions.
 
-    A passage that does not fit the rest of the budget is left out, so that a shorter one can follow; if not even the
-    first one fits, its beginning is taken.
+    A passage that does not fit the rest of the budget is left out, so a shorter one can follow; if not even the first
+    one fits, its beginning is taken.
     """
     chosen: list[Passage] = []
     left = budget
@@ -69,12 +69,12 @@ def choose(
 
 
 def in_document_order(passages: Iterable[Passage]) -> list[Passage]:
-    """The passages by URI, and within a document as they stand in it."""
+    """The passages by URI, and in document order within each."""
     return sorted(passages, key=lambda passage: (passage.uri, passage.start))
 
 
 def _best_scored(hits_by_query: Sequence[Sequence[Passage]]) -> dict[str, Passage]:
-    """Each passage once by chunk id, in the order in which they are first met, with its highest score."""
+    """Each passage once by chunk id, in order of first occurrence, with its highest score."""
     passages: dict[str, Passage] = {}
     for hits in hits_by_query:
         for passage in hits:
@@ -85,7 +85,7 @@ def _best_scored(hits_by_query: Sequence[Sequence[Passage]]) -> dict[str, Passag
 
 
 def _says_the_same(passage: Passage, other: Passage) -> bool:
-    """Whether the texts are equal but for spaces, or more than half of the shorter is the same part of a document."""
+    """Whether the texts are equal except for spaces, or more than half of the shorter one overlaps in the document."""
     if passage.text.split() == other.text.split():
         return True
     shared = min(passage.end, other.end) - max(passage.start, other.start)

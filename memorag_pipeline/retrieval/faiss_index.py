@@ -2,7 +2,7 @@
 
 In:  an index spec and vectors, part by part; later the index's file.
 Out: a Faiss index over inner products.
-Wrong: too few vectors to train on, an index kind that the GPU does not have, a file that is no index: a MemoragError.
+Wrong: too few vectors to train on, an index kind without GPU support, a file that is not an index: a MemoragError.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _LEAST_TRAINING_VECTORS = 39
 _PQ_CENTROIDS = 256
 _EF_SEARCH = 64
 
-_opening = threading.Lock()  # Faiss's limit for a file's vectors is of the process
+_opening = threading.Lock()  # Faiss's limit for a file's vectors is per process
 logger = logging.getLogger(__name__)
 
 
 def build_index(spec: IndexSpec, dimensions: int, count: int, parts: Callable[[], Iterable[Vectors]]) -> Any:
-    """An index over the vectors [rows, dimensions] that each call of `parts` gives anew; `count` rows in all.
+    """An index over the vectors [rows, dimensions] that each call of `parts` yields; `count` rows in all.
 
     Equal vectors give an equal index: Faiss's random numbers are seeded, and where a result depends on the number of
     threads (graphs, and the matrix kernels of PCA and OPQ) only one is used. Only the trained kinds read `parts` twice.
@@ -81,7 +81,7 @@ def open_index(path: Path) -> Any:
 
 
 def cosine(index: Any, row: int, vector: Vectors) -> float:
-    """The inner product of a row's vector, as the index holds it, with `vector`: the score that a search would give."""
+    """The inner product of a row's stored vector with `vector`: the score that a search would give."""
     if isinstance(index, faiss.IndexPreTransform):
         chain: Any = index.chain
         for number in range(chain.size()):
@@ -89,7 +89,7 @@ def cosine(index: Any, row: int, vector: Vectors) -> float:
         return cosine(faiss.downcast_index(index.index), row, vector)
     inverted = faiss.try_extract_index_ivf(index)
     if inverted:
-        inverted.make_direct_map()  # where each row is; does nothing the second time
+        inverted.make_direct_map()  # location of each row; does nothing the second time
     return float(index.reconstruct(row) @ vector)
 
 
@@ -139,7 +139,7 @@ def _fill_on_gpu(index: Any, spec: IndexSpec, count: int, parts: Callable[[], It
 
 
 def _set_search_effort(index: Any) -> None:
-    """Look at more lists, or further along the graph, than Faiss does by default; the numbers are kept in the file."""
+    """Search more lists, or further along the graph, than Faiss does by default; the numbers are kept in the file."""
     if inverted := faiss.try_extract_index_ivf(index):
         inverted.nprobe = min(inverted.nlist, max(8, inverted.nlist // 16))
     innermost = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
@@ -148,9 +148,9 @@ def _set_search_effort(index: Any) -> None:
 
 
 def _prepare(index: Any) -> None:
-    """Leave out of training what is of no use here.
+    """Skip parts of training that are not needed here.
 
-    Faiss warns of few vectors, one line for each sub-quantizer, on the standard error. It also orders the codes of a
+    Faiss warns about few vectors, one line per sub-quantizer, on standard error. It also orders the codes of a
     product quantizer so that their bits can be compared, which no search here does, and which takes most of the time.
     """
     for part in _parts_of(index):
@@ -162,7 +162,7 @@ def _prepare(index: Any) -> None:
 
 
 def _parts_of(index: Any) -> Iterator[Any]:
-    """An index and those inside of it: behind a transform of the vectors, or under a graph."""
+    """An index and its inner indexes: after a transform of the vectors, or below a graph."""
     index = faiss.downcast_index(index)
     yield index
     for name in ("index", "storage"):
@@ -195,7 +195,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _new_lock() -> None:
-    """In a forked child: a thread of the parent may have held the lock, and is not there to release it."""
+    """In a forked child: a thread of the parent may have held the lock, and does not exist here to release it."""
     global _opening
     _opening = threading.Lock()
 
@@ -205,7 +205,7 @@ os.register_at_fork(after_in_child=_new_lock)
 
 @contextlib.contextmanager
 def _vectors_of_at_most(size: int) -> Iterator[None]:
-    """No vector in a file is longer than the file, whatever it says: memory is taken by what it says."""
+    """Limit the vectors in a file to the file's size: Faiss allocates memory by the sizes that the file declares."""
     with _opening:
         before = faiss.get_deserialization_vector_byte_limit()
         faiss.set_deserialization_vector_byte_limit(size)

@@ -1,6 +1,6 @@
-"""Reciprocal rank fusion: one order out of several ranked lists.
+"""Reciprocal rank fusion: merging several ranked lists.
 
-A thing's weight is the sum over the lists of the list's weight / (offset + rank), ranks counted from 1 (Cormack, Clarke
+An item's weight is the sum over the lists of the list's weight / (offset + rank), ranks counted from 1 (Cormack, Clarke
 and Büttcher 2009). Their offset of 60 is for lists of a thousand; for lists of about ten it would make the first hit
 hardly better than the last, so it is 10 here.
 """
@@ -16,7 +16,7 @@ T = TypeVar("T", bound=Hashable)
 
 
 def fused_weights(lists: Iterable[tuple[float, Sequence[T]]]) -> dict[T, float]:
-    """The weight of each thing in `lists` of (weight, things, best first), in the order in which they are first met."""
+    """The weight of each item in `lists` of (weight, items, best first), in order of first occurrence."""
     weights: dict[T, float] = {}
     for weight, ranked in lists:
         for rank, thing in enumerate(ranked, start=1):

@@ -10,7 +10,7 @@ from textwrap import shorten
 class Passage:
     """`text` is the document's text from character `start` to `end`; `score` is the cosine with the query.
 
-    Before it stands the header row of the table, or the fence line of the code, that the passage goes on with.
+    If the passage continues a table or code block, the header row or fence line precedes it.
 
     `also_in` are the URIs of other documents that hold the same text.
     """

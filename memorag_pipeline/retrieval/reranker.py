@@ -1,11 +1,11 @@
-"""Pairs of question and passage to scores, with a cross-encoder of FlagEmbedding's kind, on the GPU when there is one.
+"""Pairs of question and passage to scores, with a cross-encoder of FlagEmbedding's kind, on the GPU if there is one.
 
 In:  questions and, for each, passages.
-Out: a float for each pair, higher for a passage that answers better; but for rounding the same beside any other pairs.
-Wrong: an unknown model is a NotFoundError (from `models.resolve`), one whose weights are not whole a ModelError; a pair
+Out: a float for each pair, higher for a better passage; except for rounding, independent of the other pairs.
+Wrong: an unknown model is a NotFoundError (from `models.resolve`), one with incomplete weights a ModelError; a pair
        over `max_tokens` loses the passage's end.
 
-FlagReranker loads model and tokenizer; its `compute_score` is not used, because that runs the first batch twice, draws
+FlagReranker loads model and tokenizer; its `compute_score` is not used, because it runs the first batch twice, draws
 progress bars and pads a pair to its neighbours' length. As with embeddings, on the CPU pairs of one length are read
 together; a GPU pads them to the longest of a batch.
 """
@@ -53,7 +53,7 @@ class Reranker:
         if not pairs:
             return []
         questions, passages = zip(*pairs, strict=True)
-        # A question as long as the model takes leaves no room for a passage: it is cut first.
+        # A question of the model's full length leaves no room for a passage: it is truncated first.
         encoded = self._tokenizer(
             [self._cut(question) for question in questions],
             list(passages),
@@ -85,12 +85,12 @@ class Reranker:
 
 @functools.partial(loaded_once, kept=1)
 def _load(resolved: ResolvedModel, device: str) -> Any:
-    """FlagEmbedding's model on `device`; a folder that was changed is read again."""
+    """FlagEmbedding's model on `device`; a changed folder is read again."""
     with quiet():
         require_loadable(AutoModelForSequenceClassification, resolved.folder, resolved.name)
         loaded = FlagReranker(str(resolved.folder), use_fp16=False, devices=device, trust_remote_code=False)
     require_numbers(loaded.model, resolved.name)
     require_tokens(loaded.model, resolved.folder, resolved.name)
-    # Half of the numbers' length on a GPU, with float32's range.
+    # On a GPU, bfloat16: half the size, with float32's range.
     loaded.model.to(device, torch.float32 if device == "cpu" else torch.bfloat16).eval().requires_grad_(False)
     return loaded

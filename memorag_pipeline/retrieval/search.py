@@ -1,6 +1,6 @@
 """Search: the passages nearest to a question, from a version's index.
 
-In:  the index file, its row table, a way to the chunk tables, the embedding model's spec; perhaps a sparse index.
+In:  the index file, its row table, access to the chunk tables, the embedding model's spec; optionally a sparse index.
 Out: for each question its passages, best first, each text once.
 Wrong: an index, a row table and an embedding model that do not belong together are refused before any search.
 """
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Passage", "Searcher", "open_searcher"]
 
 _PARTS_KEPT = 64
-_FUSED_PER_HIT = 2  # hits looked at by vectors and by the sparse index for each one wanted
+_FUSED_PER_HIT = 2  # hits from vectors and from the sparse index for each passage wanted
 
 _REMEDY = "refresh again to make both anew"
 
@@ -74,7 +74,7 @@ def open_searcher(
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """What Faiss finds wrong with an index, which it tells in several ways, as an error that names the file."""
+    """Faiss's various exceptions for a bad index as an error that names the file."""
     try:
         yield
     except (RuntimeError, AssertionError, ValueError, MemoryError) as error:
@@ -95,13 +95,13 @@ class Searcher:
         sparse: SparseIndex | None = None,
         path: Path = Path("index"),
     ) -> None:
-        """`path` says in an error which index it is."""
+        """`path` identifies the index in errors."""
         self._index, self._rows, self._sparse, self._path = index, rows, sparse, path
         self._embedding, self._model_digest = embedding, model_digest
         self._texts = functools.lru_cache(_PARTS_KEPT)(lambda part: get_chunks(part).column("text"))
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
-        """The `k` passages nearest to each question, by vectors and, where there is a sparse index, by words.
+        """The `k` passages nearest to each question, by vectors and, if there is a sparse index, by its terms.
 
         Raises MemoragError when the model is not the index's.
         """
@@ -148,7 +148,7 @@ class Searcher:
         if found.size and found.max() >= self._index.ntotal:
             raise CorruptBlobError(f"{self._path}: the index has a vector of row {found.max()}; {_REMEDY}")
         return [
-            # An index that looks at a part of its lists can find fewer than k; Faiss fills up with -1.
+            # An index that searches some of its lists can find fewer than k; Faiss pads with -1.
             sorted(
                 ((int(row), float(score)) for score, row in zip(*hits, strict=True) if row >= 0),
                 key=lambda hit: (-hit[1], hit[0]),

@@ -2,10 +2,10 @@
 
 In:  the texts, or the weights of their tokens, in the order of the vectors of the dense index; later the index's file.
 Out: a safetensors file of columns by term; of each query the texts with the highest sums of weights.
-Wrong: a file that is no such index, or whose columns do not fit together: `CorruptBlobError`.
+Wrong: a file that is not such an index, or whose columns do not match: `CorruptBlobError`.
 
-Of texts the terms are words, and the weights those of BM25 (Lucene's variant, k1 = 1.5, b = 0.75) as `bm25s` computes
-them ahead of all queries. An index of tokens has the ids of tokens as terms, and the weights that a model gave them.
+For texts, the terms are words, and the weights those of BM25 (Lucene's variant, k1 = 1.5, b = 0.75), which `bm25s`
+computes ahead of all queries. For weighed tokens, the terms are token ids, and the weights those of the model.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from memorag_pipeline.errors import CorruptBlobError
 from memorag_pipeline.models.safetensors_header import sort_header
 from memorag_pipeline.retrieval.terms import TokenWeights, search_terms_of
 
-_WORDS, _TOKENS = "memorag-sparse-1", "memorag-sparse-tokens-1"  # formats, by what the terms are
+_WORDS, _TOKENS = "memorag-sparse-1", "memorag-sparse-tokens-1"  # formats, by kind of term
 
 _DTYPES = {"starts": "I64", "rows": "I32", "weights": "F32", "terms": "U8"}
 
 
 def build_sparse_index(texts: Iterable[str], path: Path) -> None:
-    """Write the BM25 index of `texts`. Equal texts give an equal file: terms are numbered as they come."""
+    """Write the BM25 index of `texts`. Equal texts give an equal file: terms are numbered in order of occurrence."""
     numbers: dict[str, int] = {}
     ids = [[numbers.setdefault(term, len(numbers)) for term in search_terms_of(text)] for text in texts]
     # Names of the columns are bm25s's: a sparse matrix [texts, terms] by columns.
@@ -72,9 +72,9 @@ def _save(path: Path, kind: str, texts: int, terms: Iterable[str], starts: Any, 
 
 
 class SparseIndex:
-    """A sparse index in a file. `texts` is how many texts it has; terms are read when a query has them.
+    """A sparse index in a file. `texts` is its number of texts; a term is read when a query has it.
 
-    `of_tokens` tells whether its terms are ids of tokens, and not words.
+    `of_tokens` says whether its terms are token ids instead of words.
     """
 
     def __init__(self, path: Path) -> None:
@@ -103,7 +103,7 @@ class SparseIndex:
         return self._search(Counter(search_terms_of(query)), k)
 
     def search_tokens(self, query: TokenWeights, k: int) -> list[tuple[int, float]]:
-        """As `search`, by weighed tokens: a text scores the sum of products over the tokens that it shares."""
+        """Like `search`, by weighed tokens: a text scores the sum of products over the tokens that it shares."""
         return self._search(dict(zip(map(str, query.terms), query.weights.tolist(), strict=True)), k)
 
     def _search(self, query: Mapping[str, float], k: int) -> list[tuple[int, float]]:

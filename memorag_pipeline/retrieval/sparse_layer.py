@@ -1,10 +1,10 @@
-"""The sparse layer of an embedding model of BGE-M3's kind: it gives the tokens of a text weights to be found by.
+"""The sparse layer of an embedding model of BGE-M3's kind: it weighs the tokens of a text for retrieval.
 
 In:  the layer's file; the last hidden states of a batch, and its token ids.
-Out: for each text its distinct tokens with their weights; special tokens are left out, and those without weight.
-Wrong: a file that is no such layer, or one of another model: `CorruptBlobError` that names it.
+Out: for each text its distinct tokens with their weights; special tokens and tokens of weight 0 are left out.
+Wrong: a file that is not such a layer, or one of another model: `CorruptBlobError` that names it.
 
-A token weighs relu(w·h + b) where h is its hidden state, and a token that occurs several times what it weighs most
+A token weighs relu(w·h + b) where h is its hidden state; a token that occurs several times has its largest weight
 (Chen et al. 2024, arXiv 2402.03216, section 3.2; FlagEmbedding's `BGEM3FlagModel` gives the same).
 """
 
@@ -25,7 +25,7 @@ from memorag_pipeline.retrieval.terms import TokenWeights
 
 
 class SparseLayer:
-    """The layer in `path`, for hidden states of so many `dimensions` on `device`; computes in float32."""
+    """The layer in `path`, for hidden states of `dimensions` on `device`; computes in float32."""
 
     def __init__(self, path: Path, dimensions: int, special_ids: Sequence[int], device: str) -> None:
         self._linear = torch.nn.Linear(dimensions, 1)

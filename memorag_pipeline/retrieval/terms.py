@@ -1,14 +1,14 @@
-"""The terms of a text for a search by words (BM25), and those of one whose tokens a model has weighed.
+"""The terms of a text for search by words (BM25), and those of a text whose tokens a model has weighed.
 
 In:  a text in any language.
-Out: its terms in order: casefolded words as they are written, without stemming or stop words; of a run of Chinese
-     characters each pair of neighbours, since words are not marked off (a single character is a term by itself). To be
-     found by words within it, a run of Thai, Lao, Khmer or Burmese, where words are seldom marked off, gives pairs too.
-Wrong: nothing; a text without letters or digits has no terms.
+Out: its terms in order: casefolded words, without stemming or stop words; for a run of Chinese characters each pair of
+     neighbours, since words are not separated (a single character is one term). A run of Thai, Lao, Khmer or Burmese,
+     where words are seldom separated, also yields pairs, so that it is found by the words within it.
+A text without letters or digits has no terms.
 
-Forms of compatibility (full-width letters, ligatures) count as the plain ones. Marks belong to the letter that they
-stand on; soft hyphens and other signs without width part no word. Vowel marks of Arabic and Hebrew, which most texts
-leave out, do not count. Traditional characters are not those of simplified script.
+Compatibility forms (full-width letters, ligatures) equal the plain ones. Combining marks belong to the letter that they
+modify; soft hyphens and other zero-width characters do not split words. Vowel marks of Arabic and Hebrew, which most
+texts leave out, are ignored. Traditional and simplified characters differ.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ _RUN = regex.compile(rf"(?V1)([{HAN}]+)|[[\p{{L}}\p{{N}}]--[{HAN}]][[\p{{L}}\p{{
 _UNSPACED_RUN = regex.compile(rf"[{_UNSPACED}]+")
 _PLAIN = regex.compile("[a-z0-9]+")  # the same for ASCII, in a third of the time
 _CHARACTER = regex.compile(r"\X")
-# A space without width is one between words where no other is written.
+# A zero-width space separates words in scripts that write no other space.
 _BETWEEN = regex.compile(rf"(?<=[{_UNSPACED}])\u200b+|\u200b+(?=[{_UNSPACED}])")
-# Without width, or only to make a word longer (tatweel); the dot that casefolding leaves of a Turkish I; vowel marks.
+# Zero-width characters; the tatweel, which only stretches a word; the dot that casefolding leaves of a Turkish I; vowel
+# # marks.
 _SILENT = regex.compile(r"(?V1)\p{DI}|\u0640|(?<=i)\u0307|[[\p{Arabic}\p{Hebrew}\u064b-\u0655\u0670]&&\p{Mn}]")
 
 
@@ -57,7 +58,7 @@ def terms_of(text: str) -> list[str]:
 
 
 def search_terms_of(text: str) -> list[str]:
-    """The terms by which `text` is found: its terms, and pairs of characters where words are not marked off."""
+    """The terms by which `text` is found: its terms, and pairs of characters where words are not separated."""
     found = terms_of(text)
     if text.isascii():
         return found
@@ -69,6 +70,6 @@ def search_terms_of(text: str) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """The text with one form for each letter, and without what does not count."""
+    """The text with one form for each letter, without ignored characters."""
     plain: str = _SILENT.sub("", _BETWEEN.sub(" ", unicodedata.normalize("NFKC", text).casefold()))
     return plain
