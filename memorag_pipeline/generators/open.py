@@ -31,8 +31,8 @@ def open_generator(
 ) -> Generator:
     """The generator of a spec, which the caller closes; its `model` is set. Raises NotFoundError for an unknown model.
 
-    An endpoint needs `memory`, whose tokenizer counts instead of the endpoint's unknown one. Replies in `replies` are not
-    written again; `spent` is what has already been used of an endpoint's budget.
+    An endpoint needs `memory`, whose tokenizer counts instead of the endpoint's unknown one. Replies in `replies` are
+    not written again; `spent` is what has already been used of an endpoint's budget.
     """
     if spec.endpoint is None:
         from memorag_pipeline.generators.local import LocalGenerator

@@ -1,4 +1,4 @@
-"""What becomes of one question: an answer, for a service or as a row of the answers table, or what memories recall."""
+"""The results for one question: an answer, for a service or as a row of the answers table, or what memories recall."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Clue:
 
 @dataclass(frozen=True)
 class Recollection:
-    """What a version's memories recall for one question: clues, those of the best shard first.
+    """The clues that a version's memories recall for one question, those of the best shard first.
 
-    `shard_ids` are the shards that were asked, the best one first; `error` says why none was.
+    `shard_ids` are the shards that were asked, best first; `error` says why none was.
     """
 
     question_id: str
@@ -41,17 +41,17 @@ class Recollection:
 
 @dataclass(frozen=True, repr=False)
 class Answer:
-    """What became of one question.
+    """The result for one question.
 
     `status` is answered, no_evidence (nothing was found to answer from) or error; only the first has an `answer`, the
-    other two an `error` that says why. `finish_reason` is why the reply ended, `length` when it was cut; None where
-    nobody knows. Token counts and `cost` (with an endpoint that has prices) are those of the
-    generator, now or, if `reused`, when the reply was written; `seconds` is the question's share of the time of its
-    batch. An error that is `unfinished` may go better later, so that the next run asks again. An answer from a memory
-    alone has no clues and no evidence, but the `shard_id` of the memory.
+    other two have an `error` that says why. `finish_reason` is why the reply ended, `length` if it was cut; None if
+    unknown. Token counts and `cost` (with an endpoint that has prices) are those of the generator, now or, if
+    `reused`, when the reply was written; `seconds` is the question's share of the time of its batch. An error that is
+    `unfinished` may not recur, so the next run asks again. An answer from a memory only has no clues and no evidence,
+    but the `shard_id` of the memory.
 
-    `evidence` is what the generator was offered, in the order in which the prompt numbers it from 1; `used` are the
-    numbers of the passages that the answer rests on, and `cited_by` how that is known (see `citations`).
+    `evidence` are the passages offered to the generator, in the order of their numbers in the prompt, from 1; `used`
+    are the numbers of the passages that the answer rests on, and `cited_by` how that is known (see `citations`).
     """
 
     question_id: str
@@ -74,7 +74,7 @@ class Answer:
 
     @property
     def cut(self) -> bool:
-        """Whether the answer ends because it was as long as it may get."""
+        """Whether the answer was cut at its maximum length."""
         return self.status == "answered" and self.finish_reason == "length"
 
     def __repr__(self) -> str:

@@ -2,7 +2,7 @@
 
 In:  questions with their clues, the searcher of a version, a generator.
 Out: an `Answer` for each question.
-Wrong: a question that fails is an `Answer` with its error; what the searcher or the generator raises for all of them.
+Wrong: a question that fails is an `Answer` with its error; errors of the searcher or the generator as such are raised.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def answer_batch(
 ) -> list[Answer]:
     """One answer for each row (question_id, question, error) of `questions`, in order.
 
-    `clues` are those of each question, of its best shard first. `advance` is called once per question.
+    `clues` are those of each question, its best shard's first. `advance` is called once per question.
     """
     started = time.perf_counter()
     asked = [number for number, row in enumerate(questions) if row["error"] is None]
@@ -68,21 +68,21 @@ def offered_evidence(
     settings: AnswerSettings,
     count_tokens: Callable[[str], int],
 ) -> list[list[Passage]]:
-    """The passages of each question in the order in which the prompt numbers them."""
+    """The passages of each question in the order of their numbers in the prompt."""
     texts = [[clue.text for clue in each] for each in clues]
     found = retrieve_evidence(searcher, questions, texts, settings, count_tokens)
     return [reading_order(passages, settings) for passages in found]
 
 
 def _draft(clues: Sequence[Clue]) -> str | None:
-    """What the memory of the best shard that wrote one answers by itself."""
+    """The answer of the best shard's memory that wrote one."""
     return next((clue.text for clue in clues if clue.kind == "draft"), None)
 
 
 def answer_of(
     row: Mapping[str, Any], clues: Sequence[Clue], evidence: Sequence[Passage], reply: Reply | None, seconds: float
 ) -> Answer:
-    """What became of one question."""
+    """The result for one question."""
     question_id, question = row["question_id"], row["question"]
     if row["error"] is not None:
         return Answer(question_id, question, "error", None, row["error"])

@@ -2,7 +2,7 @@
 
 In:  a version, and questions as text.
 Out: an `Answer` or a `Recollection` for each question, in order.
-Wrong: what opening the version's blobs and models raises; a question that fails is an `Answer` with its error.
+Wrong: errors of opening the version's blobs and models; a question that fails is an `Answer` with its error.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _Row = dict[str, Any]
 def answer_questions(
     version: OpenedVersion, questions: Sequence[str], settings: AnswerSettings | None = None
 ) -> list[Answer]:
-    """Answer `questions` from `version`; without `settings` in the way that jobs do by default.
+    """Answer `questions` from `version`; without `settings`, with the defaults of jobs.
 
-    The same answers as those of a job with these settings: route, recall, retrieve and generate are its functions.
+    Gives the same answers as a job with these settings: it uses the job's route, recall, retrieve and generate.
     """
     settings = settings or AnswerSettings.of_version(version.manifest)
     rows: list[_Row] = questions_of_texts(questions)
@@ -60,7 +60,7 @@ def answer_questions(
 def recall_questions(
     version: OpenedVersion, questions: Sequence[str], settings: AnswerSettings | None = None
 ) -> list[Recollection]:
-    """What the memories of `version` recall for `questions`: the clues that answers are searched with."""
+    """What the memories of `version` recall for `questions`: the clues used to search for evidence."""
     settings = settings or AnswerSettings.of_version(version.manifest)
     rows: list[_Row] = questions_of_texts(questions)
     asked = [row for row in rows if row["error"] is None]
@@ -87,7 +87,7 @@ def _answer_from_memory(
     routes: Sequence[Sequence[str]],
     settings: AnswerSettings,
 ) -> list[Answer]:
-    """Answers that the memory of the best shard writes by itself."""
+    """Answers written by the memory of the best shard."""
     from memorag_pipeline.memory.kinds.load import load_memory_model
 
     started = time.perf_counter()
@@ -117,7 +117,7 @@ def _recall_all(
     routes: Sequence[Sequence[str]],
     settings: AnswerSettings,
 ) -> list[list[Clue]]:
-    """The clues of each of `rows`, of its best shard first; each memory is asked all of its questions together."""
+    """The clues of each of `rows`, its best shard's first; each memory is asked all of its questions together."""
     by_shard = questions_by_shard(asked, routes) if settings.clues else {}
     found: dict[tuple[str, str], list[Clue]] = {}
     if by_shard:

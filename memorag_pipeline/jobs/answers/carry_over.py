@@ -1,13 +1,13 @@
-"""Answers that are carried over from the version that a job answered last (`only_changed`).
+"""Answers carried over from the version that a job answered last (`only_changed`).
 
-In:  a job, the version that it answers now, questions.
-Out: for questions whose evidence is the same in both versions the old row, as a row of this version.
-Wrong: without an earlier version that this job answered whole, in the same way, nothing is carried over.
+In:  a job, the version to answer, questions.
+Out: the old row, as a row of this version, for questions whose evidence is the same in both versions.
+Wrong: without an earlier version that this job answered completely in the same way, nothing is carried over.
 
-The evidence is the same when the question, with the clues that were recalled for it then, finds the same passages at
-the same places in the new version. Memories do not count: in a delta refresh each night has a new one that all
-questions are asked of, and a memory gives clues, never a quotation. Answers of a memory alone are carried over when
-the same memory is asked. Rows with an error are asked again.
+The evidence is the same if the question, with the clues recalled for it then, finds the same passages at the same
+places in the new version. Memories do not count: a delta refresh makes a new one each night, which all questions are
+asked of, and a memory gives clues, never a quotation. Answers of a memory only are carried over if the same memory is
+asked. Rows with an error are asked again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from memorag_pipeline.storage import BlobRef, Outcome, fingerprint
 
 STAGE = "job"
 STAGE_VERSION = 1
-_VERSIONS = 100  # so many before this one are looked at
+_VERSIONS = 100  # earlier versions that are checked
 _TABLES = 4  # kept in memory
 _PLACE = ("chunk_id", "document_id", "uri", "start", "end", "text")
 
@@ -48,7 +48,7 @@ def record_plan(pipeline: Pipeline, version: OpenedVersion, settings: AnswerSett
 
 
 class Carrier:
-    """The rows of the version that was answered last, and what they are compared with."""
+    """The rows of the last answered version, and what they are compared with."""
 
     def __init__(
         self, pipeline: Pipeline, version: OpenedVersion, settings: AnswerSettings, base: int, tables: Sequence[BlobRef]
@@ -64,7 +64,7 @@ class Carrier:
 
     @classmethod
     def of(cls, pipeline: Pipeline, job: str, version: OpenedVersion, settings: AnswerSettings) -> Carrier | None:
-        """For the last version before this one of which all questions were answered in the same way."""
+        """From the last version before this one for which all questions were answered in the same way."""
         units = pipeline.store.units
         made_with = _made_with(version, settings)
         earlier = [number for number in pipeline.store.versions.retained() if number < version.number]
@@ -80,7 +80,7 @@ class Carrier:
         return None
 
     def carry(self, rows: Sequence[Row]) -> dict[str, Row]:
-        """Rows of `schemas.ANSWERS` for those questions (id, question, error, shards) that need not be asked."""
+        """Rows of `schemas.ANSWERS` for those questions (id, question, error, shards) that need not be asked again."""
         known = [(row, old) for row in rows if row["error"] is None and (old := self._old(row["question"])) is not None]
         kept = self._same_memory(known) if self._settings.from_memory else self._same_evidence(known)
         return {
@@ -128,7 +128,7 @@ class Carrier:
 
 
 def _made_with(version: OpenedVersion, settings: AnswerSettings) -> Mapping[str, Any]:
-    """What the rows of two versions must have in common to stand for each other."""
+    """What the rows of two versions must have in common to replace each other."""
     return {"settings": settings.digest(), "models": [[model.role, model.digest] for model in version.manifest.models]}
 
 

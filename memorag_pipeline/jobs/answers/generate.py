@@ -3,10 +3,10 @@
 In:  a work list of batches of questions, and the outcomes of the recall units that they need.
 Out: for each batch a table of `schemas.ANSWERS`, one row for each of its questions.
 Wrong: clues that were never recalled, or an endpoint that refuses everything, stop the stage; a question that fails is
-       a row with its error. A batch with rows that may go better later is done again by the next run.
+       a row with its error. A batch with errors that may not recur is done again by the next run.
 
-A reply is kept as a unit of its own, by conversation and generator: a batch that is new because a question came to it
-has only that question written.
+A reply is kept as a separate unit, by conversation and generator: in a batch that is new because a question was added,
+only the answer to that question is written.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ _COUNTS = (
     "answered",
     "no_evidence",
     "errors",
-    "unfinished",  # of the errors, those that a later run asks again
-    "cut",  # of the answers, those that end because they were as long as they may get
+    "unfinished",  # errors that a later run asks again
+    "cut",  # answers cut at their maximum length
     "reused",
     "input_tokens",
     "output_tokens",
@@ -53,11 +53,11 @@ _FROM_MEMORY_AT_ONCE = 256
 
 
 def generate(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
-    """Answer the questions of a work list; returns how many rows have which status, and what they took."""
+    """Answer the questions of a work list; returns the number of rows per status, and their usage."""
     batch = pipeline.read_work(batch_uri, GenerateList)
     settings = batch.settings
     outcomes = pipeline.store.units.find_all(STAGE, [unit.fingerprint for unit in batch.units])
-    # What of the work list is finished was not when the run began: the run's own task did it, and was killed.
+    # Finished units of the work list were unfinished when the run began: a killed task of this run finished them.
     done = [outcome.counts for outcome in outcomes if outcome is not None and is_finished(outcome)]
     units = [
         unit for unit, outcome in zip(batch.units, outcomes, strict=True) if outcome is None or not is_finished(outcome)
@@ -77,7 +77,7 @@ def generate(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
 
 
 class _Answerer:
-    """Answers some units at a time, and records each. The version may have been retired since the run began."""
+    """Answers a few units at a time, and records each. The version may have been retired since the run began."""
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class _Answerer:
             yield counts
 
     def _clues(self, rows: Sequence[Row]) -> list[list[Clue]]:
-        """The clues of each question, of its best shard first."""
+        """The clues of each question, its best shard's first."""
         if not self._settings.clues:
             return [[] for _ in rows]
         asked = [[(shard_id, row["question"]) for shard_id in row["shards"]] for row in rows]
@@ -153,7 +153,7 @@ class _Answerer:
 
 
 def _groups(units: Sequence[QuestionBatch], questions: int) -> Iterator[list[QuestionBatch]]:
-    """Units in order, as many at a time as have about so many questions."""
+    """Units in order, in groups of about `questions` questions."""
     group: list[QuestionBatch] = []
     for unit in units:
         group.append(unit)
@@ -165,7 +165,7 @@ def _groups(units: Sequence[QuestionBatch], questions: int) -> Iterator[list[Que
 
 
 def _counts(answers: Sequence[Answer]) -> dict[str, int]:
-    """How many rows have which status; the tokens and the cost of those whose replies were not had before."""
+    """The number of rows per status; tokens and cost of those whose replies were not reused."""
     new = [answer for answer in answers if not answer.reused]
     return dict(
         zip(
@@ -187,7 +187,7 @@ def _counts(answers: Sequence[Answer]) -> dict[str, int]:
 
 
 def _spent(counts: Sequence[Mapping[str, int]]) -> Spending:
-    """What finished units took."""
+    """Usage of finished units."""
     tokens = sum(each.get("input_tokens", 0) + each.get("output_tokens", 0) for each in counts)
     return Spending(tokens, sum(each.get("cost_millionths", 0) for each in counts) / 1e6)
 

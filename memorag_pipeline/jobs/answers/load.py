@@ -1,9 +1,9 @@
-"""Load: the rows of a job into its warehouse, in one transaction; here those of answers.
+"""Load the rows of a job of kind answers into its warehouse, in one transaction.
 
-In:  the plan of a job whose generate batches are all done, and the run that loads them.
+In:  the plan of a job whose generate batches are all done, and the loading run.
 Out: rows in the warehouse: one for each question, one for each of its passages, one for the run; loading the same plan
      again changes nothing but the run's times.
-Wrong: a batch that is not there, or questions without exactly one answer: `MemoragError`; the warehouse refuses:
+Wrong: a missing batch, or a question without exactly one answer: `MemoragError`; the warehouse refuses:
        `WarehouseError`. Either way the old rows stay.
 """
 
@@ -66,7 +66,7 @@ def _answers(pipeline: Pipeline, job: str, outcomes: Iterable[Outcome]) -> Itera
 
 
 def _complete(answers: Iterable[pa.RecordBatch], asked: Sequence[str], job: str) -> Iterator[pa.RecordBatch]:
-    """`answers`; at their end, an error unless there is one for each question."""
+    """Passes `answers` on; at the end, raises an error unless there is one for each question."""
     answered: Counter[str] = Counter()
     for batch in answers:
         answered.update(batch.column("question_id").to_pylist())

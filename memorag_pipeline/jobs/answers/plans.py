@@ -1,6 +1,6 @@
 """The plan and the work lists of a job that answers questions. Questions are named by their numbers in the run's file.
 
-Each work list holds the settings, so that a spec edited under way changes nothing in a run.
+Each work list holds the settings, so a spec edited during a run does not affect it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from memorag_pipeline.storage.plans import Plan, Unit, WorkList
 
 
 class AnsweredBatches(Plan):
-    """What is read of the plan of an earlier version, which any release may have written."""
+    """The fields read of an earlier version's plan, which any release may have written."""
 
     batches: tuple[str, ...]
 
@@ -24,7 +24,7 @@ class AnsweredBatches(Plan):
 class AnswersPlan(JobPlan, AnsweredBatches):
     """`batches` are fingerprints of all generate units, `questions` is the run's file.
 
-    `best_last` tells in which order passages are read; plans of earlier releases do not.
+    `best_last` is the order in which passages are read; plans of earlier releases lack it.
     """
 
     manifest: BlobRef
@@ -40,7 +40,7 @@ class QuestionBatch(Unit):
 
 
 class ShardQuestions(Plan):
-    """A shard, and the questions that its memory is asked."""
+    """A shard, and the questions asked of its memory."""
 
     shard_id: str
     rows: tuple[int, ...]
@@ -50,7 +50,7 @@ U = TypeVar("U", bound=Plan)
 
 
 class AnswersList(WorkList[U]):
-    """Work on the questions of a run. `run` tells its replies, and what it paid for them, from those of other runs."""
+    """Work on the questions of a run. `run` distinguishes its replies and spending from those of other runs."""
 
     job: str
     version: int

@@ -1,10 +1,10 @@
 """Batches of questions: the units of stage generate.
 
-In:  the routed questions of a run, in order, and rows that are carried over from another version.
-Out: the fingerprint of each batch; those that have no finished outcome yet.
+In:  the routed questions of a run, in order, and rows carried over from another version.
+Out: the fingerprint of each batch; the batches without a finished outcome.
 
-A batch ends behind a question by whose text it is chosen, so that a question that comes or goes changes one batch and
-moves no other. Rows that are carried over are recorded at once, as batches that are done.
+The end of a batch is chosen by the text of its last question, so adding or removing a question changes one batch and
+moves no other. Rows that are carried over are recorded at once, as finished batches.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Row = dict[str, Any]
 
 
 class Batches:
-    """Makes the batches of one run, as its questions come."""
+    """Builds the batches of one run from a stream of questions."""
 
     def __init__(self, store: CorpusStore, job: str, version: OpenedVersion, settings: AnswerSettings) -> None:
         self._store, self._size = store, settings.generation.batch_size
@@ -45,7 +45,7 @@ class Batches:
         self._shards: set[str] = set()
 
     def add(self, rows: Sequence[Row], carried: Mapping[str, Row]) -> None:
-        """The next questions; `carried` are the answers of those that need not be asked, by question id."""
+        """Add the next questions; `carried` are the answers of those that need not be asked, by question id."""
         for row in rows:
             if row["question_id"] not in carried:
                 self._open.append((self._counts["questions"], row))
@@ -77,11 +77,11 @@ class Batches:
 
     @property
     def fingerprints(self) -> list[str]:
-        """Of all batches."""
+        """The fingerprints of all batches."""
         return [*self._carried, *(batch.fingerprint for batch in self._batches)]
 
     def counts(self) -> dict[str, int]:
-        """Questions, those among them that cannot be asked or need not be, and the shards that are asked."""
+        """Counts of questions, of those that cannot or need not be asked, and of the shards that are asked."""
         return {**self._counts, "shards": len(self._shards)}
 
     def _ends(self, question: str) -> bool:

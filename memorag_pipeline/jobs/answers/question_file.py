@@ -1,7 +1,7 @@
 """The questions of a run in one Parquet file, from which tasks read the rows that they need.
 
 In:  rows of `schemas.ROUTED_QUESTIONS`, in batches.
-Out: the file as a blob; rows by their number, some hundred in memory at a time.
+Out: the file as a blob; rows by number, a few hundred in memory at a time.
 Wrong: a blob that is missing or altered is refused by name.
 """
 

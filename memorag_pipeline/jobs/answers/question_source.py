@@ -1,11 +1,11 @@
-"""The rows of a question set as they stand in their file or query, whatever its format.
+"""The raw rows of a question set in a file or query, whatever its format.
 
 In:  a file on any fsspec URI: JSON lines, a JSON array, CSV or TSV, a workbook, Parquet, or one of them compressed; or
      the table that a query gives.
-Out: each row with its place: its values by key, or what is wrong with it in words.
-Wrong: a file or table that is no set of questions, or has no column `question` of text: `QuestionError` that says why.
+Out: each row with its place: its values by key, or a description of the problem.
+Wrong: a file or table that is not a question set, or has no column `question` of text: `QuestionError` that says why.
 
-The bytes tell the format. JSON lines and Parquet are streamed, the others are read whole.
+The bytes decide the format. JSON lines and Parquet are streamed, the others are read whole.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from memorag_pipeline.specs.jobs import QuestionsSpec
 from memorag_pipeline.storage.credentials import options_for
 
 BATCH = 512  # questions in a record batch
-_MAX_LINE = 1 << 20  # bytes; the longest question as JSON escapes, with as much again beside it
+_MAX_LINE = 1 << 20  # bytes; the longest question in JSON escapes, plus as much for other keys
 _WHOLE = 256 << 20  # bytes of a file that is not streamed
-_HEAD = 1 << 16  # bytes that tell the format
+_HEAD = 1 << 16  # bytes from which the format is detected
 _BOM = b"\xef\xbb\xbf"
 _KEYS = ("question_id", "id", "question")
 _FORMATS = "write JSON lines, a JSON array, CSV, an XLSX workbook or Parquet, with a column 'question'"
 
 Values = dict[str, Any]
-Raw = tuple[str, Values | str]  # the place, as `line-7`; the values by key, or what is wrong
+Raw = tuple[str, Values | str]  # the place, such as `line-7`; the values by key, or the problem
 
 
 class _TwiceError(ValueError):
-    """A key that an object has twice."""
+    """A repeated key of an object."""
 
 
 def rows_of_query(table: pa.Table) -> Iterator[Raw]:
@@ -60,7 +60,7 @@ def rows_of_file(source: QuestionsSpec) -> Iterator[Raw]:
     """The rows of the file that the spec names."""
     uri = str(source.uri)
     try:
-        # The files of some filesystems read no line up to a length.
+        # The files of some filesystems cannot limit the length of a line.
         with fsspec.open(uri, "rb", **options_for(source)) as file, io.BufferedReader(file) as lines:
             yield from _rows(uri, lines)
     except Refused as refused:
@@ -110,7 +110,7 @@ def _rows_of_text(uri: str, text: str, is_lines: bool) -> Iterator[Raw]:
 
 
 def _array(uri: str, text: str, is_lines: bool) -> list[Any] | None:
-    """The array that a text is; None where it is lines, the first of which has one."""
+    """The array in a text; None if the text is lines, the first of which is an array."""
     try:
         found: list[Any] = json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
@@ -140,7 +140,7 @@ def _rows_of_table(uri: str, text: str) -> Iterator[Raw]:
 
 
 def _rows_of_workbook(uri: str, data: bytes, media_type: str) -> Iterator[Raw]:
-    """The rows of the first sheet that is not hidden and holds anything; a place is the row's number in the sheet."""
+    """The rows of the first visible sheet that is not empty; a place is the row's number in the sheet."""
     if media_type != XLSX:
         raise QuestionError(f"{uri}: the question file is {media_type}; {_FORMATS}")
     try:
@@ -186,7 +186,7 @@ def _rows_of_lines(uri: str, file: IO[bytes]) -> Iterator[Raw]:
 
 
 def _lines(file: IO[bytes]) -> Iterator[bytes]:
-    """The lines of a file, each cut where it is too long to be a question."""
+    """The lines of a file, each truncated where it is too long to be a question."""
     while line := file.readline(_MAX_LINE + 1):
         yield line
         while len(line) > _MAX_LINE and not line.endswith(b"\n"):
@@ -236,7 +236,7 @@ def _rows_of_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[Raw]:
 
 
 def _wanted(name: str, schema: pa.Schema) -> list[str]:
-    """The columns to read. Raises QuestionError for one that is missing or of another type."""
+    """The columns to read. Raises QuestionError for a missing column or one of another type."""
     _require_question(name, schema.names)
     ids = [column for column in ("question_id", "id") if column in schema.names]
     wanted = [*ids[:1], "question"]
@@ -251,7 +251,7 @@ def _wanted(name: str, schema: pa.Schema) -> list[str]:
 
 
 def _require_question(name: str, found: Sequence[str], row: str = "", key: str = "column") -> None:
-    """Raises QuestionError where there is no column or key `question`."""
+    """Raises QuestionError if there is no column or key `question`."""
     if "question" in found:
         return
     has = f"no {row} has the key 'question'" if row else "has no column 'question'"

@@ -4,8 +4,8 @@ In:  a file on any fsspec URI (`question_source.py`), or a SELECT on the job's w
 Out: record batches of `schemas.QUESTIONS`, in the order of the source; a bad row carries its error.
 Wrong: a source that cannot be read at all, or has no `question` column of text, is a `QuestionError` naming it.
 
-The rows are spilled to a local file once they are checked, so that memory holds a batch and the ids, however many they
-are: ids that are given come before those that are made, and the last row may give one.
+Checked rows are spilled to a local file, so memory holds only a batch and the ids, whatever the size of the set: given
+ids take precedence over generated ones, and the last row may give one.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from memorag_pipeline.jobs.answers.question_source import BATCH, rows_of_file, r
 from memorag_pipeline.schemas import QUESTIONS
 from memorag_pipeline.specs.jobs import JobSpec, QuestionsSpec
 
-MAX_CHARACTERS = 20_000  # some ten pages: a document given as a question by mistake, not a question
+MAX_CHARACTERS = 20_000  # about ten pages: more is a document given as a question by mistake
 _ID_DIGITS = 16
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One row of the source; `place` (`line-7`) is its id when it has none that can be used."""
+    """One row of the source; `place` (`line-7`) is its id if it has no usable one."""
 
     place: str
     question_id: str | None
@@ -54,7 +54,7 @@ def read_questions(job: JobSpec) -> Iterator[pa.RecordBatch]:
 
 
 def question_identity(text: str) -> str:
-    """What a question is known by whatever its id: a digest of its text."""
+    """The identity of a question whatever its id: a digest of its text."""
     return text_digest(text)[:_ID_DIGITS]
 
 
@@ -64,7 +64,7 @@ def questions_of_texts(texts: Iterable[Any]) -> list[dict[str, Any]]:
 
 
 def _identified(rows: Iterable[_Row], taken: set[str]) -> Iterator[dict[str, Any]]:
-    """Rows with unique ids: those that are given (all of them are in `taken`), else digests of the text, else places.
+    """Rows with unique ids: the given ones (all of them are in `taken`), else digests of the text, else places.
 
     Adds to `taken`.
     """
@@ -80,7 +80,7 @@ def _identified(rows: Iterable[_Row], taken: set[str]) -> Iterator[dict[str, Any
 
 @contextmanager
 def _spilled(rows: Iterable[_Row]) -> Iterator[Iterator[_Row]]:
-    """The rows again, once all of them were seen."""
+    """The rows again, after all of them were seen."""
     rows = iter(rows)
     schema = pa.schema([pa.field(field.name, pa.string()) for field in fields(_Row)])
     with tempfile.TemporaryFile() as file:
@@ -104,7 +104,7 @@ def _rows(job: JobSpec, source: QuestionsSpec) -> Iterator[_Row]:
 
 
 def _row(place: str, value: dict[str, Any]) -> _Row:
-    """Check one question; `value` may have further keys, which are not ours."""
+    """Check one question; further keys of `value` are ignored."""
     given = value.get("question_id")
     question_id, id_problem = _checked_id(value.get("id") if given is None else given)
     text, problem = _checked_text(value.get("question"))
@@ -113,7 +113,7 @@ def _row(place: str, value: dict[str, Any]) -> _Row:
 
 
 def _checked_id(value: Any) -> tuple[str | None, str | None]:
-    """The id as text, and what is wrong with it."""
+    """The id as text, and the problem with it."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value), None
     if value is None or _is_unicode(value):
@@ -122,7 +122,7 @@ def _checked_id(value: Any) -> tuple[str | None, str | None]:
 
 
 def _checked_text(value: Any) -> tuple[str, str | None]:
-    """The question as it is kept, and what is wrong with it."""
+    """The question as stored, and the problem with it."""
     if value is None or value == "":
         return "", "the question has no text"
     if not isinstance(value, str):
@@ -135,7 +135,7 @@ def _checked_text(value: Any) -> tuple[str, str | None]:
 
 
 def _is_unicode(text: Any) -> bool:
-    """Whether `text` is text that UTF-8 can hold; JSON can write half of a surrogate pair, which it cannot."""
+    """Whether `text` is text that UTF-8 can hold; JSON can hold a lone surrogate, which UTF-8 cannot."""
     return isinstance(text, str) and not _SURROGATE.search(text)
 
 
@@ -151,7 +151,7 @@ def _refuse_repeated_id(row: _Row, first: dict[str, str]) -> _Row:
 
 
 def _free_id(stem: str, seen: Counter[str], taken: set[str]) -> str:
-    """`stem`, or the next of `stem-2`, `stem-3`, … that is free; the same for the same rows in the same order."""
+    """`stem`, or the next of `stem-2`, `stem-3`, … that is free; deterministic for the same rows in the same order."""
     while True:
         seen[stem] += 1
         name = stem if seen[stem] == 1 else f"{stem}-{seen[stem]}"

@@ -1,11 +1,11 @@
 """Stage recall: clues for questions, from the memory of one shard at a time.
 
 In:  a work list of shards, each with the questions routed to it, by their numbers in the run's file of questions.
-Out: for each question and shard a unit: what the memory recalled for it, or in mode memory_only what it answered.
+Out: for each question and shard a unit: the recalled clues, or in mode memory_only the memory's answer.
 Wrong: a memory that is missing, altered or of another model is refused; a question that does not fit gets no clue.
 
-A memory is opened once, and all prompts of its questions are decoded together over it. What is done is recorded while
-the model goes on with the rest, so that a task that is killed has only the rows that were being decoded to do again.
+A memory is opened once, and all prompts of its questions are decoded together over it. Finished rows are recorded while
+the model decodes the rest, so a task that is killed repeats only the rows that were being decoded.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def recall_clues(
 ) -> pa.Table:
     """A table of `schemas.CLUES`. All prompts of all questions are decoded together over the one memory.
 
-    `advance` is told the share of a question with each reply, `on_recalled` the number of a question of which all
-    clues are there, and their rows.
+    `advance` receives the share of a question with each reply, `on_recalled` the number of a question whose clues are
+    complete, and their rows.
     """
     kinds = settings.clues
     stream = model.stream
@@ -122,7 +122,7 @@ def answers_of_memory(
     settings: AnswerSettings,
     on_answered: Callable[[int, Reply], None],
 ) -> None:
-    """Answers that a memory writes by itself; `on_answered` is told the number of each question, and the answer."""
+    """Answers that a memory writes by itself; `on_answered` receives the number of each question, and the answer."""
 
     most, opened = settings.generation.max_new_tokens, model.stream.tokenizer.opens_thought
 
@@ -141,9 +141,9 @@ def _decode(
     max_new_tokens: int,
     on_finished: Callable[[int, Generation], None],
 ) -> None:
-    """Replies to prompts over a memory: greedy clues, or an answer as the spec wants its answers.
+    """Replies to prompts over a memory: greedy clues, or an answer with the spec's decoding settings.
 
-    Prompts of like length are decoded together, so that one long question does not widen the rows of all.
+    Prompts of similar length are decoded together, so one long question does not widen all rows.
     """
     from memorag_pipeline.memory.engine.generation import Decoding
 
@@ -151,7 +151,7 @@ def _decode(
     decoding = Decoding.of(spec) if settings.from_memory else Decoding(max_new_tokens)
     lengths = [len(model.stream.tokenizer.plain(text)) + max_new_tokens for text in texts]
     for rows, numbers in batches(lengths, spec.batch_size, spec.batch_tokens):
-        chosen = sorted(numbers)  # so that the prompts of a question end at about the same time
+        chosen = sorted(numbers)  # so the prompts of a question end at about the same time
 
         def finished(index: int, reply: Generation, chosen: Sequence[int] = chosen) -> None:
             on_finished(chosen[index], reply)
@@ -160,7 +160,7 @@ def _decode(
 
 
 class _Shard:
-    """One shard of a work list: asks its memory what is missing, and records what is there."""
+    """One shard of a work list: asks its memory what is missing, and records the results."""
 
     def __init__(
         self, version: OpenedVersion, names: RecallUnits, shard_id: str, settings: AnswerSettings, run: str, bar: Bar
@@ -178,14 +178,14 @@ class _Shard:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Waits for what is being recorded, also when the model has failed."""
+        """Wait for records in progress, even if the model failed."""
         self._flush()
         self._pool.shutdown()
         for future in self._recorded:
             future.result()
 
     def ask(self, texts: Sequence[str]) -> None:
-        """Recall what was not recalled before."""
+        """Recall what has not been recalled yet."""
         missing = [text for _, text in self._names.missing(self._store, [(self._shard_id, text) for text in texts])]
         self._bar.advance(len(texts) - len(missing))
         if not missing:
@@ -229,7 +229,7 @@ class _Shard:
             self._flush()
 
     def _flush(self) -> None:
-        """Record the questions that are done, all in one blob."""
+        """Record the finished questions in one blob."""
         if self._done:
             seconds = (time.perf_counter() - self._since) / len(self._done)
             self._recorded.append(self._pool.submit(self._record, self._done, seconds))

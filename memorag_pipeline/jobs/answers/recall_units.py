@@ -1,12 +1,12 @@
-"""What is recalled is kept by question and memory: the units of stage recall.
+"""The units of stage recall: recalled clues are kept by question and memory.
 
 In:  a version's manifest, and settings.
-Out: the fingerprint of each question asked of each memory; the clues, or the memory's own answers, that are kept.
-Wrong: what was not recalled yet is a `MemoragError` that says so.
+Out: the fingerprint of each question asked of each memory; the kept clues, or the memory's own answers.
+Wrong: clues that have not been recalled yet are a `MemoragError` that says so.
 
-A unit depends on the memory and not on the version: a version that still has the memory need not ask it again. Nor does
-it depend on the questions beside it, so that a set that grows is asked what is new in it. Clues of some questions
-share a blob; an answer of a memory is kept as the replies of generators are.
+A unit depends on the memory, not on the version: a version that still has the memory need not ask it again. It does not
+depend on the other questions either, so only the new questions of a growing set are asked. Clues of several questions
+share a blob; an answer of a memory is kept like a generator's reply.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class RecallUnits:
 
     @property
     def stage(self) -> str:
-        """The stage that the outcomes are kept under."""
+        """The stage under which the outcomes are kept."""
         return reply_units.STAGE if self._settings.from_memory else STAGE
 
     def memory(self, shard_id: str) -> BlobRef:
@@ -57,13 +57,13 @@ class RecallUnits:
         return self._memories[shard_id].ref
 
     def fingerprint(self, asked: Asked) -> str:
-        """Of one question asked of one memory."""
+        """The fingerprint of one question asked of one memory."""
         shard_id, question = asked
         memory = self.memory(shard_id).digest
         return fingerprint(STAGE, STAGE_VERSION, memory=memory, question=question, **self._shared)
 
     def missing(self, store: CorpusStore, asked: Iterable[Asked]) -> list[Asked]:
-        """Those that are not recalled, each once."""
+        """The questions not yet recalled, each once."""
         distinct = list(dict.fromkeys(asked))
         outcomes = store.units.find_all(self.stage, [self.fingerprint(each) for each in distinct])
         return [each for each, outcome in zip(distinct, outcomes, strict=True) if outcome is None]
@@ -83,7 +83,7 @@ class RecallUnits:
         return found
 
     def answers(self, store: CorpusStore, run: str, asked: Iterable[Asked]) -> dict[Asked, Reply]:
-        """What memories answered by themselves, by shard and text."""
+        """Answers of memories themselves, by shard and text."""
         keys = {each: self.fingerprint(each) for each in dict.fromkeys(asked)}
         kept = reply_units.ReplyUnits(store, run).find_all(list(keys.values()))
         for each, key in keys.items():

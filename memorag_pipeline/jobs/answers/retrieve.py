@@ -1,8 +1,8 @@
 """Retrieve: evidence for questions and their clues.
 
 In:  questions, the clues recalled for each, the searcher of a version.
-Out: for each question the passages given to the generator, within its budget of tokens.
-Wrong: a blob of the index that is missing or altered is refused; a question without any passage gets none.
+Out: for each question the passages given to the generator, within its token budget.
+Wrong: a missing or altered blob of the index is refused; a question without hits gets no passages.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from memorag_pipeline.retrieval.search import Searcher
 
 
-_HITS_PER_PASSAGE = 3  # passages looked at for each one wanted: some are dropped as duplicates or do not fit
+_HITS_PER_PASSAGE = 3  # candidates per passage wanted: some are dropped as duplicates or do not fit
 
 
 def retrieve_evidence(
@@ -28,7 +28,7 @@ def retrieve_evidence(
     settings: AnswerSettings,
     count_tokens: Callable[[str], int],
 ) -> list[list[Passage]]:
-    """Evidence of each question, best first (with `fusion: union` in the order of the documents).
+    """Evidence of each question, best first (with `fusion: union` in document order).
 
     All questions and clues are embedded and searched together, and all their passages reranked together.
     """
@@ -49,10 +49,10 @@ def retrieve_evidence(
 
 
 def _queries(question: str, clues: Sequence[str], settings: AnswerSettings) -> list[str]:
-    """What is searched for a question: itself, and it with each of its clues; for a union the clues alone.
+    """The searches for a question: itself, and it with each of its clues; for a union the clues by themselves.
 
-    A clue alone drifts: a memory that is wrong about the question still writes about something, and that is found. What
-    two shards recall alike is one clue: it is not more likely to be right for being said twice.
+    A clue by itself drifts: a memory that is wrong about the question still writes about something, and that is found.
+    A clue that two shards recall alike counts once: repetition does not make it more likely to be right.
     """
     distinct = (clue for clue in dict.fromkeys(clues) if clue != question)
     if settings.retrieval.fusion == "union":
@@ -61,12 +61,12 @@ def _queries(question: str, clues: Sequence[str], settings: AnswerSettings) -> l
 
 
 def reading_order(passages: Sequence[Passage], settings: AnswerSettings) -> list[Passage]:
-    """The passages in the order in which the generator reads them, and in which markers such as [1] number them."""
+    """The passages in the order in which the generator reads them and markers such as [1] number them."""
     from memorag_pipeline.retrieval.evidence import in_document_order
 
     if not settings.best_last:
         return in_document_order(passages)
-    # The best next to the question: a small model answers from what it has read last.
+    # The best passage next to the question: a small model answers from what it read last.
     return list(reversed(passages))
 
 

@@ -1,8 +1,8 @@
-"""Stage route: which questions are asked of which shards, and what is left to do.
+"""Stage route: which questions are asked of which shards, and which work is left.
 
-In:  a job of the spec, and a version (or the job's channel, or the newest), pinned here for the whole run.
+In:  a job of the spec, and a version (or the job's channel, or the newest), pinned for the whole run.
 Out: the plan; the run's file of questions; work lists of recall units (a shard with its questions) and generate units
-     (a batch of questions) that have no outcome yet, with the questions by their numbers in the file.
+     (a batch of questions) without an outcome, with the questions by their numbers in the file.
 Wrong: no such version or job: `NotFoundError`; unreadable questions: `QuestionError`; a warehouse that would
        refuse the rows: `WarehouseError`, before any question is asked. A bad question is a row.
 """
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     from memorag_pipeline.retrieval.search import Searcher
 from memorag_pipeline.jobs.pinned_version import pin_version
 
-_HITS_PER_SHARD = 8  # hits looked at for each shard wanted; the best passages of a corpus often lie in one shard
+_HITS_PER_SHARD = 8  # hits per shard wanted; the best passages of a corpus are often in one shard
 
 
 def route(pipeline: Pipeline, job: str, version: int | None = None) -> dict[str, Any]:
     """Plan a run of `job`; returns URIs of the plan and of the work lists, and counts."""
     job_spec = pipeline.spec.job(job)
-    if job_spec.questions is not None:  # else it is no job of answers, as reading the questions says
+    if job_spec.questions is not None:  # else it is not a job of answers, which reading the questions reports
         check_warehouse(job_spec, ANSWERS, "question_id")
     opened = OpenedVersion(pipeline.store, pin_version(pipeline, job_spec.channel, version), trust_models=True)
     settings = AnswerSettings.of_job(pipeline.spec, job_spec, opened.manifest)
@@ -71,14 +71,14 @@ def route(pipeline: Pipeline, job: str, version: int | None = None) -> dict[str,
         "version": opened.number,
         "settings": settings,
         "questions": questions,
-        # The run's id: replies that another had written are told from its own, and what an endpoint is paid is its own.
+        # The run's id distinguishes its replies, and its spending on an endpoint, from those of other runs.
         "run": uuid.uuid4().hex if endpoint else value_digest([batch.fingerprint for batch in todo]),
     }
     per_task = pipeline.spec.compute.units_per_task
     return {
         "plan": plan_uri,
         RECALL.name: pipeline.write_batches(recalls, per_task, lambda units: RecallList(**shared, units=units)),
-        # One task for an endpoint: its limits and the run's budget are kept by one process.
+        # One task for an endpoint: one process enforces its limits and the run's budget.
         GENERATE.name: pipeline.write_batches(
             todo,
             len(todo) or 1 if endpoint else per_task,
@@ -92,7 +92,7 @@ def route(pipeline: Pipeline, job: str, version: int | None = None) -> dict[str,
 def route_questions(
     searcher: Searcher, questions: Sequence[str], shards: int, always: Sequence[str] = ()
 ) -> list[list[str]]:
-    """For each question the ids of at most `shards` shards, the one with the best passage first, then of `always`."""
+    """For each question the ids of at most `shards` shards, the one with the best passage first, then `always`."""
     if not questions:
         return []
     routes = [best_shards(hits, shards) for hits in searcher.search(questions, shards * _HITS_PER_SHARD)]
@@ -100,12 +100,12 @@ def route_questions(
 
 
 def delta_shards(manifest: Manifest) -> list[str]:
-    """The shards that every question is asked of: they hold what changed of all the others."""
+    """The shards that every question is asked of: they hold the changes to all other shards."""
     return [memory.shard_id for memory in manifest.memories if memory.kind == "delta"]
 
 
 def best_shards(hits: Sequence[Passage], shards: int) -> list[str]:
-    """The `shards` shards whose best hits score highest; of equal scores the lower id is first."""
+    """The `shards` shards whose best hits score highest; among equal scores the lower id is first."""
     best: dict[str, float] = {}
     for hit in hits:
         best[hit.shard_id] = max(hit.score, best.get(hit.shard_id, hit.score))
@@ -126,7 +126,7 @@ def questions_by_shard(
 def shards_asked(
     searcher: Searcher, questions: Sequence[str], settings: AnswerSettings, manifest: Manifest
 ) -> list[list[str]]:
-    """For each question the shards whose memories it is asked of; none where nothing is recalled."""
+    """For each question the shards whose memories it is asked of; none if nothing is recalled."""
     if settings.from_memory:
         return route_questions(searcher, questions, 1)
     if not settings.clues:
@@ -137,7 +137,7 @@ def shards_asked(
 def _routed(
     job: JobSpec, version: OpenedVersion, settings: AnswerSettings, batches: Batches, carrier: Carrier | None
 ) -> Iterator[list[dict[str, Any]]]:
-    """The questions with their shards, which go into `batches` on the way."""
+    """The questions with their shards; also adds them to `batches`."""
     for found in read_questions(job):
         rows: list[dict[str, Any]] = found.to_pylist()
         good = [row for row in rows if row["error"] is None]
@@ -157,7 +157,7 @@ def _recalls_left(
     settings: AnswerSettings,
     todo: Sequence[QuestionBatch],
 ) -> list[ShardQuestions]:
-    """For each shard the numbers of the questions that its memory was not asked yet, of batches that are to be done."""
+    """For each shard the numbers of questions in unfinished batches that its memory has not been asked yet."""
     if not settings.clues and not settings.from_memory:
         return []
     names = RecallUnits(manifest, settings)

@@ -1,11 +1,11 @@
-"""What an answer depends on besides the question and the version: how clues, evidence and text are made.
+"""Settings that an answer depends on, apart from question and version: how clues, evidence and text are made.
 
-In:  a version's manifest, and a job's section of the spec or nothing.
-Out: frozen `AnswerSettings`, stored in each work list, so that a spec edited under way changes nothing in a run.
-Wrong: a generator model that is not there: `NotFoundError`.
+In:  a version's manifest, and optionally a job's section of the spec.
+Out: frozen `AnswerSettings`, stored in each work list, so a spec edited during a run does not affect it.
+Wrong: a missing generator model: `NotFoundError`.
 
-The memory model and the language come from the manifest and not from the spec of today, so that the memories of an
-older version are opened with the model that made them.
+The memory model and the language come from the manifest, not from the current spec, so the memories of an older version
+are opened with the model that made them.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ class AnswerSettings(BaseModel):
 
     @property
     def generation_name(self) -> str:
-        """The generator as rows name it: model and digest, or an endpoint's model and URL."""
+        """The generator as named in rows: model and digest, or an endpoint's model and URL."""
         endpoint = self.generation.endpoint
         where = f"@sha256:{self.generation_digest}" if endpoint is None else f" at {endpoint.url}"
         return f"{self.generation.model}{where}"
 
     @property
     def from_memory(self) -> bool:
-        """Whether the memory of a question's best shard answers by itself."""
+        """Whether the memory of a question's best shard writes the answer."""
         return self.mode == "memory_only"
 
     @property
     def best_last(self) -> bool:
-        """Whether the generator reads the best passage last; else passages stand as in the documents."""
+        """Whether the generator reads the best passage last; else in document order."""
         return self.retrieval.fusion != "union" and self.retrieval.order == "best_last"
 
     @property
@@ -75,16 +75,16 @@ class AnswerSettings(BaseModel):
         return load_prompts(prompt_language(self.language, question), self.prompts)
 
     def content(self) -> dict[str, Any]:
-        """What decides the answers, as JSON values; not how the generator is reached, or what it may cost."""
+        """The settings that decide the answers, as JSON values; not how the generator is reached, or what it costs."""
         return {**self.model_dump(mode="json"), "generation": self.generation.content()}
 
     def digest(self) -> str:
-        """Digest of all that decides an answer, besides the question and the version."""
+        """Digest of everything that decides an answer, apart from question and version."""
         return value_digest([self.content(), self.prompt_version])
 
     @classmethod
     def of_version(cls, manifest: Manifest, generation: GenerationSpec | None = None, **values: Any) -> AnswerSettings:
-        """Default settings for questions to a version, as a service asks them; `values` are laid over them."""
+        """Default settings for a service's questions to a version, overridden by `values`."""
         return _over(manifest, generation or GenerationSpec(), **values)
 
     @classmethod
@@ -110,7 +110,7 @@ def _digest_of(reranker: RerankerSpec | None) -> str:
 
 
 def _over(manifest: Manifest, generation: GenerationSpec, **values: Any) -> AnswerSettings:
-    """Settings with the models of a version; a generator that is not named is the memory model itself."""
+    """Settings with the models of a version; without a generator named, the memory model generates."""
     memory = manifest.section("memory", MemorySpec)
     if generation.model is None:
         same = ("model", "revision", "dtype", "quantization")
