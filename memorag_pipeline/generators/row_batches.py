@@ -12,7 +12,7 @@ def batches(lengths: Sequence[int], most_rows: int, most_tokens: int) -> Iterato
     """Groups of rows: how many to decode at a time, and the numbers of the group's rows; the longest come first.
 
     `lengths` are in tokens, including what a row may still generate. Rows are powers of two below `most_rows`, so that
-        there are few groups; the rows decoded together, each counted as the longest of its group, have at most
+    there are few groups; the rows decoded together, each counted as the longest of its group, have at most
     `most_tokens`. A retry uses its share of both.
     """
     most_rows, most_tokens = shared(most_rows), shared(most_tokens)

@@ -1,11 +1,10 @@
-"""The parameters that a model has, by its configuration: names and shapes of decoders and of BERT's kinds of encoders.
+"""A model's parameters by its configuration: names and shapes, for decoders and BERT-like encoders.
 
 In:  the keys of config.json.
-Out: `Parameters`; None for an architecture that is not known here, or a configuration that leaves sizes open.
-Wrong: nothing is raised.
+Out: `Parameters`; None for an unknown architecture, or a configuration that leaves sizes open.
 
-transformers knows them as well, but takes seconds to import and needs torch, while a spec is checked at once and where
-there is neither. The tests hold the two against each other.
+transformers knows them as well, but takes seconds to import and needs torch, while a spec is checked at once and
+without either. The tests compare both.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Shape = tuple[int, ...]
-# Key/value heads, and size of a head, where a configuration does not say them.
+# Key/value heads and head size, if a configuration does not set them.
 _KV_HEADS = {"mistral": 8, "qwen2": 32, "qwen3": 32}
 _HEAD_SIZE = {"qwen3": 128}
 _SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers")
@@ -26,7 +25,7 @@ _ENCODERS = {"bert": "bert.", "roberta": "roberta.", "xlm-roberta": "roberta."}
 class Parameters:
     """Parameters by name, without `prefix`, which a checkpoint may have before those of the model below the head.
 
-    Those in `optional` are computed with if they are there, and nothing is lost without them.
+    Those in `optional` are used if present, and nothing is lost without them.
     """
 
     prefix: str
@@ -40,7 +39,7 @@ class Parameters:
         return {**self.needed, **self.optional}
 
     def short(self, name: str) -> str:
-        """A name in a checkpoint as it is here."""
+        """The name used here for a name in a checkpoint."""
         return name.removeprefix(self.prefix)
 
 

@@ -1,10 +1,10 @@
-"""Tokens of conversations in which texts that are not ours stay plain text.
+"""Tokens of conversations in which texts from outside stay plain text.
 
 In:  a model's folder with tokenizer.json and, if it is a chat model, a chat template.
-Out: token ids of text, and of a conversation around the holes that such texts go into.
-Wrong: no tokenizer.json, or a template that does not keep what it is given: an error that names the folder.
+Out: token ids of text, and of a conversation around the holes for such texts.
+Wrong: no tokenizer.json, or a template that drops its input: an error that names the folder.
 
-Without torch, so that documents can be counted where no model runs.
+Without torch, so that tokens can be counted where no model runs.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from memorag_pipeline.errors import MemoragError, NotFoundError
 from memorag_pipeline.models.thoughts import MARKS, opens_thought
 
 HOLE = "[[memorag:hole]]"
-# Some templates print today's date, which would make another stream each day; they take this one instead.
+# Some templates print today's date, which would change the stream each day; they get this one instead.
 _DATE = "01 Jan 2025"
 
 
 class ChatTokenizer:
-    """A model's tokenizer. Special tokens are made by its chat template alone, never by a text."""
+    """A model's tokenizer. Special tokens come only from its chat template, never from a text."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -34,12 +34,12 @@ class ChatTokenizer:
         self._marked = _open(folder)
 
     def plain(self, text: str) -> list[int]:
-        """Tokens of a text; the name of a special or an added token in it is read as characters."""
+        """Tokens of a text; the name of a special or an added token in it is plain characters."""
         ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
         return ids
 
     def text(self, token_ids: Sequence[int]) -> str:
-        """The text of tokens, without special ones but for those that mark a thought."""
+        """The text of tokens, without special ones except those that mark a thought."""
         kept: list[str] = []
         rest: list[int] = []
         for token in token_ids:
@@ -51,9 +51,9 @@ class ChatTokenizer:
         return "".join([*kept, self._marked.decode(rest, skip_special_tokens=True)])
 
     def frame(self, messages: Sequence[dict[str, str]], reply: bool = True) -> list[list[int]]:
-        """The conversation's tokens, cut at each HOLE in its messages: one piece more than holes.
+        """The conversation's tokens, split at each HOLE in its messages: one piece more than holes.
 
-        Messages are {"role", "content"} in order; `reply` opens the assistant's next turn. A model that has no chat
+        Messages are {"role", "content"} in order; `reply` opens the assistant's next turn. A model without a chat
         template gets the contents as paragraphs.
         """
         holes = sum(message["content"].count(HOLE) for message in messages)
@@ -62,12 +62,12 @@ class ChatTokenizer:
         pieces = rendered.split(HOLE)
         if len(pieces) != holes + 1:
             raise MemoragError(left_out(str(self.folder), len(pieces) - 1, holes))
-        # A template writes the tokens that begin a text by itself; without one the tokenizer adds them.
+        # A template writes the tokens that begin a text; without a template the tokenizer adds them.
         first = self._marked.encode(pieces[0], add_special_tokens=not templated).ids
         return [first, *(self._marked.encode(piece, add_special_tokens=False).ids for piece in pieces[1:])]
 
     def request(self, user: str, system: str | None = None) -> list[int]:
-        """Tokens of a single request, up to where the model's reply begins."""
+        """Tokens of a single request, up to the beginning of the model's reply."""
         texts = [text for text in (system, user) if text is not None]
         roles = ["system", "user"] if system is not None else ["user"]
         pieces = self.frame([{"role": role, "content": HOLE} for role in roles])
@@ -78,7 +78,7 @@ class ChatTokenizer:
 
     @cached_property
     def turn_end(self) -> int | None:
-        """The special token with which the template ends the assistant's turn, if it does so."""
+        """The special token with which the template ends the assistant's turn, if any."""
         if not self._template.chat_template:
             return None
         after = self.frame([{"role": "user", "content": "?"}, {"role": "assistant", "content": HOLE}], reply=False)[1]
@@ -87,14 +87,14 @@ class ChatTokenizer:
 
     @cached_property
     def opens_thought(self) -> bool:
-        """Whether the template ends the prompt within a thought, so that a reply begins in it."""
+        """Whether the template ends the prompt within a thought, so a reply begins in it."""
         return bool(self._template.chat_template) and opens_thought(
             self._render([{"role": "user", "content": HOLE}], reply=True).rpartition(HOLE)[2]
         )
 
     @cached_property
     def _thought_marks(self) -> dict[int, str]:
-        """Special tokens that begin or end a thought; others that do so are in the text anyway."""
+        """Special tokens that begin or end a thought; other such marks are in the text anyway."""
         added = self._marked.get_added_tokens_decoder().items()
         return {number: token.content for number, token in added if token.special and MARKS.fullmatch(token.content)}
 
@@ -122,13 +122,13 @@ class ChatTokenizer:
         except TemplateError:
             if messages[0]["role"] != "system":
                 raise
-        # Some models know no system turn: what it says goes before what the user says.
+        # Some models have no system turn: its text precedes the user's.
         system, user, *rest = messages
         return render([{"role": "user", "content": f"{system['content']}\n\n{user['content']}"}, *rest])
 
 
 def left_out(where: str, shown: int, given: int) -> str:
-    """The error of a chat template that does not show all that it is given."""
+    """The error of a chat template that drops a part of its input."""
     return (
         f"{where}: the chat template shows {shown} of {given} texts that it was given;"
         " use a model whose template keeps every message"
@@ -136,7 +136,7 @@ def left_out(where: str, shown: int, given: int) -> str:
 
 
 def _open(folder: Path, all_special: bool = False) -> Tokenizer:
-    """The tokenizer; with `all_special` the marks that a vocabulary adds, such as <think>, are special tokens, too."""
+    """The tokenizer; with `all_special`, marks added to a vocabulary, such as <think>, are special tokens, too."""
     path = folder / "tokenizer.json"
     if not path.exists():
         raise NotFoundError(

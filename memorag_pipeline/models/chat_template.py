@@ -1,8 +1,8 @@
-"""Whether a model's chat template keeps what it is given, seen without transformers, which takes seconds to import.
+"""Whether a model's chat template keeps its input, checked without transformers, which takes seconds to import.
 
 In:  the folder of a model, or its URI.
-Out: nothing, if a system and a user turn are both shown, or there is no template.
-Wrong: a template that leaves a turn out: `ModelError`. One that this cannot render is left to transformers.
+Out: nothing, if a system and a user turn both appear, or there is no template.
+Wrong: a template that drops a turn: `ModelError`. One that cannot be rendered here is left to transformers.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ def require_turns(place: str, model: str) -> None:
         return
     turns = [{"role": "system", "content": HOLE}, {"role": "user", "content": HOLE}]
     shown = _shown(template, turns, tokens)
-    if shown is None:  # it may know no system turn; what that says goes before what the user says
+    if shown is None:  # it may have no system turn; then its text precedes the user's
         shown = _shown(template, [{"role": "user", "content": f"{HOLE}\n\n{HOLE}"}], tokens)
     if shown is not None and shown != len(turns):
         raise ModelError(left_out(f"model {model}", shown, len(turns)))
 
 
 def _shown(template: str, turns: list[dict[str, str]], tokens: Mapping[str, str]) -> int | None:
-    """How many texts a template shows; None if it cannot be rendered."""
+    """How many texts a template includes; None if it cannot be rendered."""
     from jinja2 import TemplateError
     from jinja2.ext import loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -47,13 +47,13 @@ def _shown(template: str, turns: list[dict[str, str]], tokens: Mapping[str, str]
         rendered = environment.from_string(template).render(
             messages=turns, add_generation_prompt=True, enable_thinking=False, tools=None, documents=None, **tokens
         )
-    except Exception:  # templates are programs, and fail in every way
+    except Exception:  # templates are programs, which fail in any way
         return None
     return rendered.count(HOLE)
 
 
 def _read(place: str) -> tuple[str | None, dict[str, str]]:
-    """The template, and the special tokens that it may name."""
+    """The template, and the special tokens that it may use."""
     files = {name: _text(f"{place.rstrip('/')}/{name}") for name in _FILES}
     try:
         config = json.loads(files["tokenizer_config.json"] or "{}")

@@ -1,9 +1,9 @@
-"""Pickled weights to safetensors; a program of its own, so that a pickle is read where nothing can be lost.
+"""Pickled weights to safetensors; a separate program, so that pickles are read where they can do no harm.
 
 In:  a folder with pickles, a folder to write to, the names of the pickles.
-Out: for `pytorch_model.bin` `model.safetensors`, for its shards as many and an index; for a layer NAME.pt
+Out: for `pytorch_model.bin` `model.safetensors`, for its shards the same number and an index; for a layer NAME.pt
      NAME.safetensors.
-Wrong: a pickle that holds more than tensors, or is damaged: an exit code other than 0, and a last line that says so.
+Wrong: a pickle that holds more than tensors, or is damaged: an exit code other than 0, and a last line with the reason.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _written_as(name: str, shards: list[str]) -> str:
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors in a pickle, each with memory of its own, as safetensors wants them."""
+    """The tensors in a pickle, each with separate memory, as safetensors requires."""
     found: Any = torch.load(path, map_location="cpu", weights_only=True)
     if isinstance(found, dict) and set(found) == {"state_dict"}:
         found = found["state_dict"]

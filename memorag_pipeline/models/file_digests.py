@@ -2,11 +2,11 @@
 
 In:  a folder with a model, or one large file.
 Out: the digest of its weights and configuration, that of its tokenizer, the SHA-256 of a file.
-Wrong: what reading a file raises. A note on disk that is not as this module writes it counts as none.
+Wrong: what reading a file raises. A note on disk in another form than this module's is ignored.
 
-A large file is read once a day: a note keeps its SHA-256 by path, inode, size and times. The change time is among them,
-which no program can set, so weights that were replaced under their old size and modification time are found. Notes
-are this user's own, and expire, because a disk that alters bytes by itself changes no time.
+A large file is read once a day: a note keeps its SHA-256 by path, inode, size and times. No program can set the change
+time, so weights that were replaced under their old size and modification time are found. Notes belong to this user, and
+expire, because a disk that corrupts bytes by itself changes no time.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ logger = logging.getLogger(__name__)
 _CONFIGURATION = {"config.json", "generation_config.json", "modules.json", "sentence_bert_config.json"}
 TOKENIZER_CONFIG = "tokenizer_config.json"
 _TOKENIZER = {"tokenizer.json", TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"}
-# How transformers was asked to load a tokenizer, which it saves with it. None of it changes a token. The values are
-# those of most saved tokenizers, loaded from a folder and offline, so that these keep the digests that they had.
+# How transformers was asked to load a tokenizer, which it saves in the configuration. It does not affect tokens. The
+# # values are those of most saved tokenizers, loaded from a folder and offline, so these keep their digests.
 _LOADING = {"is_local": True, "local_files_only": True}
 _SMALL = 1 << 20
 _NOTE_SECONDS = 24 * 3600
-_SETTLED_SECONDS = 2.0  # a file changed later than this before it was read may change again within the clock's tick
+_SETTLED_SECONDS = 2.0  # a file changed less than this before it was read may change again within the clock's tick
 
 
 def weights_digest(folder: Path) -> str:
@@ -46,7 +46,7 @@ def weights_digest(folder: Path) -> str:
 
 
 def tokenizer_digest(folder: Path) -> str:
-    """Digest of all that decides a model's tokens, without how it was loaded before it was saved."""
+    """Digest of everything that decides a model's tokens, independent of how it was loaded before it was saved."""
     return _tokenizer_digest(folder, _LOADING)
 
 
@@ -63,7 +63,7 @@ def forget_loading(path: Path) -> None:
 
 
 def remembered_digest(path: Path) -> str:
-    """SHA-256 of a file; of a large one that has not changed since it is read once a day."""
+    """SHA-256 of a file; a large unchanged file is read once a day."""
     real = path.resolve()
     state = _state(real)
     if real.stat().st_size < _SMALL:
@@ -71,7 +71,7 @@ def remembered_digest(path: Path) -> str:
     try:
         notes = own_folder("models") / "digests"
         notes.mkdir(mode=0o700, exist_ok=True)
-    except (StorageError, OSError) as error:  # read-only models are as good
+    except (StorageError, OSError) as error:  # read-only models are fine
         logger.debug("the digest of %s is not remembered: %s", real, error)
         return file_digest(real)
     note = notes / state
@@ -93,7 +93,7 @@ def _state(path: Path) -> str:
 
 
 def _noted(note: Path) -> str | None:
-    """The digest in a note that this user wrote within the last day, and that is whole."""
+    """The digest in an intact note that this user wrote within the last day."""
     try:
         with note.open("rb") as file:
             found, line = os.fstat(file.fileno()), file.read(256)
@@ -116,7 +116,7 @@ def _tokenizer_digest(folder: Path, loading: dict[str, bool]) -> str:
 
 
 def _loaded(data: bytes, loading: dict[str, bool]) -> bytes:
-    """A tokenizer's configuration as transformers writes it of one that was loaded like this."""
+    """A tokenizer's configuration as transformers writes it after loading it in this way."""
     try:
         values: Any = json.loads(data)
     except (ValueError, RecursionError):
@@ -130,6 +130,6 @@ def _loaded(data: bytes, loading: dict[str, bool]) -> bytes:
 
 
 def _digest(folder: Path, wanted: Callable[[str], bool], digest: Callable[[Path], str]) -> str:
-    """Digest over (relative name, SHA-256) of the files whose base name is wanted."""
+    """Digest over (relative name, SHA-256) of the files with a wanted base name."""
     files = sorted(path for path in folder.rglob("*") if wanted(path.name) and path.is_file())
     return value_digest([[path.relative_to(folder).as_posix(), digest(path)] for path in files])

@@ -1,7 +1,7 @@
 """GGUF to safetensors, once for each installed model package.
 
 In:  a quantized GGUF file of a Llama-type model.
-Out: a folder that transformers reads: bfloat16 safetensors, configuration, tokenizer with chat template; the same bytes
+Out: a folder for transformers: bfloat16 safetensors, configuration, tokenizer with chat template; the same bytes
      in every environment.
 Wrong: what transformers raises for a file it does not know.
 """
@@ -19,11 +19,11 @@ from memorag_pipeline.models.file_digests import TOKENIZER_CONFIG, forget_loadin
 
 
 def convert_gguf(source: Path, folder: Path) -> None:
-    """Write the model in `source` into the empty `folder`. Takes some 20 s for 135M parameters."""
+    """Write the model in `source` into the empty `folder`. Takes about 20 s for 135M parameters."""
     logging.disable_progress_bar()
     loaded = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
     config = loaded.config
-    # The weights are plain numbers by now, but the model believes to be quantized still, and refuses to be saved.
+    # The weights are dequantized by now, but the model still counts as quantized, and refuses to be saved.
     del config.quantization_config
     plain = type(loaded)(config)
     plain.load_state_dict(loaded.state_dict())
@@ -37,7 +37,7 @@ def convert_gguf(source: Path, folder: Path) -> None:
 
 
 def _forget_release(path: Path) -> None:
-    """Take the release of transformers out of a configuration, on which a model's digest is not to depend."""
+    """Remove the transformers release from a configuration: a model's digest must not depend on it."""
     values = json.loads(path.read_text(encoding="utf-8"))
     del values["transformers_version"]
     path.write_text(f"{json.dumps(values, indent=2, sort_keys=True)}\n", encoding="utf-8")

@@ -1,13 +1,13 @@
-"""Models of the Hugging Face hub, by their ids; pickled weights are converted once.
+"""Models of the Hugging Face hub, by id; pickled weights are converted once.
 
-In:  an id, and a revision or none.
-Out: a folder with safetensors weights, configuration and tokenizer, and the commit that it is of.
-Wrong: what is neither on this machine nor given by the hub: `NotFoundError` that names the id; pickles that hold
+In:  an id, and optionally a revision.
+Out: a folder with safetensors weights, configuration and tokenizer, and its commit.
+Wrong: a model neither on this machine nor on the hub: `NotFoundError` that names the id; pickles that hold
        anything but tensors: `ModelError`.
 
 Code of a repository is never fetched. Pickled weights (`pytorch_model.bin` or its shards, with them `sparse_linear.pt`)
-are fetched only if there are no others, and read by a process of its own, to which no secret is given, and which builds
-nothing but tensors (`torch.load(weights_only=True)`). From then on the model is what that process wrote.
+are fetched only if there are no others, and read by a separate process, which gets no secrets and builds nothing but
+tensors (`torch.load(weights_only=True)`). From then on the model is what that process wrote.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from memorag_pipeline.models.model_cache import made_once, model_folder
 from memorag_pipeline.models.weights import INDEX, SINGLE
 
 SPARSE_LAYER, _PICKLED_LAYER = "sparse_linear.safetensors", "sparse_linear.pt"
-# What is fetched of a model; never code, and pickled weights only where there are no others.
+# Files fetched of a model; never code, and pickled weights only if there are no others.
 FETCHED = ("*.safetensors", "*.json", "*.jinja", "*.txt")
 _PICKLED_INDEX = "pytorch_model.bin.index.json"
 _PICKLED = ("pytorch_model.bin", "pytorch_model-*-of-*.bin", _PICKLED_LAYER)
 _CONVERSION_VERSION = 1
-# All that the converting process is told of its surroundings.
+# The only environment variables of the converting process.
 _ENVIRONMENT = ("PATH", "LANG", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "TMPDIR", "VIRTUAL_ENV")
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def whole_snapshot(model: str, revision: str | None) -> str | None:
 
 
 def snapshot(model: str, revision: str | None, patterns: Sequence[str]) -> Path:
-    """The folder of a commit, with what matches one of the patterns."""
+    """The folder of a commit, with the files that match one of the patterns."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -88,7 +88,7 @@ def _has_weights(folder: Path) -> bool:
 
 
 def _pickles(folder: Path) -> list[str]:
-    """Names of the pickles in a snapshot that are to be converted; none without weights."""
+    """Names of the pickles in a snapshot to convert; none without weights."""
     single = folder / "pytorch_model.bin"
     weights = [single.name] if single.exists() else sorted(path.name for path in folder.glob("pytorch_model-*.bin"))
     layer = [_PICKLED_LAYER] if (folder / _PICKLED_LAYER).exists() and not (folder / SPARSE_LAYER).exists() else []
@@ -96,12 +96,12 @@ def _pickles(folder: Path) -> list[str]:
 
 
 def converted_folder(model: str, folder: Path) -> Path:
-    """Where the model of a snapshot is, or would be, once its pickles are converted."""
+    """The folder of a snapshot's model after its pickles are converted."""
     return model_folder(f"{text_digest(f'{model}@{folder.name}')[:12]}-pickled{_CONVERSION_VERSION}")
 
 
 def _converted(model: str, folder: Path) -> Path:
-    """The model in `folder` with its pickles as safetensors, beside all else that it has."""
+    """The model in `folder` with its pickles as safetensors, and all its other files."""
 
     def convert(part: Path) -> None:
         pickles = _pickles(folder)

@@ -1,7 +1,7 @@
 """Loading a model once per process, whichever thread asks first.
 
 In:  a function that loads a model from hashable arguments.
-Out: the same function, which keeps what it loaded last; one thread loads at a time, for loading sets torch's and
+Out: the same function, which keeps what it loaded last; one thread loads at a time, because loading sets torch's and
      transformers' global state (default dtype, the meta device).
 """
 
@@ -22,8 +22,8 @@ class loaded_once(Generic[Given, Loaded]):
     """Keep what a function loads for each set of arguments, and let one thread load at a time."""
 
     def __init__(self, load: Callable[Given, Loaded], kept: int | None = None) -> None:
-        """`kept`: how many models, those used last; None for all."""
-        self.load = load  # without keeping it
+        """`kept`: how many models to keep, the last used ones; None for all."""
+        self.load = load  # without caching
         self._cached: Callable[Given, Loaded] = functools.lru_cache(kept)(load)
         functools.update_wrapper(self, load)
 
@@ -32,6 +32,6 @@ class loaded_once(Generic[Given, Loaded]):
             return self._cached(*args, **kwargs)
 
     def cache_clear(self) -> None:
-        """Forget what was loaded."""
+        """Drop what was loaded."""
         with _loading:
             self._cached.cache_clear()  # type: ignore[attr-defined]

@@ -1,8 +1,8 @@
-"""Models that were fetched or converted, in the local cache: each is made once, and then used by all processes.
+"""Fetched or converted models in the local cache: each is made once, and then used by all processes.
 
-In:  the name of a folder, and what fills it.
-Out: the folder, whole.
-Wrong: a cache that cannot be written is a `StorageError`; what filling the folder raises leaves nothing behind.
+In:  the name of a folder, and a function that fills it.
+Out: the complete folder.
+Wrong: a cache that cannot be written is a `StorageError`; an error while filling the folder leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from memorag_pipeline.machine.files import PART, locked
 
 
 def model_folder(name: str) -> Path:
-    """Where the cache has this model: what any user made is used, what is missing will be this user's own."""
+    """The cache folder of this model: one made by any user is used, a missing one will be this user's."""
     others = cache_folder() / "models" / name
     try:
         if others.is_dir():
@@ -30,7 +30,7 @@ def model_folder(name: str) -> Path:
 
 
 def made_once(target: Path, make: Callable[[Path], None]) -> Path:
-    """`target`, made by one process while others wait; half a folder never gets the final name."""
+    """`target`, made by one process while others wait; an incomplete folder never gets the final name."""
     if target.is_dir():
         return target
     target = own_folder(target.parent.name, target.parent.parent) / target.name
@@ -42,7 +42,7 @@ def made_once(target: Path, make: Callable[[Path], None]) -> Path:
             make(part)
             part.chmod(0o755)
             part.rename(target)
-        except Exception as error:  # libraries that write have their own kinds
+        except Exception as error:  # libraries raise errors of their own
             if is_full(error):
                 raise full_disk(target.parent) from error
             raise

@@ -1,8 +1,8 @@
-"""How an embedding model makes one vector out of many: as it declares it, or as a spec says.
+"""How an embedding model pools its vectors: as it declares, or as a spec says.
 
-In:  a spec's section `embedding`; of its model the files of sentence-transformers, `1_Pooling/config.json` for one.
-Out: the section with a pooling; what is to be told of a model that declares something else.
-Wrong: a model that declares a pooling that is not built, where the spec says none: `ModelError`.
+In:  a spec's section `embedding`; the model's sentence-transformers files, such as `1_Pooling/config.json`.
+Out: the section with a pooling; notes on a model that declares something else.
+Wrong: a model that declares an unsupported pooling, if the spec says none: `ModelError`.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _FLAGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
 }
 _POOLING = "1_Pooling"
-# Modules of sentence-transformers that change nothing of what is computed here.
+# sentence-transformers modules that do not change what is computed here.
 _HARMLESS = ("Transformer", "Pooling", "Normalize")
 
 
 @dataclass(frozen=True)
 class Declared:
-    """What a model says of itself: its pooling, if that is built, the words for another one, modules behind it."""
+    """A model's declaration: its pooling if supported, the name of another one, the modules after it."""
 
     pooling: Pooling | None = None
     other: str = ""
@@ -55,7 +55,7 @@ def settled(spec: EmbeddingSpec) -> EmbeddingSpec:
 
 
 def remarks(spec: EmbeddingSpec) -> list[str]:
-    """What people should know of the section's pooling, a line for each thing."""
+    """What people should know about the section's pooling, one line per note."""
     declared = declared_by(spec.model, spec.revision)
     said = declared.pooling or declared.other
     told = []
@@ -75,7 +75,7 @@ def remarks(spec: EmbeddingSpec) -> list[str]:
 
 
 def declared_by(model: str, revision: str | None = None) -> Declared:
-    """What the files of a model say."""
+    """The declaration in a model's files."""
     modules = _read(model, "modules.json", revision)
     entries = [entry for entry in modules if isinstance(entry, Mapping)] if isinstance(modules, list) else []
     kinds = [(str(entry.get("type")).rpartition(".")[2], str(entry.get("path") or "")) for entry in entries]

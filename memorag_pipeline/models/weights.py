@@ -1,9 +1,9 @@
-"""The weight files of a model, judged by what their headers say, without torch and without reading a tensor.
+"""Checking the weight files of a model by their headers, without torch and without reading a tensor.
 
 In:  the folder of a model, or its URI; its configuration.
 Out: the tensors that transformers would read, by name.
-Wrong: files that are no weights, are cut short or missing, or hold other tensors than the configuration asks for:
-       `ModelError` that names the file and the tensors. Nothing is ever put in their place.
+Wrong: files that are not weights, are truncated or missing, or hold other tensors than the configuration requires:
+       `ModelError` that names the file and the tensors. Nothing is ever substituted for them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 _NUMBERS = {"F64", "F32", "F16", "BF16"}
 _SHOWN = 3
-# What may stand in a layer besides its parameters: beacons, and what computing makes again.
+# What a layer may hold in addition to its parameters: beacons, and values that are recomputed.
 _HARMLESS = re.compile(r"beacon_|inv_freq$|position_ids$|masked_bias$|\.attn\.bias$|rotary_emb\.")
 _LAYER = re.compile(r"(?:^|\.)layers?\.\d+\.")
 _FETCH = "fetch the model's files again"
@@ -33,7 +33,7 @@ _FETCH = "fetch the model's files again"
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor in a file: its type in words of safetensors, and its shape."""
+    """A tensor in a file: its safetensors type and its shape."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -42,9 +42,9 @@ class StoredTensor:
 def require_weights(
     place: str, model: str, config: Mapping[str, Any], options: dict[str, Any] | None = None
 ) -> dict[str, StoredTensor]:
-    """The tensors at `place`, which are those that `config` asks for, as far as that is known; else ModelError.
+    """The tensors at `place`; ModelError unless they are those that `config` requires, as far as known.
 
-    `options` are fsspec's. Of an architecture that is not known here only the files themselves are looked at.
+    `options` are fsspec's. For an unknown architecture only the files themselves are checked.
     """
     if quantized := config.get("quantization_config"):
         method = quantized.get("quant_method") if isinstance(quantized, Mapping) else None
@@ -162,12 +162,12 @@ def _no_weights(model: str, place: str, names: Iterable[str]) -> str:
 
 
 def _without_aliases(found: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
-    """Tensors by the names of today: some old checkpoints call the two of a layer norm gamma and beta."""
+    """Tensors by current names: some old checkpoints call those of a layer norm gamma and beta."""
     return {re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name)): tensor for name, tensor in found.items()}
 
 
 def _require_numbers(found: Mapping[str, StoredTensor], model: str) -> None:
-    """Refuse weights in types that only a quantizer could read."""
+    """Refuse weights in types that only a quantizer can read."""
     others = Counter(
         tensor.dtype for name, tensor in found.items() if tensor.dtype not in _NUMBERS and name.endswith("weight")
     )
@@ -180,7 +180,7 @@ def _require_numbers(found: Mapping[str, StoredTensor], model: str) -> None:
 
 
 def _instead(found: Mapping[str, StoredTensor], missing: Iterable[str], parameters: Any) -> str:
-    """What may have become of tensors that are missing, and what to do."""
+    """The probable cause of missing tensors, and what to do."""
     levels = zip(*(name.split(".")[:-1] for name in found), strict=False)
     shared = [level[0] for level in takewhile(lambda level: len(set(level)) == 1, levels)]
     prefix = "".join(f"{part}." for part in shared)

@@ -1,10 +1,10 @@
-"""Models of transformers, loaded whole or not at all: what a file does not hold is never made up.
+"""transformers models, loaded completely or not at all: missing values are never made up.
 
-In:  a class of transformers, and the folder of a model.
-Out: the model, all of whose parameters were read, and are numbers.
-Wrong: parameters that are missing, of another shape, or no numbers, and files that cannot be read: `ModelError`.
+In:  a transformers class, and the folder of a model.
+Out: the model, with all of its parameters read and finite.
+Wrong: parameters that are missing, of another shape, or not finite, and files that cannot be read: `ModelError`.
 
-transformers itself puts random numbers in the place of what is missing, and says so in a warning.
+transformers itself initializes missing parameters at random, with only a warning.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from memorag_pipeline.models.tokens import highest_token
 from memorag_pipeline.models.weights import named_some, require_vocabulary
 
 _REMEDY = "fetch the model's files again, or use another model"
-# Not read by those who pool the last hidden states.
+# Not used when the last hidden states are pooled.
 POOLER = re.compile(r"(?:^|\.)pooler\.")
 
 
@@ -37,7 +37,7 @@ def load_whole(kind: Any, folder: Path, model: str, **arguments: Any) -> Any:
 
 
 def require_loadable(kind: Any, folder: Path, model: str, spare: re.Pattern[str] | None = None) -> None:
-    """Raise ModelError unless all parameters but `spare` ones can be read; for a model that another library loads.
+    """Raise ModelError unless all parameters except `spare` ones can be read; for a model that another library loads.
 
     Only names and shapes are read.
     """
@@ -80,7 +80,7 @@ def _require_all(told: Mapping[str, Collection[Any]], model: str, spare: re.Patt
 
 @contextmanager
 def _load_errors(model: str) -> Iterator[None]:
-    """What reading a model raises as one error that names it; a device without room stays as it is."""
+    """Errors of reading a model as one error that names it; an out-of-memory error of a device is raised unchanged."""
     try:
         yield
     except torch.OutOfMemoryError:
