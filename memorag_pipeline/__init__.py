@@ -1,6 +1,6 @@
 """Turn a corpus in object storage into a versioned memory, and answer from it in bulk.
 
-The names here are the public ones: what a service that asks a version needs. They are imported when they are used.
+These are the public names: what a service that asks a version needs. They are imported on first use.
 """
 
 from __future__ import annotations
@@ -97,12 +97,12 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for when it is asked for: Airflow imports this package each time it parses a DAG file."""
+    """Import a public name on first access: Airflow imports this package each time it parses a DAG file."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    """What can be had."""
+    """The public names."""
     return sorted({*globals(), *__all__})

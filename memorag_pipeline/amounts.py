@@ -1,4 +1,4 @@
-"""Amounts as people read them: sizes and times with units.
+"""Human-readable amounts: sizes and times with units.
 
 In:  bytes, seconds.
 Out: short texts.
@@ -10,7 +10,7 @@ from datetime import timedelta
 
 
 def bytes_text(size: int) -> str:
-    """A size with a unit, of 1,000 each."""
+    """A size with a decimal unit."""
     value = float(size)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:
@@ -20,7 +20,7 @@ def bytes_text(size: int) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """Seconds, below ten of them with a tenth; from a minute on hours, minutes and seconds."""
+    """Seconds, below ten with one decimal; from a minute, hours, minutes and seconds."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     return f"{seconds:.0f} s" if seconds < 59.5 else str(timedelta(seconds=round(seconds)))

@@ -1,6 +1,6 @@
 """Errors that a user can act on. Everything else is a bug and shows its traceback.
 
-Each message says what was wrong, where (file, key, URI or document), and what to do. Secrets in URIs are struck out of
+Each message says what is wrong, where (file, key, URI or document), and what to do. Secrets in URIs are removed from
 it, whoever wrote it.
 """
 
@@ -25,7 +25,7 @@ class MemoragError(Exception):
 
 
 def headline(error: BaseException) -> str:
-    """What may be told of any error: its kind, and the first line of the message of ours, which hold no secret."""
+    """What may be shown of any error: its class, and for our errors the first line of the message, free of secrets."""
     kind = type(error).__name__
     return f"{kind}: {error}".split("\n", 1)[0] if isinstance(error, MemoragError) else kind
 
@@ -53,7 +53,7 @@ class SpecProblem:
 
 @dataclass(frozen=True)
 class ModelProblem(SpecProblem):
-    """A spec is right, but a model that it names is not whole."""
+    """A spec is valid, but a model that it names is incomplete."""
 
     exit_code: ClassVar[int] = 4
 
@@ -61,7 +61,7 @@ class ModelProblem(SpecProblem):
 class SpecError(MemoragError):
     """A spec is refused before any work; `problems` holds all of them at once.
 
-    If all are of models that are not whole, `exit_code` is that of a `ModelError`.
+    If all of them concern incomplete models, `exit_code` is that of a `ModelError`.
     """
 
     exit_code = 3
@@ -74,7 +74,7 @@ class SpecError(MemoragError):
 
 
 class NotFoundError(MemoragError):
-    """A version, channel, job, model or source that was named does not exist."""
+    """A named version, channel, job, model or source does not exist."""
 
     exit_code = 4
 
@@ -88,13 +88,13 @@ class EmptyCorpusError(NotFoundError):
 
 
 class ArgumentError(MemoragError, ValueError):
-    """A call whose arguments are out of range or do not go together."""
+    """A call with arguments that are out of range or incompatible."""
 
     exit_code = 2
 
 
 class ModelError(NotFoundError):
-    """A model's files are damaged, incomplete, or not those that its configuration asks for; the message names them."""
+    """A model's files are damaged, incomplete, or do not match its configuration; the message names them."""
 
 
 class StorageError(MemoragError):
@@ -104,15 +104,15 @@ class StorageError(MemoragError):
 
 
 class ObjectNotFoundError(StorageError):
-    """An object that was asked for by key is not in the store."""
+    """A requested key does not exist in the store."""
 
 
 class ObjectTooLargeError(StorageError):
-    """An object is longer than it can be if the pipeline wrote it; it was not read."""
+    """An object is longer than any that the pipeline writes; it was not read."""
 
 
 class OutsideStoreError(StorageError):
-    """An object is a way out of its store, such as a symbolic link to somewhere else; it was not followed."""
+    """An object leads out of its store, such as a symbolic link to another place; it was not followed."""
 
 
 class UntrustedReferenceError(StorageError):
@@ -120,7 +120,7 @@ class UntrustedReferenceError(StorageError):
 
 
 class DiskFullError(StorageError):
-    """There is no space left on a disk of this machine; the message names the folder that was written to."""
+    """No space is left on a disk of this machine; the message names the folder."""
 
 
 class CorruptBlobError(StorageError):
@@ -128,7 +128,7 @@ class CorruptBlobError(StorageError):
 
 
 class PlanError(MemoragError):
-    """A plan or work list is not of the form that a stage reads: of another stage, or of another release."""
+    """A plan or work list is not in the form that a stage reads: it is from another stage, or another release."""
 
     exit_code = 5
 
@@ -140,7 +140,7 @@ class MemoryMismatchError(MemoragError):
 
 
 class MemoryConfigError(MemoragError):
-    """A form of memory that there is not, or that does not fit together: ratios, windows, modes of a checkpoint."""
+    """An unsupported or inconsistent form of memory: ratios, windows, modes of a checkpoint."""
 
     exit_code = 3
 
@@ -150,7 +150,7 @@ class ContextLengthError(MemoragError):
 
 
 class ChunkTooLargeError(MemoragError):
-    """The device, or the machine, has too little memory for what was worked on at once; a retry takes half of it."""
+    """The device or the machine has too little memory for the work done at once; a retry does half as much at once."""
 
 
 class QuestionError(MemoragError):
@@ -166,28 +166,28 @@ class WarehouseError(MemoragError):
 
 
 class EndpointError(MemoragError):
-    """A generator's endpoint does not answer any question any more. What it has answered is kept."""
+    """A generator's endpoint has stopped answering. Its earlier answers are kept."""
 
     exit_code = 9
 
 
 class EndpointRefusedError(EndpointError):
-    """A generator's endpoint refuses every question: the key, the model, or what is sent has to be corrected."""
+    """A generator's endpoint refuses every question: the key, the model, or the request has to be corrected."""
 
 
 class TrainingError(MemoragError):
-    """Training cannot begin or go on: no data, a loss that is no number. What was reached is in the last checkpoint."""
+    """Training cannot start or continue: no data, a loss that is not finite. The last checkpoint has the progress."""
 
 
 class MissingDependencyError(MemoragError):
-    """An optional package is needed for what was asked; the message names the extra to install."""
+    """An optional package is needed; the message names the extra to install."""
 
     exit_code = 8
 
 
 @contextmanager
 def named(path: Path, name: str) -> Iterator[None]:
-    """Let errors about the file at `path`, such as one in the local cache, say what it is instead of where it lies."""
+    """Make errors about the file at `path`, such as one in the local cache, say what it is instead of where it is."""
     try:
         yield
     except (MemoryMismatchError, CorruptBlobError) as error:

@@ -1,8 +1,8 @@
-"""What a corpus's store needs from time to time, as stages: retire, sweep, verify a sample.
+"""Maintenance of a corpus's store, as stages: retire, sweep, verify a sample.
 
-In:  a `Pipeline`; who retires; the share of blobs to read, and a seed that chooses them.
-Out: counts and bytes. What was deleted is in the log.
-Wrong: damaged blobs are a `CorruptBlobError` that names each of them and says what to do.
+In:  a `Pipeline`; who retires; the share of blobs to read, and a seed that selects them.
+Out: counts and bytes. The log names what was deleted.
+Wrong: damaged blobs are a `CorruptBlobError` that names them and says what to do.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def retire_outdated(pipeline: Pipeline, by: str) -> dict[str, Any]:
 
 
 def sweep_store(pipeline: Pipeline) -> dict[str, Any]:
-    """Sweep with the spec's grace period; returns counts and bytes of what was deleted, and of what is condemned.
+    """Sweep with the spec's grace period; returns counts and bytes of deleted and of condemned objects.
 
-    "foreign" counts what is not of the pipeline; the log names it.
+    "foreign" counts objects that are not the pipeline's; the log names them.
     """
     store = pipeline.store
     grace = timedelta(days=pipeline.spec.store.retention.grace_days)
@@ -57,7 +57,7 @@ def sweep_store(pipeline: Pipeline) -> dict[str, Any]:
 def verify_sample(pipeline: Pipeline, share: float, seed: str) -> dict[str, Any]:
     """Read a share of the blobs of all retained versions; returns how many, of how many, and the bytes.
 
-    Another `seed` chooses others, each blob with the probability `share`.
+    Another `seed` selects others, each blob with the probability `share`.
     """
     versions = pipeline.store.versions
     manifests = {number: versions.manifest(number) for number in versions.retained()}
@@ -76,5 +76,5 @@ def verify_sample(pipeline: Pipeline, share: float, seed: str) -> dict[str, Any]
 
 
 def _drawn(ref: BlobRef, seed: str) -> float:
-    """A number from 0 to 1 that looks drawn by chance, the same for the same blob and seed."""
+    """A pseudo-random number from 0 to 1, the same for the same blob and seed."""
     return int(text_digest(f"{seed}/{ref.digest}")[:13], 16) / 16**13

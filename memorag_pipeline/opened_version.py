@@ -1,11 +1,11 @@
 """One published version, opened for reading: its tables, search and memories, pinned to its number.
 
 In:  the store of a corpus and a version's number.
-Out: an `OpenedVersion`. What it gives is read when it is asked for, memory-mapped, and verified by digest before use.
-Wrong: a missing or altered blob is a `CorruptBlobError` naming it, or a `RetiredVersionError` when the version was
+Out: an `OpenedVersion`. Its contents are read on demand, memory-mapped, and verified by digest before use.
+Wrong: a missing or altered blob is a `CorruptBlobError` naming it, or a `RetiredVersionError` if the version was
        retired since; a model by path or URL that the caller did not allow an `UntrustedReferenceError`.
 
-What is open stays usable in a forked process, when the cache folder is deleted, and when the version is retired.
+What is open stays usable in a forked process, if the cache folder is deleted, and if the version is retired.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class OpenedVersion:
     """One version of a corpus. It never changes; open another to see what a later refresh made."""
 
     def __init__(self, store: CorpusStore, number: int, trust_models: bool = False, pinned: bool = False) -> None:
-        """With `pinned` the version may have been retired since, for a run in flight that has opened it before."""
+        """With `pinned` the version may have been retired since, for a run in progress that has opened it before."""
         self.store = store
         self.uri = store.uri
         self.number = number
@@ -62,11 +62,11 @@ class OpenedVersion:
         return self._rows("chunks")
 
     def memories(self) -> Mapping[str, Memory]:
-        """The memories by shard id. Each is memory-mapped when it is asked for; the model is loaded with the first."""
+        """The memories by shard id. Each is memory-mapped on access; the model is loaded with the first."""
         return self._memories
 
     def open_memory(self, model: MemoryModel[Any], shard_id: str) -> Memory:
-        """The memory of a shard, memory-mapped; KeyError when there is no such shard."""
+        """The memory of a shard, memory-mapped; KeyError if there is no such shard."""
         require_device()
         with self._files(self._memory_blobs[shard_id]) as (path,):
             opened: Memory = model.open(path)
@@ -74,7 +74,7 @@ class OpenedVersion:
 
     @cached_property
     def searcher(self) -> Searcher:
-        """Search for many queries at once; `search` is the short way for one."""
+        """Search for many queries at once; `search` is the shortcut for one."""
         from memorag_pipeline.retrieval.search import open_searcher
 
         self.require_trusted_models("embedding")
@@ -112,7 +112,7 @@ class OpenedVersion:
 
     @contextmanager
     def _files(self, *blobs: ManifestBlob) -> Iterator[list[Path]]:
-        """Local files of blobs, to be opened. Errors about them say which blobs they are."""
+        """Local files of blobs. Errors about them name the blobs."""
         with self._unless_retired(*blobs), ExitStack() as names:
             paths = []
             for blob in blobs:
@@ -122,7 +122,7 @@ class OpenedVersion:
 
     @contextmanager
     def _unless_retired(self, *blobs: ManifestBlob) -> Iterator[None]:
-        """RetiredVersionError when the version was retired since, whose blobs a sweep deletes some time later."""
+        """Raise RetiredVersionError if the version was retired since: a later sweep deletes its blobs."""
         try:
             yield
         except CorruptBlobError:
@@ -134,7 +134,7 @@ class OpenedVersion:
             raise StorageError(f"{lost} of {self.uri}: deleted while it was opened ({error}); try again") from error
 
     def require_trusted_models(self, *sections: ModelSection) -> None:
-        """Refuse the models of these sections of the spec, if the caller did not allow what the manifest names."""
+        """Refuse the models of these sections of the spec if the caller did not allow the manifest's references."""
         if not self._trust_models:
             require_known_references(
                 self.manifest,
@@ -145,7 +145,7 @@ class OpenedVersion:
 
 
 class _Memories(Mapping[str, "Memory"]):
-    """The memories of a version; those that were opened stay open."""
+    """The memories of a version; opened ones stay open."""
 
     def __init__(self, version: OpenedVersion) -> None:
         self._version = version

@@ -1,4 +1,4 @@
-"""What every stage is given: the spec, the store that it names, and plans and work lists between stages.
+"""The context of every stage: the spec, its store, and the plans and work lists between stages.
 
 A stage is a function `stage(pipeline, …) -> small dict of URIs and counts`. The CLI calls it in process, the Airflow
 operators call it in a task; neither adds logic.
@@ -19,19 +19,19 @@ from memorag_pipeline.storage import CorpusStore
 from memorag_pipeline.storage.credentials import options_for
 from memorag_pipeline.storage.plans import Plan, read_plan, write_plan
 
-MAX_TASKS = 1024  # Airflow fails a task that returns a longer list to map over
+MAX_TASKS = 1024  # Airflow fails a task that returns a longer list for mapping
 
 P = TypeVar("P", bound=Plan)
 T = TypeVar("T")
 
 
 class Workplace(ABC):
-    """A store in which stages leave each other plans and work lists."""
+    """A store through which stages pass plans and work lists."""
 
     @property
     @abstractmethod
     def place(self) -> tuple[StoreSpec, str]:
-        """Where the store is, and the name of what it holds."""
+        """The location of the store, and the name of its content."""
 
     @cached_property
     def store(self) -> CorpusStore:
@@ -44,15 +44,15 @@ class Workplace(ABC):
         return write_plan(self.store.blobs, plan)
 
     def read_work(self, uri: str, form: type[P]) -> P:
-        """The plan or work list of type `form` at `uri`, verified; another one is a `PlanError`."""
+        """The plan or work list of type `form` at `uri`, verified; one of another type is a `PlanError`."""
         return read_plan(self.store.blobs, uri, form)
 
     def write_batches(
         self, units: Sequence[T], units_per_task: int, wrap: Callable[[tuple[T, ...]], Plan]
     ) -> list[str]:
-        """Split `units` into work lists of `units_per_task`, or more when that would pass MAX_TASKS tasks.
+        """Split `units` into work lists of `units_per_task`, or more if there would be over MAX_TASKS tasks.
 
-        `wrap` makes the work list out of its units.
+        `wrap` makes the work list of its units.
         """
         size = max(units_per_task, -(-len(units) // MAX_TASKS))
         return [self.write_work(wrap(tuple(units[start : start + size]))) for start in range(0, len(units), size)]
@@ -66,7 +66,7 @@ class Pipeline(Workplace):
 
     @cached_property
     def settled(self) -> CorpusSpec:
-        """The spec with what it leaves to its models: the pooling. What a version is made of is said by this one."""
+        """The spec completed by what it leaves to its models, the pooling. This one defines a version's content."""
         return self.spec.model_copy(update={"embedding": settled(self.spec.embedding)})
 
     @property

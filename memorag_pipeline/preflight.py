@@ -1,7 +1,7 @@
-"""Checks of a spec against the models that it names and this installation, before any work and without loading them.
+"""Checks of a spec against its models and this installation, before any work and without loading them.
 
-In:  a spec that was read, and its file's name for messages.
-Out: the problems found, none when the spec can run here; what a token takes as memory.
+In:  a parsed spec, and its file's name for messages.
+Out: the problems found, none if the spec can run here; the memory size of a token.
 Wrong: a model that cannot be found is one of the problems; nothing is raised.
 """
 
@@ -48,25 +48,25 @@ from memorag_pipeline.specs.retrieval import RerankerSpec
 from memorag_pipeline.specs.values import is_hub_id
 from memorag_pipeline.storage.credentials import options_for
 
-# Room that a recall needs after the memory, besides the clues: the turns around it, the prompt and the question.
+# Room that a recall needs after the memory, in addition to the clues: the turns, the prompt and the question.
 PROMPT_TOKENS = 512
 _ROBERTA = {"roberta", "xlm-roberta"}
 
 
 def check(spec: CorpusSpec, file: str) -> list[SpecProblem]:
-    """All problems of `spec` here: those with its models, its own prompts, and an index that cannot be built."""
+    """All problems of `spec` here: with its models, with its custom prompts, and with an index that cannot be built."""
     return [*check_models(spec, file), *_check_index(spec, file), *_check_prompts(spec, file)]
 
 
 def check_models(spec: CorpusSpec, file: str) -> list[SpecProblem]:
-    """Problems of `spec` with its models: unknown, of a type that cannot be used, or too small for what is asked."""
+    """Problems of `spec` with its models: unknown, of an unsupported type, or too small for the spec."""
     problems: list[SpecProblem] = []
     memory = _decoder(problems, file, "memory.model", spec.memory.model, spec.memory.revision)
     form = _form(problems, file, spec.memory, memory) if memory is not None else None
     if memory is not None and form is not None:
         problems += _check_form(file, form)
         problems += _check_shards(spec, file, context_length(memory), form)
-    # Of an endpoint's model nothing is known here, its context neither.
+    # Nothing is known here about an endpoint's model, not even its context.
     model, generator = spec.generation.model, memory if spec.generation.endpoint is None else None
     if model is not None and spec.generation.endpoint is None:
         generator = _decoder(problems, file, "generation.model", model, spec.generation.revision)
@@ -87,7 +87,7 @@ def check_models(spec: CorpusSpec, file: str) -> list[SpecProblem]:
 
 
 def memory_cost(spec: CorpusSpec, text_bytes_per_token: float = TEXT_BYTES_PER_TOKEN) -> MemoryCost | None:
-    """What a token of text takes as memory; None where a model or an adapter cannot be read, or does not tell."""
+    """The memory size of a token of text; None if a model or an adapter cannot be read, or does not say."""
     problems: list[SpecProblem] = []
     config = _config(problems, "", "memory.model", spec.memory.model, spec.memory.revision)
     form = None if config is None else _form(problems, "", spec.memory, config)
@@ -97,7 +97,7 @@ def memory_cost(spec: CorpusSpec, text_bytes_per_token: float = TEXT_BYTES_PER_T
 
 
 def _form(problems: list[SpecProblem], file: str, memory: MemorySpec, config: Mapping[str, Any]) -> BeaconConfig | None:
-    """Window, ratios and sink of the memories, as the spec says or else as adapter or checkpoint were trained."""
+    """Window, ratios and sink of the memories, from the spec, else from the training of adapter or checkpoint."""
     if not KINDS[memory.kind].has_beacons:
         return BeaconConfig.untrained(memory)
     key, name = ("memory.model", memory.model) if memory.adapter is None else ("memory.adapter", memory.adapter)
@@ -110,13 +110,13 @@ def _form(problems: list[SpecProblem], file: str, memory: MemorySpec, config: Ma
 
 
 def _adapter_config(uri: str) -> dict[str, str]:
-    """An adapter's own account of itself, read without its tensors."""
+    """An adapter's description of itself, read without its tensors."""
     metadata: dict[str, str] = read_safetensors_header(uri).get("__metadata__", {})
     return metadata
 
 
 def _check_form(file: str, form: BeaconConfig) -> Iterator[SpecProblem]:
-    """What of the spec does not fit to what was trained; what is in the spec fits together."""
+    """Conflicts between the spec and what was trained; the spec itself is consistent."""
     ratios = ", ".join(map(str, form.ratios))
     if problem := ratios_fit_window(form.ratios, form.window):
         yield SpecProblem(file, "memory.ratio", ratios, problem, "use divisors of the window")
@@ -140,22 +140,22 @@ def _check_shards(spec: CorpusSpec, file: str, context: int, form: BeaconConfig)
 
 
 def _recall_tokens(job: JobSpec) -> int:
-    """Tokens that a job lets a memory write."""
+    """Tokens that a job lets a memory generate."""
     return job.clue_tokens if job.kind == "answers" else job.summaries.recall_tokens
 
 
 def _shard_room(kind: str, form: BeaconConfig, room: int) -> tuple[int, str]:
-    """Tokens of a stream that fit where there is room for so many slots, and what they need besides."""
+    """Tokens of a stream that fit into this many slots, and what they need in addition."""
     positions = KINDS[kind].positions
     if positions == "summary":
         gist = gist_tokens(form.window)
         fits = form.window + gist <= room
         return room // gist * form.window if fits else 0, f", and {form.window} tokens take {gist} of a summary"
-    # The least compression that can be picked; what is read at ratio 0 besides is told when it is read.
+    # The lowest compression that can be selected; text read at ratio 0 in addition is reported when it is read.
     ratio = min((ratio for ratio in form.ratios if ratio), default=0)
     if positions == "token" or not ratio:
         return room, ""
-    # Attended beacons are found by reading a window again, right behind itself.
+    # Attended beacons are found by reading a window a second time, directly after itself.
     behind = form.window if form.placement == ATTENDED else -(-form.window // ratio)
     window = form.window + behind + form.sink
     return max(0, room - window) * ratio, f" and {window} for the open window, and {ratio} tokens share a slot"
@@ -175,7 +175,7 @@ def _check_generation(spec: CorpusSpec, file: str, context: int) -> Iterator[Spe
         )
     for name, job in spec.jobs.items():
         summary = job.summaries.summary_tokens
-        read = max(spec.generation.evidence_tokens, 2 * summary)  # two summaries at least are merged into one
+        read = max(spec.generation.evidence_tokens, 2 * summary)  # at least two summaries are merged into one
         if job.kind == "summaries" and read + summary > context - PROMPT_TOKENS:
             yield SpecProblem(
                 file,
@@ -205,12 +205,12 @@ def _check_reranker(spec: RerankerSpec, file: str, config: dict[str, Any]) -> It
 def _positions(config: dict[str, Any]) -> int:
     """Tokens that an encoder can read."""
     positions = int(config["max_position_embeddings"])
-    # The position table of these begins behind the padding index.
+    # The position table of these begins after the padding index.
     return positions - int(config["pad_token_id"]) - 1 if config.get("model_type") in _ROBERTA else positions
 
 
 def notes(spec: CorpusSpec) -> list[str]:
-    """What is worth knowing of a spec that is right."""
+    """Notes on a valid spec."""
     return remarks(spec.embedding)
 
 
@@ -288,7 +288,7 @@ def _decoder(
 def _check_files(
     file: str, key: str, model: str, revision: str | None, config: Mapping[str, Any]
 ) -> Iterator[SpecProblem]:
-    """What is wrong with the weights and the tokenizer, if they are where no work is needed to look at them."""
+    """Problems with the weights and the tokenizer, if these can be checked without fetching or converting them."""
     try:
         place = weights_place(model, revision)
         if place is not None:

@@ -1,8 +1,8 @@
-"""Progress of a stage, told to whoever shows it: rich bars in a terminal, a log line now and then in Airflow.
+"""Progress of a stage, reported to a display: rich bars in a terminal, occasional log lines in Airflow.
 
-In:  `track(name, total, unit)` around a loop, `advance(n)` inside it; `skip(n)` for what was done by an earlier run.
-Out: nothing; a reporter is installed once per process by whoever owns the screen.
-Wrong: never raises; a stage must not fail because nobody looks.
+In:  `track(name, total, unit)` around a loop, `advance(n)` inside it; `skip(n)` for work done by an earlier run.
+Out: nothing; the owner of the screen installs a reporter once per process.
+Wrong: never raises; a stage must not fail because of its display.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Bar(Protocol):
     def advance(self, amount: float = 1) -> None: ...
 
     def skip(self, amount: float) -> None:
-        """Move on by what was done before: it counts as done, and neither for the rate nor for the time left."""
+        """Advance by work done before: it counts as done, but not for the rate or the time left."""
 
 
 class Reporter(Protocol):
@@ -34,7 +34,7 @@ class Reporter(Protocol):
 
 
 class LogBar:
-    """A bar that writes a line at most every `interval` seconds."""
+    """A bar that logs a line at most every `interval` seconds."""
 
     def __init__(
         self, name: str, total: float | None, unit: str, interval: float, write: Callable[[str], None]
@@ -56,7 +56,7 @@ class LogBar:
         self.done += amount
 
     def finish(self) -> None:
-        """Write the last line, when there was anything to do."""
+        """Write the last line, if there was anything to do."""
         if self.done > self.skipped:
             self.write(f"{self._so_far()}, {time.monotonic() - self.started:,.1f} s")
 
@@ -69,7 +69,7 @@ class LogBar:
 
 
 def rate_text(rate: float, unit: str) -> str:
-    """A rate in units per second; slow ones with two digits that count."""
+    """A rate in units per second; slow ones with two significant digits."""
     return f"{rate:,.1f} {unit}/s" if rate >= 1 else f"{rate:.2g} {unit}/s"
 
 
@@ -99,7 +99,7 @@ def install(reporter: Reporter) -> None:
 
 @contextmanager
 def track(name: str, total: float | None = None, unit: str = "items") -> Iterator[Bar]:
-    """Report a piece of work of `total` units (None when unknown) while the block runs."""
+    """Report a piece of work of `total` units (None if unknown) while the block runs."""
     reporter = _reporter
     bar = reporter.start(name, total, unit)
     try:

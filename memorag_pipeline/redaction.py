@@ -1,11 +1,11 @@
-"""Secrets in URIs, and in texts that quote them: found in one place, so that all of the pipeline means the same by it.
+"""Secrets in URIs, and in texts that quote them: one definition for the whole pipeline.
 
-In:  a URI, options for fsspec, or any text, such as what a library says.
+In:  a URI, options for fsspec, or any text, such as a library's message.
 Out: which part of the URI is a secret, or the text without such parts.
 
 A secret is a password before the host (`s3://key:secret@bucket`), anything before the host of an HTTP URL
-(`https://TOKEN@host`), and the value of a parameter that signs or logs in (`?sig=`, `X-Amz-Signature`). What is secret
-as a whole, such as the URL of a webhook, cannot be told from any other URL.
+(`https://TOKEN@host`), and the value of a parameter that signs or logs in (`?sig=`, `X-Amz-Signature`). A URL that is
+secret as a whole, such as that of a webhook, cannot be distinguished from any other URL.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from urllib.parse import quote, quote_plus, unquote
 STRUCK_OUT = "…"
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*$", re.IGNORECASE)
 _LONGEST_SCHEME = 64
-# What is between :// and the host. After the colon of a host there is a port; a password may hold slashes, as those of
-# S3 do.
+# The part between :// and the host. After the colon of a host there is a port; a password may hold slashes, as in S3.
 _LOGIN = re.compile(
     r"""(?P<user>[^/@:?\#'"\[]*) (?P<password>:(?!\d*(?:[/?\#'"]|$)) [^@]* (?:@[^/?\#@]*(?=@))*)? @""", re.VERBOSE
 )
@@ -37,7 +36,7 @@ _ADDRESSES = ("endpoint_url", "endpoint", "base_url", "host")
 
 
 def secret_in(uri: str) -> str | None:
-    """What in `uri` is a secret, in words that do not show it; None when there is nothing."""
+    """The kind of secret in `uri`, without the secret itself; None if there is none."""
     for uri_in_it in _uris(uri):
         login = uri_in_it.login
         if login and login["password"]:
@@ -52,7 +51,7 @@ def secret_in(uri: str) -> str | None:
 
 
 def secret_in_options(options: dict[str, Any]) -> tuple[str, str] | None:
-    """The option for fsspec that is an address with a secret, and what that is. Libraries quote addresses in errors."""
+    """The fsspec option that is an address with a secret, and the kind of secret. Libraries quote these in errors."""
     client = options.get("client_kwargs")
     for place, values in (("", options), ("client_kwargs.", client if isinstance(client, dict) else {})):
         for name in _ADDRESSES:
@@ -72,7 +71,7 @@ def redacted(text: str, *secrets: str) -> str:
 
 @dataclass(frozen=True)
 class _Uri:
-    """A URI in a text without blanks; `after` is all that follows its ://, up to the next one."""
+    """A URI in a text without blanks; `after` is everything after its ://, up to the next one."""
 
     scheme: str
     after: str
@@ -104,7 +103,7 @@ def _without_secrets(word: str) -> str:
 
 
 def _shown(uri: _Uri) -> str:
-    """What follows the :// without secrets."""
+    """The part after :// without secrets."""
     shown, query = uri.after, uri.query
     if query:
         place = shown.index(query, uri.login.end() if uri.login else 0)
@@ -115,7 +114,7 @@ def _shown(uri: _Uri) -> str:
 
 
 def _without_values(query: str, is_http: bool) -> str:
-    """Of an HTTP URL nothing is kept: any server has parameters of its own."""
+    """The query of an HTTP URL is removed completely: any server may have its own parameters."""
     if is_http and query.startswith("?") and len(query) > 1:
         return f"?{STRUCK_OUT}"
     return "".join(map(_without_value, _BETWEEN_PARAMETERS.split(query)))

@@ -31,9 +31,9 @@ _ALL_UNITS = 1 << 30
 
 @dataclass
 class _Stages:
-    """What the stages of one run counted, and the seconds that each took, in the order in which they ran.
+    """The counts and seconds of the stages of one run, in the order in which they ran.
 
-    Each stage reports below the root of the corpus's store how far it is, and the run leaves its report there.
+    Each stage reports its progress below the root of the corpus's store, and the run leaves its report there.
     """
 
     pipeline: Pipeline
@@ -45,7 +45,7 @@ class _Stages:
     def run(self, stage: Stage, *arguments: Any) -> dict[str, Any]:
         """Run one stage, over all of its work lists if it has any, and keep the numbers of its results.
 
-        `arguments` are those besides the plan.
+        `arguments` are those in addition to the plan.
         """
         started = time.monotonic()
         if stage.planned_by is not None:
@@ -74,11 +74,11 @@ class _Stages:
 
 @dataclass(frozen=True)
 class RefreshResult:
-    """The version that holds the corpus as it is now.
+    """The version that holds the current state of the corpus.
 
-    `created` tells whether this run published it, `changed` whether the inventory differed from the parent version,
-    `promoted` whether a channel was pointed to it, if the spec has a gate that was asked.
-    `counts` and `seconds` are by stage, in the order in which they ran; `notes` say what is left to a person to do.
+    `created` says whether this run published it, `changed` whether the inventory differed from the parent version,
+    `promoted` whether a channel was moved to it, if the spec has a gate that was evaluated. `counts` and `seconds` are
+    by stage, in the order in which they ran; `notes` say what is left for a person to do.
     """
 
     version: int
@@ -103,10 +103,10 @@ class AnswerResult:
 
 
 def refresh(pipeline: Pipeline, run_id: str, documents: str | None = None, force: bool = False) -> RefreshResult:
-    """Bring the corpus up to date: inventory, extract, shard, memorize, embed, index, publish, and where there is a
-    gate evaluate, promote. `documents` and `force` are those of `take_inventory`.
+    """Bring the corpus up to date: inventory, extract, shard, memorize, embed, index, publish, and if there is a gate
+    evaluate, promote. `documents` and `force` are those of `take_inventory`.
 
-    Ends after the inventory when nothing changed. With a `warehouse` in the spec the run is recorded there, however it
+    Ends after the inventory if nothing changed. With a `warehouse` in the spec the run is recorded there, however it
     ends. Raises EmptyCorpusError, StorageError, NotFoundError (model), WarehouseError (what is published stays).
     """
     stages = _Stages(_in_one_task(pipeline), Run(run_id, datetime.now(UTC)))
@@ -151,7 +151,7 @@ def _refresh(stages: _Stages, documents: str | None, force: bool) -> RefreshResu
 
 
 def _record_failure(pipeline: Pipeline, run: Run, error: Exception) -> None:
-    """Note a run that failed; when that fails, too, the run's own error is the one to show."""
+    """Record a failed run; if that fails, too, the run's own error is the one to show."""
     from memorag_pipeline.refresh.record import record_refresh
 
     try:
@@ -161,7 +161,7 @@ def _record_failure(pipeline: Pipeline, run: Run, error: Exception) -> None:
 
 
 def answer(pipeline: Pipeline, job: str, version: int | None = None) -> AnswerResult:
-    """Run a job over `version` (without one: the job's channel, or the newest): route, recall, generate, load.
+    """Run a job over `version` (default: the job's channel, or the newest): route, recall, generate, load.
 
     Raises NotFoundError (job, version), QuestionError, StorageError, WarehouseError. A failed question is a row.
     """
@@ -169,7 +169,7 @@ def answer(pipeline: Pipeline, job: str, version: int | None = None) -> AnswerRe
 
 
 def summarize(pipeline: Pipeline, job: str, version: int | None = None) -> AnswerResult:
-    """Run a job of kind summaries over `version`, as `answer`: plan, recall, generate, merge, load.
+    """Run a job of kind summaries over `version`, like `answer`: plan, recall, generate, merge, load.
 
     Raises NotFoundError (job, version, no document), StorageError, WarehouseError. A failed summary is a row.
     """
@@ -177,7 +177,7 @@ def summarize(pipeline: Pipeline, job: str, version: int | None = None) -> Answe
 
 
 def _job(order: Sequence[Stage], pipeline: Pipeline, job: str, version: int | None) -> AnswerResult:
-    """Run the stages of a job: the first plans, the last loads what the others made."""
+    """Run the stages of a job: the first plans, the last loads the results of the others."""
     began = datetime.now(UTC)
     run = Run(f"cli-{began:%Y%m%dT%H%M%S.%f}", began, job)
     stages = _Stages(_in_one_task(pipeline), run)
@@ -192,13 +192,13 @@ def _job(order: Sequence[Stage], pipeline: Pipeline, job: str, version: int | No
 def _in_one_task(pipeline: Pipeline) -> Pipeline:
     """The pipeline with one work list per stage: one progress bar each, and one start of the extraction workers.
 
-    Units and their fingerprints stay as they are, so a run in process and a run in Airflow reuse each other's.
+    Units and their fingerprints do not change, so a run in process and a run in Airflow reuse each other's.
     """
     compute = pipeline.spec.compute.model_copy(update={"units_per_task": _ALL_UNITS})
     return replace(pipeline, spec=pipeline.spec.model_copy(update={"compute": compute}))
 
 
 def _numbers(result: dict[str, Any]) -> dict[str, float]:
-    """The counts of a stage's result; its seconds are measured here, for all stages in the same way."""
+    """The counts of a stage's result; seconds are measured here, in the same way for all stages."""
     others = ("version", "seconds")
     return {key: value for key, value in result.items() if isinstance(value, int | float) and key not in others}

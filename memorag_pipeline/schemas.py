@@ -56,7 +56,7 @@ CHUNKS = _schema(
 
 QUARANTINE = _schema(document_id=_S, uri=_S, source_size=_I, source_digest=_S, reason=_S, detail=_S, advice=_S)
 
-# What each memory was read from. In a delta refresh some of it is no longer what the documents say.
+# What each memory was read from. After a delta refresh some of it is out of date.
 SHARDS = _schema(
     shard_id=_S,
     ordinal=_I32,
@@ -70,7 +70,7 @@ SHARDS = _schema(
     stale=pa.bool_(),
 )
 
-# What the documents are now, and which shard's memory has read it.
+# The current content of the documents, and the shard whose memory has read it.
 SECTIONS = _schema(
     document_id=_S,
     uri=_S,
@@ -99,12 +99,12 @@ def embeddings(dimensions: int, weighed: bool = False) -> pa.Schema:
     return _schema(**columns)
 
 
-# Which embedding table has the vector of a chunk's text: the first bytes of the digest, and the table's number.
+# The embedding table that has the vector of a chunk's text: the first bytes of the digest, and the table's number.
 DIGESTS = _schema(digest=pa.binary(8), part=_I32)
 
 
 def beginning(digest: str) -> bytes:
-    """The bytes of a SHA-256 in hex that the table `digests` has of it; what is found by them is looked at whole."""
+    """The leading bytes of a hex SHA-256, as in the table `digests`; matches are checked with the whole digest."""
     return bytes.fromhex(digest[:16])
 
 
@@ -112,7 +112,7 @@ INDEX_ROWS = _schema(
     row=_I, chunk_id=_S, document_id=_S, uri=_S, start=_I, end=_I, shard_id=_S, part=_I32, part_row=_I32
 )
 
-# What readers ask of the tables of a version, by role. Earlier releases wrote some without the columns named `later`.
+# The columns that readers need of a version's tables, by role. Earlier releases wrote some without those named `later`.
 OF_ROLE = {
     "inventory": INVENTORY,
     "documents": DOCUMENTS,
@@ -126,7 +126,7 @@ OF_ROLE = {
 
 QUESTIONS = _schema(question_id=_S, question=_S, error=_S)
 
-# The questions of a run, and the shards that each is asked of, the best one first.
+# The questions of a run, and the shards that each is asked of, best first.
 ROUTED_QUESTIONS = QUESTIONS.append(pa.field("shards", pa.list_(pa.field("item", _S, False)), False))
 
 CLUES = _schema(question_id=_S, shard_id=_S, kind=_S, text=_S, tokens=_I32)
@@ -173,7 +173,7 @@ ANSWERS = _schema(
     seconds=pa.float64(),
 )
 
-# A row of scope document has a document and no globs, one of scope corpus the other way round.
+# A row of scope document has a document and no globs; a row of scope corpus has globs and no document.
 SUMMARIES = _schema(
     {"document_id", "uri", "title", "focus", "summary", "error", "finish_reason", "cost"},
     corpus=_S,
@@ -209,7 +209,7 @@ SUMMARIES = _schema(
 
 
 def answers(table: pa.Table) -> pa.Table:
-    """A table of answers, maybe of an earlier release, with all columns of `ANSWERS`."""
+    """A table of answers, possibly of an earlier release, with all columns of `ANSWERS`."""
     for place, field in enumerate(ANSWERS):
         if field.nullable and field.name not in table.schema.names:
             table = table.add_column(place, field, pa.nulls(table.num_rows, field.type))

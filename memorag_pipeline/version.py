@@ -1,7 +1,7 @@
 """The published artifact, as a service uses it: searchable, answerable, pinned to one version.
 
 In:  the root of a corpus (`{store.uri}/{corpus}`), and a version number or a channel, or neither for the newest.
-Out: a `Version`. What it gives is read when it is asked for, memory-mapped, and verified by digest before use.
+Out: a `Version`. Its contents are read on demand, memory-mapped, and verified by digest before use.
 Wrong: an unknown version or channel is a `NotFoundError`; a missing or altered blob a `CorruptBlobError` naming it; a
        model by path or URL that the caller did not allow an `UntrustedReferenceError`.
 """
@@ -31,7 +31,7 @@ def open_version(
 ) -> Version:
     """Open a version of the corpus at `uri` (such as `s3://bucket/kb/handbook`): by number, by channel, or the newest.
 
-    `version` may also be the name of a channel, as at the command line. `storage_options` are those of fsspec. With
+    `version` may also be the name of a channel, as on the command line. `storage_options` are those of fsspec. With
     `trust_models` the version may name its models by local paths and URLs: only for a store whose every writer is
     trusted. Raises ArgumentError, NotFoundError, StorageError, CorruptBlobError.
     """
@@ -47,7 +47,7 @@ class Version(OpenedVersion):
     def newest(self, channel: str | None = None) -> int:
         """The number of the corpus's newest version, or of the one that `channel` points to now.
 
-        Cheap (one listing, or one small object), so that a service can ask every few seconds whether it should open
+        Cheap (one listing, or one small object), so a service can check every few seconds whether it should open
         another version. Raises NotFoundError, StorageError.
         """
         return self.store.number(channel)
@@ -62,11 +62,11 @@ class Version(OpenedVersion):
     ) -> list[Answer]:
         """Answer questions: clues from the memories, evidence from the index, text from the generator.
 
-        In mode memory_only the memory of the best shard answers by itself, and there is no evidence; in mode
-        retrieval_only the memories are not asked. `offer_draft` offers the draft among the clues to the generator as a
+        In mode memory_only the memory of the best shard writes the answer, and there is no evidence; in mode
+        retrieval_only the memories are not asked. `offer_draft` gives the draft among the clues to the generator as a
         possible answer. Without `generation` the memory model writes the answers.
-        One answer for each question, in order; a question that fails has its error in its answer. A single text is one
-        question.
+        Returns one answer per question, in order; a question that fails has its error in its answer. A single text is
+        one question.
         """
         from memorag_pipeline.jobs.answers.ask import answer_questions
         from memorag_pipeline.jobs.answers.settings import AnswerSettings
@@ -78,7 +78,7 @@ class Version(OpenedVersion):
         return answer_questions(self, _questions(questions), settings)
 
     def recall(self, questions: str | Sequence[str], kinds: Sequence[ClueKind] = ()) -> list[Recollection]:
-        """What the memories recall for each question, of these kinds of clues or else of those that jobs use."""
+        """What the memories recall for each question: these kinds of clues, or by default those that jobs use."""
         from memorag_pipeline.jobs.answers.ask import recall_questions
         from memorag_pipeline.jobs.answers.settings import AnswerSettings
 
@@ -89,8 +89,8 @@ class Version(OpenedVersion):
     def summarize(self, document: str | None = None, include: Sequence[str] = (), focus: str | None = None) -> Summary:
         """Summarize one document, or the documents that the globs `include` match, or the whole corpus.
 
-        `document` is a URI, or a name relative to the source's URI, as globs are; `focus` a question to be summarized
-        for. A summary that fails has its error in it. Raises NotFoundError when there is nothing to summarize.
+        `document` is a URI, or a name relative to the source's URI, like globs; `focus` a question to summarize for. A
+        summary that fails has its error in it. Raises NotFoundError if there is nothing to summarize.
         """
         from memorag_pipeline.jobs.summaries.summarize import summarize
 

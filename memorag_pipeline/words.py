@@ -1,11 +1,11 @@
-"""Words and sentences of a text in English or Chinese, wherever texts are compared by what they say.
+"""Words and sentences of a text in English or Chinese, for comparing texts by content.
 
 In:  a text.
-Out: its words in lower case, a Chinese character being one; its sentences.
+Out: its words in lower case, each Chinese character as one word; its sentences.
 
 A text without letters or digits has no words.
 
-The search by words has terms of its own (`retrieval.terms`), since it looks for pairs of Chinese characters.
+Search by words uses other terms (`retrieval.terms`), since it matches pairs of Chinese characters.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。\uff01\uff1f])|\n+")
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text in lower case, in order; a Chinese character is one."""
+    """The words of a text in lower case, in order; a Chinese character is one word."""
     return _WORD.findall(text.casefold())
 
 

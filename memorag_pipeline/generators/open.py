@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from memorag_pipeline.generators.replies import Replies
 
 # For each kind of `specs.generation.ENDPOINTS`, the factory of its generator: from a spec, a token counter, the kept
-# # replies, and what was spent before.
+# replies, and what was spent before.
 GENERATORS = {
     "openai": "memorag_pipeline.generators.endpoint:EndpointGenerator",
     "azure": "memorag_pipeline.generators.endpoint:EndpointGenerator",

@@ -33,7 +33,7 @@ _CONFIGURATION = {"config.json", "generation_config.json", "modules.json", "sent
 TOKENIZER_CONFIG = "tokenizer_config.json"
 _TOKENIZER = {"tokenizer.json", TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"}
 # How transformers was asked to load a tokenizer, which it saves in the configuration. It does not affect tokens. The
-# # values are those of most saved tokenizers, loaded from a folder and offline, so these keep their digests.
+# values are those of most saved tokenizers, loaded from a folder and offline, so these keep their digests.
 _LOADING = {"is_local": True, "local_files_only": True}
 _SMALL = 1 << 20
 _NOTE_SECONDS = 24 * 3600

@@ -31,7 +31,7 @@ _CHARACTER = regex.compile(r"\X")
 # A zero-width space separates words in scripts that write no other space.
 _BETWEEN = regex.compile(rf"(?<=[{_UNSPACED}])\u200b+|\u200b+(?=[{_UNSPACED}])")
 # Zero-width characters; the tatweel, which only stretches a word; the dot that casefolding leaves of a Turkish I; vowel
-# # marks.
+# marks.
 _SILENT = regex.compile(r"(?V1)\p{DI}|\u0640|(?<=i)\u0307|[[\p{Arabic}\p{Hebrew}\u064b-\u0655\u0670]&&\p{Mn}]")
 
 
