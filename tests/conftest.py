@@ -34,7 +34,7 @@ os.environ.setdefault("MEMORAG_CACHE", str(REPOSITORY / ".memorag" / "cache"))
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-# Seconds are no property of the code here: tests run side by side.
+# Seconds say nothing about the code here: tests run side by side.
 settings.register_profile("side by side", deadline=None)
 settings.load_profile("side by side")
 

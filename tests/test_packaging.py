@@ -122,7 +122,7 @@ def test_the_wheel_installs_into_an_empty_environment(wheel: Path, tmp_path: Pat
     venv.create(environment, with_pip=True)
     python = str(environment / "bin" / "python")
     try:
-        # Without compiling, which would take half of the time and is not what is tested.
+        # Without compiling, which would take half of the time and is not under test.
         run([python, "-m", "pip", "install", "--quiet", "--no-compile", f"{wheel}[cpu,airflow]"], cwd=tmp_path)
         check_installation(environment, tmp_path)
     finally:

@@ -1,4 +1,4 @@
-"""The names that a service imports from the package itself: none is missing, none goes unnoticed, none costs torch."""
+"""The names that a service imports from the package itself: none is missing, none is unlisted, none imports torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the README shows works as it stands. `tests/integration/test_demo.py` runs its program, spec and commands."""
+"""The README's examples work unchanged. `tests/integration/test_demo.py` runs its program, spec and commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What in a URI is a secret, and how a text is told without it."""
+"""Secrets in a URI, and texts without them."""
 
 from __future__ import annotations
 

@@ -328,7 +328,7 @@ def test_a_local_store_is_used_in_place(published: Path, tmp_path: Path, monkeyp
 def test_a_manifest_from_elsewhere_opens_no_path_and_no_url(
     published: Path, tmp_path: Path, section: str, key: str, reference: object
 ) -> None:
-    """Whoever wrote the manifest chose the reference; what is searched or asked does not follow it."""
+    """The writer of the manifest chose the reference; searching and asking do not follow it."""
     root = tmp_path / "topics"
     shutil.copytree(published, root)
     store = CorpusStore(str(root))
@@ -340,7 +340,7 @@ def test_a_manifest_from_elsewhere_opens_no_path_and_no_url(
     uses: list[Callable[[], object]] = [lambda: version.answer(["loop"]), lambda: version.recall(["loop"])]
     if section == "memory":
         uses += [lambda: list(version.memories().values())]
-        assert version.search("loop", k=1)  # opens the embedding model alone
+        assert version.search("loop", k=1)  # opens only the embedding model
     else:
         uses += [lambda: version.search("loop")]
     for use in uses:

@@ -38,7 +38,7 @@ def memorag(*arguments: object) -> Any:
 
 
 def start(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own."""
+    """Run the command in a separate process."""
     command = [*MEMORAG, *map(str, arguments)]
     return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
 
@@ -509,7 +509,7 @@ def test_verify_names_what_is_damaged(corpus: Path) -> None:
 
 
 def test_a_process_of_its_own_writes_only_where_it_should(corpus: Path, tmp_path: Path) -> None:
-    """Stdout holds JSON and nothing else, stderr no warning of a library, the home folder stays as it is."""
+    """Stdout holds JSON and nothing else, stderr no warning of a library, and the home folder does not change."""
     home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / ".cache")}
     spec = corpus / "topics.yaml"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")} | home

@@ -1,4 +1,4 @@
-"""Headings of Markdown and reStructuredText stand where their offsets say."""
+"""Headings of Markdown and reStructuredText are at their offsets."""
 
 from __future__ import annotations
 

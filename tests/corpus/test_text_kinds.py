@@ -1,4 +1,4 @@
-"""Text that speaks of a format, or begins as one does, stays text; what is one is read as such."""
+"""Text that mentions a format, or begins like one, stays text; real markup is read as such."""
 
 from __future__ import annotations
 

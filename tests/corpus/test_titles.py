@@ -1,4 +1,4 @@
-"""Titles that documents declare, and what is none."""
+"""Titles that documents declare, and defaults that do not count."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def test_a_run_killed_in_stages_goes_on_by_unit_and_gives_the_same_version(
 
 
 def start_refresh(log: Path) -> subprocess.Popen[bytes]:
-    """Run the refresh DAG in a process group of its own."""
+    """Run the refresh DAG in a separate process group."""
     with log.open("wb") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "airflow", "dags", "test", "topics_refresh"],

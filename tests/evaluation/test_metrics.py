@@ -16,7 +16,7 @@ from memorag_pipeline.evaluation.metrics import exact_match, holds_answer, rouge
         ("The Normans!", ["normans"], 1, 1),  # SQuAD's normalization: case, punctuation, articles
         ("in the 10th and 11th centuries", ["10th and 11th centuries", "1066"], 0, 8 / 9),
         ("the U.S. Army", ["US army"], 1, 1),
-        ("cat cat dog", ["cat dog dog"], 0, 2 / 3),  # each word as often as it stands there
+        ("cat cat dog", ["cat dog dog"], 0, 2 / 3),  # each word as often as it occurs
         ("", ["anything"], 0, 0),
         ("the", ["a"], 0, 0),  # no words are left
         ("anything", [], 0, 0),

@@ -1,4 +1,4 @@
-"""Needles: where they are put, that they are the same each time, and what a memory tells of them."""
+"""Needles: their places, that they are the same each time, and how many a memory recalls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TASK = NeedleTask(lengths=(128, 192), depths=(0.5, 0.0, 1.0), trials=2, candidat
 
 
 class Letters:
-    """A tokenizer of which a letter is a token, none of them one of the filler's: those are 100 and more."""
+    """A tokenizer with one token per letter, none of them one of the filler's, which start at 100."""
 
     def plain(self, text: str) -> list[int]:
         return [ord(letter) % 100 for letter in text]

@@ -49,7 +49,7 @@ def test_ultradomain_and_infinitebench(tmp_path: Path) -> None:
     assert [question.answers for question in found.questions] == [("Because.",), ("So.",), ("Two", "B")]
     assert [question.question_id for question in found.questions] == ["a", "b", "3"]
     assert found.questions[0].uri == "contexts/book-1.txt"
-    # A name that is no file's is replaced by its digest.
+    # A name that cannot be a file's is replaced by its digest.
     assert all(Path(name).parent == Path("contexts") and ".." not in name for name in found.contexts)
     assert sorted(found.contexts.values()) == ["Long.", "Long.", "Other."]
 

@@ -74,7 +74,7 @@ def test_of_places_the_one_that_is_covered_best_counts() -> None:
 
 
 def test_recall_of_a_memory(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With clues that are known: one is the evidence, and finds what the question alone does not find first."""
+    """With known clues: one is the evidence, and finds first what the question by itself does not."""
     asked = [question("Which statement is about loops?"), question("Who?")]
     asked = [ContextQuestion(str(number), *list(vars(one).values())[1:]) for number, one in enumerate(asked)]
 

@@ -52,7 +52,7 @@ class Case:
 
 @cache
 def all_cases() -> tuple[Case, ...]:
-    """The rows of the manifest; none where there is no folder."""
+    """The rows of the manifest; none if there is no folder."""
     manifest = FIELD / "manifest.jsonl"
     if not manifest.is_file():
         return ()

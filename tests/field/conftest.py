@@ -46,7 +46,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def corpus(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    """All documents and records, extracted; the models serve as tokenizers alone."""
+    """All documents and records, extracted; the models serve only as tokenizers."""
     store = {"uri": str(tmp_path_factory.mktemp("field") / "store")}
     uris = [str(FIELD), str(unpacked)]
     return read_corpus(Pipeline(spec_of(FIELD, source={"uris": uris, **SOURCE}, store=store)))

@@ -1,4 +1,4 @@
-"""Replies of endpoints as servers of the field send them: what becomes of the row, and of the run."""
+"""Replies of real-world endpoints: the resulting row, and the result of the run."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _replies() -> dict[str, Response]:
 
 
 def _run(quay: Callable[..., Pipeline], server: ChatServer, response: Response, folder: Path) -> Ended:
-    """Ask one question of a server that sends `response`; told to wait, the client gets an answer the next time."""
+    """Ask one question of a server that sends `response`; if told to wait, the client gets an answer the next time."""
     later = Response(completion(GOOD)) if "Retry-After" in response.headers else response
     server.answer = lambda seen, attempt: later if attempt else response
     questions = folder / "questions.jsonl"

@@ -46,7 +46,7 @@ def test_it_is_as_people_expect(case: Case, tmp_path: Path) -> None:
 
 
 def _many(check: dict[str, Any], folder: Path) -> None:
-    """100 files in place of 3,000: the work of a refresh follows the files that changed, not those that there are."""
+    """100 files instead of 3,000: the work of a refresh grows with the changed files, not with all files."""
     source = folder / "source"
     source.mkdir()
     for number in range(100):
@@ -116,7 +116,7 @@ def _terms(check: dict[str, Any], folder: Path) -> None:
 
 
 def _pooling(check: dict[str, Any], folder: Path) -> None:
-    """The model's own declaration is followed where the spec says nothing; a spec that says otherwise is told."""
+    """The model's own declaration is followed if the spec says nothing; a spec that says otherwise is reported."""
     values = spec_of(folder, store={"uri": str(folder / "store")}).model_dump(mode="json", exclude_unset=True)
     told = []
     for pooling in ({}, {"pooling": "cls"}):

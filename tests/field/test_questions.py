@@ -34,7 +34,7 @@ class Asked:
 
     @property
     def told(self) -> str:
-        """All that is said of what is wrong."""
+        """The whole text about the problems."""
         return "\n".join([self.refusal, *self.errors.values()])
 
 

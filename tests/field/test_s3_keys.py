@@ -26,7 +26,7 @@ def _prefixes(keys: list[str]) -> set[str]:
 
 
 def _group(name: str) -> list[str]:
-    """The keys that a case is about: `markers` end with /, `odd` are all others that are no folder and in none."""
+    """The keys of a case: `markers` end with /, `odd` are all others that neither are a folder nor in one."""
     keys = _keys()
     named = [key for key in keys if key == name or key.startswith(f"{name}/")]
     both = _prefixes(keys)
@@ -41,7 +41,7 @@ def _group(name: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def bucket(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Corpus]:
-    """A bucket with an object at each key, and what is extracted of it. Markers and `zero.md` hold no bytes."""
+    """A bucket with an object at each key, and what is extracted from it. Markers and `zero.md` are empty."""
     name = s3_server.new_bucket()
     filesystem = s3fs.S3FileSystem(**s3_server.options())
     for number, key in enumerate(_keys()):

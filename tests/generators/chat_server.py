@@ -1,4 +1,4 @@
-"""A small HTTP server on loopback with OpenAI's chat completions, that can be told to misbehave."""
+"""A small HTTP server on loopback with OpenAI's chat completions, which can be made to misbehave."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Seen:
 
 @dataclass
 class Response:
-    """What is sent back. A body that is no text is sent as JSON; `cut` ends the connection in the middle of it."""
+    """The response. A body that is not text is sent as JSON; `cut` ends the connection in the middle of it."""
 
     body: Any = None
     status: int = 200

@@ -21,7 +21,7 @@ __all__ = ["ask", "conversation", "folder", "make_pipeline", "pipeline", "server
 
 @pytest.fixture
 def server() -> Iterator[ChatServer]:
-    """A server that behaves until it is told otherwise."""
+    """A server that behaves until made to misbehave."""
     server = ChatServer()
     yield server
     server.close()

@@ -31,7 +31,7 @@ from tests.generators.conftest import ask, conversation, spec_of, words
 
 QUESTIONS = [f"q{number}" for number in range(10)]
 PAID = PROMPT_TOKENS + REPLY_TOKENS
-# What is reserved for one: three words and two frames of 8 tokens, and a reply as long as it may get.
+# Reserved per question: three words and two frames of 8 tokens, and a reply of maximum length.
 MOST = 3 + 2 * 8 + 10
 PRICES = {"input": 2.0, "output": 10.0}
 COST = (PROMPT_TOKENS * 2.0 + REPLY_TOKENS * 10.0) / 1e6

@@ -34,7 +34,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def conversations(text: str) -> list[list[Message]]:
-    """Every kind of conversation, with `text` wherever a text of others can stand: own prompts, too."""
+    """Every kind of conversation, with `text` wherever outside text can occur, custom prompts included."""
     own: dict[str, Any] = {"en": {"answer": dict.fromkeys(("system", "user", "memory"), f"{text} $evidence $question")}}
     own["en"]["answer"]["draft"] = f"{text} $draft"
     focused = load_summary_prompts("en", text)

@@ -59,7 +59,7 @@ def test_nothing_is_left_open(spec: GenerationSpec) -> None:
     with closing(open_generator(spec, MEMORY)) as generator:
         assert generator.reply([conversation("What is a cat?")])[0].error is None
     del generator
-    gc.collect()  # a connection or an event loop that is still open is told of here
+    gc.collect()  # a connection or an event loop that is still open is reported here
 
 
 def test_replies_come_in_the_order_of_their_conversations(generator: Generator) -> None:

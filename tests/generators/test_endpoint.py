@@ -1,4 +1,4 @@
-"""What is sent to an endpoint, and what becomes of all that it may send back or not."""
+"""Requests to an endpoint, and the handling of every kind of response or none."""
 
 from __future__ import annotations
 
@@ -284,7 +284,7 @@ def test_a_server_that_dies_is_given_up_after_some_failures(server: ChatServer) 
     server.answer = lambda seen, attempt: well(seen, attempt) if seen.question in asked[:3] else error(503, "gone")
     with pytest.raises(EndpointError, match=r"503: gone(.|\n)*after 3 that were answered and are kept"):
         ask(spec_of(server.url, concurrency=2), asked)
-    assert len(server.seen) < 15  # of 40: those in succession, and what was under way beside them
+    assert len(server.seen) < 15  # of 40: the consecutive ones, and those in progress at the same time
 
 
 def test_a_server_that_takes_no_question_at_all_is_refused_as_wrong(server: ChatServer) -> None:

@@ -1,4 +1,4 @@
-"""What docs/deploy.md and docs/operate.md tell people to type exists, and what they compute comes out so."""
+"""The commands in docs/deploy.md and docs/operate.md exist, and their calculations are right."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAGES = {name: (REPOSITORY / "docs" / name).read_text(encoding="utf-8") for name
 
 
 def commands(program: str) -> list[str]:
-    """All whole commands of a program, in blocks and between backquotes; `memorag gc` alone is but a name."""
+    """All whole commands of a program, in blocks and between backquotes; `memorag gc` by itself is just a name."""
     found = []
     for text in PAGES.values():
         lines = [line for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]

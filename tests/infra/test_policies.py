@@ -39,7 +39,7 @@ RECORDS = ("versions", "channels", "retired", "condemned")
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Call]]:
-    """All calls of the S3 client, as they are made."""
+    """All calls of the S3 client, recorded."""
     made: list[Call] = []
     real = AioBaseClient._make_api_call
 

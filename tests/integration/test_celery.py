@@ -1,6 +1,6 @@
 """Airflow with the CeleryExecutor: PostgreSQL, Redis and two workers, of which the one for GPU tasks is lost.
 
-And with two executors at once: CPU tasks beside the scheduler, GPU tasks on a worker of Celery. All parts are real and
+And with two executors at once: CPU tasks next to the scheduler, GPU tasks on a Celery worker. All parts are real and
 run on loopback: the scheduler and its companions as `make airflow` starts them, a worker for each queue as a process of
 its own, and a StatsD server that takes the metrics.
 """
@@ -143,7 +143,7 @@ def test_of_two_executors_celery_has_the_gpu_tasks_alone_and_metrics_come_from_b
     assert {name: task["executor"] for name, task in tasks.items() if task["executor"]} == dict.fromkeys(
         GPU_TASKS, "CeleryExecutor"
     )
-    # There is no other worker: what it did not take ran beside the scheduler.
+    # There is no other worker: what it did not take ran next to the scheduler.
     assert tasks_of_worker(stack, "gpu") == GPU_TASKS
 
     sent = statsd.ours()

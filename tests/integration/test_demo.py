@@ -1,4 +1,4 @@
-"""`make demo`, as a newcomer runs it, through Airflow; its questions find the documents where their answers stand."""
+"""`make demo`, as a newcomer runs it, through Airflow; its questions find the documents that hold their answers."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_the_commands_of_the_readme_show_what_the_demo_made(
 def test_the_spec_of_the_readme_refreshes_and_answers_with_the_models_of_the_package(
     demo: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_answers: None
 ) -> None:
-    """What stands for services that a test has not is replaced; all other keys are as the README has them."""
+    """Placeholders of services that a test lacks are replaced; all other keys are those of the README."""
     home, _ = demo
     monkeypatch.setenv("MEMORAG_CACHE", str(home / "cache"))
     (text,) = blocks("yaml")

@@ -120,7 +120,7 @@ def local_airflow(home: Path, environment: Mapping[str, str] | None = None) -> A
 
 
 def airflow_local() -> Any:
-    """The script `infra/airflow_local.py` as a module; `infra` is no package."""
+    """The script `infra/airflow_local.py` as a module; `infra` is not a package."""
     spec = spec_from_file_location("airflow_local", SCRIPT)
     assert spec and spec.loader
     module = module_from_spec(spec)

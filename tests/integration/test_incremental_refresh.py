@@ -76,12 +76,12 @@ def test_an_incremental_refresh_equals_a_full_rebuild_and_reads_only_what_change
     second = refresh(pipeline, "run-2")
     assert len(source_reads) == must_read
     assert second.counts["extract"]["reused"] >= second.counts["extract"]["documents"] - must_read
-    # The edit touched a chunk, the insertion at most two; the new document has some of its own.
+    # The edit touched one chunk, the insertion at most two; the new document adds its own.
     assert second.counts["embed"]["embedded"] <= 3 + first.counts["index"]["vectors"] / 16 + 1
     changed = diff(pipeline.store, 1, 2).memories
     assert len(changed.added) + len(changed.changed) < len(manifest_of(pipeline, first).memories)
     full = same_as_rebuilt(changing, "rebuilt", second, memory=memory)
-    # What was stored in fewer bits is not gone on with: it would not give the same memory.
+    # A memory stored in fewer bits is not continued: it would not give the same memory.
     assert (second.counts["memorize"]["reused_tokens"] > 0) == ("codec" not in memory)
     assert full.counts["memorize"]["reused_tokens"] == 0
 
@@ -215,7 +215,7 @@ def test_the_requests_of_a_refresh_do_not_grow_with_the_corpus(
         changing.write("a/04.md", changing.read("a/04.md") + "\nOne more sentence.\n")
         found.append((unchanged, requests(edit_and_plan)))
     assert found[1][0] <= found[0][0] + 1
-    assert found[1][1] <= found[0][1] + 6  # where a part of other documents is beside the one that changed
+    assert found[1][1] <= found[0][1] + 6  # if a part with other documents is next to the changed one
 
 
 def test_a_lost_table_is_made_anew(changing: ChangingCorpus) -> None:

@@ -27,7 +27,7 @@ TEXTS = {
 
 @pytest.fixture
 def spec(animals_store: Path) -> Iterator[dict[str, Any]]:
-    """The spec that the store was made with, beside a copy of the store."""
+    """The spec that the store was made with, next to a copy of the store."""
     filesystem = fsspec.filesystem("memory")
     for name, text in TEXTS.items():
         filesystem.pipe(f"/animals/{name}", text.encode())

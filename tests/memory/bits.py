@@ -1,6 +1,6 @@
-"""Whether bits depend on what is computed beside them, on the instruction set that this process was given.
+"""Whether bits depend on what is computed in the same batch, on the instruction set given to this process.
 
-Run as a process of its own, since libraries choose their kernels once: python -m tests.memory.bits
+Run as a separate process, since libraries choose their kernels once: python -m tests.memory.bits
 It prints the instruction set, and what was found to depend on its neighbours.
 """
 
@@ -46,7 +46,7 @@ _WINDOW = 64
 
 
 def memories(dtype: torch.dtype) -> Iterator[tuple[str, bool]]:
-    """For each kind of memory, whether it is the same alone, with others, extended and cut."""
+    """For each kind of memory, whether it is the same by itself, with others, extended and cut."""
     model = small_model(**_SHAPE).to(dtype)
     beacons = random_beacons(model).to(dtype)
     attended = attended_beacons(model).to(dtype)
@@ -68,7 +68,7 @@ def memories(dtype: torch.dtype) -> Iterator[tuple[str, bool]]:
 
 
 def gists() -> Iterator[tuple[str, bool]]:
-    """Whether summaries of windows are the same alone and with others."""
+    """Whether summaries of windows are the same separately and together."""
     with tempfile.TemporaryDirectory() as folder:
         save_random_model(Path(folder), "llama", **_SHAPE)
         made = load_memory_model(
@@ -87,7 +87,7 @@ def gists() -> Iterator[tuple[str, bool]]:
 
 
 def vectors() -> Iterator[tuple[str, bool]]:
-    """Whether a text's vector is the same alone, with others, and in another order."""
+    """Whether a text's vector is the same by itself, with others, and in another order."""
     embedder = load_embedder(EmbeddingSpec(model="package:all-minilm-l6-v2"))
     texts = [" ".join(["memory"] * count) for count in (1, 3, 3, 7, 15, 15, 33, 70, 70, 130)]
     alone = np.concatenate([embedder.embed_passages([text]) for text in texts])

@@ -149,7 +149,7 @@ def random_model(model_type: str, **changes: Any) -> PreTrainedModel:
     torch.manual_seed(5)
     model = AutoModelForCausalLM.from_config(_CONFIGS[model_type](**_SIZES | changes))
     for name, parameter in model.named_parameters():
-        # Norms and biases are ones and noughts at first, which would hide that one is forgotten.
+        # Norms and biases start as ones and zeros, which would hide that one is forgotten.
         if name.endswith(("norm.weight", "bias")):
             parameter.data += torch.randn_like(parameter) * 0.2
     return model.eval().requires_grad_(False)
@@ -196,7 +196,7 @@ def change_config(folder: Path, **fields: Any) -> None:
 
 
 class Numbers:
-    """In place of a tokenizer: a token is shown as its number."""
+    """Replaces a tokenizer: a token's text is its number."""
 
     def text(self, token_ids: Sequence[int]) -> str:
         return "".join(f"{token} " for token in token_ids)
@@ -215,7 +215,7 @@ def bare(
     context: int = 1 << 20,
     budget: int | None = None,
 ) -> Any:
-    """A memory model over a decoder that has no folder and no tokenizer of its own."""
+    """A memory model over a decoder without a folder and a tokenizer."""
     language_model = LanguageModel(
         model=model,
         tokenizer=Numbers(),  # type: ignore[arg-type]

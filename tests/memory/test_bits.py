@@ -1,4 +1,4 @@
-"""What a slot or a vector is does not depend on what is computed beside it, whatever instruction set computes it.
+"""A slot or a vector does not depend on the rest of the batch, whatever the instruction set.
 
 A machine plays lesser ones by telling its libraries what to use, so that one machine proves it for several.
 """

@@ -65,7 +65,7 @@ def over_groups(codec: Codec, role: Role, tensor: Tensor, reduce: Callable[[Tens
 
 
 def bound(name: str, codec: Codec, role: Role, x: Tensor) -> Tensor:
-    """The bound of the module's table, without the rounding of what is decoded; x is float64."""
+    """The bound of the module's table, without the rounding of the decoded value; x is float64."""
     if name == "float32":
         return torch.zeros_like(x)
     if name == "float16":

@@ -42,7 +42,7 @@ def test_as_the_reference(folder: Path) -> None:
 
 
 def check(folder: Path, models: Path) -> None:
-    """Compare a recorded case with what is computed here."""
+    """Compare a recorded case with the result computed here."""
     case = json.loads((folder / "case.json").read_text(encoding="utf-8"))
     tensors = load_file(folder / "tensors.safetensors")
     if "loss" in case or "labels" in tensors or "question_ids" not in tensors:
@@ -77,13 +77,13 @@ def is_refused(described: dict[str, Any]) -> bool:
 
 @functools.cache
 def load(folder: Path, fields: str) -> tuple[PreTrainedModel, BeaconParameters]:
-    """A recorded model, with some fields of its own configuration changed."""
+    """A recorded model, with some fields of its configuration changed."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **json.loads(fields)).eval()
     return model, load_beacon_parameters(model, BeaconSource(folder, "recorded"))
 
 
 class Given:
-    """Ratios of the windows as recorded; the last one goes on."""
+    """Ratios of the windows as recorded; the last one is repeated."""
 
     def __init__(self, ratios: Sequence[int]) -> None:
         self.ratios = ratios

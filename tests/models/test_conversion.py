@@ -24,7 +24,7 @@ from tests.models.tiny_gguf import write_tiny_gguf
 
 REPOSITORY = Path(__file__).parents[2]
 MODEL = "package:tiny"
-# What is installed with the tests, for a version of the package.
+# The package installed with the tests, for its version.
 PACKAGE = ("pytest", "tiny_model_package", "tiny.gguf")
 ELSEWHERE = f"""
 import sys
@@ -52,7 +52,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pipeline(package: Path, tmp_path: Path, tiny_models: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Pipeline:
-    """A corpus of one document that the tiny model reads, from a cache of its own."""
+    """A corpus of one document that the tiny model reads, with a separate cache."""
     monkeypatch.syspath_prepend(str(package))
     monkeypatch.setitem(references._PACKAGES, "tiny", references._Package(*PACKAGE))
     monkeypatch.setenv("MEMORAG_CACHE", str(tmp_path / "cache"))

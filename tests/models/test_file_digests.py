@@ -22,7 +22,7 @@ SIZE = 1 << 20
 
 @pytest.fixture(autouse=True)
 def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of notes, in a cache of its own; a file counts as settled as soon as it is written."""
+    """The folder of notes, in a separate cache; a file counts as settled as soon as it is written."""
     monkeypatch.setenv("MEMORAG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(file_digests, "_SETTLED_SECONDS", 0)
     return tmp_path / "cache" / "models" / "digests"

@@ -60,7 +60,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publish:
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
-    """Converts here, because a process that imports torch takes seconds; gives what processes would be told."""
+    """Converts here, because a process that imports torch takes seconds; returns what the process would receive."""
     environments: list[dict[str, str]] = []
 
     def run(command: list[str], **arguments: Any) -> subprocess.CompletedProcess[str]:
@@ -304,7 +304,7 @@ def test_memorag_models_work_by_their_names_with_the_beacons_in_their_checkpoint
 
 
 def _with_beacons(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Parameters of beacons as MemoRAG's checkpoints have them beside the plain ones."""
+    """Beacon parameters as in MemoRAG's checkpoints, in addition to the plain ones."""
     torch.manual_seed(7)
     own = {
         name.replace(f".{letter}_proj.", f".beacon_{letter}_proj."): torch.randn_like(tensor) * 0.1

@@ -1,4 +1,4 @@
-"""A model's own pooling is taken where the spec says none, and told where the spec says another one."""
+"""A model's own pooling is used if the spec says none, and reported if the spec says another one."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cache of its own for each test."""
+    """A separate cache for each test."""
     monkeypatch.setenv("MEMORAG_CACHE", str(tmp_path / "cache"))
 
 
@@ -161,7 +161,7 @@ def test_an_unknown_model_says_what_to_do(model: str, message: str) -> None:
 
 def test_a_model_with_pickled_weights_only_is_refused(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    save_file({"weight": torch.ones(1, 4), "bias": torch.ones(1)}, folder / SPARSE_LAYER)  # a layer is no model
+    save_file({"weight": torch.ones(1, 4), "bias": torch.ones(1)}, folder / SPARSE_LAYER)  # a layer is not a model
     with pytest.raises(NotFoundError, match="only safetensors weights are read"):
         resolve(str(folder))
 

@@ -1,4 +1,4 @@
-"""What a model thinks is taken out of what it answers, and answers about thoughts stay whole."""
+"""A model's thoughts are removed from its answer, and answers about thoughts stay complete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tasks read and wrote, as OpenLineage datasets; and, in a run of its own, as events in a file."""
+"""What tasks read and wrote, as OpenLineage datasets; and, in a separate run, as events in a file."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ alerts = pytest.importorskip("memorag_operators.alerts")
 
 @pytest.fixture
 def posted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
-    """What is posted to the Airflow connection `team`: a server in this process."""
+    """The posts to the Airflow connection `team`: a server in this process."""
     found: list[Any] = []
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Pools: `memorag airflow setup`, and what tells that one is missing."""
+"""Pools: `memorag airflow setup`, and the report of a missing one."""
 
 from __future__ import annotations
 

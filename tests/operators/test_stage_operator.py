@@ -39,7 +39,7 @@ class XComs(dict[str, Any]):
 
 
 class SayOperator(stage_operator.StageOperator):
-    """Returns, or raises, what it is told to."""
+    """Returns, or raises, a given value."""
 
     work_list = "batches"
 

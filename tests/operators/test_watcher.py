@@ -1,4 +1,4 @@
-"""The watcher of a source: one event for each new state, told when uploads have come to rest."""
+"""The watcher of a source: one event for each new state, sent when uploads have settled."""
 
 from __future__ import annotations
 

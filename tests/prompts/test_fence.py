@@ -1,4 +1,4 @@
-"""Document text is data: it ends neither its fence nor its turn, whatever it says and whichever model reads it."""
+"""Document text is data: it cannot end its fence or its turn, whatever it says and whichever model reads it."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Refreshed:
         return sum(counts["reused"] for counts in self.extracted)
 
     def publish(self, units: Sequence[dict[str, Any]] = ()) -> int:
-        """Commit a version that holds what these stages made, and units (the models' blobs are no matter)."""
+        """Commit a version that holds what these stages made, and units (the models' blobs do not matter)."""
         plan, spec = self.plan, self.pipeline.spec
         blobs = [_blob("inventory", "inventory.parquet", plan["inventory"])]
         if units:

@@ -68,7 +68,7 @@ def refresh(spec_file: str, run_id: str, last: int | None) -> int:
 
 
 def refresh_in_fork(order: dict[str, Any]) -> dict[str, int]:
-    """Refresh in a process of its own."""
+    """Refresh in a separate process."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:

@@ -158,7 +158,7 @@ def test_weights_of_tokens_are_kept_beside_the_vectors_and_reused(
     embed(dense, batch)
     without = publish_embeddings(dense, units)
     batch, units = embed_batch(weighed, without, FIRST)
-    assert embed(weighed, batch)["embedded"] == 4  # vectors alone are not enough
+    assert embed(weighed, batch)["embedded"] == 4  # vectors without weights are not enough
     table = weighed.store.blobs.get_table(embeddings_of(weighed, units[1]))
     assert table.schema == schemas.embeddings(16, weighed=True)
     texts = {text_digest(text): text for text in (*A, *C)}

@@ -112,7 +112,7 @@ def test_a_gate_that_cannot_be_scored_is_refused_before_anything_is_asked(
 
 
 def scored(**values: list[float]) -> Scores:
-    """Scores of questions 0, 1, …; a negative value stands for none."""
+    """Scores of questions 0, 1, …; a negative value means none."""
     rows = [
         QuestionScores(
             question_id=str(number),

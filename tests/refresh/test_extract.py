@@ -425,7 +425,7 @@ def test_overlapping_sources_give_each_document_once(make_pipeline: MakePipeline
 
 
 def test_a_small_embedding_window_bounds_the_chunks(make_spec: Any, source: Path, tmp_path: Path) -> None:
-    """The model's own two tokens must fit beside those of the chunk."""
+    """The model's own two tokens must fit in addition to those of the chunk."""
     spec: CorpusSpec = make_spec(
         source,
         chunking={"max_tokens": 64},

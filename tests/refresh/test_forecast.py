@@ -1,4 +1,4 @@
-"""What a refresh would do, beside what it then does; and that asking writes nothing."""
+"""The forecast of a refresh, compared with the refresh; and that a forecast writes nothing."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class Undisturbed:
 
 @pytest.fixture(scope="module")
 def make(folder: Path, tiny_models: dict[str, Any]) -> Callable[[str], CorpusSpec]:
-    """The spec of the same corpus in a store of its own."""
+    """The spec of the same corpus in a separate store."""
     sharding = {"max_tokens": 512, "min_tokens": 64}
     return lambda name: spec_of(folder / "source", store={"uri": str(folder / name)}, sharding=sharding, **tiny_models)
 
@@ -110,7 +110,7 @@ def test_a_refresh_killed_after_each_write_goes_on_from_its_units(
 def test_a_refresh_killed_again_and_again_ends(
     undisturbed: Undisturbed, make: Callable[[str], CorpusSpec], refresh: Refresh
 ) -> None:
-    """Each life has a third of the writes that a whole one takes, so it must go on from the units of those before."""
+    """Each process has a third of the writes that a full run takes, so it must resume from units of those before."""
     spec = make("again")
     store = Pipeline(spec).store
     kills = 0

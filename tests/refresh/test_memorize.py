@@ -1,4 +1,4 @@
-"""The stage memorize: several shards at a time, resumed by unit, incremental by window, told in tokens."""
+"""The stage memorize: several shards at a time, resumed by unit, incremental by window, with progress in tokens."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def passages(
     used: Sequence[str],
     cut: int = 0,
 ) -> str:
-    """The page of a run with one answer whose evidence stands in the order of `scores`."""
+    """The page of a run with one answer whose evidence is in the order of `scores`."""
     counts = {"answered": 1, "cut": cut}
     evidence = [
         {

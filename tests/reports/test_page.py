@@ -1,4 +1,4 @@
-"""The page of a run, from facts alone: hostile texts, empty states, equal pages for equal facts."""
+"""The page of a run, made only from facts: hostile texts, empty states, equal pages for equal facts."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def test_hostile_texts_stay_texts() -> None:
     assert not [name for name in found.attributes if name.startswith("on")]
     assert "&lt;script&gt;" in page
     assert not re.search("[\x00\u202e\u2066]", page)
-    assert "{{ 7 * 7 }}" in page  # a text is no template
-    assert "http" not in page.replace("http-equiv", "")  # it needs nothing beside it
+    assert "{{ 7 * 7 }}" in page  # a text is not a template
+    assert "http" not in page.replace("http-equiv", "")  # it needs no other files
 
 
 def test_equal_facts_give_equal_pages() -> None:

@@ -111,7 +111,7 @@ def test_units_are_counted_while_workers_are_at_them_and_after_one_was_killed(st
     assert (killed.done, killed.running, killed.failed, killed.waiting, killed.workers) == (1, 0, 0, 3, 0)
     assert killed.seconds_left == pytest.approx(16.0)
     assert StatusReader(store).read(later).state == "idle"
-    # A worker whose clock is an hour ahead tells no more than one that is long silent.
+    # A worker whose clock is an hour ahead says no more than one that has long been silent.
     assert memorize_of(store, datetime.now(UTC) - timedelta(hours=1)).workers == 0
     go_on.set()
     for worker in workers:

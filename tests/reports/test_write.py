@@ -96,7 +96,7 @@ def test_refreshes_and_a_job_from_the_first_night_on(changing: ChangingCorpus, t
     assert good.evidence[0].text
     assert (bad.status, bad.answer) == ("error", None)
 
-    # The page is kept beside the numbers, and written again it is the same.
+    # The page is kept next to the numbers, and is the same when written again.
     key = archive.listing(store.objects)[-2].key.removesuffix(".json")
     page = store.objects.read(f"{key}.html")
     began = datetime.strptime(key.rpartition("/")[2][:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
@@ -121,7 +121,7 @@ def test_refreshes_and_a_job_from_the_first_night_on(changing: ChangingCorpus, t
     assert run(app, ["report", store.uri, "2", "--out", str(out)]).exit_code == 0
     assert out.read_bytes() == page
     assert run(app, ["report", store.uri, "no such run"]).exit_code == 4
-    # What a version holds is told even when the report of its run is gone.
+    # The content of a version is reported even if the report of its run is gone.
     for stored in store.objects.listing("reports"):
         store.objects.delete(stored.key)
     printed = json.loads(run(app, ["report", store.uri, "2", "--json"]).stdout)

@@ -1,4 +1,4 @@
-"""A cross-encoder's scores are those of its model, for each pair by itself, and put passages in their order."""
+"""A cross-encoder's scores are those of its model, for each pair separately, and order the passages."""
 
 from __future__ import annotations
 

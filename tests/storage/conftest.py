@@ -46,7 +46,7 @@ def objects(root: Root) -> ObjectStore:
 
 @pytest.fixture
 def store(root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CorpusStore:
-    """A corpus store on each backend, with a local cache of its own."""
+    """A corpus store on each backend, with a separate local cache."""
     monkeypatch.setenv("MEMORAG_CACHE", str(tmp_path / "cache"))
     return CorpusStore(*root)
 

@@ -1,6 +1,6 @@
-"""A wrapper around a store's real backend: crashes, lost answers, a clock of its own, and hooks between operations.
+"""A wrapper around a store's real backend: crashes, lost answers, a separate clock, and hooks between operations.
 
-The bytes are written and read by the backend below. What is put on top is when, and what the caller is told.
+The bytes are written and read by the backend below. The wrapper decides when, and what the caller gets as a result.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ class FaultyProxy:
         self._acceptor.start()
 
     def close(self) -> None:
-        """Stop listening. Closing alone would leave a thread that waits on a descriptor that the next proxy gets."""
+        """Stop listening. Just closing would leave a thread that waits on a descriptor that the next proxy gets."""
         self._listener.shutdown(socket.SHUT_RDWR)
         self._acceptor.join()
         self._listener.close()

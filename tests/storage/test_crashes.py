@@ -257,7 +257,7 @@ def test_an_operation_that_fails_breaks_nothing_and_a_retry_completes_it(
 
 @pytest.mark.parametrize("step", ["memory", "file"], indirect=True)
 def test_a_version_that_lost_a_blob_during_its_commit_is_retired_at_once(new_root: NewRoot, tmp_path: Path) -> None:
-    """Somebody deleted it by hand, say. Readers go on with the version before."""
+    """For example, somebody deleted it by hand. Readers continue with the version before."""
     root = new_root()
     clock = Prepared(root, tmp_path).clock
     store, backend = open_faulty(root, clock)

@@ -1,4 +1,4 @@
-"""What a stranger may have put into a store: keys, links, sizes and files that want to be more than they are."""
+"""Hostile content of a store: keys, links, sizes and files that claim to be more than they are."""
 
 from __future__ import annotations
 

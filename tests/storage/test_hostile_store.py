@@ -169,7 +169,7 @@ def uses(attacked: Attacked, scratch: Path) -> list[tuple[str, Callable[[], obje
 
 
 def require_ours(attacked: Attacked, scratch: Path, names: set[str] | None = None) -> set[str]:
-    """Use the store in every way; what is raised is ours and names something of the store. The uses that failed."""
+    """Use the store in every way; errors are ours and name something of the store. Returns the uses that failed."""
     failed = set()
     for name, use in uses(attacked, scratch):
         if names is None or name in names:

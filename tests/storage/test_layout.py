@@ -77,7 +77,7 @@ FOREIGN = [
 
 
 class Tended:
-    """A local store with something in each of its folders, on a clock of its own."""
+    """A local store with something in each of its folders, with a separate clock."""
 
     def __init__(self, folder: Path, clock: StoreClock) -> None:
         self.folder, self.clock = folder, clock

@@ -55,7 +55,7 @@ def test_a_lost_upload_in_parts_leaves_nothing_behind(s3_store: Root, tmp_path: 
 
 
 def test_a_killed_writer_leaves_no_object(tmp_path: Path) -> None:
-    """The temporary file of a local writer is not listed and does not stand in the way."""
+    """The temporary file of a local writer is not listed and does not block others."""
     objects = ObjectStore(str(tmp_path))
     (tmp_path / "versions").mkdir()
     (tmp_path / "versions" / ".part-abc").write_bytes(b"half")

@@ -1,4 +1,4 @@
-"""The sweep: what it takes, when, and what it leaves alone. The store's clock is the test's; the bytes are real."""
+"""The sweep: what it deletes, when, and what it keeps. The store's clock is the test's; the bytes are real."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DAY = timedelta(days=1)
 
 
 class Swept:
-    """A store on a clock of its own."""
+    """A store with a separate clock."""
 
     def __init__(self, root: Root) -> None:
         self.root, self.clock = root, StoreClock()

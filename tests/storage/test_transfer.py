@@ -247,7 +247,7 @@ HOSTILE = {
 def test_a_hostile_tar_is_refused_by_the_member_and_writes_nothing(
     published: CorpusStore, tmp_path: Path, kind: str, place: str
 ) -> None:
-    """Whatever stands in the place of the first blob, or behind the last one."""
+    """Anything in place of the first blob, or after the last one."""
     export_version(published, 2, tmp_path / "good.tar")
     members = members_of(tmp_path / "good.tar")
     evil = HOSTILE[kind](members)

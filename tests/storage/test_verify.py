@@ -78,12 +78,12 @@ def test_a_second_check_reads_only_what_may_have_changed(
 
     reads.clear()
     assert verify(store, 1) == []
-    # The memory backend tells no state of an object, so all are read again.
+    # The memory backend reports no state of an object, so all are read again.
     known = not store.uri.startswith("memory://")
     assert of_blobs(reads, manifest) == ([] if known else ["chunks", "documents", "index"])
 
     reads.clear()
-    time.sleep(1.1)  # S3 tells the time of a write in seconds
+    time.sleep(1.1)  # S3 reports the time of a write in seconds
     store.objects.put(manifest.of_role("index")[0].ref.key, b"vectorz")
     assert [problem.role for problem in verify(store, 1)] == ["index"]
     assert of_blobs(reads, manifest) == (["index"] if known else ["chunks", "documents", "index"])

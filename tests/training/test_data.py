@@ -1,4 +1,4 @@
-"""Training data: every form of file, records left out by reason, packing, and instructions as they are asked."""
+"""Training data: every form of file, records left out by reason, packing, and instructions as they are prompted."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def spec_of(folder: Path, *, length: int = LENGTH, seed: int = 0, language: str 
 
 
 def write(path: Path, records: Sequence[Any]) -> Path:
-    """A file of records in the form that its name says; bytes are lines as they are."""
+    """A file of records in the format of its name; bytes are raw lines."""
     if path.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(list(records)), path)
         return path

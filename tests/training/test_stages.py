@@ -38,7 +38,7 @@ MakeTraining = Callable[..., Training]
 def trained(
     tiny: LanguageModel, training_texts: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Training, TrainResult]:
-    """One training as it comes out, for all tests that only look at it, or go on from it in a copy of its store."""
+    """One finished training, for all tests that only read it, or continue from it in a copy of its store."""
     store = tmp_path_factory.mktemp("trained") / "store"
     training = Training(TrainingSpec.model_validate(values_of(tiny, training_texts, store)))
     result = train(training, "run 1", "somebody")
@@ -202,7 +202,7 @@ def test_two_processes_train_what_one_does(
     assert json.loads(done.stdout)["version"] == 1
     one, two = load_file(resolve_file(f"{alone.store.uri}@1")), load_file(out)
     assert one.keys() == two.keys()
-    # Gradients are summed in another order, and what is compared was rounded to bfloat16.
+    # Gradients are summed in another order, and the compared values were rounded to bfloat16.
     assert all(torch.allclose(one[name].float(), two[name].float(), atol=1e-3, rtol=1e-2) for name in one)
 
 

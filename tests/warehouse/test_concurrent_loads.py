@@ -1,4 +1,4 @@
-"""Loads beside each other, loads that meet a lock, and a load whose process is killed."""
+"""Concurrent loads, loads that meet a lock, and a load whose process is killed."""
 
 from __future__ import annotations
 

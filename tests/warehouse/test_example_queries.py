@@ -1,4 +1,4 @@
-"""The queries of docs/warehouse.md, as they stand there, on both databases."""
+"""The queries of docs/warehouse.md, unchanged, on both databases."""
 
 from __future__ import annotations
 

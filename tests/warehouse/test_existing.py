@@ -1,4 +1,4 @@
-"""Tables of somebody else, or too narrow ones: each is named before any work is done, and left as it is."""
+"""Somebody else's tables, or too narrow ones: each is named before any work is done, and left unchanged."""
 
 from __future__ import annotations
 

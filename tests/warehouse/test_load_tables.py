@@ -145,7 +145,7 @@ def test_a_login_that_may_not_create_anything_loads_into_what_is_there(
 
 
 def test_tables_that_dlt_made_are_loaded_into_as_before(spec: WarehouseSpec, by_hand: Callable[[str], None]) -> None:
-    """The tables as releases made them until dlt left: with its own two beside them, which nothing reads any more."""
+    """The tables as releases with dlt made them: with dlt's own two, which nothing reads any more."""
     json, text, number, real, time = (
         ("JSON", "VARCHAR", "INTEGER", "DOUBLE", "TIMESTAMP WITH TIME ZONE")
         if spec.destination == "duckdb"

@@ -8,7 +8,7 @@ Cell = tuple[int, int, str | float | bool] | tuple[int, int, str | float | bool,
 
 
 class Biff:
-    """Cells have one of the styles: those of `codes`, then those of the built-in formats; without one, none."""
+    """Each cell may have a style: those of `codes`, then those of the built-in formats."""
 
     def __init__(self, codes: list[str], built_in: list[int]) -> None:
         self._sheets: list[tuple[str, bool, bytes]] = []

@@ -71,7 +71,7 @@ def word(body: str, parts: dict[str, str] | None = None, title: str = "") -> byt
 
 
 def paragraph(*runs: str, properties: str = "") -> str:
-    """A paragraph of Word; a run that is no XML is text."""
+    """A Word paragraph; a run that is not XML is text."""
     made = (each if each.startswith("<") else run(each) for each in runs)
     return f"<w:p><w:pPr>{properties}</w:pPr>{''.join(made)}</w:p>"
 
@@ -92,7 +92,7 @@ def workbook(
 ) -> bytes:
     """A workbook. Sheets are rows or the whole inside of a sheet, by name, or by name:state.
 
-    Styles: 0 is none, then those of the codes, then those of the built-in formats; style `struck` is struck through.
+    Style 0 is no style; then those of the codes and those of the built-in formats; style `struck` is struck through.
     """
     forms = [0, *range(164, 164 + len(codes or [])), *(built_in or [])]
     names = "".join(
@@ -164,7 +164,7 @@ def presentation(slides: dict[str, str], parts: dict[str, dict[str, tuple[str, s
 
 
 def shape(*paragraphs: str, placeholder: str = "", hidden: bool = False) -> str:
-    """A shape of a slide with paragraphs; one that is no XML is text."""
+    """A shape of a slide with paragraphs; one that is not XML is text."""
     made = (each if each.startswith("<") else f"<a:p><a:r><a:t>{each}</a:t></a:r></a:p>" for each in paragraphs)
     kind = f'<p:ph type="{placeholder}"/>' if placeholder else ""
     about = f'<p:nvSpPr><p:cNvPr id="2" name="S" hidden="{int(hidden)}"/><p:nvPr>{kind}</p:nvPr></p:nvSpPr>'

@@ -35,7 +35,7 @@ def document(
 
 
 def style(name: str, properties: str, family: str = "text", parent: str = "") -> str:
-    """A style with the inside of its text properties as attributes, or with other properties as they are."""
+    """A style with the inside of its text properties as attributes, or with other properties unchanged."""
     inner = properties if properties.startswith("<") else f"<style:text-properties {properties}/>"
     above = f'style:parent-style-name="{parent}"' if parent else ""
     return f'<style:style style:name="{name}" style:family="{family}" {above}>{inner}</style:style>'

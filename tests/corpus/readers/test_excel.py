@@ -1,4 +1,4 @@
-"""Workbooks: cells as they are shown; what is hidden is not read."""
+"""Workbooks: cells as displayed; hidden content is not read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The layout of a page: nothing is lost or doubled, wherever it stands."""
+"""The layout of a page: nothing is lost or doubled, wherever it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RTF as it is seen: no number changes, deleted and hidden words are out, every other word is in."""
+"""RTF as displayed: no number changes, deleted and hidden words are left out, every other word is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of a question, by what the generator replied."""
+"""The result of a question, by the generator's reply."""
 
 from __future__ import annotations
 

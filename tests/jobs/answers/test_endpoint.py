@@ -138,7 +138,7 @@ def test_all_units_of_an_endpoint_are_one_task(job: Callable[..., Pipeline]) -> 
     assert pipeline.spec.compute.units_per_task == 1
     (work,) = route(pipeline, "faq")["generate"]
     assert len(read_json(pipeline, work)["units"]) > 1
-    assert route(pipeline, "faq")["generate"] != [work]  # another run, with a budget of its own
+    assert route(pipeline, "faq")["generate"] != [work]  # another run, with its own budget
 
 
 def test_a_service_answers_through_an_endpoint(pipeline: Pipeline, server: ChatServer) -> None:

@@ -35,7 +35,7 @@ def read_questions(job: JobSpec) -> pa.Table:
 
 
 def read_lines(tmp_path: Path, *lines: Any) -> list[dict[str, Any]]:
-    """Questions of a file with these lines: bytes as they are, other values as JSON."""
+    """Questions of a file with these lines: bytes unchanged, other values as JSON."""
     path = tmp_path / "questions.jsonl"
     path.write_bytes(b"\n".join(line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines))
     table = read_questions(job(tmp_path, path))

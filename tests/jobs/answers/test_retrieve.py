@@ -1,4 +1,4 @@
-"""What is searched for a question and its clues."""
+"""The searches for a question and its clues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop over the layers: rotation as in transformers, and gradients for what is trained."""
+"""The loop over the layers: rotation as in transformers, and gradients for trained parameters."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_gradients_reach_every_beacon_parameter(model_type: str) -> None:
     for name, parameter in beacons.named_parameters():
         assert parameter.grad is not None, name
         assert bool(parameter.grad.isfinite().all()), name
-        # What a beacon asks for in the last layer, and what comes of it, is nobody's input.
+        # A beacon's query in the last layer, and its result, are not used by anything.
         unused = name.startswith(("layers.2.q.", "layers.2.o."))
         assert bool(parameter.grad.abs().max() > 1e-7) != unused, name
         gradients[name] = parameter.grad

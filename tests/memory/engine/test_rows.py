@@ -1,4 +1,4 @@
-"""Rows over a shared memory: each as if it were alone, whatever the others ask and wherever their windows end."""
+"""Rows over a shared memory: each as if it were the only one, whatever the others ask and wherever windows end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where slots lie: as when a stream is laid out token by token. Which ratio a window gets: told by the text alone."""
+"""Places of slots: as when a stream is laid out token by token. The ratio of a window depends only on the text."""
 
 from __future__ import annotations
 

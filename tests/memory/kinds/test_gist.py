@@ -1,4 +1,4 @@
-"""Memories of kind gist: each window's summary depends on that window alone, and the summaries are read as a text."""
+"""Memories of kind gist: each window's summary depends only on that window, and the summaries are read as a text."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def assert_same_gists(one: GistMemory, other: GistMemory) -> None:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
-    """Hears what is asked for summaries."""
+    """Records the requests for summaries."""
     heard: list[list[int]] = []
     decode = gist.decode
 
@@ -91,7 +91,7 @@ def test_only_what_is_new_is_summarized(make_model: MakeModel, asked: list[list[
 
 
 def test_a_window_without_text_has_no_summary(make_model: MakeModel, asked: list[list[int]]) -> None:
-    """The opening is no text, and there is nothing to be said of nothing."""
+    """The opening is not text, and an empty text has no summary."""
     model = make_model("gist", window=WINDOW)
     memory = model.memorize(model.stream.opening)
     assert asked == []
