@@ -23,8 +23,8 @@ Documents = dict[str, bytes]
 def read_days(documents: int | None = None, half: bool = False) -> dict[int, Documents]:
     """The documents of each day by path.
 
-    `documents` leaves out all but so many of those that are the same on all days. `half` leaves out half of them, those
-    that stand farthest from a document that changes: a part is a run of neighbours, and these are to be the same.
+    `documents` keeps only this many of those that are the same on all days. `half` leaves out half of them, those
+    farthest from a document that changes: a part is a run of neighbours, and these should stay the same.
     """
     days = {day: _read(FOLDER / f"day{day}.tar.gz") for day in DAYS}
     constant = sorted(path for path in days[0] if len({found.get(path) for found in days.values()}) == 1)

@@ -124,7 +124,7 @@ class Refreshed:
 
     @cached_property
     def base_shards(self) -> set[str]:
-        """Ids of the shards that are no delta shards."""
+        """Ids of the shards other than delta shards."""
         manifest = self.pipeline.store.versions.manifest(self.result.version)
         return {memory.shard_id for memory in manifest.memories if memory.kind == "base"}
 
@@ -163,7 +163,7 @@ class Bench:
                     pool.submit(fs.cp_file, path, target + path.removeprefix(root))
 
     def site(self, bucket: str) -> Site:
-        """An empty site in a bucket of its own; what is uploaded there is not counted."""
+        """An empty site in a separate bucket; uploads there are not counted."""
         return Site(f"s3://{bucket}/site", self._direct)
 
     def pipeline(self, bucket: str, mode: str) -> Pipeline:
@@ -197,7 +197,7 @@ class Bench:
     def measure(self, pipeline: Pipeline, run_id: str) -> Refreshed:
         """Refresh, and count by stage."""
         shutil.rmtree(cache_folder() / "blobs", ignore_errors=True)
-        # A worker of its own would have read nothing of the store before.
+        # A separate worker would not have read anything from the store yet.
         result = refresh(Pipeline(pipeline.spec), run_id)
         reports = {report.stage: report for report in read_reports(pipeline.store.objects)}
         moved = {}
@@ -266,7 +266,7 @@ def tails(old: Refreshed, new: Refreshed) -> int:
 
 
 class Tables:
-    """What is measured becomes figures."""
+    """Turn measurements into figures."""
 
     def __init__(self, report: Report) -> None:
         self._report = report

@@ -4,12 +4,12 @@ It computes what a reader of the definition would write down first, and pays for
 
 * rows go through the plain and the beacon projections alike, and a select keeps one of the two;
 * the cache holds keys before rotary embedding as [sink | beacon | raw], concatenated at each step in each layer, and
-  all of them are rotated anew each time, to 0, 1, 2, ... over the whole sequence;
+  all of them are rotated again each time, to 0, 1, 2, ... over the whole sequence;
 * attention repeats keys and values for every query head and reads a dense additive mask, built for each step;
 * all rows of every window go through the LM head, in float32, even while memorizing;
 * a memory is exported as a deep copy and restored as another for each prompt; prompts run one at a time.
 
-Beacons stand after every `ratio`-th raw token and attend like any other slot (interleave, full coverage).
+Beacons follow every `ratio`-th raw token and attend like any other slot (interleave, full coverage).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Slots(NamedTuple):
 
 @dataclass
 class State:
-    """What is carried along: for each layer [sink | beacon | raw] slots, and the cursor in the stream."""
+    """The state: for each layer [sink | beacon | raw] slots, and the cursor in the stream."""
 
     sink: list[Slots]
     beacon: list[Slots]

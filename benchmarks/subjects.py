@@ -1,4 +1,4 @@
-"""What is measured: a model, the memory models over it, texts to read, and memories to ask.
+"""The subjects of measurements: a model, the memory models over it, texts to read, and memories to ask.
 
 In:  a model reference, or the name of a shape that is filled with random numbers on the device.
 Out: models that share one set of weights, so that both sides of a comparison compute with the same.
@@ -103,7 +103,7 @@ def beacon_model(
     codec: str | None = None,
     budget: int | None = None,
 ) -> BeaconMemoryModel:
-    """Kind `beacon`; without an adapter untrained, with projections of its own all the same."""
+    """Kind `beacon`; without an adapter untrained, but with its own projections."""
     resolved = model.resolved
     parameters = load_beacon_parameters(model.model, BeaconSource(resolved.folder, resolved.digest, adapter))
     return model_class(parameters)(

@@ -59,7 +59,7 @@ def tiny_embedding_model(folder: Path) -> Path:
 def tiny_sparse_model(folder: Path) -> Path:
     """An XLM-RoBERTa of one layer with 16 dimensions and a sparse layer, as BGE-M3 is made.
 
-    Its tokenizer is that of all-MiniLM-L6-v2, told that [SEP] ends a text, as XLM-RoBERTa's does with its own mark.
+    Its tokenizer is that of all-MiniLM-L6-v2, set to end a text with [SEP], as XLM-RoBERTa's does with its own mark.
     """
     torch.manual_seed(_SEED)
     config = XLMRobertaConfig(

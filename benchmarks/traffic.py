@@ -1,7 +1,7 @@
 """Bytes that go over the network to and from an S3 server: a proxy on loopback that counts and changes nothing.
 
 In:  the server's endpoint.
-Out: an endpoint of its own, and how many bytes went each way until a moment, with everything that HTTP adds.
+Out: a separate endpoint, and how many bytes went each way until a moment, with everything that HTTP adds.
 """
 
 from __future__ import annotations

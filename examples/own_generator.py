@@ -1,4 +1,4 @@
-"""A generator of one's own: it quotes the sentence of the evidence that shares most words with the question.
+"""A custom generator: it quotes the sentence of the evidence that shares most words with the question.
 
 After `make demo`, from the root of the repository:
 
@@ -24,7 +24,7 @@ from memorag_pipeline.words import sentences_of, words_of
 
 
 class QuotingGenerator:
-    """Writes nothing of its own: a reply is a sentence of a passage, and the passage's number."""
+    """Only quotes: a reply is a sentence of a passage, and the passage's number."""
 
     at_once = 64  # conversations
 
@@ -44,7 +44,7 @@ class QuotingGenerator:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """The URI of a corpus, and questions. Its memories are not asked, so that no model writes anything."""
+    """The URI of a corpus, and questions. Its memories are not asked, so no model writes anything."""
     GENERATORS["quoting"] = f"{__name__}:QuotingGenerator"
     ENDPOINTS["quoting"] = EndpointTraits("quotes a sentence of the evidence.", url="http://127.0.0.1")
     settings = GenerationSpec.model_validate({"model": "none", "endpoint": {"kind": "quoting"}})

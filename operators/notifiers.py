@@ -38,13 +38,13 @@ class RunNotifier(HttpNotifier):
         self.spec_file, self.what, self.job = spec_file, what, job
 
     def notify(self, context: Context) -> None:
-        """Tell, from the DAG processor."""
+        """Notify, from the DAG processor."""
         self.json = {"text": self.text(context)}
         if self.http_conn_id:
             super().notify(context)
 
     async def async_notify(self, context: Context) -> None:
-        """Tell, from the triggerer."""
+        """Notify, from the triggerer."""
         self.json = {"text": await asyncio.to_thread(self.text, context)}
         if self.http_conn_id:
             await super().async_notify(context)

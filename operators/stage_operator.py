@@ -52,8 +52,8 @@ class StageOperator(BaseOperator):
     Each item of the stage's result becomes an XCom under its own name, to be had as `task.output["plan"]`. Airflow maps
     tasks over return values only, so the return value is the list named by `work_list`, or the whole result without.
     The function is that of the operator's `stage`, from the lists in `memorag_pipeline`. If it is `reported`, the task
-    reports how far it is, and the run leaves its report in the corpus's store; `of_job` tells a stage of a job from one
-    of a refresh. Its numbers become metrics if it is `measured`. Airflow's UI shows the first paragraph of the
+    reports its progress, and the run leaves its report in the corpus's store; `of_job` distinguishes a job's stage from
+    a refresh's. Its numbers become metrics if it is `measured`. Airflow's UI shows the first paragraph of the
     docstring as the task's documentation.
 
     :param spec_file: path of the spec on the worker (templated).

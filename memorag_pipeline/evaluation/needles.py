@@ -146,7 +146,7 @@ def needle_cells(found: Sequence[Haystack], nothing: Tensor, held: Tensor, full:
 
 
 def _filler(texts: Sequence[Sequence[int]], first: int, tokens: int) -> list[int]:
-    """So many tokens of the texts, one after the other from number `first` on."""
+    """The next `tokens` tokens of the concatenated texts, starting with text number `first`."""
     start = first % len(texts) if texts else 0
     found = list(islice(chain.from_iterable([*texts[start:], *texts[:start]]), max(tokens, 0)))
     if not found or len(found) < tokens:

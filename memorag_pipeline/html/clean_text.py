@@ -1,4 +1,4 @@
-"""Texts of documents and of stored records, made fit to stand within a page.
+"""Cleaning texts of documents and of stored records for display within a page.
 
 In:  any text.
 Out: text that HTML can hold, and that does not change the direction of the text after it.

@@ -1,7 +1,7 @@
-"""From what a memory model writes to clues that are worth searching for.
+"""From a memory model's output to clues that are worth searching for.
 
-A small model numbers its lines, repeats itself, gives the instruction or the question back, or runs in circles. None of
-that finds a passage that the question alone would not find, so it is dropped; what is left is kept word for word.
+A small model numbers its lines, repeats itself, returns the instruction or the question, or runs in circles. None of
+that finds a passage that the question by itself would not find, so it is dropped; the rest is kept word for word.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _runs_in_circles(words: Sequence[str]) -> bool:
 
 
 def _says_the_same(words: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether nine of ten distinct words of a line stand in the other, and the other is not much longer."""
+    """Whether nine of ten distinct words of a line occur in the other, and the other is not much longer."""
     mine, theirs = set(words), set(other)
     if not theirs or len(words) * 2 < len(other):
         return False

@@ -91,7 +91,7 @@ def _tables(
 
 @dataclass
 class _Passed:
-    """What the run's row tells of the rows that have passed."""
+    """What the run's row reports about the rows that have passed."""
 
     done: str
     questions: int = 0

@@ -39,7 +39,7 @@ class _Announcement(BaseModel):
 
 @dataclass(frozen=True)
 class Announced:
-    """An announcement that stands. `at` is its time by the store's clock."""
+    """A current announcement. `at` is its time by the store's clock."""
 
     at: datetime
     until: float

@@ -1,8 +1,8 @@
 """The names by which people call the documents of a version.
 
 In:  a version's tables, and a name or globs.
-Out: the documents that are meant.
-Wrong: a name that no document or several have is a `NotFoundError`.
+Out: the documents that they refer to.
+Wrong: a name of no document, or of several, is a `NotFoundError`.
 """
 
 from __future__ import annotations

@@ -140,9 +140,9 @@ class Manifest(_Record):
 
 
 def parse_manifest(values: Any, where: str, remedy: str) -> Manifest:
-    """The manifest that JSON `values` are; an error says `where` they are from, and what to do about another format.
+    """The manifest in JSON `values`; an error says `where` they are from, and what to do about another format.
 
-    Raises StorageError when it is of another format, CorruptBlobError when it is none.
+    Raises StorageError if it has another format, CorruptBlobError if it is not a manifest.
     """
     if not isinstance(values, dict) or "format" not in values:
         raise CorruptBlobError(f"{where}: its manifest is none that a refresh writes; it has no format")

@@ -45,7 +45,7 @@ def require_known_references(
 
 
 def known_language(manifest: Manifest, where: str = "a version") -> Language:
-    """The manifest's language. Raises CorruptBlobError when it is none of ours."""
+    """The manifest's language. Raises CorruptBlobError if it is not a supported one."""
     for language in get_args(Language):
         if manifest.language == language:
             found: Language = language

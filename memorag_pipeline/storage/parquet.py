@@ -1,9 +1,9 @@
-"""Parquet of a store, opened with a look at what it says of itself before memory is taken for it.
+"""Parquet of a store; its own metadata is checked before memory is allocated for it.
 
 In:  a Parquet file, or its bytes; the columns that the reader needs.
 Out: a `StoredTable`, which gives rows whose columns, types and values are those that a refresh writes.
-Wrong: a file that is no table, one that says to be far larger than it can be, or one with other columns or with values
-       that are none: `CorruptBlobError` that names it. A digest proves only that the bytes are those that the manifest
+Wrong: a file that is not a table, one that claims to be far larger than it can be, or one with other columns or with
+       invalid values: `CorruptBlobError` that names it. A digest proves only that the bytes are those that the manifest
        names; a manifest from elsewhere may name anything.
 """
 

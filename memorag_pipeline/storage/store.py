@@ -34,7 +34,7 @@ class CorpusStore:
         """The number of a version: given by number or by channel, or else the newest.
 
         A text of digits is a number, any other text the name of a channel. Raises NotFoundError for a channel that is
-        not there and for a store without versions; a number is taken as it is.
+        not there and for a store without versions; a number is returned unchanged.
         """
         if isinstance(version, str):
             return int(version) if version.isdecimal() else self.channels.version(version)

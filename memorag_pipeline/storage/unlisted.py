@@ -48,5 +48,5 @@ class Unlisted:
         if now - self._told >= _TOLD_EVERY:
             logger.warning("%s; the publish waits for that", waited)
             self._told = now
-        time.sleep(self._pause * random.uniform(0.5, 1))  # publishers that wait for the same must not go on in step
+        time.sleep(self._pause * random.uniform(0.5, 1))  # publishers that wait for the same must not retry in step
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)

@@ -4,8 +4,8 @@ In:  a corpus store and a version.
 Out: one `BlobProblem` for each missing, truncated or altered blob; an empty list if there is none.
 Wrong: an unknown version is a `NotFoundError`, a store that cannot be read a `StorageError`.
 
-What was found good within the last day, and is by the store's own account the same object, is not read again, so that
-a check which was interrupted goes on. Memory is bounded by `TABLES` pieces, however large the blobs are.
+An object that was found good within the last day, and has not changed according to the store, is not read again, so an
+interrupted check is resumed. Memory is bounded by `TABLES` pieces, however large the blobs are.
 """
 
 from __future__ import annotations

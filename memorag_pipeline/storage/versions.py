@@ -253,7 +253,7 @@ class Versions:
         self._intents.declare(Intent(write_id=record.write_id, run_id=record.run_id, blobs=blobs, since=_now()))
 
     def _unsure(self, manifest: Manifest, base: int | None, fresh: Collection[str] | None) -> list[ManifestBlob]:
-        """The blobs that may be missing; to be asked for while the intent stands."""
+        """The blobs that may be missing; to be checked while the intent is declared."""
         if fresh is None or base not in self.retained():
             return list(manifest.blobs)
         return [blob for blob in manifest.blobs if blob.digest in fresh]

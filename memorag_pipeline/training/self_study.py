@@ -2,7 +2,7 @@
 
 In:  documents and passages of a version, a generator.
 Out: records {context, kind, question, output, language}: `recall`, the sentence of the passage that contains the
-     answer, and `answer`, what the generator answers from the passage alone. The context is the passage's document,
+     answer, and `answer`, what the generator answers from only the passage. The context is the passage's document,
      with its neighbours if it is short, as in a shard.
 Wrong: a passage without a usable question is left out and counted under the reason.
 
@@ -35,7 +35,7 @@ _AT_ONCE = 32
 
 
 def choose_passages(chunks: Sequence[Mapping[str, Any]], count: int, seed: int) -> list[Mapping[str, Any]]:
-    """So many chunks, from as many documents as there are, in a random order."""
+    """`count` chunks, from as many documents as possible, in a random order."""
     draw, by_document = Random(f"self-study {seed}"), dict[str, list[Mapping[str, Any]]]()
     for chunk in chunks:
         by_document.setdefault(chunk["document_id"], []).append(chunk)

@@ -1,9 +1,9 @@
-"""Tables that are in a warehouse already: whether they are this package's, and can take its rows.
+"""Existing tables in a warehouse: whether they are this package's, and can take its rows.
 
-In:  what the database says of its tables, and the tables of a load.
-Out: nothing, where the load may go on.
+In:  the database's description of its tables, and the tables of a load.
+Out: nothing, if the load may continue.
 Wrong: a table or view of somebody else under a name that a load needs: `WarehouseError` that names it, what is missing
-       and what to do. It stays as it is.
+       and what to do. It is not changed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class Existing:
-    """A table or view; `columns` tells of each whether a row must bring a value for it."""
+    """A table or view; `columns` says of each whether a row must provide a value for it."""
 
     name: str
     is_view: bool

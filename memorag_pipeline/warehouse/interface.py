@@ -31,10 +31,10 @@ class Warehouse(ABC):
         """
 
     def check_tables(self, tables: Mapping[str, TableLoad]) -> None:  # noqa: B027 - a warehouse may have nothing to say
-        """Refuse what `load_tables` would refuse of these tables as they are now, before the work that makes the rows.
+        """Refuse what `load_tables` would refuse of these tables in their current state, before rows are computed.
 
-        Nothing is changed, and no batch is read. What cannot be told now, as when another process has the file open, is
-        left to the load.
+        Nothing is changed, and no batch is read. What cannot be checked now, such as when another process has the file
+        open, is left to the load.
         """
 
     def merge(self, table: pa.Table, name: str, key: Sequence[str]) -> int:

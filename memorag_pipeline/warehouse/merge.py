@@ -51,9 +51,9 @@ def merge_tables(
 
 
 def try_tables(run: Execute, stage: StageTable, dataset: str, tables: Mapping[str, TableLoad], json: str) -> None:
-    """As a load, with one row of large values in place of those that `tables` bring; the caller rolls back.
+    """Like a load, with one row of large values instead of those of `tables`; the caller rolls back.
 
-    Raises what the database raises, and WarehouseError where it would change a value without a word.
+    Raises what the database raises, and WarehouseError if it would silently change a value.
     """
     create_tables(run, dataset, tables, json)
     for name, load in tables.items():
@@ -75,7 +75,7 @@ def try_tables(run: Execute, stage: StageTable, dataset: str, tables: Mapping[st
 
 
 def _large(kind: pa.DataType, in_key: bool, is_json: bool) -> Any:
-    """A value that only a column wide enough takes as it is. It is never committed."""
+    """A value that only a wide enough column keeps unchanged. It is never committed."""
     if is_json:
         return "[]"
     if pa.types.is_integer(kind):

@@ -123,7 +123,7 @@ class _Merging:
         return self.written.error is not None or len(self.texts) < 2
 
     def take(self, written: Written) -> None:
-        """Go on with a reply."""
+        """Continue with a reply."""
         before = self.written
         cut = "length" in (before.finish_reason, written.finish_reason)
         self.texts.append(written.text or "")

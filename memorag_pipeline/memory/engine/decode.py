@@ -161,7 +161,7 @@ class _Reply:
         return Generation("", count, 0, "length", ()) if self.limit < 1 else None
 
     def take(self, token: int) -> None:
-        """Go on with `token`, and see whether the reply ends with it."""
+        """Continue with `token`, and check whether the reply ends with it."""
         self.sampler.took(token)
         if token in self.model.end_ids:
             self.finished = "stop"

@@ -34,7 +34,7 @@ _SCORED = 512
 
 @dataclass
 class _Row:
-    """Where a row stands: `length` columns of its buffer are filled, those of its open window from `opened` on."""
+    """State of a row: `length` columns of its buffer are filled, those of its open window from `opened` on."""
 
     window: Window
     shared: int  # slots of the prefix that it sees: all, or only the memory once its first window is closed

@@ -102,7 +102,7 @@ class WindowedMemoryModel(MemoryModel[BeaconMemory]):
         """`codec` is the number format of files, by default the model's; `budget` the bytes for activations, by default
         measured.
 
-        `reproducible` is whether a window is computed alone; by default on CPUs only (see `reader.read`).
+        `reproducible` is whether a window is computed separately; by default on CPUs only (see `reader.read`).
         """
         self.language_model, self.network, self.stream, self.origin = language_model, network, stream, origin
         self.window, self.sink, self.ratios, self.budget = origin.window, origin.sink, ratios, budget
@@ -353,7 +353,7 @@ def _same_full_windows(old: Sequence[Window], new: Sequence[Window]) -> int:
 
 
 def _require_numbers(memory: BeaconMemory, model: str) -> None:
-    # What is not a number in a layer is none in all that follow.
+    # A NaN in a layer stays a NaN in all later ones.
     if not all(bool(last.isfinite().all()) for last in (memory.keys[-1], memory.values[-1])):
         raise MemoragError(
             f"model {model}: the memory is not made of numbers: the weights are damaged, or too large for memory.dtype"

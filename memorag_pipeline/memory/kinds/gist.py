@@ -4,7 +4,7 @@ In:  a token stream of any length; a window has to fit the model's context toget
 Out: the summaries as tokens, and their plain key/value cache.
 Wrong: a window that does not fit, or too many summaries, is a `ContextLengthError`.
 
-The summary of a window depends on that window alone, so that a memory grows by the summaries of new windows.
+The summary of a window depends only on that window, so a memory grows by the summaries of new windows.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class GistMemoryModel(MemoryModel[GistMemory]):
     """Summarizes windows, and answers from the summaries. `full` reads them; its window and origin are this kind's.
 
     With `alone` each window is summarized separately. Many at a time are several times as fast, but the rounding of a
-    row depends on the rows beside it, so that a summary occasionally differs.
+    row depends on the other rows, so a summary occasionally differs.
     """
 
     kind: ClassVar[str] = "gist"

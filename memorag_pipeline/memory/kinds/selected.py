@@ -154,7 +154,7 @@ class SelectionPass:
         return result
 
     def keep(self, layer: int, number: int, chosen: Tensor, key: Tensor, turned: Tensor, value: Tensor) -> None:
-        """Put the slots `chosen` (int64 [slots, key/value heads]) of window `number` into their place."""
+        """Copy the slots `chosen` (int64 [slots, key/value heads]) of window `number` to their place."""
         (reading, window), (start, _) = self.work[number], self.spans[number]
         own, stays = slice(start, start + window.tokens), slice(window.position, window.position + len(chosen))
         for buffer, states in ((reading.keys, key), (reading.rotated, turned), (reading.values, value)):

@@ -2,7 +2,7 @@
 
 In:  the commit records of retained versions, the rules, and the versions that channels point to.
 Out: the versions that no rule keeps; `apply` retires them.
-Wrong: a version that a channel has come to point to in the meantime is left alone.
+Wrong: a version that a channel points to in the meantime is not retired.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from memorag_pipeline.storage.versions import CommitRecord
 def outdated(records: Sequence[CommitRecord], rules: RetentionSpec, pointed: Collection[int]) -> list[int]:
     """Numbers of the versions that no rule keeps, ascending. Days and weeks are those of `created_at` in UTC.
 
-    Days and weeks without a version do not count, so that no clock is asked for the present day.
+    Days and weeks without a version do not count, so the current date is not needed.
     """
     if rules.keeps_all:
         return []

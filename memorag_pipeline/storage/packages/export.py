@@ -71,7 +71,7 @@ def _to_tar(store: CorpusStore, name: str, record: bytes, blobs: list[tuple[Blob
 
 
 def _to_folder(store: CorpusStore, name: str, record: bytes, blobs: list[tuple[BlobRef, str]], target: Path) -> None:
-    # Another version, or anything that is not the begin of an export.
+    # Another version, or anything that is not an unfinished export.
     others = {path.relative_to(target).as_posix() for path in (*target.glob("*"), *target.glob("versions/*"))}
     if (target.exists() and not target.is_dir()) or others - {"blobs", "versions", name}:
         raise StorageError(f"{target} holds something else already; give a folder that is new or empty")

@@ -1,4 +1,4 @@
-"""The form of an exported version: a small store that holds it alone, as a folder or as one tar file.
+"""The form of an exported version: a small store that holds only this version, as a folder or as one tar file.
 
 In:  a commit record, and the blobs that it leads to.
 Out: the members of the package in their one order: the record, the manifest, each blob of the manifest once.
@@ -9,7 +9,7 @@ Wrong: a tar with any other member, or a member of another kind or size, is refu
 
 A folder can be opened in place by `open_version`. A tar has plain files with nothing but name and size, so equal
 versions are equal tars. Only `TarInfo` of the standard library is used to read one: its `TarFile` takes memory for
-extension headers as they say, and knows links, devices and sparse files, of which a package has none.
+extension headers as they declare, and accepts links, devices and sparse files, of which a package has none.
 """
 
 from __future__ import annotations
