@@ -90,7 +90,7 @@ def _without_mark(data: bytes, language: str, declared: str | None) -> str:
 
 
 def _without_lost_blocks(data: bytes) -> bytes:
-    """The data with each block of NUL bytes, such as a crash leaves in a log, replaced by a line break."""
+    """The data without blocks of NUL bytes, such as a crash leaves in a log; a block within a line ends that line."""
     if _BLOCK not in data:
         return data
     rest = re.sub(rb"(?<=[^\n\0])\0{%d,}(?=[^\n\0])" % len(_BLOCK), b"\n", data)

@@ -84,7 +84,7 @@ class Embedder:
         return self._embed(texts, None, advance)[0]
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of questions, each behind the spec's `query_instruction`."""
+        """Vectors of questions, each after the spec's `query_instruction`."""
         return self._embed(self._instructed(texts), None, None)[0]
 
     def weigh_passages(
@@ -94,7 +94,7 @@ class Embedder:
         return self._embed(texts, self._layer(), advance)
 
     def weigh_queries(self, texts: Sequence[str]) -> tuple[Vectors, list[TokenWeights]]:
-        """As `weigh_passages`, of questions, each behind the spec's `query_instruction`."""
+        """Like `weigh_passages`, for questions, each after the spec's `query_instruction`."""
         return self._embed(self._instructed(texts), self._layer(), None)
 
     def _instructed(self, texts: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ _HEADING = re.compile(r"^(={1,6}) (\S.*)$", re.M)
 
 
 def read_asciidoc(plain: Plain, parser: Parser) -> DocumentText:
-    """Its text as it is, with headings of one to six equals signs."""
+    """Its text unchanged, with headings of one to six equals signs."""
     headings = [Heading(len(found[1]), found.start(), found[2]) for found in _HEADING.finditer(plain.text)]
     return DocumentText(plain.text, "text/asciidoc", title_of(plain.path, None, headings), headings)
 

@@ -1,4 +1,4 @@
-"""The benchmark of a refresh: the days are those of the site, the proxy counts what goes by, lines are compared."""
+"""The benchmark of a refresh: the days are those of the site, the proxy counts the traffic, lines are compared."""
 
 from __future__ import annotations
 

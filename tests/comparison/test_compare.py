@@ -67,7 +67,7 @@ def test_all_systems_answer_the_same_questions(
         assert system.seconds > 0 and system.errors == 0
     assert by_name["retrieval only"].gains == {} and by_name["retrieval only"].clues == 0
     assert by_name["MemoRAG, full"].gains["evidence_mrr"].questions == 2
-    # Each reads all of its own text, which the passages are a part of.
+    # Each reads its whole text, which contains the passages.
     assert by_name["full context"].input_tokens > by_name["retrieval only"].input_tokens
 
     # The second time nothing is memorized or asked.

@@ -85,7 +85,7 @@ def edits(draw: st.DrawFn) -> tuple[list[tuple[str, int]], list[tuple[str, int]]
 def test_an_edit_changes_groups_of_bounded_weight_with_any_minimum(
     corpora: tuple[list[tuple[str, int]], list[tuple[str, int]]], maximum: int, minimum: int
 ) -> None:
-    """The bound of docs/decisions/0002, for keys of which many are the same."""
+    """The bound of docs/decisions/0002, for keys with many duplicates."""
     old, new = corpora
     front = next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
     rest = min(len(old), len(new)) - front
@@ -137,7 +137,7 @@ def test_a_sequence_of_random_edits_touches_a_bounded_share_of_groups() -> None:
             case 2:
                 corpus[place] = (name, max(50, weight + chance.randint(-40, 40)))
                 places, edited = 1, weight + 40
-            case _:  # renamed: it goes from one place and comes to another
+            case _:  # renamed: it moves from one place to another
                 del corpus[place]
                 corpus[f"{chance.randint(0, 399):04d}-moved-{number}"] = (name, weight)
                 places, edited = 2, weight

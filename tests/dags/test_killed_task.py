@@ -57,7 +57,7 @@ def test_a_run_killed_in_stages_goes_on_by_unit_and_gives_the_same_version(
         assert store.versions.newest() is None
         status = StatusReader(store).read(datetime.now(UTC) + timedelta(minutes=1))
         assert (status.state, sum(found.workers for found in status.stages)) == ("idle", 0)
-        # Index is one unit, and its task did not come to its end.
+        # Index is one unit, and its task did not finish.
         assert (next(found.done for found in status.stages if found.stage == stage) > 0) == (stage != "index")
 
     process = start_refresh(tmp_path / "again.log")

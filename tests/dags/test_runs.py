@@ -109,7 +109,7 @@ def test_a_backfill_starts_a_run_of_the_job_for_each_version(
         jobs={"faq": {"questions": {"uri": "/q.jsonl"}, "warehouse": {"database": str(tmp_path / "faq.duckdb")}}},
     )
     write_spec(spec, "older")
-    # What is started has to be known.
+    # The started runs have to be known.
     monkeypatch.setattr("airflow.settings.DAGS_FOLDER", str(DAG_FOLDER))
     store = Pipeline(spec).store
     for number in range(1, 5):

@@ -1,4 +1,4 @@
-"""The share of the gap that a memory closes: its arithmetic, its bins, and memories of which the share is known."""
+"""The share of the gap that a memory closes: its arithmetic, its bins, and memories whose share is known."""
 
 from __future__ import annotations
 

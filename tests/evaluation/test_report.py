@@ -1,4 +1,4 @@
-"""The report: a page that is whole, needs nothing from elsewhere, and says what it is given as text."""
+"""The report: a complete page that needs no other files, and shows its input as text."""
 
 from __future__ import annotations
 

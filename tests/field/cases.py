@@ -1,7 +1,7 @@
 """The cases of the field: small inputs after trouble that people reported with tools like this one.
 
 The folder that `MEMORAG_FIELD` names (default: `shared/data/field/dev` beside the checkout) has a `manifest.jsonl`, a
-row for each case: the input, and the check of what becomes of it. Each row is a test of its own, in the module for the
+row for each case: the input, and the check of its result. Each row is a separate test, in the module for the
 kind of input that its name begins with, or in `test_others.py`. Without the folder these tests are skipped.
 """
 

@@ -1,4 +1,4 @@
-"""Cases of the field that have no file of their own: warehouses, large and many files, words, docs."""
+"""Cases of the field without a separate file: warehouses, large and many files, words, docs."""
 
 from __future__ import annotations
 

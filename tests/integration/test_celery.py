@@ -1,4 +1,4 @@
-"""Airflow with the CeleryExecutor: PostgreSQL, Redis and two workers, of which the one for GPU tasks is lost.
+"""Airflow with the CeleryExecutor: PostgreSQL, Redis and two workers, and the one for GPU tasks is lost.
 
 And with two executors at once: CPU tasks next to the scheduler, GPU tasks on a Celery worker. All parts are real and
 run on loopback: the scheduler and its companions as `make airflow` starts them, a worker for each queue as a process of

@@ -71,7 +71,7 @@ def test_what_changed_goes_to_a_delta_shard_and_base_memories_stay(changing: Cha
     (route,) = route_questions(searcher, ["What is the rule of statement number 9?"], 1, delta_shards(second))
     assert route == [places["09.md"], delta.shard_id]
 
-    # The next change is read behind it: the memory is that of reading both at once.
+    # The next change is appended to it: the memory equals that of reading both at once.
     edit(changing, "b/11.md", 2)
     result = refresh(pipeline, "run-3")
     (longer,) = (memory for memory in manifest_of(pipeline, 3).memories if memory.kind == "delta")

@@ -140,7 +140,7 @@ def tiny_memory_model(make_model: MakeModel) -> FullMemoryModel:
 
 
 def small_model(model_type: str = "llama", **changes: Any) -> PreTrainedModel:
-    """A random model of few tokens, for what needs no text."""
+    """A random model of few tokens, for tests without text."""
     return random_model(model_type, **{"vocab_size": SMALL, "max_position_embeddings": 4096} | changes)
 
 

@@ -1,4 +1,4 @@
-"""Models by the names that people use: as they lie in a cache of the hub, safetensors or pickled."""
+"""Models by hub id: as stored in a cache of the hub, safetensors or pickled."""
 
 from __future__ import annotations
 

@@ -219,7 +219,7 @@ def test_encoders_and_rerankers_are_refused_alike(
     else:
         assert embedded(without("pooler")) is not None  # which no pooling of ours reads
 
-    # An architecture of which only transformers knows the parameters is found out when it is loaded.
+    # An architecture whose parameters only transformers knows is checked when it is loaded.
     monkeypatch.setattr(weights, "parameters_of", lambda config: None)
     with pytest.raises(ModelError, match=r"its weights lack .*attention\.self\.value"):
         use(without("value"))

@@ -58,7 +58,7 @@ def test_a_passage_adds_no_token_of_the_template_and_moves_nothing_around_it(
     added = set(tokenizer._marked.get_added_tokens_decoder())
     assert any(token in added for token in harmless)
     assert [token for token in attacked if token in added] == [token for token in harmless if token in added]
-    # The same tokens before and behind the passage: instructions, the other passages, question, turns.
+    # The same tokens before and after the passage: instructions, the other passages, question, turns.
     before, behind = _common(harmless, other), _common(harmless[::-1], other[::-1])
     assert attacked[:before] == harmless[:before]
     assert attacked[-behind:] == harmless[-behind:]

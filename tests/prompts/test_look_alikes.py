@@ -63,7 +63,7 @@ MARKS = [
 
 
 def spelled(draw: st.DrawFn, word: str, filler: str, most: int = 3) -> str:
-    """A word in look-alikes, with fillers behind each of its characters."""
+    """A word in look-alikes, with fillers after each of its characters."""
     between = st.text(filler, max_size=most)
     return "".join(draw(st.sampled_from(LOOK_ALIKES.get(each.lower(), each))) + draw(between) for each in word)
 

@@ -230,7 +230,7 @@ def test_a_refresh_and_mapped_tasks_report_alike(
     runner.refresh(pipeline, "once more")
     assert StatusReader(pipeline.store).read().state == "unchanged"
 
-    # Units of the parent version count as done by what the version says, without records of their own.
+    # Units of the parent version count as done according to the version, without separate records.
     for key in pipeline.store.objects.list("units"):
         pipeline.store.objects.delete(key)
     changed = sorted(source.iterdir())[0]

@@ -1,4 +1,4 @@
-"""The keys of an endpoint: what is refused, what decides the replies, and that no key of an account is ever shown."""
+"""The settings of an endpoint: what is refused, what decides the replies, and that no API key is ever shown."""
 
 from __future__ import annotations
 

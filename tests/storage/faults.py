@@ -50,7 +50,7 @@ class StoreClock:
 
 
 class FaultyBackend:
-    """A backend of which each operation is seen by `before` and `after`; what these raise, the caller gets.
+    """A backend that calls `before` and `after` for each operation; the caller gets what these raise.
 
     An error of `after` is a lost answer: the operation was done. After a `Crash` every operation is one.
     """

@@ -1,7 +1,7 @@
 """Random histories of publishers, promoters, readers, retirements and sweeps, with crashes and clocks that are wrong.
 
-The model knows what was attempted and what was told as done. After each step the store must be one that such a
-history can lead to: nothing that was told as done is lost, nothing appears that nobody attempted, every version
+The model knows what was attempted and what was reported as done. After each step the store must be one that such a
+history can lead to: nothing that was reported as done is lost, nothing appears that nobody attempted, every version
 that can be opened is whole, and readers keep what they opened for a grace period.
 """
 
@@ -61,7 +61,7 @@ FAULTS = st.one_of(
 class Run:
     """A refresh: what it found when it began, and what it wants to publish.
 
-    `used` is when it last had its blobs, `fresh` are those that its base has not.
+    `used` is when it last had its blobs, `fresh` are those that its base does not have.
     """
 
     run_id: str

@@ -1,6 +1,6 @@
 """Every kind of file in a store, written by somebody hostile: it works, or one error of ours names the file.
 
-Digests fit: whoever can write blobs can write a manifest and a commit record that name them.
+Digests match: anyone who can write blobs can write a manifest and a commit record that name them.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def published(tmp_path: Path) -> CorpusStore:
-    """A local store with two versions, of which the second has two blobs of the first."""
+    """A local store with two versions; the second has two blobs of the first."""
     store = CorpusStore(str(tmp_path / "published" / "topics"))
     store.versions.publish(manifest_of(store, documents=b"text", chunks=b"passages", index=b"vectors"), "run-1")
     store.versions.publish(manifest_of(store, documents=b"text", chunks=b"passages", index=b"others"), "run-2")

@@ -19,7 +19,7 @@ __all__ = ["one_thread", "tiny", "tiny_folder"]
 
 @pytest.fixture(scope="session")
 def training_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of texts of a thousand tokens or more, some of which are held out."""
+    """A file of texts of a thousand tokens or more, some held out."""
     found, draw, number = list[str](), random.Random(1), 0
     names = sorted(topics)
     while sum(is_held_out(text, 2) for text in found) < 2 or len(found) < 40:

@@ -53,7 +53,7 @@ def refused(spec: WarehouseSpec) -> str:
 
 
 def in_schema(spec: WarehouseSpec, by_hand: ByHand, statement: str) -> None:
-    if spec.destination == "duckdb":  # the file and its folder are made by whoever comes first
+    if spec.destination == "duckdb":  # the file and its folder are created by the first load
         open_warehouse(spec).check_tables({})
     by_hand("CREATE SCHEMA IF NOT EXISTS kb")
     by_hand(statement)

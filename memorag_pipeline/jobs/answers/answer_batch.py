@@ -75,7 +75,7 @@ def offered_evidence(
 
 
 def _draft(clues: Sequence[Clue]) -> str | None:
-    """The answer of the best shard's memory that wrote one."""
+    """The draft of the best shard whose memory wrote one."""
     return next((clue.text for clue in clues if clue.kind == "draft"), None)
 
 

@@ -353,7 +353,7 @@ def _same_full_windows(old: Sequence[Window], new: Sequence[Window]) -> int:
 
 
 def _require_numbers(memory: BeaconMemory, model: str) -> None:
-    # A NaN in a layer stays a NaN in all later ones.
+    # A value that is not finite in one layer makes all later layers not finite.
     if not all(bool(last.isfinite().all()) for last in (memory.keys[-1], memory.values[-1])):
         raise MemoragError(
             f"model {model}: the memory is not made of numbers: the weights are damaged, or too large for memory.dtype"

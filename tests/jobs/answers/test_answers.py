@@ -135,7 +135,7 @@ def test_a_second_run_finds_everything_done(rows: Rows, pipeline: Pipeline) -> N
 def test_the_same_rows_come_out_when_they_are_made_anew(
     rows: Rows, pipeline: Pipeline, make_pipeline: Callable[..., Pipeline]
 ) -> None:
-    """Two of the four questions, which are a unit of their own."""
+    """Two of the four questions, which are a separate unit."""
     for path in Path(pipeline.store.uri.removeprefix("file://")).glob("units/*/*/*.json"):
         if path.parts[-3] in {"recall", "generate", "reply"}:
             path.unlink()

@@ -54,7 +54,7 @@ def make_pipeline(summary_folder: Path, tiny_models: dict[str, Any]) -> Callable
 
 
 def write_source(folder: Path) -> None:
-    """The documents, two of them in a folder of their own."""
+    """The documents, two of them in a separate folder."""
     for name in TOPICS:
         path = folder / "source" / ("loops" if name in ("break", "while") else ".") / f"{name}.rst"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The report that a run of a job of kind summaries leaves: what was summarized, of which version, in which stages."""
+"""The report of a run of a summaries job: what was summarized, from which version, in which stages."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def test_every_query_over_every_slot() -> None:
 
 @pytest.mark.parametrize("parts", [2, 3, 7, 64])
 def test_slots_in_parts_side_by_side(parts: int) -> None:
-    """As on devices with more processors than there are heads; the parts need not be even."""
+    """As on devices with more processors than heads; the parts need not be even."""
     query, key, value = tensors(5, 700)
     folded = query.reshape(1, KV_HEADS, GROUP * 5, SIZE)
     out, lse = attend_in_parts(folded, key, value, SCALING, parts)

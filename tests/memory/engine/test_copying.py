@@ -1,4 +1,4 @@
-"""Beacons that copy: their input is the embedding of the token before them plus a vector of their own."""
+"""Beacons that copy: their input is the embedding of the token before them plus their own vector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attended beacons: the tokens that a second reading attends to most, under projections of their own."""
+"""Attended beacons: the tokens that a second reading attends to most, with their own projections."""
 
 from __future__ import annotations
 
