@@ -35,6 +35,9 @@ class QuotingGenerator:
         """A reply to each conversation, whose last message holds the passages and the question."""
         return [self._quote(messages[-1]["content"]) for messages in conversations]
 
+    def close(self) -> None:
+        """Nothing is open."""
+
     def _quote(self, prompt: str) -> Reply:
         passages = re.findall(r"<passage (\d+)>\n(.*?)\n</passage \1>", prompt, re.DOTALL)
         sentences = [(number, found) for number, text in passages for found in sentences_of(text)]

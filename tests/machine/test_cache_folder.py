@@ -86,18 +86,18 @@ def test_a_cache_that_only_another_user_can_write_is_told(root: Path) -> None:
 
 @as_root
 def test_a_model_that_another_user_has_converted_is_used(root: Path) -> None:
-    from memorag_pipeline.models import references
+    from memorag_pipeline.models import model_cache
 
     (root / "models" / "one").mkdir(parents=True)
 
     def refuse(folder: Path) -> None:
         raise AssertionError("made again")
 
-    assert as_nobody(lambda: references._made_once(references._model_folder("one"), refuse)) == f"{root}/models/one"
+    assert as_nobody(lambda: model_cache.made_once(model_cache.model_folder("one"), refuse)) == f"{root}/models/one"
     root.chmod(0o1777)
-    made = as_nobody(lambda: references._made_once(references._model_folder("two"), lambda folder: None))
+    made = as_nobody(lambda: model_cache.made_once(model_cache.model_folder("two"), lambda folder: None))
     assert made == f"{root}/models-{NOBODY}/two"
-    assert as_nobody(lambda: references._model_folder("two")) == made
+    assert as_nobody(lambda: model_cache.model_folder("two")) == made
 
 
 @pytest.mark.parametrize("place", ["", "blobs", "parent"])

@@ -112,7 +112,7 @@ def publish_embeddings(pipeline: Pipeline, units: Sequence[dict[str, Any]], dige
     for number, unit in enumerate(units):
         ref = embeddings_of(pipeline, unit)
         blobs.append(ManifestBlob(role="embeddings", path=f"embeddings/{number:05d}.parquet", **ref.model_dump()))
-    spec = pipeline.spec
+    spec = pipeline.settled
     manifest = Manifest(
         corpus=spec.corpus,
         language=spec.language,

@@ -123,7 +123,7 @@ def test_a_channel_decides_the_version_and_an_argument_decides_over_it(
 
 def test_a_corpus_without_version_asks_for_a_refresh(make_spec: Callable[..., CorpusSpec], pipeline: Pipeline) -> None:
     jobs = {"faq": pipeline.spec.jobs["faq"].model_dump(exclude_defaults=True)}
-    with pytest.raises(NotFoundError, match="no version yet; run refresh first"):
+    with pytest.raises(NotFoundError, match="holds no version; refresh the corpus first"):
         route(Pipeline(make_spec("source", jobs=jobs)), "faq")
 
 
