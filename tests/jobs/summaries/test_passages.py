@@ -12,7 +12,8 @@ from memorag_pipeline.retrieval.passage import Passage
 
 
 def passage(number: int, text: str = "") -> Passage:
-    return Passage(f"c{number}", "d", "file:///d.txt", number * 10, number * 10 + 5, 0.5, text or f"text {number}", "s")
+    text = text or f"text {number}"
+    return Passage(f"c{number}", "d", "file:///d.txt", number * 10, number * 10 + len(text), 0.5, text, "s")
 
 
 def words(text: str) -> int:
