@@ -48,10 +48,10 @@ def main() -> None:
 
 
 def take_report(browser: Any, page: Path) -> None:
-    """The report of the newest refresh: what a window of this size shows."""
+    """The report of the refresh that read the demo's edit: what a window of this size shows."""
     spec = REPOSITORY / "dags" / "corpora" / f"{CORPUS}.yaml"
     code = "from memorag_pipeline.cli.app import main; main()"
-    subprocess.run([sys.executable, "-c", code, "report", str(spec), "--out", str(page)], check=True)
+    subprocess.run([sys.executable, "-c", code, "report", str(spec), "2", "--out", str(page)], check=True)
     browser.get(page.as_uri())
     save_picture(browser, IMAGES / "report.png")
 
