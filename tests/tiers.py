@@ -26,7 +26,7 @@ _FOLDERS = {
     "models": ("benchmarks", "comparison", "evaluation", "memory", "training"),
 }
 _FIXTURES = {
-    "airflow": {"airflow_home", "load_dags", "metrics", "run_dag"},
+    "airflow": {"airflow_home", "demo", "load_dags", "metrics", "run_dag"},
     "models": {
         "changing",
         "corpus",
