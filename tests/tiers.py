@@ -40,7 +40,12 @@ _FIXTURES = {
     "servers": {"postgres_server", "redis_url", "s3_server"},
 }
 _PARAMETERS = {("root", "s3"), ("spec", "postgres")}  # of fixtures that run a test on several servers or on none
-_SLOW = {"refresh/test_messy.py", "storage/test_crashes.py"}  # minutes, all together
+_SLOW = {
+    "refresh/test_messy.py",
+    "storage/test_crashes.py",
+    "storage/test_histories.py",
+    "test_packaging.py",
+}  # half a minute and more
 _LEFT_OUT = pytest.StashKey[list[str]]()
 
 

@@ -31,11 +31,13 @@ def test_an_airflow_connection_opens_a_bucket(s3_server: S3Server, monkeypatch: 
     assert ObjectStore(f"s3://{s3_server.new_bucket()}/kb", options).create("a/b", b"x")
 
 
+@pytest.mark.airflow
 def test_a_connection_that_uses_the_role_of_the_machine_gives_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_LAKE", json.dumps({"conn_type": "aws"}))
     assert options_for(StoreSpec(uri="s3://x/kb", connection_id="lake")) == {}
 
 
+@pytest.mark.airflow
 def test_an_unknown_connection_is_named() -> None:
     with pytest.raises(NotFoundError, match="no connection 'nowhere'; add it"):
         options_for(StoreSpec(uri="s3://x/kb", connection_id="nowhere"))
