@@ -59,14 +59,18 @@ def documents(
         _show(shown)
 
 
-def _whole(tables: VersionTables, document: str) -> Row:
-    """A document's row with its text, its headings and the places of its chunks."""
+def _read(tables: VersionTables, document: str) -> tuple[int, Row]:
+    """The number of a document's tables, and its row with its text and headings."""
     from memorag_pipeline.storage.document_names import find_row
 
     number, row = find_row(tables, document, _LISTED)
-    wanted = row["document_id"]
-    row |= _rows(tables, "documents", number, ["document_id", "headings", "text"], wanted)[0]
-    chunks = _rows(tables, "chunks", number, ["document_id", *_CHUNK], wanted)
+    return number, row | _rows(tables, "documents", number, ["document_id", "headings", "text"], row["document_id"])[0]
+
+
+def _whole(tables: VersionTables, document: str) -> Row:
+    """A document's row with its text, its headings and the places of its chunks."""
+    number, row = _read(tables, document)
+    chunks = _rows(tables, "chunks", number, ["document_id", *_CHUNK], row["document_id"])
     row["chunks"] = [{name: chunk[name] for name in _CHUNK} for chunk in sorted(chunks, key=lambda each: each["start"])]
     return row
 
@@ -82,7 +86,7 @@ def _rows(tables: VersionTables, role: str, number: int, columns: list[str], doc
 def _text(tables: VersionTables, document: str) -> str:
     """A document's text; empty where the version does not have it."""
     try:
-        return str(_whole(tables, document)["text"])
+        return str(_read(tables, document)[1]["text"])
     except NotFoundError:
         return ""
 

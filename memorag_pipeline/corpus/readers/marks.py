@@ -1,7 +1,7 @@
-"""Inline marks, written in plain characters: exponents, indices, note marks and deletions.
+"""Inline marks, written in plain characters: exponents, indices and deletions.
 
-In:  a text in which a reader put `RAISED`, `LOWERED`, `NOTE` or `STRUCK` before, and `END` after, each marked piece.
-Out: the text as quoted: `10^6`, `m^2`, `x_i`, `H2O`, `3 1/2`, `5th`, `1984[3]`, `~~900~~ 750`.
+In:  a text in which a reader put `RAISED`, `LOWERED` or `STRUCK` before, and `END` after, each marked piece.
+Out: the text as quoted: `10^6`, `m^2`, `x_i`, `H2O`, `3 1/2`, `5th`, `~~900~~ 750`.
 
 Raised, lowered or struck-out text never turns the number or word next to it into another one. Raised text gets `^`,
 lowered text `_` if it would otherwise be read as part of its neighbour, and parentheses if its end would be unclear.
@@ -12,10 +12,10 @@ from __future__ import annotations
 import re
 
 # Unicode reserves these code points for internal use: no document has them.
-RAISED, LOWERED, NOTE, STRUCK, END = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3", "\ufdd4"
-MARKS = RAISED + LOWERED + NOTE + STRUCK + END
+RAISED, LOWERED, STRUCK, END = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3"
+MARKS = RAISED + LOWERED + STRUCK + END
 _ANY = re.compile(f"[{MARKS}]")
-_MARKED = re.compile(f"([{RAISED}{LOWERED}{NOTE}{STRUCK}])([^{MARKS}]*){END}")
+_MARKED = re.compile(f"([{RAISED}{LOWERED}{STRUCK}])([^{MARKS}]*){END}")
 _FRACTION = re.compile(rf"(?<=\d){RAISED}\s*(\d+)\s*{END}\s*[/\u2044]\s*{LOWERED}?\s*(\d+)\s*{END}?")
 _PLAIN_FRACTION = re.compile(rf"{RAISED}\s*(\d+)\s*{END}\s*[/\u2044]\s*{LOWERED}\s*(\d+)\s*{END}")
 _CLOSED = frozenset(")]}|")
@@ -59,8 +59,6 @@ def _write(match: re.Match[str]) -> str:
     words = " ".join(words.split())
     if not words:
         return ""
-    if kind == NOTE:
-        return words if words[0] in "[(" or not words[0].isalnum() else f"[{words}]"
     return _lowered(match, words, before, after) if kind == LOWERED else _raised(words, before, after)
 
 
