@@ -138,20 +138,9 @@ def open_memory(
             raise damaged(path, f"its keys and values have the shape {stored.header.shape}, the model's have {shape}")
         token_ids = stored.token_ids().cpu()
         keys, values = (
-            tuple(stored.slots(role, layer, 0, stored.header.slots, dtype) for layer in range(stored.header.shape[0]))
-            for role in _ROLES
+            tuple(stored.slots(role, layer, dtype) for layer in range(stored.header.shape[0])) for role in _ROLES
         )
         return StoredMemory(stored.header, token_ids, keys, values, stored.extra())
-
-
-def read_slots(path: Path, layer: int, start: int, end: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Keys and values of slots [start, end) of one layer, on the CPU; only their groups are read."""
-    with _opened(path, None, torch.device("cpu")) as stored:
-        layers, slots = stored.header.shape[0], stored.header.slots
-        if not (0 <= layer < layers and 0 <= start <= end <= slots):
-            raise ValueError(f"{path}: no slots {start} to {end} of layer {layer} in {layers} layers of {slots} slots")
-        keys, values = (stored.slots(role, layer, start, end, dtype) for role in _ROLES)
-        return keys, values
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,17 +154,15 @@ class _Stored:
     device: torch.device
 
     def token_ids(self) -> Tensor:
-        return self._rows(_TOKEN_IDS, StoredTensor(torch.int32, 1, ()), self.header.tokens, 0, self.header.tokens)
+        return self._tensor(_TOKEN_IDS, StoredTensor(torch.int32, 1, ()), self.header.tokens)
 
-    def slots(self, role: Role, layer: int, start: int, end: int, dtype: torch.dtype) -> Tensor:
-        """Some slots of a layer's keys or values, decoded from their groups."""
-        layout = self.codec.layout(role)
-        skipped = start % max(part.stride for part in layout.values())
+    def slots(self, role: Role, layer: int, dtype: torch.dtype) -> Tensor:
+        """A layer's keys or values, decoded."""
         parts = {
-            name: self._rows(_name(layer, role, name), part, self.header.slots, start - skipped, end)
-            for name, part in layout.items()
+            name: self._tensor(_name(layer, role, name), part, self.header.slots)
+            for name, part in self.codec.layout(role).items()
         }
-        return self.codec.decode(role, parts, dtype)[skipped:]
+        return self.codec.decode(role, parts, dtype)
 
     def extra(self) -> dict[str, Tensor]:
         """The tensors besides tokens, keys and values."""
@@ -187,19 +174,17 @@ class _Stored:
         }
         return {name: self.file.get_tensor(name) for name in sorted(set(self.file.keys()) - own - {_TOKEN_IDS})}
 
-    def _rows(self, name: str, part: StoredTensor, slots: int, start: int, end: int) -> Tensor:
-        """The rows of a tensor that slots [start, end) need; the tensor must match the header."""
+    def _tensor(self, name: str, part: StoredTensor, slots: int) -> Tensor:
+        """The tensor for `slots` slots, which must match the header."""
         stored = self.file.get_slice(name)
         shape = [part.rows(0, slots).stop, *part.shape]
         if stored.get_shape() != shape:
             raise damaged(self.path, f"{name} has the shape {stored.get_shape()}, not {shape}")
-        wanted = part.rows(start, end)
-        # Whole tensors go to a GPU through pinned memory.
-        whole = self.device.type == "cuda" and (wanted.start, wanted.stop) == (0, shape[0])
-        rows: Tensor = self.file.get_tensor(name) if whole else stored[wanted]
-        if rows.dtype != part.dtype:
-            raise damaged(self.path, f"{name} is {rows.dtype}, not {part.dtype}")
-        return rows
+        # A whole tensor goes to a GPU through pinned memory; on the CPU a slice is a view of the mapped file.
+        tensor: Tensor = self.file.get_tensor(name) if self.device.type == "cuda" else stored[:]
+        if tensor.dtype != part.dtype:
+            raise damaged(self.path, f"{name} is {tensor.dtype}, not {part.dtype}")
+        return tensor
 
 
 @contextmanager

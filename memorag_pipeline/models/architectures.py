@@ -17,7 +17,6 @@ Shape = tuple[int, ...]
 # Key/value heads and head size, if a configuration does not set them.
 _KV_HEADS = {"mistral": 8, "qwen2": 32, "qwen3": 32}
 _HEAD_SIZE = {"qwen3": 128}
-_SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers")
 _ENCODERS = {"bert": "bert.", "roberta": "roberta.", "xlm-roberta": "roberta."}
 
 

@@ -23,7 +23,6 @@ from memorag_pipeline.memory.format import (
     StoredMemory,
     open_memory,
     read_header,
-    read_slots,
     write_memory,
 )
 
@@ -88,21 +87,6 @@ def test_what_is_opened_is_what_was_written(codec: str, slots: int, tmp_path: Pa
         assert found.dtype == dtype and torch.equal(found, tensor)
     assert list(memory.extra) == ["gist_ids", "layers.000.positions"]
     assert torch.equal(memory.extra["layers.000.positions"], torch.arange(slots, dtype=torch.int32))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("codec", CODECS)
-def test_slots_are_read_as_the_whole_is(codec: str, dtype: torch.dtype, tmp_path: Path) -> None:
-    write(tmp_path / "memory", codec, 300)
-    memory = opened(tmp_path / "memory", dtype)
-    for start, end in ((0, 300), (0, 0), (7, 7), (300, 300), (130, 131), (64, 128), (127, 257), (290, 300)):
-        keys, values = read_slots(tmp_path / "memory", 2, start, end, dtype)
-        assert keys.dtype == values.dtype == dtype
-        assert torch.equal(keys, memory.keys[2][start:end])
-        assert torch.equal(values, memory.values[2][start:end])
-    for layer, start, end in ((3, 0, 1), (0, 0, 301), (0, 5, 4), (0, -1, 4)):
-        with pytest.raises(ValueError, match="no slots"):
-            read_slots(tmp_path / "memory", layer, start, end, dtype)
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -217,8 +201,6 @@ def test_a_truncated_file_is_told(size: int, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(CorruptBlobError, match=r"not a complete memory file .* fetch it again, or memorize again"):
         opened(path)
-    with pytest.raises(CorruptBlobError, match="not a complete memory file"):
-        read_slots(path, 0, 0, 1, torch.bfloat16)
 
 
 @pytest.mark.parametrize("name", ["token_ids", "layers.002.keys", "layers.000.values.scale"])

@@ -43,7 +43,6 @@ _MONTHS = (
     "December",
 )  # fmt: skip
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_PLACEHOLDER = "0#?"
 
 
 def formatter(format_id: int, code: str | None, from_1904: bool) -> Formatter:

@@ -39,7 +39,6 @@ from memorag_pipeline.corpus.readers.word_styles import ParagraphStyle, Setting,
 
 _MAIN = ("word/document.xml", "word/document2.xml")
 _WRAPPERS = frozenset({"hyperlink", "smartTag", "ins", "moveTo", "customXml", "bdo", "dir", "sdtContent", "subDoc"})
-_GONE = frozenset({"del", "moveFrom"})
 _PAGES = frozenset({"PAGE", "NUMPAGES", "SECTIONPAGES"})
 _SYMBOL_FIELD = re.compile(r'\s*SYMBOL\s+(0x[0-9a-f]+|\d+)(?:.*?\\f\s+"?([^"\\]+))?', re.I)
 _SIGNS = {"tab": "\t", "ptab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}

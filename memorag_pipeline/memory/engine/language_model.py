@@ -53,12 +53,6 @@ class LanguageModel:
         """Key/value heads of a layer."""
         return int(self.model.config.num_key_value_heads)
 
-    @property
-    def head_size(self) -> int:
-        """Numbers in one key."""
-        config = self.model.config
-        return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
-
 
 def load_language_model(
     model: str, revision: str | None = None, dtype: str = "bfloat16", quantization: str | None = None

@@ -26,7 +26,7 @@ def test_models_are_loaded_once(tiny_folder: MakeFolder, tiny: LanguageModel) ->
 
 def test_what_is_known_of_a_model() -> None:
     model = load_language_model(SMOLLM2, None, "bfloat16")
-    assert (model.layers, model.kv_heads, model.head_size, model.context) == (30, 3, 64, 8192)
+    assert (model.layers, model.kv_heads, model.context) == (30, 3, 8192)
     assert model.end_ids == {model.tokenizer.turn_end}
     assert {parameter.dtype for parameter in model.model.parameters()} == {torch.bfloat16}
     assert not model.model.training
