@@ -76,6 +76,7 @@ class Chunker:
         self._capacity, self._overlap = capacity, min(chunking.overlap_tokens, capacity - 1)
         self._most = min(_MOST_RATIO * capacity, max(sharding.max_tokens // 2, 1))
         self._embedding, self._memory = embedding, memory
+        self._splitters: dict[tuple[type[_Splitter], bool], _Splitter] = {}
 
     def cut(
         self,
@@ -90,7 +91,7 @@ class Chunker:
 
         `blocks` are its tables and code blocks, if they are already known.
         """
-        splitter = self._markdown if markdown else self._plain
+        splitter = self._splitter(MarkdownSplitter if markdown else TextSplitter, text)
         blocks = headed_blocks(text) if blocks is None else blocks
         pieces: list[_Piece] = []
         for start, end in _stretches(text, [heading.start for heading in headings]):
@@ -172,14 +173,17 @@ class Chunker:
         header = text[block.start : min(block.body, at)]
         return header if 2 * self._embedding.count(header) <= self._capacity else ""
 
-    # Creating one takes as long as cutting some pages, and many corpora need only one.
-    @cached_property
-    def _plain(self) -> TextSplitter:
-        return TextSplitter.from_huggingface_tokenizer(self._embedding.tokenizer, self._capacity, self._overlap)
-
-    @cached_property
-    def _markdown(self) -> MarkdownSplitter:
-        return MarkdownSplitter.from_huggingface_tokenizer(self._embedding.tokenizer, self._capacity, self._overlap)
+    def _splitter(self, kind: type[_Splitter], text: str) -> _Splitter:
+        """A splitter of this kind for `text`; it counts its parts about ten times over."""
+        count = self._embedding.part_counter(text)
+        # Creating one takes as long as cutting some pages, and many corpora need only one.
+        if (made := self._splitters.get((kind, count is None))) is None:
+            if count is None:
+                made = kind.from_huggingface_tokenizer(self._embedding.tokenizer, self._capacity, self._overlap)
+            else:
+                made = kind.from_callback(count, self._capacity, self._overlap)
+            self._splitters[kind, count is None] = made
+        return made
 
     @cached_property
     def _small(self) -> TextSplitter:

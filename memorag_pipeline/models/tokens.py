@@ -8,12 +8,14 @@ Wrong: a model without tokenizer.json: `NotFoundError` that names it.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 from tokenizers import Tokenizer
 
 from memorag_pipeline.errors import ModelError, NotFoundError
+from memorag_pipeline.models.piece_counts import PieceCounts
 from memorag_pipeline.models.references import ResolvedModel
 
 _BATCH = 1024
@@ -68,6 +70,9 @@ class TokenCounter:
         # Text that looks like a special token is text, here as when it is memorized.
         self.tokenizer.encode_special_tokens = True
         self.tokenizer.no_padding()
+        self._pieces = PieceCounts.of(self.tokenizer)
+        self._added = [token.content for token in self.tokenizer.get_added_tokens_decoder().values()]
+        self._first_letters = sorted({content[0] for content in self._added})
 
     @property
     def special_tokens(self) -> int:
@@ -76,12 +81,23 @@ class TokenCounter:
 
     def count(self, text: str) -> int:
         """Tokens of one text."""
-        return len(self.tokenizer.encode(text, add_special_tokens=False))
+        count = self.part_counter(text)
+        return len(self.tokenizer.encode(text, add_special_tokens=False)) if count is None else count(text)
 
     def counts(self, texts: list[str]) -> list[int]:
         """Tokens of each of `texts`."""
+        if self._pieces is not None:
+            return [self.count(text) for text in texts]
         return [
             len(encoding)
             for start in range(0, len(texts), _BATCH)  # an encoding takes a few hundred bytes per token
             for encoding in self.tokenizer.encode_batch(texts[start : start + _BATCH], add_special_tokens=False)
         ]
+
+    def part_counter(self, text: str) -> Callable[[str], int] | None:
+        """What counts the tokens of any part of `text` from its known pieces, None if only the tokenizer can."""
+        return None if self._pieces is None or self._names_token(text) else self._pieces.count
+
+    def _names_token(self, text: str) -> bool:
+        """Whether the text contains the letters of a token that was added to the vocabulary, as [CLS] is."""
+        return any(letter in text for letter in self._first_letters) and any(content in text for content in self._added)
