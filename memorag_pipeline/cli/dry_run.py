@@ -7,7 +7,7 @@ Wrong: the errors of `memorag refresh` before its first work. Nothing is written
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -15,6 +15,9 @@ from rich.markup import escape
 from memorag_pipeline.amounts import bytes_text
 from memorag_pipeline.cli.arguments import SpecArgument, pipeline_of
 from memorag_pipeline.cli.output import Json, Verbose, print_json, print_table, say, working
+
+if TYPE_CHECKING:
+    from memorag_pipeline.refresh.forecast import Forecast
 
 
 def dry_run(
@@ -50,10 +53,18 @@ def dry_run(
         ["shards to memorize", f"about {found.shards:,}, with {found.memorize_tokens:,} tokens"],
         ["their memories", unknown if found.memory_bytes is None else f"about {bytes_text(found.memory_bytes)}"],
         ["seconds of GPU tasks", unknown if found.gpu_seconds is None else f"about {found.gpu_seconds:,.1f}"],
-        ["cost", unknown if found.cost is None else f"about {found.cost:,.4f}"],
+        ["cost", _cost(found)],
     ]
     print_table(f"A refresh of {found.corpus} would be", ["", ""], rows)
     if found.memory is not None:
         say(f"  {escape(found.memory.words())}")
     for note in found.rests_on:
         say(f"  {escape(note)}")
+
+
+def _cost(found: Forecast) -> str:
+    if found.cost is not None:
+        return f"about {found.cost:,.4f}"
+    if found.gpu_seconds is None:
+        return "unknown, as the seconds are"
+    return "unknown; give --gpu-hour PRICE, or compute.gpu_hour_price in the spec"

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from memorag_pipeline.amounts import counts_text
 from memorag_pipeline.errors import MemoragError, SpecError
 
 if TYPE_CHECKING:
@@ -118,11 +119,6 @@ def print_table(title: str, columns: Iterable[str], rows: Sequence[Sequence[obje
     stdout().print(table)
 
 
-def counts_text(counts: Mapping[str, float]) -> str:
-    """Counts as `12 documents, 3 added`; those that are zero are left out."""
-    return ", ".join(f"{_cell(value)} {name.replace('_', ' ')}" for name, value in counts.items() if value)
-
-
 def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.1f}"
@@ -140,15 +136,22 @@ def _plain(value: Any) -> Any:
 
 
 _SHOWN_OF_A_PASSAGE = 200
+# A question is recalled from each of its shards.
+_OTHER_NAMES = {("recall", "questions"): "pairs of question and shard"}
 
 
 def print_stages(title: str, result: RefreshResult | AnswerResult) -> None:
     """A table of what each stage counted, and its seconds."""
     rows: list[list[Any]] = [
-        [stage, counts_text(counts) or "nothing to do", result.seconds[stage]]
+        [stage, counts_text(_named(stage, counts)) or "nothing to do", result.seconds[stage]]
         for stage, counts in result.counts.items()
     ]
     print_table(title, ["stage", "counts", "seconds"], rows)
+
+
+def _named(stage: str, counts: Mapping[str, float]) -> dict[str, float]:
+    """The counts under names that say what they are beside those of other stages."""
+    return {_OTHER_NAMES.get((stage, name), name): value for name, value in counts.items()}
 
 
 def print_passages(title: str, passages: Sequence[tuple[int, Passage]]) -> None:

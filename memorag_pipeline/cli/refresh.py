@@ -41,5 +41,8 @@ def refresh(
         say(f"[bold green]version {result.version} is published[/] at {result.uri}")
     else:
         say(f"nothing changed; version {result.version} stays the newest at {result.uri}")
+    if left_out := result.counts.get("publish", {}).get("quarantined"):
+        command = escape(f"memorag quarantine {spec}")
+        say(f"[yellow]{left_out:,.0f} in quarantine; `{command}` says why and what to do[/]")
     for note in result.notes:
         say(f"[bold yellow]{escape(note)}[/]")

@@ -17,6 +17,7 @@ import typer
 from memorag_pipeline.cli.arguments import TargetArgument, store_of, version_of
 from memorag_pipeline.cli.output import Json, Verbose, print_json, say, working
 from memorag_pipeline.errors import NotFoundError
+from memorag_pipeline.machine.cache_folder import own_folder
 
 if TYPE_CHECKING:
     from memorag_pipeline.reports.facts import RunReport
@@ -30,7 +31,7 @@ def report(
     target: TargetArgument,
     what: Annotated[str | None, typer.Argument(metavar="RUN|VERSION|JOB", help=_HELP)] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Write it here; by default a file in this folder.")
+        Path | None, typer.Option("--out", metavar="FILE", help="Write it here; by default a file in the cache folder.")
     ] = None,
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser, too.")] = False,
     json_output: Json = False,
@@ -41,7 +42,7 @@ def report(
         from memorag_pipeline.reports.page import run_page
 
         found = find_report(store_of(target), what)
-        path = out or Path(f"{found.corpus}-{_name(found)}.html")
+        path = out or own_folder("reports") / f"{found.corpus}-{_name(found)}.html"
         if not json_output:
             path.write_text(run_page(found), encoding="utf-8")
     if json_output:

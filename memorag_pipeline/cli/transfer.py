@@ -2,7 +2,8 @@
 
 In:  TARGET and a version; the path of a package, a folder or a .tar file.
 Out: the package, or the version that holds it, as text or JSON.
-Wrong: a damaged blob, a hostile package or models by path or URL exit with 5, an unknown version or file with 4.
+Wrong: a damaged blob, a hostile package, one of another corpus or models by path or URL exit with 5, an unknown
+       version or file with 4.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ def import_(
     from memorag_pipeline.storage.packages.import_version import import_version
 
     with working(verbose):
-        found = import_version(package, store_of(target), f"import-{uuid.uuid4().hex[:12]}", trust_models)
+        store = store_of(target)
+        corpus = store.uri.rpartition("/")[2]  # a root is the store's URI with the corpus's name
+        found = import_version(package, store, f"import-{uuid.uuid4().hex[:12]}", trust_models, corpus)
     if json_output:
         print_json(found)
         return

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from memorag_pipeline.amounts import bytes_text
+from memorag_pipeline.amounts import bytes_text, counts_text
 from memorag_pipeline.cli.arguments import TargetArgument, VersionArgument, store_of, version_of
-from memorag_pipeline.cli.output import Json, Verbose, counts_text, print_json, print_table, say, working
+from memorag_pipeline.cli.output import Json, Verbose, print_json, print_table, say, working
 from memorag_pipeline.errors import CorruptBlobError
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ _LOOKED_AT = 8  # newest versions; other runs may have published since
 def record_refresh(pipeline: Pipeline, run: Run, error: str | None = None) -> dict[str, Any]:
     """Write the run's row and the corpus's quarantine; `error` says why the run failed.
 
-    Returns {"status": "published", "unchanged" or "failed", "warehouse": its address}.
+    Returns {"status": "published", "unchanged" or "failed", "warehouse": its address, and the rows of each table}.
     """
     if pipeline.spec.warehouse is None:
         raise MemoragError(f"corpus {pipeline.spec.corpus}: the spec names no warehouse for its runs")
@@ -41,8 +41,9 @@ def record_refresh(pipeline: Pipeline, run: Run, error: str | None = None) -> di
     tables: dict[str, TableLoad] = {RUNS: run_load([row])}
     if error is None and newest is not None:
         tables[QUARANTINE] = quarantine_load(_quarantined(pipeline, newest))
-    warehouse.load_tables(tables)
-    return {"status": status, "warehouse": warehouse.describe()}
+    loaded = warehouse.load_tables(tables)
+    rows = {f"rows_of_{table}": count for table, count in loaded.items()}
+    return {"status": status, "warehouse": warehouse.describe(), **rows}
 
 
 def _version_of(pipeline: Pipeline, run: Run) -> int | None:

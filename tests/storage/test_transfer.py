@@ -342,3 +342,18 @@ def test_memory_does_not_grow_with_the_version(tmp_path: Path) -> None:
     arguments = [str(tmp_path / name) for name in ("published", "package.tar", "target")]
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
     assert int(done.stdout) * (1 if sys.platform == "linux" else 1 / 1024) < 48_000  # KiB
+
+
+def test_a_root_with_the_name_of_another_corpus_is_refused(published: CorpusStore, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from memorag_pipeline.cli.app import app
+
+    export_version(published, 1, tmp_path / "package.tar")
+    corpus = published.versions.manifest(1).corpus
+    done = CliRunner().invoke(app, ["import", str(tmp_path / "package.tar"), str(tmp_path / "kb" / "other")])
+    assert done.exit_code == 5
+    assert f"the root of a corpus 'other', and the package holds one of {corpus!r}" in done.stderr
+    assert not (tmp_path / "kb").exists()
+    done = CliRunner().invoke(app, ["import", str(tmp_path / "package.tar"), str(tmp_path / "kb" / corpus)])
+    assert done.exit_code == 0, done.output

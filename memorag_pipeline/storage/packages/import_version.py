@@ -50,16 +50,19 @@ class _Package:
     reader: TarReader | None = None
 
 
-def import_version(source: Path, target: CorpusStore, run_id: str, trust_models: bool = False) -> Imported:
+def import_version(
+    source: Path, target: CorpusStore, run_id: str, trust_models: bool = False, corpus: str | None = None
+) -> Imported:
     """Publish in `target` what the package at `source` holds; blobs that are there already are not written again.
 
-    `trust_models`: the manifest may name models by local path or URL.
+    `trust_models`: the manifest may name models by local path or URL. `corpus`: the name that the version's corpus must
+    have, if `target` holds none yet.
     """
     with _opened(source) as package:
         manifest = package.manifest
         if not trust_models:
             require_known_references(manifest, str(source), "import it with --trust-models")
-        _require_same_corpus(target, manifest)
+        _require_same_corpus(target, manifest, corpus)
         blobs = named_blobs(package.record, manifest)[1:]
         written = bring_blobs(target, blobs, package.pieces, in_order=package.reader is not None)
         if package.reader is not None:
@@ -115,7 +118,12 @@ def _tar(reader: TarReader, name: str) -> _Package:
     return _Package(record, manifest, pieces, reader)
 
 
-def _require_same_corpus(target: CorpusStore, manifest: Manifest) -> None:
+def _require_same_corpus(target: CorpusStore, manifest: Manifest, named: str | None) -> None:
+    if named not in (None, manifest.corpus):
+        raise StorageError(
+            f"{target.uri} is the root of a corpus {named!r}, and the package holds one of {manifest.corpus!r}, which"
+            f" specs and DAGs would look for elsewhere; import it into …/{manifest.corpus}"
+        )
     newest = target.versions.newest()
     corpus = manifest.corpus if newest is None else target.versions.manifest(newest).corpus
     if corpus != manifest.corpus:

@@ -58,12 +58,12 @@ def test_a_run_has_its_version_its_counts_and_its_stages_in_order(
     assert len(good) == 4 and all(sample.answer for sample in good) and any(sample.evidence for sample in good)
     assert (bad.answer, bad.error) == (None, "cut off")
 
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MEMORAG_CACHE", str(tmp_path))
     command = ["report", pipeline.store.uri, "told"]
     assert json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)["version"] == 1
     assert CliRunner().invoke(app, command).exit_code == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["topics-told-version-1.html"]
-    assert "Some summaries" in (tmp_path / "topics-told-version-1.html").read_text()
+    assert [path.name for path in tmp_path.glob("reports/*")] == ["topics-told-version-1.html"]
+    assert "Some summaries" in (tmp_path / "reports" / "topics-told-version-1.html").read_text()
 
 
 def test_a_run_that_fails_tells_what_it_has_summarized_so_far(
