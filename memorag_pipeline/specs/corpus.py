@@ -118,6 +118,7 @@ class CorpusSpec(Section):
 def json_schema() -> dict[str, Any]:
     """The JSON schema of a corpus spec, for editors."""
     schema = CorpusSpec.model_json_schema()
+    schema["patternProperties"] = {"^x-": {}}  # the user's own keys, see specs/file.py
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     return schema
 

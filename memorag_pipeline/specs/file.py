@@ -27,6 +27,9 @@ LARGEST = 256 << 10  # bytes: hundreds of times a long spec
 # PyYAML quotes what it did not expect, which may be a secret; signs and its own words, such as '<block end>', are none.
 _QUOTED = re.compile(r"'.*?'|\".*?\"")
 _SIGN = 2  # characters
+# Of a key that stands too far to the left or to the right, or after a value.
+_INDENT = re.compile(r"<block end>|mapping values are not allowed|could not find expected ':'|<block mapping start>")
+_OWN = "x-"  # a key at the top that begins so is the user's own: a place for anchors
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(:-(?P<default>[^}]*))?\}")
 # Keys whose values are paths or URIs; a relative path is relative to the spec's folder.
 _PATH_KEYS = {
@@ -88,6 +91,7 @@ def load(path: Path) -> SpecFile:
     if not isinstance(raw, dict):
         what = "is empty" if raw is None else f"is a {type(raw).__name__}, not a mapping of keys to values"
         raise SpecError([SpecProblem(str(path), "", "", what, "start with `corpus: NAME` or `adapter: NAME`")])
+    raw = {key: value for key, value in raw.items() if not key.startswith(_OWN)}
     file.values = _map_strings(raw, lambda key, text: _put_in_variables(file, key, text))
     _resolve_paths(file, path.resolve().parent)
     return file
@@ -123,8 +127,19 @@ def _not_yaml(path: Path, error: yaml.YAMLError) -> SpecProblem:
     column, line = (f" at column {mark.column + 1}", mark.line + 1) if mark else ("", None)
     if isinstance(error, OutOfBoundsError):
         return SpecProblem(str(path), "", "", f"{reason} (found{column})", str(error.note), line)
-    fix = "write it as YAML, in UTF-8; put a text with special characters in quotes"
-    return SpecProblem(str(path), "", "", f"is not YAML{column}: {reason}", fix, line)
+    return SpecProblem(str(path), "", "", f"is not YAML{column}: {reason}", _fix_of(reason), line)
+
+
+def _fix_of(reason: str) -> str:
+    """What to do about what PyYAML says."""
+    if "\\t" in reason:
+        return "indent with spaces: YAML takes no tabs there"
+    if _INDENT.search(reason):
+        return (
+            "correct the indent of this line or of the one before it: the keys of one section begin in the same column;"
+            " put a text that holds `: ` in quotes"
+        )
+    return "write it as YAML, in UTF-8; put a text with special characters in quotes"
 
 
 def _only_signs(quoted: re.Match[str]) -> str:

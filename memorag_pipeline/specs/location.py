@@ -20,12 +20,22 @@ def addresses_hold_no_secret(storage_options: dict[str, Any]) -> str | None:
     return f"has {found[0]} with {found[1]}, which errors would quote" if found else None
 
 
+def addresses_are_urls(storage_options: dict[str, Any]) -> str | None:
+    client = storage_options.get("client_kwargs")
+    for place, values in (("", storage_options), ("client_kwargs.", client if isinstance(client, dict) else {})):
+        url = values.get("endpoint_url")
+        if url is not None and not str(url).startswith(("http://", "https://")):
+            return f"has {place}endpoint_url without http:// or https://"
+    return None
+
+
 class Location(Section):
     """Access to an object store: options for fsspec, or the id of an Airflow connection that holds them."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(("connection_id", "storage_options"), one_source_of_credentials, "give only one of the two"),
         Rule(("storage_options",), addresses_hold_no_secret, "give it in an option of its own, such as key and secret"),
+        Rule(("storage_options",), addresses_are_urls, "write it as http://host:port or https://host"),
     )
 
     storage_options: dict[str, Any] = Field(

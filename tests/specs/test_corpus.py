@@ -126,6 +126,18 @@ WRONG = {
     "not a text": (changed(schedule=5), "schedule", "5", "a text"),
     "too small": (changed(memory={"window": 3}), "memory.window", "3", "greater than or equal to 16"),
     "not one of the choices": (changed(memory={"kind": "beacons"}), "memory.kind", "'beacons'", "'beacon', 'selected'"),
+    "address without a scheme": (
+        changed(source={"storage_options": {"endpoint_url": "127.0.0.1:18333"}}),
+        "source.storage_options",
+        "",
+        "write it as http://host:port",
+    ),
+    "address without a scheme, of the client": (
+        changed(store={"storage_options": {"client_kwargs": {"endpoint_url": "s3.example.com"}}}),
+        "store.storage_options",
+        "",
+        "client_kwargs.endpoint_url without http:// or https://",
+    ),
     "empty list": (changed(source={"uris": []}), "source.uris", "[]", "give a value"),
     "empty text": (changed(store={"uri": ""}), "store.uri", "''", "give a value"),
     "bad corpus name": (changed(corpus="My corpus"), "corpus", "'My corpus'", "a-z"),
@@ -689,3 +701,29 @@ def test_every_key_has_a_description() -> None:
         if "description" not in value and "$ref" not in value
     ]
     assert bare == []
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "fix"),
+    [
+        (MINIMAL + "index:\n  factory: Flat\n    device: cpu\n", 12, "correct the indent"),
+        (MINIMAL + "index:\n  factory: Flat\n device: cpu\n", 12, "correct the indent"),
+        (MINIMAL + "index:\n\tfactory: Flat\n", 11, "indent with spaces"),
+        (MINIMAL + "index: [a\n", 11, "put a text with special characters in quotes"),
+    ],
+)
+def test_a_wrong_indent_is_told_as_such(write: Write, text: str, line: int, fix: str) -> None:
+    (problem,) = problems_of(write(text))
+    assert (problem.line, fix in problem.fix) == (line, True), problem
+
+
+def test_keys_of_ones_own_at_the_top_are_a_place_for_anchors(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAKE_KEY", "hunter2")
+    lake = 'x-lake: &lake {endpoint_url: "http://127.0.0.1:8333", key: "${LAKE_KEY}"}\n'
+    text = lake + MINIMAL.replace("uris: [source]", "uris: [source]\n  storage_options: *lake")
+    spec = read_spec(write(text.replace("uri: store", "uri: store\n  storage_options: *lake")))
+    assert spec.source.storage_options == spec.store.storage_options
+    assert spec.store.storage_options == {"endpoint_url": "http://127.0.0.1:8333", "key": "hunter2"}
+    (problem,) = problems_of(write(MINIMAL.replace("uris: [source]", "uris: [source]\n  x-lake: 1")))
+    assert problem.key == "source.x-lake"  # only at the top
+    assert json_schema()["patternProperties"] == {"^x-": {}}
