@@ -7,6 +7,7 @@ Wrong: a model that cannot be found is one of the problems; nothing is raised.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
@@ -44,9 +45,13 @@ from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.specs.jobs import JobSpec
 from memorag_pipeline.specs.memory import MemorySpec, ratios_fit_window, sink_fits_window
 from memorag_pipeline.specs.memory_kinds import KINDS
+from memorag_pipeline.specs.named import connections_of
 from memorag_pipeline.specs.retrieval import RerankerSpec
 from memorag_pipeline.specs.values import is_hub_id
 from memorag_pipeline.storage.credentials import options_for
+from memorag_pipeline.storage.places import place_problems, question_problems
+
+__all__ = ["check", "check_models", "memory_cost", "notes", "question_problems"]
 
 # Room that a recall needs after the memory, in addition to the clues: the turns, the prompt and the question.
 PROMPT_TOKENS = 512
@@ -54,8 +59,14 @@ _ROBERTA = {"roberta", "xlm-roberta"}
 
 
 def check(spec: CorpusSpec, file: str) -> list[SpecProblem]:
-    """All problems of `spec` here: with its models, with its custom prompts, and with an index that cannot be built."""
-    return [*check_models(spec, file), *_check_index(spec, file), *_check_prompts(spec, file)]
+    """All problems of `spec` here: with its models and prompts, places without a driver, an index that cannot be
+    built."""
+    return [
+        *place_problems(spec, file),
+        *check_models(spec, file),
+        *_check_index(spec, file),
+        *_check_prompts(spec, file),
+    ]
 
 
 def check_models(spec: CorpusSpec, file: str) -> list[SpecProblem]:
@@ -100,13 +111,20 @@ def _form(problems: list[SpecProblem], file: str, memory: MemorySpec, config: Ma
     """Window, ratios and sink of the memories, from the spec, else from the training of adapter or checkpoint."""
     if not KINDS[memory.kind].has_beacons:
         return BeaconConfig.untrained(memory)
-    key, name = ("memory.model", memory.model) if memory.adapter is None else ("memory.adapter", memory.adapter)
+    key = "memory.model" if memory.adapter is None else "memory.adapter"
     try:
-        found = BeaconConfig.of(config if memory.adapter is None else _adapter_config(memory.adapter), name)
+        found = _trained(memory, config)
     except (NotFoundError, CorruptBlobError, MemoryConfigError) as error:
         problems.append(SpecProblem(file, key, "", str(error)))
         return None
     return found.over(memory)
+
+
+def _trained(memory: MemorySpec, config: Mapping[str, Any]) -> BeaconConfig:
+    """The form that the beacons were trained in, by the adapter or the model's configuration."""
+    if memory.adapter is None:
+        return BeaconConfig.of(config, memory.model)
+    return BeaconConfig.of(_adapter_config(memory.adapter), memory.adapter)
 
 
 def _adapter_config(uri: str) -> dict[str, str]:
@@ -211,7 +229,33 @@ def _positions(config: dict[str, Any]) -> int:
 
 def notes(spec: CorpusSpec) -> list[str]:
     """Notes on a valid spec."""
-    return remarks(spec.embedding)
+    return [*remarks(spec.embedding), *_untrained_ratios(spec.memory), *_connections_without_airflow(spec)]
+
+
+def _connections_without_airflow(spec: CorpusSpec) -> Iterator[str]:
+    named = connections_of(spec)
+    if named and importlib.util.find_spec("airflow") is None:
+        yield f"connection_id {', '.join(named)}: Airflow is not installed here, so commands here cannot use it"
+
+
+def _untrained_ratios(memory: MemorySpec) -> Iterator[str]:
+    """A ratio that the beacons were not trained for works, but nothing is known of its quality."""
+    if not KINDS[memory.kind].has_beacons or memory.ratios is None:
+        return
+    try:
+        config = {} if memory.adapter else read_config(memory.model, memory.revision)
+        if not memory.adapter and "beacon_ratio" not in config:
+            return
+        trained = _trained(memory, config).ratios
+    except (NotFoundError, CorruptBlobError, MemoryConfigError, MissingDependencyError):
+        return  # one of the problems
+    others = [ratio for ratio in memory.ratios if ratio and ratio not in trained]
+    if others:
+        yield (
+            f"memory.ratio {', '.join(map(str, others))}: {memory.adapter or memory.model} was trained for"
+            f" {', '.join(map(str, trained))}, and how good its memories are at another ratio has not been measured;"
+            " use one of these, or measure it with memorag eval"
+        )
 
 
 def _check_embedding(spec: CorpusSpec, file: str, config: dict[str, Any]) -> Iterator[SpecProblem]:

@@ -61,6 +61,11 @@ def secret_in_options(options: dict[str, Any]) -> tuple[str, str] | None:
     return None
 
 
+def secrets_in_options(options: dict[str, Any]) -> list[str]:
+    """The values of fsspec options whose names say that they are secrets."""
+    return [str(value) for name, value in options.items() if _is_secret(name) and isinstance(value, str)]
+
+
 def redacted(text: str, *secrets: str) -> str:
     """`text` without the secrets in its URIs, the queries of HTTP URLs, and `secrets`, however they are quoted."""
     for form in sorted({form for secret in secrets if secret for form in _forms(secret)}, key=len, reverse=True):

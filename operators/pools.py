@@ -62,6 +62,18 @@ def create_pools(folder: Path, slots: int) -> list[PoolState]:
     return [PoolState(pool, size, pool not in known) for pool, size in sorted(wanted.items())]
 
 
+def pool_slots(pool: str, taken: int) -> int:
+    """The slots of a pool; one that is missing, or smaller than a task takes of it, is a NotFoundError."""
+    with _database() as session:
+        found = Pool.get_pool(pool, session=session)
+        slots = None if found is None else int(found.slots)
+    if slots is None:
+        raise NotFoundError(f"there is no pool {pool} in this Airflow: tasks would never start. {pool_advice(pool)}")
+    if 0 <= slots < taken:
+        raise NotFoundError(f"pool {pool} has {slots} slots, fewer than the {taken} of a task; make it larger")
+    return slots
+
+
 def pool_problem(pool: str) -> str | None:
     """The problem of a pool that a spec names: without it Airflow never starts a task, and does not say so in the
     UI."""

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from memorag_pipeline.errors import ModelError, SpecError
 from memorag_pipeline.memory.stream import gist_tokens
-from memorag_pipeline.preflight import check
+from memorag_pipeline.preflight import check, notes
 from memorag_pipeline.specs.corpus import CorpusSpec
 
 SMOLLM2, MINILM = "package:smollm2-135m-instruct", "package:all-minilm-l6-v2"
@@ -265,3 +266,22 @@ def test_models_that_are_not_whole_are_told_by_their_keys(
     assert error.exit_code == ModelError.exit_code
     wrong = check(make_spec("source", **sections, generation={"model": str(folder), "evidence_tokens": 10**6}), "kb")
     assert SpecError(wrong).exit_code == SpecError.exit_code
+
+
+def test_a_ratio_that_the_beacons_were_not_trained_for_is_noted(make_spec: MakeSpec) -> None:
+    def noted(**memory: Any) -> list[str]:
+        beacon = {"kind": "beacon", "model": SMOLLM2, "adapter": "package:smollm2-135m-beacon", **memory}
+        return notes(make_spec("docs", memory=beacon))
+
+    assert noted() == noted(ratio=16) == noted(ratio=[2, 4, 8]) == []
+    (note,) = noted(ratio=64)
+    assert note.startswith("memory.ratio 64: package:smollm2-135m-beacon was trained for 4, 2, 8, 16")
+    assert notes(make_spec("docs", memory={"kind": "selected", "model": SMOLLM2, "ratio": 64})) == []
+
+
+def test_connections_are_noted_where_there_is_no_airflow(make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = make_spec("docs", store={"uri": "s3://lake/kb", "connection_id": "lake"})
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "airflow" else find_spec(name))
+    (note,) = notes(spec)
+    assert note.startswith("connection_id lake: Airflow is not installed here")
+    assert notes(make_spec("docs")) == []

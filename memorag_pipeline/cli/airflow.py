@@ -17,6 +17,7 @@ import typer
 
 from memorag_pipeline.cli.output import Json, Verbose, print_json, print_table, working
 from memorag_pipeline.errors import MissingDependencyError, NotFoundError
+from memorag_pipeline.machine.airflow_home import deployment_problem
 
 _CREATE_POOLS = "memorag_operators.pools:create_pools"  # of the package above, which needs Airflow
 
@@ -36,7 +37,8 @@ def setup(
     folder = specs or Path(os.environ.get("MEMORAG_SPECS", "dags/corpora"))
     if not folder.is_dir():
         raise NotFoundError(f"{folder} is no folder; give the folder of specs, or set MEMORAG_SPECS")
-    _require_deployment()
+    if problem := deployment_problem():  # before Airflow is imported
+        raise NotFoundError(problem)
     with working(verbose):
         try:
             create_pools = resolve_name(_CREATE_POOLS)
@@ -50,15 +52,3 @@ def setup(
         return
     rows = [[pool.pool, pool.slots, "created" if pool.created else "was there"] for pool in pools]
     print_table("Pools", ["pool", "slots", ""], rows)
-
-
-def _require_deployment() -> None:
-    """Refuse before Airflow is imported, which would create a deployment in the home folder."""
-    home = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser()
-    config = Path(os.environ.get("AIRFLOW_CONFIG", home / "airflow.cfg")).expanduser()
-    named = any(name.startswith("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN") for name in os.environ)
-    if not named and not config.is_file():
-        raise NotFoundError(
-            f"there is no Airflow deployment here: no {config}, and AIRFLOW__DATABASE__SQL_ALCHEMY_CONN is not set; set"
-            " AIRFLOW_HOME and what else the deployment sets (`make airflow` prints its own settings)"
-        )

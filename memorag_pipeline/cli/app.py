@@ -16,6 +16,7 @@ from memorag_pipeline.cli import (
     airflow,
     answers,
     channels,
+    doctor,
     documents,
     dry_run,
     evaluate,
@@ -81,6 +82,7 @@ def _options(
 
 for command in (
     specs.validate,
+    doctor.doctor,
     specs.schema,
     refresh.refresh,
     answers.answer,

@@ -42,9 +42,12 @@ TrustModels = Annotated[
 _CHECKED = ("chunking", "sharding", "memory", "embedding", "index", "retrieval", "generation", "prompts", "jobs")
 
 
-def examine_spec(path: Path) -> tuple[Examined[CorpusSpec] | None, list[SpecProblem]]:
-    """A spec file as far as it can be read, and all its problems, those with models and packages included."""
-    from memorag_pipeline.preflight import check
+def examine_spec(path: Path, questions: bool = False) -> tuple[Examined[CorpusSpec] | None, list[SpecProblem]]:
+    """A spec file as far as it can be read, and all its problems, those with models and packages included.
+
+    `questions`: also problems with the places of questions, which only a job or a gate needs.
+    """
+    from memorag_pipeline.preflight import check, question_problems
     from memorag_pipeline.specs.corpus import CorpusSpec
     from memorag_pipeline.specs.reader import examine
 
@@ -55,6 +58,8 @@ def examine_spec(path: Path) -> tuple[Examined[CorpusSpec] | None, list[SpecProb
     problems = list(examined.problems)
     if not any(key.partition(".")[0] in _CHECKED for key in examined.broken):
         found = check(examined.spec, str(path))
+        if questions and not any(key.partition(".")[0] == "evaluation" for key in examined.broken):
+            found += question_problems(examined.spec, str(path))
         problems += [replace(item, file=str(path), line=examined.file.line_of(item.key)) for item in found]
     return examined, problems
 

@@ -29,6 +29,14 @@ def is_folder_marker(path: str, info: dict[str, Any]) -> bool:
     return not info["size"] and path.endswith(("/", _FOLDER_MARK))
 
 
+def first_keys(filesystem: Any, root: str, most: int) -> tuple[list[str], bool]:
+    """The paths of the first objects below `root`, by one request, and whether these are all."""
+    bucket, key, _ = filesystem.split_path(root)
+    page = filesystem.call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{key}/" if key else "", MaxKeys=most)
+    paths = [(f"{bucket}/{item['Key']}", {"size": item["Size"]}) for item in page.get("Contents", [])]
+    return [path for path, info in paths if not is_folder_marker(path, info)], not page.get("IsTruncated")
+
+
 def read_object(filesystem: Any, path: str, limit: int) -> tuple[bytes, dict[str, Any]]:
     """The object at `path`: bucket, `/` and key."""
     from s3fs.core import S3_RETRYABLE_ERRORS

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -24,7 +25,7 @@ from fsspec.utils import glob_translate
 
 from memorag_pipeline.corpus.clutter import is_clutter
 from memorag_pipeline.corpus.quarantine import Refused
-from memorag_pipeline.corpus.s3_source import is_folder_marker, is_s3, read_object
+from memorag_pipeline.corpus.s3_source import first_keys, is_folder_marker, is_s3, read_object
 from memorag_pipeline.digests import text_digest
 from memorag_pipeline.errors import MissingDependencyError, StorageError
 from memorag_pipeline.specs.source import SourceSpec
@@ -32,6 +33,7 @@ from memorag_pipeline.storage.credentials import options_for
 
 logger = logging.getLogger(__name__)
 
+_PAGE = 1000  # objects in a listing of S3
 _MODIFIED = ("LastModified", "last_modified", "modified", "updated", "created")
 # Denials that may concern one object alone, an archived one for instance; an expired token concerns all of them.
 _FORBIDDEN = {"", "AccessDenied", "403", "Forbidden", "InvalidObjectState"}
@@ -73,6 +75,15 @@ class SourceObject:
         return cls(row["uri"], row["size"], row["etag"], row["modified"])
 
 
+@dataclass(frozen=True)
+class FirstPage:
+    """The first objects of a source, and how many of them its globs match; `whole` if there are no others."""
+
+    objects: int
+    matching: int
+    whole: bool
+
+
 class Source:
     """The objects of a source. Safe to read from in several threads."""
 
@@ -109,6 +120,21 @@ class Source:
             examples = ", ".join(sorted(left_out)[:3])
             logger.info("source.default_exclude leaves out %d objects, such as %s", len(left_out), examples)
         return [found[uri] for uri in sorted(found)]
+
+    def first_page(self) -> FirstPage:
+        """A look at the source that takes one request, or a walk through as many files."""
+        objects, matching, whole = 0, 0, True
+        for uri, fs, root in self._roots:
+            with _explained("list", uri):
+                paths, all_of_it = _first_paths(fs, root)
+            if not paths:  # nothing, a single object, or no such place
+                paths = [path for path, _ in _find(uri, fs, root)]
+            names = [(_name(root, path), path[len(root) :]) for path in paths]
+            matching += sum(
+                self._admits(name) and not (self._default_exclude and is_clutter(below)) for name, below in names
+            )
+            objects, whole = objects + len(paths), whole and all_of_it
+        return FirstPage(objects, matching, whole)
 
     def read(self, uri: str, limit: int) -> tuple[bytes, SourceObject]:
         """The bytes of an object, at most `limit` + 1 of them, and the object as it was when they were read."""
@@ -184,21 +210,40 @@ def _read(fs: Any, path: str, limit: int) -> tuple[bytes, dict[str, Any]]:
         return bytes(file.read(limit + 1)), getattr(file, "details", None) or fs.info(path)
 
 
+def _first_paths(fs: Any, root: str) -> tuple[list[str], bool]:
+    """The paths of the first files below `root`, and whether these are all."""
+    if is_s3(fs):
+        return first_keys(fs, root, _PAGE)
+    found: list[str] = []
+    for folder, _, names in fs.walk(root, **({"on_error": "raise"} if isinstance(fs, LocalFileSystem) else {})):
+        found += [f"{folder}/{name}" for name in names if name]  # a root that is a file has one without a name
+        if len(found) >= _PAGE:
+            return found[:_PAGE], False
+    return found, True
+
+
+@contextmanager
+def _explained(action: str, uri: str) -> Iterator[None]:
+    """Raise the errors of an access to the place `uri` as those that a user can act on."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise _missing(uri) from error
+    except Exception as error:
+        if explained := _explain(error, action, uri):
+            raise explained from error
+        raise
+
+
 def _find(uri: str, fs: Any, root: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Path and description of every file below `root`. Links to files count as files, links to folders are skipped."""
     local = isinstance(fs, LocalFileSystem)
     fs.invalidate_cache()
-    try:
+    with _explained("list", uri):
         # A folder that cannot be listed must not look like one whose documents were removed.
         found = fs.find(root, detail=True, **({"on_error": "raise"} if local else {}))
         if not found and not _exists(fs, root):
             raise FileNotFoundError(root)
-    except FileNotFoundError as error:
-        raise _missing(uri) from error
-    except Exception as error:
-        if explained := _explain(error, "list", uri):
-            raise explained from error
-        raise
     skipped = 0
     for path, info in found.items():
         if info.get("islink"):
@@ -266,6 +311,8 @@ def _error_code(error: BaseException) -> str:
 
 def _explain(error: Exception, action: str, uri: str) -> StorageError | None:
     """The description of a failed access; None for a bug, which is raised unchanged."""
+    if isinstance(error, ValueError) and str(error).startswith("Invalid endpoint"):  # of botocore
+        return StorageError(f"source {uri}: the storage options are not accepted: {error}; write http://host:port")
     if isinstance(error, PermissionError):
         return StorageError(f"cannot {action} source {uri}: permission denied; check the credentials and their rights")
     if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _CLIENT_ERRORS:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from memorag_pipeline.generators.budget import Spending
-from memorag_pipeline.generators.interface import Generator
+from memorag_pipeline.generators.interface import Generator, Reply
 from memorag_pipeline.specs.generation import GenerationSpec
 from memorag_pipeline.specs.memory import MemorySpec
 
@@ -43,6 +44,18 @@ def open_generator(
     make = resolve_name(GENERATORS[spec.endpoint.kind])
     generator: Generator = make(spec, token_count(spec, memory), replies, spent)
     return generator
+
+
+def ask_one_token(spec: GenerationSpec) -> Reply:
+    """The reply of an endpoint to a greeting, of one token, asked once; it is not kept. Raises EndpointError."""
+    endpoint = spec.endpoint
+    assert endpoint is not None
+    limits = {"retries": 0, "budget_tokens": None, "budget_cost": None}
+    asked = spec.model_copy(update={"max_new_tokens": 1, "endpoint": endpoint.model_copy(update=limits)})
+    make = resolve_name(GENERATORS[endpoint.kind])
+    with closing(make(asked, lambda text: len(text.split()), None, Spending())) as generator:
+        replies: list[Reply] = generator.reply([[{"role": "user", "content": "Hello"}]])
+    return replies[0]
 
 
 def token_count(spec: GenerationSpec, memory: MemorySpec) -> Callable[[str], int]:

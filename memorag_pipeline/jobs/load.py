@@ -13,6 +13,7 @@ from memorag_pipeline.jobs.plans import JobPlan
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import Bar, track
 from memorag_pipeline.runs.tasks import Run
+from memorag_pipeline.schemas import ANSWERS, SUMMARIES
 from memorag_pipeline.specs.jobs import JobSpec
 from memorag_pipeline.storage.units import Outcome
 from memorag_pipeline.warehouse import open_warehouse
@@ -21,6 +22,7 @@ from memorag_pipeline.warehouse.run_columns import run_columns
 from memorag_pipeline.warehouse.table_load import TableLoad
 from memorag_pipeline.warehouse.tables import EVIDENCE, RUNS, evidence_load, run_load
 
+_ROWS = {"answers": (ANSWERS, "question_id"), "summaries": (SUMMARIES, "summary_id")}  # by kind of job
 _MODELS = ("memory_model", "embedding_model", "generation_model")
 
 
@@ -67,8 +69,9 @@ def load_rows(pipeline: Pipeline, plan: JobPlan, run: Run, rows: JobRows) -> tup
     return {"rows": loaded[spec.table], "warehouse": where, "version": plan.version}, passed.status
 
 
-def check_warehouse(spec: JobSpec, schema: pa.Schema, id_column: str) -> None:
-    """Refuse a warehouse that would refuse the rows of a job, before the job does any work."""
+def check_warehouse(spec: JobSpec) -> None:
+    """Refuse a warehouse that cannot be reached or would refuse the rows of a job, before the job does any work."""
+    schema, id_column = _ROWS[spec.kind]
     tables = _tables(spec, schema, id_column, (), (), run_load(()))
     open_warehouse(spec.warehouse).check_tables(tables)
 

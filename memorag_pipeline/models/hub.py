@@ -20,6 +20,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from memorag_pipeline.amounts import bytes_text
 from memorag_pipeline.digests import text_digest
 from memorag_pipeline.errors import ModelError, NotFoundError
 from memorag_pipeline.models.model_cache import made_once, model_folder
@@ -31,6 +32,7 @@ FETCHED = ("*.safetensors", "*.json", "*.jinja", "*.txt")
 _PICKLED_INDEX = "pytorch_model.bin.index.json"
 _PICKLED = ("pytorch_model.bin", "pytorch_model-*-of-*.bin", _PICKLED_LAYER)
 _CONVERSION_VERSION = 1
+_SECONDS = 10.0  # that the hub may take to describe a model
 # The only environment variables of the converting process.
 _ENVIRONMENT = ("PATH", "LANG", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "TMPDIR", "VIRTUAL_ENV")
 logger = logging.getLogger(__name__)
@@ -72,10 +74,47 @@ def snapshot(model: str, revision: str | None, patterns: Sequence[str]) -> Path:
     try:
         return Path(snapshot_download(model, revision=revision, allow_patterns=list(patterns)))
     except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise NotFoundError(
-            f"model {shown}: not on this machine, and the Hugging Face hub did not give it ({type(error).__name__});"
-            " check the id, the revision, the network and HF_TOKEN, or give a local folder"
-        ) from error
+        raise _not_given(shown, error) from error
+
+
+def told_of(model: str, revision: str | None, is_here: bool) -> str:
+    """What the hub says of a model: gated or not, and its size if it is still to be fetched.
+
+    Raises NotFoundError if the hub would not give it.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    api = HfApi()
+    try:
+        found = api.model_info(model, revision=revision, files_metadata=not is_here, timeout=_SECONDS)
+        gated = bool(found.gated)
+        if gated:
+            api.auth_check(model)
+    except OfflineModeIsEnabled:
+        return "the hub is not asked (HF_HUB_OFFLINE)"
+    except Exception as error:  # those of the network are of whatever client the library has
+        if is_here:
+            return f"the hub does not give it ({type(error).__name__}), what is here is used"
+        raise _not_given(model, error) from error
+    size = sum(item.size or 0 for item in found.siblings or () if item.rfilename.endswith((".safetensors", ".bin")))
+    fetched = "" if is_here else f", {bytes_text(size)} of weights are fetched at the first use"
+    return f"{'gated, and open to you' if gated else 'not gated'}{fetched}"
+
+
+def _not_given(shown: str, error: Exception) -> NotFoundError:
+    """The error for a model that the hub does not give."""
+    from huggingface_hub.errors import GatedRepoError
+
+    if isinstance(error, GatedRepoError):
+        return NotFoundError(
+            f"model {shown}: it is gated, and the Hugging Face hub does not give it to you; accept its terms on its"
+            " page there, and set HF_TOKEN to a token of that account"
+        )
+    return NotFoundError(
+        f"model {shown}: not on this machine, and the Hugging Face hub did not give it ({type(error).__name__});"
+        " check the id, the revision, the network and HF_TOKEN, or give a local folder"
+    )
 
 
 def has_layer(model: str, revision: str | None) -> bool:

@@ -7,11 +7,13 @@ Wrong: a connection id without Airflow, or an unknown one: an error that names t
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from memorag_pipeline.errors import MissingDependencyError, NotFoundError, StorageError
+from memorag_pipeline.machine.airflow_home import deployment_problem
 from memorag_pipeline.redaction import secret_in_options
-from memorag_pipeline.specs.location import Location
+from memorag_pipeline.specs.location import Location, addresses_are_urls
 
 
 def options_for(location: Location) -> dict[str, Any]:
@@ -26,6 +28,8 @@ def options_for(location: Location) -> dict[str, Any]:
     client: dict[str, Any] = {"region_name": extra["region_name"]} if "region_name" in extra else {}
     given = {name: value for name, value in {**options, "client_kwargs": client}.items() if value}
     refuse_secret_addresses(f"the Airflow connection {location.connection_id!r}", given)
+    if problem := addresses_are_urls(given):
+        raise StorageError(f"the Airflow connection {location.connection_id!r} {problem}; write it as http://host:port")
     return given
 
 
@@ -50,4 +54,21 @@ def airflow_connection(connection_id: str) -> Any:
     try:
         return BaseHook.get_connection(connection_id)
     except AirflowNotFoundException:
-        raise NotFoundError(f"Airflow has no connection {connection_id!r}; add it, or correct connection_id") from None
+        found = _of_deployment(connection_id)
+    if found is None:
+        raise NotFoundError(f"Airflow has no connection {connection_id!r}; add it, or correct connection_id")
+    return found
+
+
+def _of_deployment(connection_id: str) -> Any:
+    """The connection from the metadata database of the deployment here; None in a task, which has been answered."""
+    task = sys.modules.get("airflow.sdk.execution_time.task_runner")
+    if hasattr(task, "SUPERVISOR_COMMS") or deployment_problem() is not None:
+        return None
+    from airflow.exceptions import AirflowNotFoundException
+    from airflow.models.connection import Connection
+
+    try:
+        return Connection.get_connection_from_secrets(connection_id)
+    except AirflowNotFoundException:
+        return None

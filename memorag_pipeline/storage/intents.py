@@ -7,12 +7,13 @@ Wrong: the record of a publisher that died is ignored after `LIFETIME`; the next
 
 from __future__ import annotations
 
-from datetime import timedelta
+import uuid
+from datetime import UTC, datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from memorag_pipeline.digests import canonical_json
-from memorag_pipeline.errors import CorruptBlobError, ObjectNotFoundError
+from memorag_pipeline.errors import CorruptBlobError, ObjectNotFoundError, StorageError
 from memorag_pipeline.storage.backend import StoredObject
 from memorag_pipeline.storage.blobs import BlobRef
 from memorag_pipeline.storage.deletions import Deletions
@@ -49,6 +50,24 @@ class Intents:
     def withdraw(self, write_id: str) -> None:
         """The publish has ended: its version refers to the blobs now, or nothing does."""
         self._objects.delete(_key(write_id))
+
+    def rehearse(self) -> None:
+        """Do once what a publisher does here: write an object that must be new, find it taken, and delete it.
+
+        It is an intent that names nothing; left behind by a process that died, it is removed like any other.
+        """
+        intent = Intent(write_id=uuid.uuid4().hex, run_id="rehearsal", blobs=(), since=datetime.now(UTC).isoformat())
+        key, data = _key(intent.write_id), canonical_json(intent.model_dump(mode="json"))
+        self._objects.create(key, data)
+        try:
+            other = canonical_json(intent.model_copy(update={"run_id": "another"}).model_dump(mode="json"))
+            if self._objects.create(key, other):
+                raise StorageError(
+                    f"{self._objects.uri}: the store replaces an object that must only be created (If-None-Match), so"
+                    " two writers could both believe that they made a version; use a store that knows the condition"
+                )
+        finally:
+            self._objects.delete(key)
 
     def stored(self) -> list[StoredObject]:
         """All intents, with their ages."""

@@ -230,13 +230,18 @@ class ObjectStore:
             raise StorageError(f"cannot {action} {uri}: {type(error).__name__}: {error}") from error
 
 
-def _open_backend(uri: str, options: dict[str, Any]) -> Backend:
-    if secret := secret_in(uri):
-        raise StorageError(f"{uri}: has {secret}, which manifests and errors would show; {_SECRETS_GO}")
-    refuse_secret_addresses(uri, options)
+def require_backend(uri: str) -> str:
+    """The class that stores versions at `uri`; a scheme without one is a StorageError that names those with one."""
     protocol = split_protocol(uri)[0] or "file"
     if protocol not in BACKENDS:
         *known, last = (f"{each}://" for each in BACKENDS)
         raise StorageError(f"{uri}: versions cannot be stored on {protocol}://; use {', '.join(known)} or {last}")
-    backend: Backend = resolve_name(BACKENDS[protocol])(uri, options)
+    return BACKENDS[protocol]
+
+
+def _open_backend(uri: str, options: dict[str, Any]) -> Backend:
+    if secret := secret_in(uri):
+        raise StorageError(f"{uri}: has {secret}, which manifests and errors would show; {_SECRETS_GO}")
+    refuse_secret_addresses(uri, options)
+    backend: Backend = resolve_name(require_backend(uri))(uri, options)
     return backend

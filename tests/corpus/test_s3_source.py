@@ -8,7 +8,7 @@ import pytest
 import s3fs
 
 from memorag_pipeline.corpus.quarantine import Refused
-from memorag_pipeline.corpus.source import Source
+from memorag_pipeline.corpus.source import FirstPage, Source
 from memorag_pipeline.specs.source import SourceSpec
 from tests.fixtures.plain_bucket import PlainBucket, plain_bucket
 from tests.fixtures.s3 import S3Server
@@ -115,3 +115,10 @@ def test_a_versioned_bucket_gives_the_newest_version(s3_server: S3Server) -> Non
     source = Source(SourceSpec.model_validate({"uris": [f"s3://{name}"], "storage_options": s3_server.options()}))
     (item,) = source.list()
     assert source.read(item.uri, 100) == (b"newer words", item)
+
+
+def test_the_first_page_of_a_bucket_is_one_request(bucket: PlainBucket) -> None:
+    assert source_of(bucket).first_page() == FirstPage(2, 2, False)  # the server's pages have two keys
+    assert source_of(bucket, include=["b.md"]).first_page() == FirstPage(2, 0, False)
+    bucket.objects = {"docs/": b"", "docs/a.md": b"words"}
+    assert source_of(bucket, "/docs").first_page() == FirstPage(1, 1, True)

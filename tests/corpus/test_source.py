@@ -263,3 +263,22 @@ def test_a_source_within_such_a_folder_is_not_empty(tmp_path: Path) -> None:
     assert names(make_source(folder)) == ["a.md"]
     assert names(make_source(folder / ".env")) == [".env"]
     assert names(make_source(f"file://{folder}", f"file://{folder}/.env")) == [".env", "a.md"]
+
+
+def test_the_first_page_is_counted_without_listing_the_rest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = make_source(folder, include=["**/*.rst"])
+    page = source.first_page()
+    assert (page.objects, page.matching, page.whole) == (5, 4, True)
+    single = make_source(folder / "a.rst").first_page()
+    assert (single.objects, single.matching, single.whole) == (1, 1, True)
+    monkeypatch.setattr("memorag_pipeline.corpus.source._PAGE", 1)
+    monkeypatch.setattr(source, "list", lambda: pytest.fail("all of it was listed"))
+    assert (source.first_page().objects, source.first_page().whole) == (1, False)
+
+
+def test_an_address_without_a_scheme_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "127.0.0.1:18333")  # what a spec cannot check
+    options = {"key": "a", "secret": "b", "client_kwargs": {"region_name": "x"}}
+    for look in (Source.list, Source.first_page):
+        with pytest.raises(StorageError, match=r"s3://lake/docs: the storage options are not accepted: Invalid end"):
+            look(make_source("s3://lake/docs", storage_options=options))

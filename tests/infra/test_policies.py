@@ -116,6 +116,7 @@ def test_each_role_may_do_its_work_and_no_other(
     for text in (b"one", b"two"):
         store.versions.publish(manifest_of(store, documents=text), f"run-{text!r}")
     store.channels.promote("production", 2, "tests", "to see what is called")
+    store.intents.rehearse()  # as memorag doctor does
     made["pipeline"], calls[:] = calls[:], []
 
     monkeypatch.setenv("MEMORAG_CACHE", str(tmp_path / "another"))

@@ -84,6 +84,7 @@ def test_no_secret_is_written_anywhere(
     memorag("answer", good, "faq", "--verbose")
     monkeypatch.setenv("MEMORAG_CACHE_GB", "1")
     for command in (
+        ["doctor", good],
         ["verify", good],
         ["show", good, "--json"],
         ["report", good, "--out", tmp_path / "report.html"],

@@ -14,8 +14,8 @@ import itertools
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass, fields
 from typing import Any
 
@@ -51,6 +51,21 @@ def read_questions(job: JobSpec) -> Iterator[pa.RecordBatch]:
         identified = _identified(checked, set(taken))
         while batch := list(itertools.islice(identified, BATCH)):
             yield pa.RecordBatch.from_pylist(batch, schema=QUESTIONS)
+
+
+def first_question(job: JobSpec) -> str | None:
+    """The first question of `job`, without reading further rows where the format allows that; None if there is none.
+
+    Raises QuestionError for a row that has none.
+    """
+    if job.questions is None:
+        return None
+    with closing(_rows(job, job.questions, most=1)) as rows:
+        row = next(rows, None)
+    if row is not None and row.error is not None:
+        where = job.questions.uri or "the query on the warehouse"
+        raise QuestionError(f"{where}: its first question cannot be asked: {row.error}")
+    return None if row is None else row.question
 
 
 def question_identity(text: str) -> str:
@@ -92,14 +107,17 @@ def _spilled(rows: Iterable[_Row]) -> Iterator[Iterator[_Row]]:
         yield (_Row(**row) for batch in pa.ipc.open_stream(file) for row in batch.to_pylist())
 
 
-def _rows(job: JobSpec, source: QuestionsSpec) -> Iterator[_Row]:
+def _rows(job: JobSpec, source: QuestionsSpec, most: int | None = None) -> Generator[_Row]:
+    """The rows of the source; at most `most` of them."""
     if source.sql is None:
         raw = rows_of_file(source)
     else:
         from memorag_pipeline.warehouse import open_warehouse
+        from memorag_pipeline.warehouse.interface import as_subquery
 
-        raw = rows_of_query(open_warehouse(job.warehouse).query(source.sql))
-    for place, value in raw:
+        sql = source.sql if most is None else f"{as_subquery(source.sql)} LIMIT {most}"
+        raw = rows_of_query(open_warehouse(job.warehouse).query(sql))
+    for place, value in itertools.islice(raw, most):
         yield _Row(place, None, "", value) if isinstance(value, str) else _row(place, value)
 
 

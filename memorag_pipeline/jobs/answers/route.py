@@ -26,7 +26,6 @@ from memorag_pipeline.jobs.answers.stages import GENERATE, RECALL
 from memorag_pipeline.jobs.load import check_warehouse
 from memorag_pipeline.opened_version import OpenedVersion
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.schemas import ANSWERS
 from memorag_pipeline.specs.jobs import JobSpec
 from memorag_pipeline.storage import Manifest
 
@@ -42,7 +41,7 @@ def route(pipeline: Pipeline, job: str, version: int | None = None) -> dict[str,
     """Plan a run of `job`; returns URIs of the plan and of the work lists, and counts."""
     job_spec = pipeline.spec.job(job)
     if job_spec.questions is not None:  # else it is not a job of answers, which reading the questions reports
-        check_warehouse(job_spec, ANSWERS, "question_id")
+        check_warehouse(job_spec)
     opened = OpenedVersion(pipeline.store, pin_version(pipeline, job_spec.channel, version), trust_models=True)
     settings = AnswerSettings.of_job(pipeline.spec, job_spec, opened.manifest)
     batches = Batches(pipeline.store, job, opened, settings)

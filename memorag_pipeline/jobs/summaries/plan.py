@@ -37,7 +37,6 @@ from memorag_pipeline.jobs.summaries.targets import Target, TargetPart, find_tar
 from memorag_pipeline.jobs.units import is_finished
 from memorag_pipeline.opened_version import OpenedVersion
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.schemas import SUMMARIES
 from memorag_pipeline.storage.plans import Unit
 
 U = TypeVar("U", bound=Unit)
@@ -48,7 +47,7 @@ def plan_summaries(pipeline: Pipeline, job: str, version: int | None = None) -> 
     spec = pipeline.spec.job(job)
     if spec.kind != "summaries":
         raise NotFoundError(f"job {job} of corpus {pipeline.spec.corpus} is of kind {spec.kind}, not summaries")
-    check_warehouse(spec, SUMMARIES, "summary_id")
+    check_warehouse(spec)
     number = pin_version(pipeline, spec.channel, version)
     opened = OpenedVersion(pipeline.store, number, trust_models=True)
     settings = SummarySettings.of_job(pipeline.spec, spec, opened.manifest)
