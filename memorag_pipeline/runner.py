@@ -17,6 +17,7 @@ from typing import Any
 
 from memorag_pipeline.errors import MemoragError, headline
 from memorag_pipeline.jobs.answers.stages import ANSWERS
+from memorag_pipeline.jobs.pinned_version import check_call
 from memorag_pipeline.jobs.summaries.stages import SUMMARIES
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.stages import EVALUATE, INVENTORY, PROMOTE, PUBLISH, RECORD, REFRESH
@@ -165,7 +166,7 @@ def answer(pipeline: Pipeline, job: str, version: int | None = None) -> AnswerRe
 
     Raises NotFoundError (job, version), QuestionError, StorageError, WarehouseError. A failed question is a row.
     """
-    return _job(ANSWERS, pipeline, job, version)
+    return _job(ANSWERS, "answers", pipeline, job, version)
 
 
 def summarize(pipeline: Pipeline, job: str, version: int | None = None) -> AnswerResult:
@@ -173,11 +174,12 @@ def summarize(pipeline: Pipeline, job: str, version: int | None = None) -> Answe
 
     Raises NotFoundError (job, version, no document), StorageError, WarehouseError. A failed summary is a row.
     """
-    return _job(SUMMARIES, pipeline, job, version)
+    return _job(SUMMARIES, "summaries", pipeline, job, version)
 
 
-def _job(order: Sequence[Stage], pipeline: Pipeline, job: str, version: int | None) -> AnswerResult:
+def _job(order: Sequence[Stage], kind: str, pipeline: Pipeline, job: str, version: int | None) -> AnswerResult:
     """Run the stages of a job: the first plans, the last loads the results of the others."""
+    check_call(pipeline, job, kind, version)
     began = datetime.now(UTC)
     run = Run(f"cli-{began:%Y%m%dT%H%M%S.%f}", began, job)
     stages = _Stages(_in_one_task(pipeline), run)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from memorag_operators.stage_operator import BatchOperator, PlanOperator, StageOperator, run_of
+from memorag_operators.stage_operator import BatchOperator, PlanOperator, StageOperator
 from memorag_pipeline.jobs.answers.stages import GENERATE, LOAD, RECALL, ROUTE
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class RouteOperator(StageOperator):
     """
 
     stage: ClassVar[Stage | None] = ROUTE
+    kind: ClassVar[str] = "answers"
     of_job: ClassVar[bool] = True
     work_list: ClassVar[str | None] = RECALL.name
 
@@ -38,6 +39,14 @@ class RouteOperator(StageOperator):
         super().__init__(**kwargs)
         self.job = job
         self.version = version
+
+    def _call(self, opened: Pipeline, context: Context) -> dict[str, Any]:
+        """A run that names a version that is not there ends before it begins: it leaves no report."""
+        from memorag_pipeline.jobs.pinned_version import check_call
+
+        if self.version:
+            check_call(opened, self.job, self.kind, int(self.version))
+        return super()._call(opened, context)
 
     def call_stage(self, opened: Pipeline, context: Context) -> dict[str, Any]:
         """Pin the version, and plan."""
@@ -68,9 +77,10 @@ class LoadOperator(PlanOperator):
     stage: ClassVar[Stage | None] = LOAD
     of_job: ClassVar[bool] = True
 
-    def arguments(self, context: Context) -> tuple[Any, ...]:
-        """The plan, and the run."""
-        return self.plan, run_of(context)
+    def call_stage(self, opened: Pipeline, context: Context) -> dict[str, Any]:
+        """Load what the plan names, as this run."""
+        assert self.stage is not None
+        return self.stage.call(opened, self.plan, self.run_of(opened, context))
 
 
 def _triggering_version(context: Context) -> int | None:

@@ -19,7 +19,6 @@ from memorag_operators.stage_operator import (
     PlanOperator,
     StageOperator,
     created_by_run,
-    run_of,
     tell_version,
 )
 from memorag_pipeline.refresh.stages import EMBED, EXTRACT, INDEX, INVENTORY, MEMORIZE, PUBLISH, RECORD, SHARD
@@ -141,12 +140,14 @@ class RecordOperator(StageOperator):
     reported: ClassVar[bool] = False
     measured: ClassVar[bool] = False
 
-    def arguments(self, context: Context) -> tuple[Any, ...]:
-        """The run, and which of its tasks failed."""
+    def call_stage(self, opened: Pipeline, context: Context) -> dict[str, Any]:
+        """Note the run, and which of its tasks failed."""
+        assert self.stage is not None
         instance, run = context["ti"], context["dag_run"]
         states = instance.get_task_states(dag_id=run.dag_id, run_ids=[run.run_id])[run.run_id]
         failed = sorted(task for task, state in states.items() if state == "failed")
-        return run_of(context), f"failed: {', '.join(failed)}" if failed else None
+        error = f"failed: {', '.join(failed)}" if failed else None
+        return self.stage.call(opened, self.run_of(opened, context), error)
 
     def conclude(self, result: dict[str, Any], context: Context) -> None:
         """A run that failed stays a failed one."""

@@ -118,13 +118,11 @@ class StageOperator(BaseOperator):
         if self.stage is None or not self.reported:
             return work()
         from memorag_pipeline.reports.write import run_reported
-        from memorag_pipeline.runs.tasks import Run, Task
+        from memorag_pipeline.runs.tasks import Task
 
-        run, instance, corpus = context["dag_run"], context["ti"], opened.spec.corpus
-        # A user's own DAG has another id, which is as good for the folder.
-        job = run.dag_id.removeprefix(f"{corpus}_") if self.of_job else None
+        instance, corpus = context["ti"], opened.spec.corpus
         task = Task(
-            Run(run.run_id, run.run_after, job),
+            self.run_of(opened, context),
             self.stage.name,
             max(instance.map_index, 0),
             instance.try_number,
@@ -132,6 +130,21 @@ class StageOperator(BaseOperator):
         )
         self.links = links_of(opened.spec, opened.store.uri, task.run)
         return run_reported(opened.store, corpus, task, work)
+
+    def run_of(self, opened: Any, context: Context) -> Run:
+        """The run that this task belongs to. It began when Airflow started it, whatever its logical date is.
+
+        When its tasks are cleared Airflow sets the start anew; the run keeps the one that its first task has reported.
+        """
+        from memorag_pipeline.runs.tasks import Run, as_begun
+
+        run, stage = context["dag_run"], self.stage
+        # A user's own DAG has another id, which is as good for the folder.
+        job = run.dag_id.removeprefix(f"{opened.spec.corpus}_") if self.of_job else None
+        begun = Run(run.run_id, run.start_date or run.run_after, job)
+        # The id of a deleted run may come again.
+        is_new = stage is not None and stage.starts and context["ti"].try_number == 1
+        return begun if is_new else as_begun(opened.store.objects, begun)
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """What was read and written, for Airflow's OpenLineage provider, which calls this where it is installed."""
@@ -142,14 +155,6 @@ class StageOperator(BaseOperator):
 
     def conclude(self, result: dict[str, Any], context: Context) -> None:
         """Further consequences of the stage's result: a skip, an asset event."""
-
-
-def run_of(context: Context) -> Run:
-    """The DAG run, as the warehouse notes it."""
-    from memorag_pipeline.runs.tasks import Run
-
-    run = context["dag_run"]
-    return Run(run.run_id, run.start_date or run.run_after)
 
 
 def by_run(context: Context) -> str:

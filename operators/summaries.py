@@ -21,6 +21,7 @@ class PlanSummariesOperator(RouteOperator):
     """Pin a version, as `RouteOperator` does, and list what of the job is left to do."""
 
     stage: ClassVar[Stage | None] = PLAN
+    kind: ClassVar[str] = "summaries"
 
 
 class RecallKeyPointsOperator(BatchOperator):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from memorag_pipeline.amounts import counts_text
 from memorag_pipeline.cli.arguments import (
     SpecArgument,
     TargetArgument,
@@ -24,12 +25,21 @@ from memorag_pipeline.cli.arguments import (
     version_of,
     versions_of,
 )
-from memorag_pipeline.cli.output import Json, Verbose, print_json, print_passages, print_stages, say, working
+from memorag_pipeline.cli.output import (
+    Json,
+    Verbose,
+    print_json,
+    print_passages,
+    print_stages,
+    say,
+    working,
+)
 from memorag_pipeline.errors import QuestionError
 from memorag_pipeline.specs.values import AnswerMode, ClueKind
 
 if TYPE_CHECKING:
     from memorag_pipeline.jobs.answers.answer import Answer
+    from memorag_pipeline.runner import AnswerResult
 
 
 class _Clue(StrEnum):
@@ -68,6 +78,15 @@ def answer(
     for result in results:
         print_stages(f"Job {job} of {pipeline.spec.corpus}", result)
         say(f"[bold green]{result.rows} rows[/] over version {result.version} are in {result.warehouse}")
+        say(_told(result))
+
+
+def _told(result: AnswerResult) -> str:
+    """How the questions ended, and how many of them were not asked, in a line."""
+    counts = dict(result.counts["load"])
+    rows, carried = counts.pop("rows"), counts.pop("carried_over", 0)
+    text = f"{rows:,} question{'' if rows == 1 else 's'}: {counts_text(counts) or 'none'}"
+    return f"{text}; {rows - carried:,} asked, {carried:,} carried over from an earlier version" if carried else text
 
 
 def ask(

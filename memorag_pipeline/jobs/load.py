@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from memorag_pipeline.jobs.plans import JobPlan
 from memorag_pipeline.pipeline import Pipeline
@@ -44,8 +45,8 @@ class JobRows:
     check: Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]] = iter
 
 
-def load_rows(pipeline: Pipeline, plan: JobPlan, run: Run, rows: JobRows) -> tuple[dict[str, Any], Counter[str]]:
-    """Load the rows of a job's plan, their passages and the run; returns what was loaded, and rows by status."""
+def load_rows(pipeline: Pipeline, plan: JobPlan, run: Run, rows: JobRows) -> dict[str, Any]:
+    """Load the rows of a job's plan, their passages and the run; returns what was loaded, with rows by status."""
     spec = pipeline.spec.job(plan.job)
     warehouse = open_warehouse(spec.warehouse)
     passed = _Passed(rows.done)
@@ -66,7 +67,7 @@ def load_rows(pipeline: Pipeline, plan: JobPlan, run: Run, rows: JobRows) -> tup
             _tables(spec, rows.schema, rows.id_column, written, passages, run_load(run_row()))
         )
     where = f"{warehouse.describe()}, table {spec.table}"
-    return {"rows": loaded[spec.table], "warehouse": where, "version": plan.version}, passed.status
+    return {"rows": loaded[spec.table], "warehouse": where, "version": plan.version, **passed.counts()}
 
 
 def check_warehouse(spec: JobSpec) -> None:
@@ -98,6 +99,7 @@ class _Passed:
 
     done: str
     questions: int = 0
+    carried_over: int = 0
     cut: int = 0
     status: Counter[str] = field(default_factory=Counter)
     models: dict[str, str] = field(default_factory=dict)
@@ -109,6 +111,9 @@ class _Passed:
             rows = list(zip(batch.column("status").to_pylist(), batch.column("finish_reason").to_pylist(), strict=True))
             self.status.update(status for status, _ in rows)
             self.cut += rows.count((self.done, "length"))
+            if "answered_version" in batch.schema.names:
+                carried = pc.not_equal(batch.column("answered_version"), batch.column("corpus_version"))
+                self.carried_over += pc.sum(carried).as_py() or 0
             if batch.num_rows:
                 self.models = batch.select(list(_MODELS)).slice(0, 1).to_pylist()[0]
             yield batch
@@ -120,9 +125,16 @@ class _Passed:
             "questions": self.questions,
             "answered": self.status[self.done],
             "errors": self.status["error"],
+            "carried_over": self.carried_over,
             "cut": self.cut,
             **self.models,
         }
+
+    def counts(self) -> dict[str, int]:
+        """Rows by status, and those of another version, for the result of the stage."""
+        others = {status: count for status, count in self.status.items() if status not in (self.done, "error")}
+        found = {self.done: self.status[self.done], **others, "errors": self.status["error"]}
+        return found | ({"carried_over": self.carried_over} if self.carried_over else {})
 
 
 def _spent(pipeline: Pipeline, outcomes: Sequence[Outcome], todo: Set[str]) -> dict[str, Any]:

@@ -129,8 +129,9 @@ class Problem(_Facts):
 class RunReport(_Facts):
     """A run of a refresh (`job` is None) or of a job; `version` is the one that it made or worked on.
 
-    Times are UTC. `facts` are further lines of text for the head of the page, such as the models. `gate` says whether a
-    channel was pointed to the version, and why.
+    Times are UTC; a run is ordered and named by `began_at`. `statuses` count all rows of a job, `carried_over` those of
+    them that an earlier version's run had answered. `facts` are further lines of text for the head of the page, such as
+    the models. `gate` says whether a channel was pointed to the version, and why.
     """
 
     format: int = FORMAT
@@ -154,6 +155,7 @@ class RunReport(_Facts):
     gate: str | None = None
     cost: float | None = None
     statuses: dict[str, int] = {}
+    carried_over: int = 0
     cut: int = 0
     samples: tuple[SampleAnswer, ...] = ()
     problems: tuple[Problem, ...] = ()
@@ -173,7 +175,7 @@ class RunReport(_Facts):
 
     @property
     def seconds(self) -> float | None:
-        """From the start of the first task to the end of the last one."""
+        """From the beginning of the run to the end of its last task."""
         if self.began_at is None or self.ended_at is None:
             return None
         return (self.ended_at - self.began_at).total_seconds()

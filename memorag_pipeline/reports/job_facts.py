@@ -13,12 +13,12 @@ from memorag_pipeline.reports.facts import RunReport, State
 from memorag_pipeline.reports.job_kinds import kind_of
 from memorag_pipeline.reports.progress import Plans, result_of
 from memorag_pipeline.reports.stage_facts import problems, span, stage_facts
-from memorag_pipeline.runs.tasks import TaskReport
+from memorag_pipeline.runs.tasks import Run, TaskReport
 from memorag_pipeline.storage import CorpusStore
 
 
-def of_run(store: CorpusStore, corpus: str, job: str, reports: Sequence[TaskReport]) -> RunReport:
-    """The report of a run of `job`, from the reports of its tasks."""
+def of_run(store: CorpusStore, corpus: str, run: Run, reports: Sequence[TaskReport]) -> RunReport:
+    """The report of `run`, of a job, from the reports of its tasks."""
     kind = kind_of({report.stage for report in reports})
     planned, loaded = result_of(reports, kind.stages[0]), result_of(reports, kind.stages[-1])
     plans = Plans(store)
@@ -33,17 +33,17 @@ def of_run(store: CorpusStore, corpus: str, job: str, reports: Sequence[TaskRepo
     return RunReport(
         corpus=corpus,
         uri=store.uri,
-        run_id=reports[0].run_id if reports else "",
-        job=job,
+        job=run.job,
         state=state,
         version=planned.get("version"),
         facts=facts,
         stages=stage_facts(plans, reports, kind.stages),
         counts={} if rows is None else {kind.rows: sum(rows.statuses.values())},
         statuses={} if rows is None else rows.statuses,
+        carried_over=0 if rows is None else rows.carried_over,
         cut=0 if rows is None else rows.cut,
         cost=sum(costs) if costs else None,
         samples=() if rows is None else rows.samples,
         problems=failed,
-        **span(reports),
+        **span(run, reports),
     )

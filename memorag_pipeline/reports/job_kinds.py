@@ -35,13 +35,15 @@ P = TypeVar("P", bound=Plan)
 class ReportRows:
     """Rows of a run by status, the good ones first, and some of them; `generation_model` is None if there are none.
 
-    `cut` of the good ones end because they were as long as they may get.
+    `cut` of the good ones end because they were as long as they may get. `carried_over` of all were answered before, in
+    another version.
     """
 
     statuses: dict[str, int]
     samples: tuple[SampleAnswer, ...]
     generation_model: str | None
     cut: int = 0
+    carried_over: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,8 @@ def _read_answers(store: CorpusStore, plan: AnswersPlan) -> ReportRows | None:
     for outcome in chosen.values():
         rows += store.blobs.get_table(outcome.blobs["answers"], name="answers").to_pylist()
     samples = _some(rows, "answered", lambda row: row["answer"], lambda row: row["question"], plan.best_last)
-    cut = sum(outcome.counts.get("cut", 0) for outcome in outcomes)
-    return ReportRows(statuses, samples, str(rows[0]["generation_model"]) if rows else None, cut)
+    cut, carried = (sum(outcome.counts.get(name, 0) for outcome in outcomes) for name in ("cut", "carried_over"))
+    return ReportRows(statuses, samples, str(rows[0]["generation_model"]) if rows else None, cut, carried)
 
 
 def _read_summaries(store: CorpusStore, plan: SummariesPlan) -> ReportRows | None:

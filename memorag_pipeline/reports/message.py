@@ -36,6 +36,8 @@ def _lines(report: RunReport, price: float | None) -> Iterator[str]:
     if report.statuses:
         rows = next(iter(report.counts), "questions")
         yield f"{rows}: " + ", ".join(f"{count:,} {status}" for status, count in report.statuses.items())
+        if report.carried_over:
+            yield f"carried over from an earlier version: {report.carried_over:,} of them"
     if report.cut:
         yield f"cut at their length: {report.cut:,}"
     stages = {stage.stage: stage.counts for stage in report.stages}

@@ -23,6 +23,8 @@ from memorag_pipeline.storage.backend import StoredObject
 from memorag_pipeline.storage.channel_log import ChannelRecord
 
 VERSIONS, NIGHTS = 20, 30
+_DONE = ("answered", "summarized")
+_JOB_RUNS = 4  # reports of a job that are read together
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,23 @@ class VersionLine:
 
 
 @dataclass(frozen=True)
+class JobLine:
+    """A job: its newest run that ended well, and its newest run if that one did not; each with its address."""
+
+    name: str
+    done: tuple[str, RunReport] | None
+    failed: tuple[str, RunReport] | None
+
+
+@dataclass(frozen=True)
 class Overview:
-    """A corpus. `nights` are the reports of refreshes, the oldest first; `jobs` the newest report of each job."""
+    """A corpus. `nights` are the reports of refreshes, the oldest first."""
 
     uri: str
     versions: tuple[VersionLine, ...]
     channels: tuple[ChannelRecord, ...]
     nights: tuple[RunReport, ...]
-    jobs: tuple[tuple[str, RunReport], ...]
+    jobs: tuple[JobLine, ...]
 
     @property
     def last(self) -> RunReport | None:
@@ -99,15 +110,25 @@ class OverviewReader:
             named = tuple(sorted(name for name, version in targets.items() if version == number))
             gone = retired[number].why if number in retired else None
             lines.append(VersionLine(number, created_at, counts, named, gone, report, run))
-        newest = [archive.listing(objects, job)[-1:] for job in archive.jobs(objects)]
-        jobs = self._read_reports([stored for found in newest for stored in found])
+        jobs = [self._job(name) for name in archive.jobs(objects)]
         return Overview(
             uri=store.uri,
             versions=tuple(lines),
             channels=tuple(store.channels.history(name)[-1] for name in sorted(targets)),
             nights=tuple(report for _, report in nights),
-            jobs=tuple((_address(stored, report.job or ""), report) for stored, report in jobs),
+            jobs=tuple(job for job in jobs if job.done or job.failed),
         )
+
+    def _job(self, name: str) -> JobLine:
+        """The newest reports of a job that matter, found from its end, some at a time."""
+        listed, failed = archive.listing(self.store.objects, name), None
+        for end in range(len(listed), 0, -_JOB_RUNS):
+            for stored, report in reversed(self._read_reports(listed[max(end - _JOB_RUNS, 0) : end])):
+                found = _address(stored, name), report
+                if report.state in _DONE:
+                    return JobLine(name, found, failed)
+                failed = failed or found
+        return JobLine(name, None, failed)
 
     def _read_reports(self, listed: Sequence[StoredObject]) -> list[tuple[StoredObject, RunReport]]:
         new = [stored for stored in listed if stored not in self._reports]

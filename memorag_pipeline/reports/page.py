@@ -104,7 +104,9 @@ def _job_tiles(report: RunReport) -> list[Tile]:
     tiles: list[Tile] = []
     if report.statuses:
         rows = sum(report.statuses.values())
-        tiles.append((next(iter(report.counts), "questions"), _number(rows), ""))
+        carried = report.carried_over
+        note = f"{_number(rows - carried)} asked, {_number(carried)} carried over" if carried else ""
+        tiles.append((next(iter(report.counts), "questions"), _number(rows), note))
         (done, count), *others = report.statuses.items()
         tiles.append((done, _number(count), f"{_share(count / max(rows, 1))} of them"))
         tiles += [(_STATUS_TEXTS.get(status, status), _number(count), "") for status, count in others]

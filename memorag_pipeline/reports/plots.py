@@ -40,7 +40,7 @@ def stages_plot(report: RunReport) -> Plot | None:
         axes.set_xlabel("seconds of tasks")
         _horizontal(axes)
 
-    return Plot(svg("stages", draw, 0.1 + _ROW * len(stages)), "Time of all tasks of a stage.")
+    return Plot(svg("stages", draw, 0.1 + _ROW * len(stages)), "Task time by stage.")
 
 
 def formats_plot(report: RunReport) -> Plot | None:

@@ -37,7 +37,7 @@ from memorag_pipeline.reports.facts import (
 )
 from memorag_pipeline.reports.progress import Plans, result_of
 from memorag_pipeline.reports.stage_facts import problems, span, stage_facts
-from memorag_pipeline.runs.tasks import TaskReport
+from memorag_pipeline.runs.tasks import Run, TaskReport
 from memorag_pipeline.schemas import OF_ROLE
 from memorag_pipeline.specs.memory import MemorySpec
 from memorag_pipeline.storage import BlobRef, CorpusStore, Manifest
@@ -50,9 +50,9 @@ _COUNTED = ("documents", "chunks", "quarantined", "shards", "tokens")
 
 
 def of_run(
-    store: CorpusStore, corpus: str, reports: Sequence[TaskReport], before: RunReport | None = None
+    store: CorpusStore, corpus: str, run: Run, reports: Sequence[TaskReport], before: RunReport | None = None
 ) -> RunReport:
-    """The report of a run, from the reports of its tasks. `before` is the report of the last run with scores."""
+    """The report of `run`, from the reports of its tasks. `before` is the report of the last run with scores."""
     inventory, published = result_of(reports, INVENTORY), result_of(reports, PUBLISH)
     plans, changed = Plans(store), inventory.get("changed")
     plan = plans.at(inventory.get("plan"), InventoryPlan)
@@ -70,7 +70,6 @@ def of_run(
     return RunReport(
         corpus=corpus,
         uri=store.uri,
-        run_id=reports[0].run_id if reports else "",
         state=state,
         version=version,
         parent=parent,
@@ -78,7 +77,7 @@ def of_run(
         scores=_scores(reports, before),
         gate=result_of(reports, PROMOTE).get("why"),
         problems=failed,
-        **span(reports),
+        **span(run, reports),
         **_of_tables(store, None if plan is None else plan.inventory, tables, parent),
     )
 

@@ -8,12 +8,13 @@ Wrong: a plan or work list that was swept leaves its stage without a number of u
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC
 from typing import Any
 
 from memorag_pipeline.reports.facts import Problem, StageFacts
 from memorag_pipeline.reports.progress import Plans, gather
 from memorag_pipeline.runs.stage import Stage
-from memorag_pipeline.runs.tasks import TaskReport
+from memorag_pipeline.runs.tasks import Run, TaskReport
 
 _NO_COUNTS = ("version", "parent", "compared_with")  # integers of a stage's result that are not counts
 
@@ -40,11 +41,13 @@ def problems(reports: Sequence[TaskReport]) -> tuple[Problem, ...]:
     return tuple(Problem(stage=r.stage, task=r.number, attempt=r.attempt, error=r.error or "") for r in failed)
 
 
-def span(reports: Sequence[TaskReport]) -> dict[str, Any]:
-    """Start and end of a run, as fields of its report."""
-    if not reports:
-        return {}
-    return {"began_at": min(r.began_at for r in reports), "ended_at": max(r.beat_at for r in reports)}
+def span(run: Run, reports: Sequence[TaskReport]) -> dict[str, Any]:
+    """Id, start and end of a run, as fields of its report."""
+    return {
+        "run_id": run.run_id,
+        "began_at": run.began.astimezone(UTC),
+        "ended_at": max((report.beat_at for report in reports), default=None),
+    }
 
 
 def _facts(plans: Plans, stage: str, tasks: Sequence[TaskReport], planned: dict[str, int] | None) -> StageFacts:

@@ -56,9 +56,9 @@ def report_of(store: CorpusStore, corpus: str, run: Run) -> RunReport:
 
     tasks = read_reports(store.objects, run)
     if run.job is not None:
-        return job_facts.of_run(store, corpus, run.job, tasks)
+        return job_facts.of_run(store, corpus, run, tasks)
     evaluated = any(task.stage == EVALUATE.name for task in tasks)
-    return refresh_facts.of_run(store, corpus, tasks, _with_scores(store, run) if evaluated else None)
+    return refresh_facts.of_run(store, corpus, run, tasks, _with_scores(store, run) if evaluated else None)
 
 
 def _with_scores(store: CorpusStore, run: Run) -> RunReport | None:

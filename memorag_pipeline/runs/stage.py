@@ -40,6 +40,11 @@ class Stage:
         """The name under which the outcomes of its units are kept: its own, or `kept_as`."""
         return self.kept_as or self.name
 
+    @property
+    def starts(self) -> bool:
+        """Whether runs start with it: it plans, and works on no other stage's plan."""
+        return bool(self.plan) and self.planned_by is None and self.plan_of is None
+
     def call(self, place: Any, *arguments: Any) -> dict[str, Any]:
         """Call the stage's function; `place` is the `Pipeline`, or the `Training`."""
         result: dict[str, Any] = _imported(self.function)(place, *arguments)

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any, Literal
@@ -40,6 +40,7 @@ BEAT_SECONDS = 5.0
 _BEATS_MISSED = 8
 _PATIENCE_SECONDS = 30.0  # for the last write; a store that hangs must not keep the task
 _LONGEST_ERROR = 500
+_BEGAN = "%Y%m%dT%H%M%SZ"
 
 State = Literal["running", "done", "failed"]
 
@@ -58,7 +59,7 @@ class Run:
     @property
     def name(self) -> str:
         """The run's name in keys; names of later runs sort after it."""
-        return f"{self.began.astimezone(UTC):%Y%m%dT%H%M%SZ}-{run_digest(self.run_id)}"
+        return f"{self.began.astimezone(UTC):{_BEGAN}}-{run_digest(self.run_id)}"
 
     @property
     def folder(self) -> str:
@@ -142,6 +143,15 @@ def at_work(fingerprints: Iterable[str]) -> Iterator[None]:
     heart.tell(at_work=tuple(fingerprints))
     yield
     heart.tell(at_work=())
+
+
+def as_begun(objects: ObjectStore, run: Run) -> Run:
+    """The run as its tasks have reported it before: a scheduler may forget the start of a run that is repeated."""
+    ending = f"-{run_digest(run.run_id)}"
+    folder = FOLDER if run.job is None else f"{JOBS_FOLDER}/{run.job}"
+    names = {stored.key.split("/")[-2] for stored in own(objects, folder)}
+    found = max((name for name in names if name.endswith(ending)), default=None)
+    return run if found is None else replace(run, began=datetime.strptime(found[:16], _BEGAN).replace(tzinfo=UTC))
 
 
 def run_digest(run_id: str) -> str:

@@ -69,6 +69,7 @@ RUN_ROWS = _schema(
         "questions": _I,
         "answered": _I,
         "errors": _I,
+        "carried_over": _I,
         "cut": _I,
         "input_tokens": _I,
         "output_tokens": _I,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,10 +21,11 @@ from memorag_pipeline.errors import (
     StorageError,
 )
 from memorag_pipeline.machine.retry_share import shared
-from memorag_pipeline.refresh.stages import MEMORIZE
+from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.refresh.stages import INVENTORY, MEMORIZE
 from memorag_pipeline.runs.tasks import Run
 from memorag_pipeline.specs.compute import ComputeSpec
-from memorag_pipeline.specs.corpus import CorpusSpec
+from memorag_pipeline.specs.corpus import CorpusSpec, read_spec
 from tests.fixtures.airflow import WriteSpec
 from tests.fixtures.statsd import StatsD
 
@@ -35,6 +37,7 @@ class XComs(dict[str, Any]):
     """The part of a task instance that operators use: a place for XComs."""
 
     try_number = 1
+    map_index = -1
     xcom_push = dict.__setitem__
 
 
@@ -118,6 +121,29 @@ def test_after_running_out_of_memory_the_next_attempt_works_on_half_as_much(spec
     assert type(policy).deserialize(policy.serialize()).evaluate(caught.value, 1, 2) == decision
     with pytest.raises(RuntimeError, match="shapes"):
         ReadOperator(task_id="read", spec_file=spec_file, outcome=RuntimeError("shapes")).execute({"ti": XComs()})
+
+
+def test_a_run_is_filed_by_its_start_and_keeps_it_when_its_tasks_are_cleared(spec_file: str) -> None:
+    class ReadOperator(SayOperator):
+        stage = MEMORIZE
+
+    class ListOperator(SayOperator):
+        stage = INVENTORY
+
+    def folders(operator: type[SayOperator], run_id: str, started: datetime, try_number: int = 1) -> list[str]:
+        xcoms = XComs()
+        xcoms.try_number, xcoms.map_index = try_number, -1
+        run = SimpleNamespace(run_id=run_id, run_after=due, start_date=started, dag_id="topics_refresh")
+        operator(task_id="say", spec_file=spec_file, outcome={"batches": []}).execute({"ti": xcoms, "dag_run": run})
+        return sorted({key.split("/")[1][:16] for key in Pipeline(read_spec(spec_file)).store.objects.list("runs")})
+
+    due, start = datetime(2026, 1, 2, 2, tzinfo=UTC), datetime(2026, 1, 2, 11, tzinfo=UTC)
+    assert folders(ReadOperator, "late", start) == ["20260102T110000Z"]
+    assert folders(ReadOperator, "late", start + timedelta(days=1)) == ["20260102T110000Z"]
+    assert folders(ListOperator, "late", start + timedelta(days=1), try_number=2) == ["20260102T110000Z"]
+    # A run that was deleted, and is made again with the same id, begins again.
+    assert folders(ListOperator, "late", start + timedelta(days=2)) == ["20260102T110000Z", "20260104T110000Z"]
+    assert folders(ReadOperator, "late", start + timedelta(days=3)) == ["20260102T110000Z", "20260104T110000Z"]
 
 
 def test_numbers_of_a_stage_become_metrics(spec_file: str, metrics: StatsD) -> None:

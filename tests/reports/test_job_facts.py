@@ -13,7 +13,7 @@ import pytest
 from memorag_pipeline.jobs.answers.plans import AnswersPlan
 from memorag_pipeline.reports.job_facts import of_run
 from memorag_pipeline.reports.page import run_page
-from memorag_pipeline.runs.tasks import TaskReport
+from memorag_pipeline.runs.tasks import Run, TaskReport
 from memorag_pipeline.schemas import ANSWERS
 from memorag_pipeline.storage import CorpusStore, Outcome
 from memorag_pipeline.storage.plans import write_plan
@@ -79,7 +79,7 @@ def passages(
         beat_seconds=5,
         result={"plan": uri, "version": 1},
     )
-    report = of_run(store, "topics", "faq", [routed])
+    report = of_run(store, "topics", Run("r", BEGAN, "faq"), [routed])
     assert {passage.text for passage in report.samples[0].evidence} == set(scores)
     return run_page(report)
 

@@ -134,6 +134,24 @@ def test_a_passage_that_the_answer_cites_is_marked() -> None:
     assert run_page(a_report(job="faq", state="answered", samples=(sample,))).count(", cited") == 1
 
 
+def test_passages_keep_their_line_breaks() -> None:
+    text = "  indented\n\n| a | b |\n| 1 | 2 |"
+    passage = ShownPassage(uri="a", start=0, end=1, score=0.5, text=f"\n{text}\n")
+    sample = SampleAnswer(question="q", status="answered", answer="one\n  two", error=None, evidence=(passage,))
+    page = run_page(a_report(job="faq", state="answered", samples=(sample,)))
+    assert f'<p class="passage" dir="auto">{text}</p>' in page
+    assert '<p class="answer" dir="auto">one\n  two</p>' in page
+    assert ".answer, .passage { white-space: pre-wrap; }" in page
+
+
+def test_answers_that_were_carried_over_are_counted_as_such() -> None:
+    statuses = {"answered": 9, "no_evidence": 0, "errors": 1}
+    report = a_report(job="faq", state="answered", counts={"questions": 10}, statuses=statuses, carried_over=6)
+    page = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", run_page(report)))
+    for expected in ("questions 10 4 asked, 6 carried over", "answered 9 90.0 % of them", "errors 1"):
+        assert expected in page
+
+
 def test_a_run_that_did_not_end_does_not_say_what_was_done_before() -> None:
     stage = StageFacts(stage="memorize", tasks=1, units=10, done=4)
     assert '"done before">6<' in run_page(a_report(stages=(stage,)))

@@ -99,8 +99,8 @@ def test_refreshes_and_a_job_from_the_first_night_on(changing: ChangingCorpus, t
     # The page is kept next to the numbers, and is the same when written again.
     key = archive.listing(store.objects)[-2].key.removesuffix(".json")
     page = store.objects.read(f"{key}.html")
-    began = datetime.strptime(key.rpartition("/")[2][:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-    leave_report(store, "changing", Run("second", began))
+    assert second.began_at is not None
+    leave_report(store, "changing", Run("second", second.began_at))
     assert store.objects.read(f"{key}.html") == page
     assert archive.read(store.objects, key) == second
 

@@ -43,8 +43,7 @@ def load(pipeline: Pipeline, plan_uri: str, run: Run) -> dict[str, Any]:
         outcomes=lambda: outcomes,
         check=lambda answers: _complete(answers, asked, plan.job),
     )
-    loaded, _ = load_rows(pipeline, plan, run, rows)
-    return loaded
+    return load_rows(pipeline, plan, run, rows)
 
 
 def _outcomes(pipeline: Pipeline, plan: AnswersPlan) -> list[Outcome]:

@@ -9,6 +9,7 @@ moves no other. Rows that are carried over are recorded at once, as finished bat
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,7 +42,7 @@ class Batches:
         self._carried: list[str] = []
         self._batches: list[QuestionBatch] = []
         self._open: list[tuple[int, Row]] = []
-        self._counts = {"questions": 0, "errors": 0, "carried": 0}
+        self._counts = {"questions": 0, "errors": 0, "carried_over": 0}
         self._shards: set[str] = set()
 
     def add(self, rows: Sequence[Row], carried: Mapping[str, Row]) -> None:
@@ -55,7 +56,7 @@ class Batches:
             self._counts["questions"] += 1
             self._counts["errors"] += row["error"] is not None
         if carried:
-            self._counts["carried"] += len(carried)
+            self._counts["carried_over"] += len(carried)
             self._record(list(carried.values()))
 
     def close(self) -> None:
@@ -92,6 +93,12 @@ class Batches:
     def _record(self, rows: list[Row]) -> None:
         ref = self._store.blobs.put_table(pa.Table.from_pylist(rows, schema=ANSWERS))
         name = fingerprint(generate.STAGE, generate.STAGE_VERSION, carried=ref.digest)
-        outcome = Outcome(stage=generate.STAGE, fingerprint=name, blobs={"answers": ref}, counts={"carried": len(rows)})
-        self._store.units.record(outcome)
+        statuses = Counter(row["status"] for row in rows)
+        counts = {
+            "carried_over": len(rows),
+            "answered": statuses["answered"],
+            "no_evidence": statuses["no_evidence"],
+            "cut": sum(row["status"] == "answered" and row["finish_reason"] == "length" for row in rows),
+        }
+        self._store.units.record(Outcome(stage=generate.STAGE, fingerprint=name, blobs={"answers": ref}, counts=counts))
         self._carried.append(name)

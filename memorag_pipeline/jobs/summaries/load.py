@@ -39,8 +39,7 @@ def load_summaries(pipeline: Pipeline, plan_uri: str, run: Run) -> dict[str, Any
         read=lambda: _rows(pipeline, plan),
         outcomes=lambda: _outcomes(pipeline, plan),
     )
-    loaded, status = load_rows(pipeline, plan, run, rows)
-    return {**loaded, "errors": status["error"]}
+    return load_rows(pipeline, plan, run, rows)
 
 
 def _outcomes(pipeline: Pipeline, plan: SummariesPlan) -> list[Outcome]:

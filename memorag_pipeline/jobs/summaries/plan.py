@@ -14,9 +14,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from memorag_pipeline.errors import NotFoundError
 from memorag_pipeline.jobs.load import check_warehouse
-from memorag_pipeline.jobs.pinned_version import pin_version
+from memorag_pipeline.jobs.pinned_version import job_of_kind, pin_version
 from memorag_pipeline.jobs.summaries import generate as generate_stage
 from memorag_pipeline.jobs.summaries import merge
 from memorag_pipeline.jobs.summaries import recall as recall_stage
@@ -44,9 +43,7 @@ U = TypeVar("U", bound=Unit)
 
 def plan_summaries(pipeline: Pipeline, job: str, version: int | None = None) -> dict[str, Any]:
     """Plan a run of `job`; returns URIs of the plan and of the work lists, and counts."""
-    spec = pipeline.spec.job(job)
-    if spec.kind != "summaries":
-        raise NotFoundError(f"job {job} of corpus {pipeline.spec.corpus} is of kind {spec.kind}, not summaries")
+    spec = job_of_kind(pipeline, job, "summaries")
     check_warehouse(spec)
     number = pin_version(pipeline, spec.channel, version)
     opened = OpenedVersion(pipeline.store, number, trust_models=True)

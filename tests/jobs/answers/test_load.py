@@ -50,9 +50,19 @@ def write_plan(pipeline: Pipeline, batches: list[pa.Table | None], asked: int, v
 
 
 def test_all_batches_land_and_a_second_load_changes_nothing(pipeline: Pipeline, spec: WarehouseSpec) -> None:
-    plan = write_plan(pipeline, [answers(3), answers(1, question_id="q3", status="error", error="no text")], asked=4)
+    plan = write_plan(
+        pipeline,
+        [answers(3, status="answered"), answers(1, question_id="q3", status="error", error="no text")],
+        asked=4,
+    )
     warehouse = open_warehouse(spec)
-    assert load(pipeline, plan, RUN) == {"rows": 4, "warehouse": f"{warehouse.describe()}, table answers", "version": 1}
+    assert load(pipeline, plan, RUN) == {
+        "rows": 4,
+        "warehouse": f"{warehouse.describe()}, table answers",
+        "version": 1,
+        "answered": 3,
+        "errors": 1,
+    }
     before = warehouse.query(ALL).to_pylist()
     assert [(row["question_id"], row["error"]) for row in before] == [
         ("q0", None),

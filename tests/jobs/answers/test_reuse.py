@@ -17,6 +17,8 @@ from memorag_pipeline.jobs.answers.generate import generate
 from memorag_pipeline.jobs.answers.recall import recall
 from memorag_pipeline.jobs.answers.route import route
 from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.reports.write import report_of
+from memorag_pipeline.runs.tasks import Run
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage.units import Outcome, Units
 from memorag_pipeline.warehouse import open_warehouse
@@ -174,8 +176,23 @@ def test_only_changed_evidence_is_asked_about_in_the_next_version(
     assert len(new) == len(QUESTIONS) + 2
     asked = {row["question"] for row in new if row["answered_version"] == 2}
     assert asked == {*touched, "", "What is new here?"}
-    assert counts["route"]["carried"] == len(QUESTIONS) - len(touched)
+    assert counts["route"]["carried_over"] == len(QUESTIONS) - len(touched)
     assert stages(recorded)["reply"] <= len(asked)
+    # What the run loaded, its row in the warehouse and its report count the same.
+    carried = len(QUESTIONS) - len(touched)
+    loaded = {"rows": len(new), "answered": len(new) - 1, "errors": 1, "carried_over": carried}
+    assert counts["load"] == loaded
+    (run,) = (
+        open_warehouse(pipeline.spec.job("faq").warehouse)
+        .query("SELECT * FROM memorag.runs WHERE corpus_version = 2")
+        .to_pylist()
+    )
+    assert loaded == {"rows": run["questions"]} | {name: run[name] for name in ("answered", "errors", "carried_over")}
+    report = report_of(pipeline.store, "topics", Run(run["run_id"], run["began"], "faq"))
+    assert (report.statuses, report.carried_over) == (
+        {"answered": len(new) - 1, "no_evidence": 0, "errors": 1},
+        carried,
+    )
     for row in new:
         if row["answered_version"] == 1:
             (then,) = (each for each in old if each["question"] == row["question"])

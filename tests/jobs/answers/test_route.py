@@ -49,7 +49,7 @@ def test_a_plan_names_the_version_and_holds_every_question_once(pipeline: Pipeli
     assert table.schema == ROUTED_QUESTIONS
     assert table["question_id"].to_pylist() == ["lambda", "empty", "pass", "nonlocal"]
     shards = {shard_id for each in table["shards"].to_pylist() for shard_id in each}
-    assert routed["counts"] == {"questions": 4, "errors": 1, "carried": 0, "shards": len(shards)}
+    assert routed["counts"] == {"questions": 4, "errors": 1, "carried_over": 0, "shards": len(shards)}
 
 
 def test_a_question_goes_to_the_shard_that_holds_its_document(pipeline: Pipeline) -> None:
@@ -107,7 +107,7 @@ def test_a_job_without_clues_recalls_nothing(pipeline: Pipeline, make_pipeline: 
 def test_no_questions_are_no_work(pipeline: Pipeline, make_pipeline: Callable[..., Pipeline]) -> None:
     routed = route(make_pipeline([""]), "faq")
     assert (routed["recall"], routed["generate"]) == ([], [])
-    assert routed["counts"] == {"questions": 0, "errors": 0, "carried": 0, "shards": 0}
+    assert routed["counts"] == {"questions": 0, "errors": 0, "carried_over": 0, "shards": 0}
 
 
 def test_a_channel_decides_the_version_and_an_argument_decides_over_it(
