@@ -48,7 +48,7 @@ def sweep_store(pipeline: Pipeline) -> dict[str, Any]:
     return {
         "deleted": len(report.deleted),
         "deleted_bytes": report.deleted_bytes,
-        "condemned": len(report.condemned) + len(report.waiting),
+        "condemned": len(report.all_condemned),
         "condemned_bytes": report.condemned_bytes,
         "foreign": len(report.foreign),
     }

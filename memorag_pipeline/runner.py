@@ -70,7 +70,8 @@ class _Stages:
     def _call(self, stage: Stage, number: int, work: str | None, *arguments: Any) -> dict[str, Any]:
         task = Task(self.reported, stage.name, number, work=work)
         call = partial(stage.call, self.pipeline, *arguments)
-        return run_reported(self.pipeline.store, self.pipeline.spec.corpus, task, call)
+        spec = self.pipeline.spec
+        return run_reported(self.pipeline.store, spec.corpus, task, call, spec.refresh.purge)
 
 
 @dataclass(frozen=True)

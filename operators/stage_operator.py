@@ -129,7 +129,7 @@ class StageOperator(BaseOperator):
             getattr(self, "batch", None),
         )
         self.links = links_of(opened.spec, opened.store.uri, task.run)
-        return run_reported(opened.store, corpus, task, work)
+        return run_reported(opened.store, corpus, task, work, opened.spec.refresh.purge)
 
     def run_of(self, opened: Any, context: Context) -> Run:
         """The run that this task belongs to. It began when Airflow started it, whatever its logical date is.

@@ -8,7 +8,6 @@ Wrong: a version that a channel points to is not retired (exit code 5).
 from __future__ import annotations
 
 import getpass
-from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -76,22 +75,33 @@ def gc(
         *_rows("waiting", report.waiting),
     ]
     if rows:
-        print_table(f"Objects of {store.uri}", ["", "why", "objects", "size"], rows)
+        print_table(f"Objects of {store.uri}", ["", "why", "objects", "size", "may go from"], rows)
     say(
-        f"{bytes_text(report.deleted_bytes)} {would}deleted; {bytes_text(report.condemned_bytes)} are not referred to"
-        f" and {would}deleted after {grace.total_seconds() / 86400:g} days"
+        f"{bytes_text(report.deleted_bytes)} {would}deleted; {bytes_text(report.condemned_bytes)} unreferenced"
+        f" (deleted {grace.total_seconds() / 86400:g} days after they are first found so)"
     )
+    young = [item for item in report.waiting if item.since is None]
+    if young:
+        say(f"{bytes_text(sum(item.size for item in young))} of retired versions are too young to be condemned yet")
     if report.foreign:
         say(f"not of the pipeline, and left alone: {foreign_text(report.foreign)}")
 
 
 def _rows(state: str, swept: tuple[SweptObject, ...]) -> list[list[Any]]:
-    """One row for each reason."""
-    objects: Counter[str] = Counter(item.why for item in swept)
-    sizes: Counter[str] = Counter()
+    """One row for each reason, with the day from which all of its objects may go."""
+    reasons: dict[str, list[SweptObject]] = {}
     for item in swept:
-        sizes[item.why] += item.size
-    return [[state, why, objects[why], bytes_text(sizes[why])] for why in sorted(objects)]
+        reasons.setdefault(item.why, []).append(item)
+    return [
+        [
+            state,
+            why,
+            len(items),
+            bytes_text(sum(item.size for item in items)),
+            max((f"{item.may_go:%Y-%m-%d}" for item in items if item.may_go is not None), default=""),
+        ]
+        for why, items in sorted(reasons.items())
+    ]
 
 
 def _as_json(report: SweepReport) -> dict[str, Any]:
@@ -111,6 +121,7 @@ def _as_json(report: SweepReport) -> dict[str, Any]:
                     "size": item.size,
                     "why": item.why,
                     "since": None if item.since is None else item.since.isoformat(),
+                    "may_go": None if item.may_go is None else item.may_go.isoformat(),
                 }
                 for item in items
             ]

@@ -11,6 +11,7 @@ import logging
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 
 from fsspec.utils import glob_translate
@@ -19,6 +20,7 @@ from memorag_pipeline.corpus.source import SourceObject
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.parent_version import Parent
 from memorag_pipeline.refresh.shard_plan import Shard
+from memorag_pipeline.storage.garbage.waiting import WaitingReader
 from memorag_pipeline.storage.version_tables import Row
 
 logger = logging.getLogger(__name__)
@@ -89,16 +91,16 @@ def _read_rows(version: Parent) -> list[Row]:
 
 
 def retire_purged(pipeline: Pipeline, newest: int) -> str:
-    """Retire the versions before `newest` that hold documents to be purged; returns what the user has to do, by line.
+    """Retire the versions before `newest` that hold documents to be purged; returns what a user has to know, by line.
 
-    A sweep deletes what only they hold, a grace period later.
+    That is what to promote first, and from when on a sweep may delete what only retired versions hold.
     """
     purge, versions = Purge(pipeline.spec.refresh.purge), pipeline.store.versions
     if not purge.globs:
         return ""
     older = [Parent(pipeline, number) for number in versions.retained() if number < newest]
     pointed = {version: channel for channel, version in pipeline.store.channels.targets().items()}
-    notes = []
+    notes, retired = list[str](), list[int]()
     for number in purge.holders(older, Parent(pipeline, newest)):
         if number in pointed:
             notes.append(
@@ -109,4 +111,8 @@ def retire_purged(pipeline: Pipeline, newest: int) -> str:
         else:
             versions.retire(number, by="refresh", why="holds documents that refresh.purge names")
             logger.info("version %d is retired: it holds documents that are to be purged", number)
+            retired.append(number)
+    grace = timedelta(days=pipeline.spec.store.retention.grace_days)
+    if retired and (waiting := WaitingReader(pipeline.store, grace).read(retired)) is not None:
+        notes.append(f"{waiting}: refresh.purge names documents of it; memorag gc or the maintenance DAG deletes it")
     return "\n".join(notes)

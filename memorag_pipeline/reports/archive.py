@@ -36,9 +36,20 @@ def folder_of(job: str | None) -> str:
 def write(objects: ObjectStore, run: Run, report: RunReport, page: str) -> str:
     """Keep a report in both forms, in place of an earlier one of the same run; returns the key without its ending."""
     key = f"{folder_of(run.job)}/{run.name}"
+    replace(objects, key, report, page)
+    return key
+
+
+def replace(objects: ObjectStore, key: str, report: RunReport, page: str) -> None:
+    """Keep a report under this key (without its ending)."""
     objects.put(f"{key}.html", page.encode())
     objects.put(f"{key}.json", report.model_dump_json().encode())
-    return key
+
+
+def delete(objects: ObjectStore, key: str) -> None:
+    """Delete a report in both forms."""
+    for ending in ("html", "json"):
+        objects.delete(f"{key}.{ending}")
 
 
 def read(objects: ObjectStore, key: str) -> RunReport | None:
@@ -55,6 +66,11 @@ def read(objects: ObjectStore, key: str) -> RunReport | None:
 def listing(objects: ObjectStore, job: str | None = None) -> list[StoredObject]:
     """The JSON forms of the reports of a job's runs, or of the refreshes, the oldest first."""
     return [stored for stored in own(objects, folder_of(job)) if stored.key.endswith(".json")]
+
+
+def keys(objects: ObjectStore) -> list[str]:
+    """Keys (without their endings) of all that is there of reports of refreshes and jobs, sorted."""
+    return sorted({stored.key.rpartition(".")[0] for stored in own(objects, FOLDER)})
 
 
 def jobs(objects: ObjectStore) -> list[str]:

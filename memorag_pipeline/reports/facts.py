@@ -107,7 +107,10 @@ class ShownPassage(_Facts):
 
 
 class SampleAnswer(_Facts):
-    """One row of the answers, or of the summaries (`question` is what it is of), with its evidence, the best first."""
+    """One row of the answers, or of the summaries (`question` is what it is of), with its evidence, the best first.
+
+    `purged`: the text is removed, since a document of its evidence was purged.
+    """
 
     question: str
     status: str
@@ -115,6 +118,7 @@ class SampleAnswer(_Facts):
     error: str | None
     clues: tuple[str, ...] = ()
     evidence: tuple[ShownPassage, ...] = ()
+    purged: bool = False
 
 
 class Problem(_Facts):
@@ -131,7 +135,8 @@ class RunReport(_Facts):
 
     Times are UTC; a run is ordered and named by `began_at`. `statuses` count all rows of a job, `carried_over` those of
     them that an earlier version's run had answered. `facts` are further lines of text for the head of the page, such as
-    the models. `gate` says whether a channel was pointed to the version, and why.
+    the models. `gate` says whether a channel was pointed to the version, and why. `purged`: what was of documents that
+    were purged later has been removed.
     """
 
     format: int = FORMAT
@@ -159,6 +164,7 @@ class RunReport(_Facts):
     cut: int = 0
     samples: tuple[SampleAnswer, ...] = ()
     problems: tuple[Problem, ...] = ()
+    purged: bool = False
 
     def stage(self, name: str) -> StageFacts | None:
         """The facts of one stage."""

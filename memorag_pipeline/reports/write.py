@@ -8,12 +8,13 @@ Wrong: a report that cannot be made or written is a warning in the log. It never
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from memorag_pipeline.refresh.stages import EVALUATE
+from memorag_pipeline.refresh.stages import EVALUATE, PUBLISH
 from memorag_pipeline.reports import archive
 from memorag_pipeline.reports.facts import RunReport
+from memorag_pipeline.reports.forget import forget
 from memorag_pipeline.reports.known_stages import STAGES
 from memorag_pipeline.runs.tasks import Run, Task, read_reports, run_task
 from memorag_pipeline.storage import CorpusStore
@@ -24,16 +25,33 @@ _LAST = frozenset(name for name, stage in STAGES.items() if stage.ends)
 _SEARCHED = 30  # reports of earlier runs that are looked at for scores
 
 
-def run_reported(store: CorpusStore, corpus: str, task: Task, call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Like `run_task`; the run's report is written after a stage that may be its last, and after a failed one."""
+def run_reported(
+    store: CorpusStore, corpus: str, task: Task, call: Callable[[], dict[str, Any]], purge: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Like `run_task`; the run's report is written after a stage that may be its last, and after a failed one.
+
+    When a refresh has published, or found nothing to do, all reports forget the documents that `purge` names.
+    """
     try:
         result = run_task(store, task, call)
     except Exception:
         leave_report(store, corpus, task.run)
         raise
+    if task.stage == PUBLISH.name or result.get("changed") is False:
+        result = _forgotten(store, result, purge)
     if task.stage in _LAST or result.get("changed") is False:
         leave_report(store, corpus, task.run)
     return result
+
+
+def _forgotten(store: CorpusStore, result: dict[str, Any], purge: Sequence[str]) -> dict[str, Any]:
+    """The result of a stage, with a note on the reports that were rewritten."""
+    count = forget(store, purge)
+    if not count:
+        return result
+    reports = "1 report of a run is" if count == 1 else f"{count:,} reports of runs are"
+    note = f"{reports} rewritten without documents that refresh.purge names"
+    return {**result, "notes": "\n".join(filter(None, (result.get("notes"), note)))}
 
 
 def leave_report(store: CorpusStore, corpus: str, run: Run) -> None:

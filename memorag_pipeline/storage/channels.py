@@ -44,11 +44,11 @@ class Channels:
             raise self._unknown(channel)
         return self._log.read(stored[-1].key).version
 
-    def left_since(self, channel: str, moment: datetime) -> set[int]:
-        """The versions that `channel` pointed to and left at `moment` or later, by the store's clock."""
+    def left_since(self, channel: str, moment: datetime) -> dict[int, datetime]:
+        """The versions that `channel` pointed to and left at `moment` or later, and when, by the store's clock."""
         stored = self._log.stored(channel)
-        left = [before for before, after in pairwise(stored) if after.modified >= moment]
-        return {self._log.read(record.key).version for record in left}
+        left = [(before, after.modified) for before, after in pairwise(stored) if after.modified >= moment]
+        return {self._log.read(record.key).version: when for record, when in left}
 
     def promote(self, channel: str, version: int, by: str, why: str) -> ChannelRecord:
         """Point `channel` to `version`; of two concurrent moves both are kept, in order."""

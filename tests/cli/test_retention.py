@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,7 @@ def test_gc_applies_the_rules_of_the_spec_and_tells_what_why_and_bytes(
     assert done["condemned_bytes"] == sum(item["size"] for item in done["condemned"]) > 0
     shown = memorag("gc", spec).stdout
     assert "waiting" in shown and "of version 2, which is retired" in shown
-    assert "0 B deleted" in shown and "after 5 days" in shown
+    assert "0 B deleted" in shown and "(deleted 5 days after they are first found so)" in shown
 
     for folder in ("condemned", "retired"):
         for path in (tmp_path / "store" / "topics" / folder).iterdir():
@@ -103,7 +104,20 @@ def test_gc_applies_the_rules_of_the_spec_and_tells_what_why_and_bytes(
 def test_gc_of_a_root_retires_nothing_and_waits_seven_days(store: CorpusStore) -> None:
     found = json_of("gc", store.uri)
     assert (found["retired"], found["grace_days"], found["deleted"]) == ([], 7.0, [])
-    assert "0 B deleted; 0 B are not referred to" in memorag("gc", store.uri).stdout
+    assert "0 B deleted; 0 B unreferenced (deleted 7 days after" in memorag("gc", store.uri).stdout
+
+
+def test_gc_tells_from_when_on_what_a_retired_version_holds_may_go(store: CorpusStore) -> None:
+    store.versions.retire(1, "ann", "purged")
+    day = (datetime.now(UTC) + timedelta(days=14)).date()
+    told = json_of("gc", store.uri, "--dry-run")
+    assert (told["condemned"], told["condemned_bytes"]) == ([], 0)
+    assert {item["why"] for item in told["waiting"]} == {"of version 1, which is retired"}
+    assert all(item["since"] is None and item["size"] > 0 for item in told["waiting"])
+    # They are condemned when they are a grace period old, and deleted a grace period later.
+    assert {datetime.fromisoformat(item["may_go"]).date() for item in told["waiting"]} == {day}
+    shown = memorag("gc", store.uri, "--dry-run").stdout
+    assert f"{day:%Y-%m-%d}" in shown and "of retired versions are too young to be condemned yet" in shown
 
 
 def age_by_days(path: Path, days: int) -> None:

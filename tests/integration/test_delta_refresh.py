@@ -185,11 +185,14 @@ def test_what_is_purged_is_in_no_blob_after_a_sweep(changing: ChangingCorpus, mo
     assert (third.version, third.created) == (3, True)
     assert third.counts["shard"]["documents"] == 16
     assert forgetful.store.versions.retained() == [1, 3]
-    (note,) = third.notes
+    note, waiting = third.notes
     assert "version 1" in note and "channel production" in note and "promote version 3" in note
+    assert "version 2 is retired" in waiting
     forgetful.store.channels.promote("production", 3, by="test", why="purge")
     fourth = refresh(forgetful, "run-4")
-    assert (fourth.created, fourth.notes) == (False, ())
+    assert fourth.created is False
+    (note,) = fourth.notes
+    assert "version 1 is retired" in note and "may go from" in note
     assert forgetful.store.versions.retained() == [3]
 
     for _ in range(2):  # condemned by one sweep, deleted by the next

@@ -7,9 +7,10 @@ Wrong: a manifest, record or intent that cannot be read is an error: what it ref
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -21,13 +22,18 @@ from memorag_pipeline.storage.layout import is_ours
 from memorag_pipeline.storage.store import CorpusStore
 from memorag_pipeline.storage.units import Outcome
 
+T = TypeVar("T", str, int)
+
 
 @dataclass(frozen=True)
 class References:
-    """`used` is referred to now. `recent` belongs to versions that stopped being retained within the grace period."""
+    """`kept` belongs to retained versions and publishes in progress, `held` to units used within the grace period, with
+    the time of the last use. `recent` belongs to versions that stopped being retained within it, with the time of that.
+    """
 
-    used: frozenset[str]
-    recent: frozenset[str]
+    kept: frozenset[str]
+    held: dict[str, datetime]
+    recent: dict[str, datetime]
     dangling: frozenset[str]  # records of units whose blobs are gone
     dead_intents: tuple[StoredObject, ...]
     present: dict[str, StoredObject]
@@ -49,28 +55,30 @@ class ReferenceReader:
         present = {stored.key: stored for stored in listed if is_ours(stored.key)}
         units = [stored for stored in present.values() if stored.key.startswith("units/")]
         outcomes = self._read_outcomes(units)
-        used: set[str] = set()
+        kept: set[str] = set()
+        held: dict[str, datetime] = {}
         dangling = set()
         for stored in units:
             blobs = outcomes[stored.key]
             if now - stored.modified < self._grace:
-                used.update(blobs or ())
+                _note_latest(held, blobs or (), stored.modified)
             elif blobs is None or not blobs <= present.keys():
                 dangling.add(stored.key)
         intents = store.intents.stored()
         for stored in intents:
             if now - stored.modified < LIFETIME:
                 intent = store.intents.read(stored.key)
-                used.update(blob.key for blob in (intent.blobs if intent else ()))
+                kept.update(blob.key for blob in (intent.blobs if intent else ()))
         retained = store.versions.retained()
         for number in retained:
-            used |= self.of_version(number)
-        recent: set[str] = set()
-        for number in self._left_lately(now) - set(retained):
-            recent |= self._of_retired(number, present)
+            kept |= self.of_version(number)
+        recent: dict[str, datetime] = {}
+        for number, left in self._left_lately(now).items():
+            if number not in retained:
+                _note_latest(recent, self._of_retired(number, present), left)
         dead = tuple(stored for stored in intents if now - stored.modified >= LIFETIME)
         foreign = tuple(stored.key for stored in listed if stored.key not in present)
-        return References(frozenset(used), frozenset(recent), frozenset(dangling), dead, present, foreign)
+        return References(frozenset(kept), held, recent, frozenset(dangling), dead, present, foreign)
 
     def of_version(self, number: int) -> frozenset[str]:
         """The keys that a version refers to, its manifest's included."""
@@ -98,12 +106,13 @@ class ReferenceReader:
                 raise
             return frozenset()  # another sweep has taken it since the listing
 
-    def _left_lately(self, now: datetime) -> set[int]:
-        """Versions that were retired, or that a channel left, less than a grace period ago."""
+    def _left_lately(self, now: datetime) -> dict[int, datetime]:
+        """Versions that were retired, or that a channel left, less than a grace period ago, and when."""
         start = now - self._grace
-        left = {number for number, stored in self._store.versions.tombstones() if stored.modified > start}
+        left = {number: at.modified for number, at in self._store.versions.tombstones() if at.modified > start}
         for channel in self._store.channels.names():
-            left.update(self._store.channels.left_since(channel, start))
+            for number, when in self._store.channels.left_since(channel, start).items():
+                _note_latest(left, (number,), when)
         return left
 
     def _read_outcomes(self, units: Sequence[StoredObject]) -> dict[str, frozenset[str] | None]:
@@ -119,3 +128,8 @@ class ReferenceReader:
         except (ObjectNotFoundError, ObjectTooLargeError, ValidationError):
             return None
         return frozenset(ref.key for ref in outcome.blobs.values())
+
+
+def _note_latest(times: dict[T, datetime], names: Iterable[T], when: datetime) -> None:
+    for name in names:
+        times[name] = max(when, times.get(name, when))

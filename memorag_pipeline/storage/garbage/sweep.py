@@ -9,8 +9,8 @@ Wrong: a reference that cannot be read stops the sweep before it deletes. If a s
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from memorag_pipeline.errors import StorageError
@@ -31,17 +31,24 @@ _BATCH = 10_000  # deletions of one announcement: few enough to finish in a minu
 
 @dataclass(frozen=True)
 class SweptObject:
-    """An object in the report of a sweep. `since` is when it was condemned, None if it never was."""
+    """An object in the report of a sweep. `since` is when it was condemned, None if it never was.
+
+    `may_go` is when a sweep may delete it at the earliest, if sweeps run often; None if that is over.
+    """
 
     key: str
     size: int
     why: str
     since: datetime | None = None
+    may_go: datetime | None = None
 
 
 @dataclass(frozen=True)
 class SweepReport:
-    """What a sweep did or, with `dry_run`, would have done."""
+    """What a sweep did or, with `dry_run`, would have done.
+
+    `waiting` are objects that were condemned before, and objects of retired versions that are too young for it.
+    """
 
     dry_run: bool
     grace: timedelta
@@ -59,7 +66,12 @@ class SweepReport:
     @property
     def condemned_bytes(self) -> int:
         """Bytes that nothing refers to and that wait for their grace period, newly condemned ones included."""
-        return sum(swept.size for swept in (*self.condemned, *self.waiting))
+        return sum(swept.size for swept in self.all_condemned)
+
+    @property
+    def all_condemned(self) -> tuple[SweptObject, ...]:
+        """The condemned objects, by this sweep or an earlier one."""
+        return (*self.condemned, *(swept for swept in self.waiting if swept.since is not None))
 
 
 def sweep(
@@ -90,7 +102,8 @@ class _Sweep:
         now = self.store.deletions.local_time() if self.dry_run else self.store.deletions.store_time()
         found = self.references.read(now)
         standing = self.condemned.standing(found.present)
-        unreferenced = self._unreferenced(found, now)
+        retired = self.references.retired(found.present)
+        unreferenced = self._unreferenced(found, now, retired)
         released = sorted(standing.keys() - unreferenced.keys())
         due = [
             condemnation
@@ -122,33 +135,52 @@ class _Sweep:
             dry_run=self.dry_run,
             grace=self.grace,
             deleted=(*deleted, *dead),
-            condemned=tuple(SweptObject(item.key, found.present[item.key].size, item.why) for item in new),
+            condemned=tuple(
+                SweptObject(item.key, found.present[item.key].size, item.why, None, self._may_go(item.key, now, found))
+                for item in new
+            ),
             waiting=tuple(
-                _swept(standing[key], found.present)
-                for key in sorted(standing)
-                if key in unreferenced and key not in gone
+                [
+                    replace(_swept(standing[key], found.present), may_go=self._may_go(key, standing[key].since, found))
+                    for key in sorted(standing)
+                    if key in unreferenced and key not in gone
+                ]
+                + [swept for swept in self._young(found, retired) if swept.key not in unreferenced]
             ),
             released=tuple(released),
             foreign=tuple(foreign),
         )
 
-    def _unreferenced(self, found: References, now: datetime) -> dict[str, CondemnedObject]:
+    def _unreferenced(self, found: References, now: datetime, retired: Mapping[str, int]) -> dict[str, CondemnedObject]:
         """What may be condemned, with the reason: not referred to, and not written or used within the grace period."""
-        retired = self.references.retired(found.present)
         unreferenced = {}
         for key, stored in found.present.items():
             if now - stored.modified < self.grace:
                 continue
             if key in found.dangling:
                 why = "record of a unit whose blobs are gone"
-            elif key.startswith("units/") or key in found.used:
+            elif key.startswith("units/") or key in found.kept or key in found.held:
                 continue
             elif key in retired:
-                why = f"of version {retired[key]}, which is retired"
+                why = _of_retired(retired[key])
             else:
                 why = "of no version"
             unreferenced[key] = CondemnedObject(key=key, modified=stored.modified, why=why)
         return unreferenced
+
+    def _may_go(self, key: str, since: datetime, found: References) -> datetime:
+        """When an object that is condemned at `since` may be deleted."""
+        return max(since, found.recent.get(key, since)) + self.grace
+
+    def _young(self, found: References, retired: Mapping[str, int]) -> Iterator[SweptObject]:
+        """Objects that only retired versions refer to; those that are not condemned are too young for it."""
+        for key, number in sorted(retired.items()):
+            stored = found.present.get(key)
+            if stored is None or key in found.kept:
+                continue
+            since = max(stored.modified, found.held.get(key, stored.modified)) + self.grace
+            may_go = self._may_go(key, since, found)
+            yield SweptObject(key, stored.size, _of_retired(number), may_go=may_go)
 
     def _delete(self, due: Sequence[SweptObject]) -> list[SweptObject]:
         """Delete in batches, each announced first and then looked at again: what is in use by now stays."""
@@ -159,7 +191,7 @@ class _Sweep:
                 with self.store.deletions.announced([swept.key for swept in batch]) as announced:
                     found = self.references.read(announced.at)
                     standing = Condemned(self.store.objects).standing(found.present)
-                    unreferenced = self._unreferenced(found, announced.at)
+                    unreferenced = self._unreferenced(found, announced.at, self.references.retired(found.present))
                     still = [
                         swept
                         for swept in batch
@@ -180,6 +212,10 @@ class _Sweep:
             self.store.objects.delete(key)
 
         in_threads(delete, keys)
+
+
+def _of_retired(number: int) -> str:
+    return f"of version {number}, which is retired"
 
 
 def _swept(condemnation: Condemnation, present: dict[str, StoredObject]) -> SweptObject:
