@@ -2,7 +2,8 @@
 
 In:  the path of a spec file, and the URIs that the stages before returned.
 Out: an XCom for each item of the stage's result: URIs and counts, never data.
-Wrong: what a retry cannot fix fails at once (`AirflowFailException`); everything else is raised and retried.
+Wrong: what a retry cannot fix fails at once (`AirflowFailException`); everything else is raised and retried. A
+       `MemoragError` is logged without the frames that it came through, unless the level is DEBUG.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from memorag_operators import metrics
 from memorag_operators.links import CorpusLink, ReportLink, StoreLink, links_of
 from memorag_pipeline.errors import (
     EndpointRefusedError,
+    MemoragError,
     MissingDependencyError,
     NotFoundError,
     PlanError,
@@ -98,8 +100,12 @@ class StageOperator(BaseOperator):
         try:
             opened = self.opened()
             result = self._call(opened, context)
-        except _FINAL as error:
-            raise AirflowFailException(str(error)) from error
+        except MemoragError as error:
+            self.log.debug("Where the task failed:", exc_info=True)
+            # The message says all; Airflow shows it above the frames, of which there may be a hundred.
+            if isinstance(error, _FINAL):
+                raise AirflowFailException(str(error)) from None
+            raise error.with_traceback(None) from None
         self.done = opened.spec, result
         if self.stage is not None and self.measured:
             metrics.send(opened.spec.corpus, self.stage.name, result, time.monotonic() - started)

@@ -4,7 +4,8 @@ In:  the folder of specs (MEMORAG_SPECS, or `corpora` of the DAG folder), and th
      Airflow's metadata database the pools.
 Out: HTML without scripts.
 Wrong: not logged in: 401. A corpus whose refresh DAG the user may not read, or that does not exist: 404. A store that
-       cannot be read: 502 with the reason.
+       cannot be read: 502 with the reason, which is also in its row of the list of corpora. These pages have a link to
+       the list, too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 from airflow.api_fastapi.app import get_auth_manager
@@ -20,13 +22,14 @@ from airflow.api_fastapi.core_api.security import GetUserDep
 from airflow.configuration import conf
 from airflow.models.dag import DagModel
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import HTMLResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse
 
 from memorag_operators.pools import pool_problem
 from memorag_operators.spec_folder import SpecFolder, read_spec_folder, refresh_dag_id, spec_folder
 from memorag_pipeline.errors import MemoragError
+from memorag_pipeline.machine.threads import in_threads
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.reports.overview import OverviewReader, corpora_page, overview_page
+from memorag_pipeline.reports.overview import CorpusLine, OverviewReader, corpora_page, overview_page, problem_page
 from memorag_pipeline.reports.page import run_page
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.specs.file import spec_files
@@ -47,11 +50,22 @@ def make_app() -> FastAPI:
 
     def reader(spec: CorpusSpec) -> OverviewReader:
         """One for each current spec; that of a changed spec is replaced."""
-        return readers.setdefault(spec.model_dump_json(), OverviewReader(Pipeline(spec).store))
+        grace = timedelta(days=spec.store.retention.grace_days)
+        return readers.setdefault(spec.model_dump_json(), OverviewReader(Pipeline(spec).store, grace))
+
+    def line(spec: CorpusSpec) -> CorpusLine:
+        try:
+            return reader(spec).line(spec.corpus, spec.description)
+        except MemoragError as error:
+            return CorpusLine(spec.corpus, spec.description, problem=str(error))
 
     @app.exception_handler(MemoragError)
-    async def unreadable(request: Request, error: MemoragError) -> PlainTextResponse:
-        return PlainTextResponse(f"The store of this corpus cannot be read: {error}", status_code=502, headers=_HEADERS)
+    async def unreadable(request: Request, error: MemoragError) -> HTMLResponse:
+        return _problem(request, "The store of this corpus cannot be read", str(error), 502)
+
+    @app.exception_handler(404)
+    async def unknown(request: Request, error: HTTPException) -> HTMLResponse:
+        return _problem(request, "There is no such page", str(error.detail), 404)
 
     @app.get("/")
     def corpora(user: GetUserDep) -> HTMLResponse:
@@ -59,7 +73,7 @@ def make_app() -> FastAPI:
         readable = list(_readable(found, user))
         return _page(
             corpora_page(
-                [(spec.corpus, spec.description) for spec in readable],
+                in_threads(line, readable),
                 [str(problem) for problem in found.problems] if _may_read(user, None) else [],
                 list(filter(None, (pool_problem(pool) for pool in sorted({spec.compute.pool for spec in readable})))),
             )
@@ -111,5 +125,12 @@ def _may_read(user: GetUserDep, dag_id: str | None) -> bool:
     return get_auth_manager().is_authorized_dag(method="GET", details=DagDetails(id=dag_id, team_name=team), user=user)
 
 
-def _page(html: str) -> HTMLResponse:
-    return HTMLResponse(html, headers=_HEADERS)
+def _page(html: str, status: int = 200) -> HTMLResponse:
+    return HTMLResponse(html, status, headers=_HEADERS)
+
+
+def _problem(request: Request, title: str, problem: str, status: int) -> HTMLResponse:
+    """A page that leads back to the list of corpora, from however deep it is below it."""
+    below = request.url.path.removeprefix(request.scope.get("root_path", "")).strip("/")
+    depth = below.count("/") + (below != "" and request.url.path.endswith("/"))
+    return _page(problem_page(title, problem, "../" * depth or "./"), status)

@@ -64,7 +64,7 @@ def _print(found: RunStatus) -> None:
     version = "" if found.version is None else f" as version {found.version}"
     say(f"[bold]Run {found.run_id}[/] of {found.uri}: {_STATES[found.state]}{version}")
     age = (datetime.now(UTC) - datetime.fromisoformat(found.beat_at)).total_seconds()
-    say(f"began at {found.began_at}, last heard of {duration_text(max(age, 0))} ago")
+    say(f"began at {found.began_at}, last report {duration_text(max(age, 0))} ago")
     rows: list[list[Any]] = [
         [
             stage.stage,
@@ -81,6 +81,5 @@ def _print(found: RunStatus) -> None:
     print_table("", ["stage", "done", "running", "failed", "waiting", "workers", "took", "left"], rows)
     for failure in found.failures:
         say(f"[red]{failure.stage}, task {failure.task}, attempt {failure.attempt}: {failure.error}[/]")
-    if found.seconds_left is not None and not found.has_ended:
-        unknown = any(stage.seconds_left is None for stage in found.stages)
-        say(f"{'at least ' if unknown else ''}{duration_text(found.seconds_left)} left")
+    if found.time_left:
+        say(found.time_left)

@@ -10,17 +10,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import cached_property
 
 from memorag_pipeline.errors import CorruptBlobError, NotFoundError
 from memorag_pipeline.machine.threads import in_threads
 from memorag_pipeline.reports import archive
 from memorag_pipeline.reports.facts import STATES, RunReport
-from memorag_pipeline.reports.page import STATE_TEXTS, environment
+from memorag_pipeline.reports.page import environment
 from memorag_pipeline.reports.plots import nights_plot
+from memorag_pipeline.reports.status import RunStatus, StatusReader
 from memorag_pipeline.storage import CorpusStore
 from memorag_pipeline.storage.backend import StoredObject
 from memorag_pipeline.storage.channel_log import ChannelRecord
+from memorag_pipeline.storage.garbage.sweep import GRACE
+from memorag_pipeline.storage.garbage.waiting import Waiting, WaitingReader
 
 VERSIONS, NIGHTS = 20, 30
 _DONE = ("answered", "summarized")
@@ -50,14 +54,36 @@ class JobLine:
 
 
 @dataclass(frozen=True)
+class CorpusLine:
+    """A corpus in the list of corpora. `problem` is why its store cannot be read; then nothing else is known.
+
+    `newest` is the newest version with its time, `quarantined` the documents that it leaves out, `last` the newest
+    refresh that ended, `unfinished` one that has not.
+    """
+
+    name: str
+    description: str
+    newest: tuple[int, datetime] | None = None
+    quarantined: int | None = None
+    channels: Mapping[str, int] = field(default_factory=dict)
+    last: RunReport | None = None
+    unfinished: RunStatus | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
 class Overview:
-    """A corpus. `nights` are the reports of refreshes, the oldest first."""
+    """A corpus. `nights` are the reports of refreshes, the oldest first; `unfinished` is a refresh that has not ended,
+    `waiting` what retired versions still hold.
+    """
 
     uri: str
     versions: tuple[VersionLine, ...]
     channels: tuple[ChannelRecord, ...]
     nights: tuple[RunReport, ...]
     jobs: tuple[JobLine, ...]
+    unfinished: RunStatus | None = None
+    waiting: Waiting | None = None
 
     @property
     def last(self) -> RunReport | None:
@@ -77,9 +103,10 @@ class Overview:
 
 @dataclass
 class OverviewReader:
-    """Reads the overview of a corpus repeatedly; thread-safe."""
+    """Reads the overview of a corpus repeatedly; thread-safe. `grace` is the grace period of its sweeps."""
 
     store: CorpusStore
+    grace: timedelta = GRACE
     _reports: dict[StoredObject, RunReport | None] = field(default_factory=dict)
     _lines: dict[int, tuple[datetime, Mapping[str, int]]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -88,6 +115,30 @@ class OverviewReader:
         """The current state of the corpus: some listings, and what was written since the last call."""
         with self._lock:
             return self._read()
+
+    def line(self, name: str, description: str) -> CorpusLine:
+        """The corpus for the list of corpora: some listings, and what was written since the last call."""
+        with self._lock:
+            newest = self.store.versions.newest()
+            made_at, counts = (None, {}) if newest is None else self._line(newest)
+            nights = self._read_reports(archive.listing(self.store.objects)[-1:])
+            return CorpusLine(
+                name,
+                description,
+                newest=None if newest is None or made_at is None else (newest, made_at),
+                quarantined=counts.get("quarantined"),
+                channels=self.store.channels.targets(),
+                last=nights[-1][1] if nights else None,
+                unfinished=self._status.unfinished(),
+            )
+
+    @cached_property
+    def _status(self) -> StatusReader:
+        return StatusReader(self.store)
+
+    @cached_property
+    def _waiting(self) -> WaitingReader:
+        return WaitingReader(self.store, self.grace)
 
     def run(self, kind: str, name: str) -> RunReport | None:
         """The report of a run by its address: `refresh` or the name of a job, and the run's name in keys."""
@@ -117,6 +168,8 @@ class OverviewReader:
             channels=tuple(store.channels.history(name)[-1] for name in sorted(targets)),
             nights=tuple(report for _, report in nights),
             jobs=tuple(job for job in jobs if job.done or job.failed),
+            unfinished=self._status.unfinished(),
+            waiting=self._waiting.read(),
         )
 
     def _job(self, name: str) -> JobLine:
@@ -162,16 +215,20 @@ def overview_page(corpus: str, description: str, overview: Overview, problem: st
             description=description,
             problem=problem,
             overview=overview,
-            states=STATE_TEXTS,
             columns=STATES[1:],
             nights=nights_plot(overview.nights),
         )
     )
 
 
-def corpora_page(corpora: Sequence[tuple[str, str]], refused: Sequence[str], problems: Sequence[str] = ()) -> str:
-    """The list of corpora (name and description), what is wrong with specs that were refused, and with others."""
+def corpora_page(corpora: Sequence[CorpusLine], refused: Sequence[str], problems: Sequence[str] = ()) -> str:
+    """The list of corpora, what is wrong with specs that were refused, and with others."""
     return environment().get_template("corpora.html.j2").render(corpora=corpora, refused=refused, problems=problems)
+
+
+def problem_page(title: str, problem: str, back: str) -> str:
+    """A page that says why there is no other, with the address of the list of corpora."""
+    return environment().get_template("problem.html.j2").render(title=title, problem=problem, back=back)
 
 
 def _address(stored: StoredObject, kind: str) -> str:

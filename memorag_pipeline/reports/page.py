@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment
 from markupsafe import Markup
 
-from memorag_pipeline.amounts import bytes_text, duration_text
+from memorag_pipeline.amounts import bytes_text, counts_text, duration_text
 from memorag_pipeline.html.clean_text import clean
 from memorag_pipeline.html.templates import templates_of
 from memorag_pipeline.jobs.answers.stages import GENERATE
@@ -30,6 +30,8 @@ STATE_TEXTS = {
     "summarized": "summarized",
     "failed": "failed",
     "unfinished": "not finished",
+    "running": "running",
+    "idle": "no task at work",
 }
 _STATUS_TEXTS = {"no_evidence": "without evidence"}
 _NOTHING = "\N{EN DASH}"
@@ -45,7 +47,6 @@ def run_page(report: RunReport, back: str | None = None) -> str:
             report=report,
             back=back,
             tiles=_refresh_tiles(report) if report.job is None else _job_tiles(report),
-            states=STATE_TEXTS,
             columns=(*STATES, "quarantined"),
             formats=formats_plot(report),
             stages=stages_plot(report),
@@ -62,7 +63,9 @@ def environment() -> Environment:
         "counts": _counts,
         "duration": duration_text,
         "number": _number,
+        "sentence": lambda text: f"{text[:1].upper()}{text[1:]}.",
         "share": _share,
+        "state": lambda name: STATE_TEXTS[name],
         "time": _time,
         "words": lambda name: name.replace("_", " "),
     }
@@ -133,9 +136,7 @@ def _number(value: int | None) -> str:
 
 
 def _counts(counts: Mapping[str, int]) -> str:
-    return (
-        ", ".join(f"{_number(value)} {name.replace('_', ' ')}" for name, value in counts.items() if value) or _NOTHING
-    )
+    return counts_text(counts) or _NOTHING
 
 
 def _share(value: float) -> str:

@@ -70,7 +70,7 @@ def nights_plot(reports: Sequence[RunReport]) -> Plot | None:
     shown = [report for report in reports if report.began_at is not None]
     if not shown:
         return None
-    names = [f"{report.began_at:%d %b}" for report in shown]
+    names = [_night(report) for report in shown]
     places = range(len(shown))
     tokens = [_count(report, MEMORIZE.name, "memorized_tokens") for report in shown]
     reused = [_count(report, MEMORIZE.name, "reused_tokens") for report in shown]
@@ -93,8 +93,14 @@ def nights_plot(reports: Sequence[RunReport]) -> Plot | None:
 
     return Plot(
         svg("nights", draw, 1.5),
-        "Tokens that each refresh read or reused, and the seconds of its stages memorize and embed.",
+        "Tokens that each refresh read or reused, and the seconds of its stages memorize and embed; times are UTC.",
     )
+
+
+def _night(report: RunReport) -> str:
+    """What tells a refresh from all others: its version, if it made one, and when it began."""
+    version = f"v{report.version}" if report.state == "published" else "\N{EN DASH}"
+    return f"{version}\n{report.began_at:%d %b}\n{report.began_at:%H:%M}"
 
 
 def _label(name: str) -> str:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+from memorag_pipeline.amounts import duration_text
 from memorag_pipeline.errors import CorruptBlobError, NotFoundError
 from memorag_pipeline.refresh.plans import InventoryPlan
 from memorag_pipeline.refresh.stages import INVENTORY, PUBLISH, REFRESH
@@ -79,6 +80,16 @@ class RunStatus:
     failures: tuple[FailedTask, ...]
 
     @property
+    def time_left(self) -> str:
+        """The time that is left, as far as it is known, in words; empty when nothing is."""
+        unknown = any(stage.seconds_left is None for stage in self.stages)
+        if self.has_ended or not (self.seconds_left or unknown):
+            return ""
+        if not self.seconds_left:
+            return "time left unknown"
+        return f"{'at least ' if unknown else ''}{duration_text(self.seconds_left)} left"
+
+    @property
     def has_ended(self) -> bool:
         """Whether nothing more is to come but by a retry or a new run."""
         return self.state in ("published", "unchanged", "failed")
@@ -98,29 +109,30 @@ class StatusReader:
 
     def read(self, now: datetime | None = None) -> RunStatus:
         """The status at the time `now`, which decides which heartbeats have stopped."""
-        now = now or datetime.now(UTC)
         reports = read_reports(self.store.objects)
         if not reports:
             raise NotFoundError(
                 f"{self.store.uri} holds no report of a run; `memorag refresh SPEC`, or the corpus's DAG, starts one"
             )
+        return self._status(reports, now or datetime.now(UTC))
+
+    def unfinished(self, now: datetime | None = None) -> RunStatus | None:
+        """The status of the newest run if it has not ended. Of one that has, no unit is looked up."""
+        reports, now = read_reports(self.store.objects), now or datetime.now(UTC)
+        if not reports or _state_of(reports, now) not in ("running", "idle"):
+            return None
+        return self._status(reports, now)
+
+    def _status(self, reports: Sequence[TaskReport], now: datetime) -> RunStatus:
         live = [report for report in reports if report.is_live(now)]
         stages = tuple(self._stage(each, reports, live) for each in gather(self._plans, reports, REFRESH))
         failed = [report for report in reports if report.state == "failed"]
         left = [stage.seconds_left for stage in stages if stage.seconds_left is not None]
-        inventory, published = result_of(reports, INVENTORY), result_of(reports, PUBLISH)
-        if live:
-            state = "running"
-        elif published:
-            state = "published"
-        elif inventory.get("changed") is False:
-            state = "unchanged"
-        else:
-            state = "failed" if failed else "idle"
+        published = result_of(reports, PUBLISH)
         return RunStatus(
             uri=self.store.uri,
             run_id=reports[0].run_id,
-            state=state,
+            state=_state_of(reports, now),
             began_at=_text(min(report.began_at for report in reports)),
             beat_at=_text(max(report.beat_at for report in reports)),
             version=version if isinstance(version := published.get("version"), int) else None,
@@ -201,6 +213,16 @@ class StatusReader:
             return units_of(VersionTables(self.store, version))
         except (CorruptBlobError, NotFoundError):
             return []
+
+
+def _state_of(reports: Sequence[TaskReport], now: datetime) -> str:
+    if any(report.is_live(now) for report in reports):
+        return "running"
+    if result_of(reports, PUBLISH):
+        return "published"
+    if result_of(reports, INVENTORY).get("changed") is False:
+        return "unchanged"
+    return "failed" if any(report.state == "failed" for report in reports) else "idle"
 
 
 def _single(stage: str, mine: Sequence[TaskReport], live: Sequence[TaskReport], passed: bool) -> StageStatus:

@@ -69,24 +69,6 @@ def test_a_missing_pool_is_told_with_the_dag_and_on_the_pages_of_the_corpus(
         assert "There is no pool" not in pages.get(page).text
 
 
-@pytest.fixture
-def pages(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The plugin's pages, as a user sees them who may read everything."""
-    from airflow.api_fastapi.core_api.security import get_user
-    from fastapi.testclient import TestClient
-
-    from memorag_operators import ui_app
-
-    class Allowing:
-        def is_authorized_dag(self, **_: object) -> bool:
-            return True
-
-    monkeypatch.setattr(ui_app, "get_auth_manager", Allowing)
-    made = ui_app.make_app()
-    made.dependency_overrides[get_user] = lambda: "ada"
-    return TestClient(made)
-
-
 def test_outside_of_a_deployment_setup_says_so_in_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     specs, home = tmp_path / "specs", tmp_path / "home"
     specs.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -88,6 +89,29 @@ def test_an_error_that_may_pass_is_left_to_airflow_s_retries(spec_file: str, err
     operator = SayOperator(task_id="say", spec_file=spec_file, outcome=error)
     with pytest.raises(type(error), match="connection lost"):
         operator.execute({"ti": XComs()})
+
+
+@pytest.mark.parametrize("error", [NotFoundError("no job x"), StorageError("connection lost")])
+def test_the_message_of_an_error_is_not_buried_under_frames(spec_file: str, error: Exception) -> None:
+    class DeepOperator(SayOperator):
+        def call_stage(self, pipeline: Any, context: Any) -> dict[str, Any]:
+            def deep(depth: int) -> dict[str, Any]:
+                if depth:
+                    return deep(depth - 1)
+                try:
+                    raise OSError("a socket")
+                except OSError as cause:
+                    raise error from cause
+
+            return deep(60)
+
+    with pytest.raises((type(error), airflow_exceptions.AirflowFailException), match=str(error)) as caught:
+        DeepOperator(task_id="say", spec_file=spec_file, outcome={}).execute({"ti": XComs()})
+    assert caught.value.__suppress_context__ and caught.value.__cause__ is None
+    assert [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)][-1] == "execute"
+    with pytest.raises(RuntimeError) as bug:
+        SayOperator(task_id="say", spec_file=spec_file, outcome=RuntimeError("a bug")).execute({"ti": XComs()})
+    assert [frame.name for frame in traceback.extract_tb(bug.value.__traceback__)][-1] == "call_stage"
 
 
 def test_a_spec_that_was_broken_since_parsing_fails_with_file_and_key(write_spec: WriteSpec) -> None:

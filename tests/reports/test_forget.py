@@ -61,7 +61,9 @@ def test_over_a_retired_version_the_document_may_have_had_another_name() -> None
 
 def test_a_summary_of_it_and_its_place_in_the_quarantine_go() -> None:
     titles = ("s3://b/secret.md", "s3://b/secret.md: prices", "s3://b/a.md: prices")
-    reason = QuarantineFacts(reason="empty", documents=2, advice="", some=(("s3://b/secret.md", "x"), ("s3://b/c", "y")))
+    reason = QuarantineFacts(
+        reason="empty", documents=2, advice="", some=(("s3://b/secret.md", "x"), ("s3://b/c", "y"))
+    )
     found = FORGOTTEN.without(report(2, *(sample(question=title) for title in titles), quarantine=(reason,)))
     assert [each.question for each in found.samples] == ["s3://b/a.md: prices"]
     assert found.quarantine[0].some == (("s3://b/c", "y"),)
