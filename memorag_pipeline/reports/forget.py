@@ -5,7 +5,8 @@ Out: the number of reports that were rewritten, or deleted because nobody can te
 Wrong: a store that fails is a `StorageError`: some reports may still hold such passages, and the next refresh goes on.
 
 A report may cite the document under an earlier name, or a clue that a memory took from it. So in reports over retired
-versions a passage stays only if the newest version has its document, and no clue does.
+versions a passage stays only if the newest version has its document, and no clue does; nor do the clues of a run that
+carried answers over from an earlier version.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class Forgotten:
         """The report without what is to be forgotten; the same if that is nothing."""
         old = report.version in self.retired
         samples = tuple(self._sample(sample, old) for sample in report.samples if not self._is_of(sample.question))
+        if old or report.carried_over:
+            samples = tuple(sample.model_copy(update={"clues": ()}) for sample in samples)
         quarantine = tuple(map(self._reason, report.quarantine))
         found = report.model_copy(update={"samples": samples, "quarantine": quarantine})
         return report if found == report else found.model_copy(update={"purged": True})
@@ -59,7 +62,7 @@ class Forgotten:
             if not self._names(passage.uri) and not (old and self._is_gone(passage.uri))
         )
         if len(evidence) == len(sample.evidence):
-            return sample.model_copy(update={"clues": ()}) if old else sample
+            return sample
         return sample.model_copy(update={"evidence": evidence, "clues": (), "answer": None, "purged": True})
 
     def _reason(self, reason: QuarantineFacts) -> QuarantineFacts:

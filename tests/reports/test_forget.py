@@ -59,6 +59,13 @@ def test_over_a_retired_version_the_document_may_have_had_another_name() -> None
     assert [each.clues for each in found.samples] == [(), ()]  # memories of that version had read it
 
 
+def test_clues_of_answers_that_were_carried_over_may_be_of_an_old_memory() -> None:
+    found = FORGOTTEN.without(report(2, sample("s3://b/a.md"), carried_over=1))
+    assert left(found) == [(True, ["s3://b/a.md"])]
+    assert found.samples[0].clues == ()
+    assert FORGOTTEN.without(found) is found
+
+
 def test_a_summary_of_it_and_its_place_in_the_quarantine_go() -> None:
     titles = ("s3://b/secret.md", "s3://b/secret.md: prices", "s3://b/a.md: prices")
     reason = QuarantineFacts(
