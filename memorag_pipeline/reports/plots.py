@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _COLOURS = {"unchanged": "#9a9a9a", "added": SERIES[2], "modified": SERIES[1], "removed": SERIES[0]}
 _FORMATS = 8
 _LONGEST = 20  # characters of a label
+_TICKS = 7  # labels of refreshes that have room beside each other
 _ROW = 0.1  # of a panel's height
 
 
@@ -84,8 +85,8 @@ def nights_plot(reports: Sequence[RunReport]) -> Plot | None:
         _whole_numbers(upper.yaxis)
         lower.bar(places, [report.device_seconds for report in shown], color=SERIES[1], width=0.7)
         lower.set_ylabel("seconds")
-        step = max(1, -(-len(shown) // 8))
-        lower.set_xticks(list(places)[::step], names[::step])
+        step = max(1, -(-len(shown) // _TICKS))
+        lower.set_xticks(list(places)[::step], names[::step], fontsize=8)
         lower.set_xlim(-0.7, max(len(shown), 6) - 0.3)
         for axes in (upper, lower):
             axes.grid(visible=False, axis="x")
