@@ -80,7 +80,7 @@ class RefreshResult:
 
     `created` says whether this run published it, `changed` whether the inventory differed from the parent version,
     `promoted` whether a channel was moved to it, if the spec has a gate that was evaluated. `counts` and `seconds` are
-    by stage, in the order in which they ran; `notes` say what is left for a person to do.
+    by stage, in the order in which they ran; `notes` are lines for a person to read.
     """
 
     version: int

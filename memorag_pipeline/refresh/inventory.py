@@ -35,7 +35,7 @@ def take_inventory(pipeline: Pipeline, documents: str | None = None, force: bool
     nothing changed; finished units are not repeated.
 
     Returns {"plan": uri, "extract": [uri of a work list], "changed": bool, "parent": version or None, "counts":
-    {"documents", "added", "changed", "removed", "unchanged"}, "notes": what the user has to do about purged documents,
+    {"documents", "added", "changed", "removed", "unchanged"}, "notes": what the user has to know of purged documents,
     by line}. `changed` is False if a refresh would publish nothing.
     """
     spec = pipeline.spec

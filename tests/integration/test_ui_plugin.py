@@ -102,7 +102,12 @@ def test_a_user_who_logged_in_sees_the_corpus_and_nobody_else_does(stack: Any, b
     fill(browser, "password", PASSWORD)
     element(browser, "button[type=submit]").click()
     wait(browser, lambda: "/plugin/corpora" in browser.current_url)
-    assert "changing" in in_frame(browser)
+    listed = in_frame(browser)
+    for expected in ("changing", "newest version", "production \N{RIGHTWARDS ARROW} 1", "published"):
+        assert expected in listed
+    browser.switch_to.default_content()
+    picture(browser, "airflow-corpora.png")
+    in_frame(browser)
     element(browser, "a[href='changing/']").click()
     wait(browser, lambda: "Channels" in text(browser))
     page = text(browser)
@@ -122,6 +127,8 @@ def test_a_user_who_logged_in_sees_the_corpus_and_nobody_else_does(stack: Any, b
     browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
     )
+    browser.get(f"{stack.url}/memorag/")
+    picture(browser, "corpora-390.png", whole=True)
     for path, name in (("/memorag/changing/", "corpus-390.png"), (None, "report-390.png")):
         if path is None:
             element(browser, "a[href^='runs/refresh/']").click()
