@@ -182,7 +182,7 @@ def publish_again(refresh: DagRun, bag: DagBag, run_id: str) -> dict[str, Any]:
     publish.plan = refresh.get_task_instance("index").xcom_pull(task_ids="index", key="plan")
     context = {
         "ti": SimpleNamespace(xcom_push=lambda key, value: None, map_index=-1, try_number=2),
-        "dag_run": SimpleNamespace(run_id=run_id, run_after=datetime(2026, 1, 1, tzinfo=UTC)),
+        "dag_run": SimpleNamespace(run_id=run_id, run_after=datetime(2026, 1, 1, tzinfo=UTC), start_date=None),
         "outlet_events": OutletEventAccessors(),
     }
     publish.execute(context)
