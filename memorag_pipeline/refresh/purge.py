@@ -114,5 +114,5 @@ def retire_purged(pipeline: Pipeline, newest: int) -> str:
             retired.append(number)
     grace = timedelta(days=pipeline.spec.store.retention.grace_days)
     if retired and (waiting := WaitingReader(pipeline.store, grace).read(retired)) is not None:
-        notes.append(f"{waiting}: refresh.purge names documents of it; memorag gc or the maintenance DAG deletes it")
+        notes.append(f"{waiting}, by memorag gc or the maintenance DAG (refresh.purge names documents of theirs)")
     return "\n".join(notes)

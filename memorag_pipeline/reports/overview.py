@@ -20,6 +20,7 @@ from memorag_pipeline.reports.facts import STATES, RunReport
 from memorag_pipeline.reports.page import environment
 from memorag_pipeline.reports.plots import nights_plot
 from memorag_pipeline.reports.status import RunStatus, StatusReader
+from memorag_pipeline.runs.tasks import last_heard
 from memorag_pipeline.storage import CorpusStore
 from memorag_pipeline.storage.backend import StoredObject
 from memorag_pipeline.storage.channel_log import ChannelRecord
@@ -129,7 +130,7 @@ class OverviewReader:
                 quarantined=counts.get("quarantined"),
                 channels=self.store.channels.targets(),
                 last=nights[-1][1] if nights else None,
-                unfinished=self._status.unfinished(),
+                unfinished=self._unfinished(),
             )
 
     @cached_property
@@ -168,9 +169,20 @@ class OverviewReader:
             channels=tuple(store.channels.history(name)[-1] for name in sorted(targets)),
             nights=tuple(report for _, report in nights),
             jobs=tuple(job for job in jobs if job.done or job.failed),
-            unfinished=self._status.unfinished(),
+            unfinished=self._unfinished(),
             waiting=self._waiting.read(),
         )
+
+    def _unfinished(self) -> RunStatus | None:
+        """The newest refresh if it has not ended. No task is looked at if its report is younger than all of them."""
+        heard = last_heard(self.store.objects)
+        if heard is None:
+            return None
+        name, when = heard
+        reports = archive.listing(self.store.objects)[-1:]
+        if any(_address(stored, "") == f"/{name}" and stored.modified >= when for stored in reports):
+            return None
+        return self._status.unfinished()
 
     def _job(self, name: str) -> JobLine:
         """The newest reports of a job that matter, found from its end, some at a time."""

@@ -34,11 +34,11 @@ def run_reported(
     """
     try:
         result = run_task(store, task, call)
+        if task.stage == PUBLISH.name or result.get("changed") is False:
+            result = _forgotten(store, result, purge)
     except Exception:
         leave_report(store, corpus, task.run)
         raise
-    if task.stage == PUBLISH.name or result.get("changed") is False:
-        result = _forgotten(store, result, purge)
     if task.stage in _LAST or result.get("changed") is False:
         leave_report(store, corpus, task.run)
     return result

@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from memorag_pipeline.digests import text_digest
 from memorag_pipeline.errors import ObjectNotFoundError, ObjectTooLargeError, StorageError, headline
+from memorag_pipeline.machine.threads import in_threads
 from memorag_pipeline.storage import CorpusStore, ObjectStore
 from memorag_pipeline.storage.layout import own
 
@@ -166,17 +167,16 @@ def read_reports(objects: ObjectStore, run: Run | None = None) -> list[TaskRepor
     """
     keys = [stored.key for stored in own(objects, FOLDER if run is None else run.folder)]
     folder = max((key.rpartition("/")[0] for key in keys), default="")
-    found = []
-    for key in keys:
-        if key.rpartition("/")[0] != folder:
-            continue
-        try:
-            found.append(TaskReport.model_validate_json(objects.read(key)))
-        except ObjectNotFoundError:
-            continue  # swept in the meantime
-        except (ValidationError, ObjectTooLargeError):
-            logger.warning("%s cannot be read and is left out", objects.uri_of(key))
-    return found
+    mine = [key for key in keys if key.rpartition("/")[0] == folder]
+    return [found for found in in_threads(lambda key: _read(objects, key), mine) if found is not None]
+
+
+def last_heard(objects: ObjectStore) -> tuple[str, datetime] | None:
+    """The name of the newest refresh, and when its tasks reported last, by the store's clock; from a listing alone."""
+    found = own(objects, FOLDER)
+    name = max((stored.key.split("/")[1] for stored in found), default=None)
+    times = [stored.modified for stored in found if stored.key.split("/")[1] == name]
+    return None if name is None else (name, max(times))
 
 
 def old_reports(keys: Iterable[str], keep: int = RUNS_KEPT) -> list[str]:
@@ -186,6 +186,16 @@ def old_reports(keys: Iterable[str], keep: int = RUNS_KEPT) -> list[str]:
     for _, folders in groupby(sorted({key.rpartition("/")[0] for key in found}), lambda key: key.rpartition("/")[0]):
         kept.update(list(folders)[-keep:])
     return [key for key in found if key.rpartition("/")[0] not in kept]
+
+
+def _read(objects: ObjectStore, key: str) -> TaskReport | None:
+    try:
+        return TaskReport.model_validate_json(objects.read(key))
+    except ObjectNotFoundError:
+        return None  # swept in the meantime
+    except (ValidationError, ObjectTooLargeError):
+        logger.warning("%s cannot be read and is left out", objects.uri_of(key))
+        return None
 
 
 class _Heart(threading.Thread):

@@ -110,7 +110,7 @@ def test_a_refresh_rewrites_the_reports_and_says_what_waits(changing: ChangingCo
     waiting, reports = result.notes
     day = (datetime.now(UTC) + timedelta(days=10)).date()  # five days until it is condemned, five until it is deleted
     assert waiting.startswith("version 1 is retired; ")
-    assert f"that only it holds may go from {day} on" in waiting
+    assert f"that only it holds may go from {day} on, by memorag gc or the maintenance DAG" in waiting
     assert reports == "3 reports of runs are rewritten without documents that refresh.purge names"
 
     # A run over the old version that ends later leaves no passage for longer than until the next refresh.

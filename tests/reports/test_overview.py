@@ -14,6 +14,7 @@ from memorag_pipeline.reports import archive
 from memorag_pipeline.reports.facts import Problem, RunReport, SampleAnswer, StageFacts
 from memorag_pipeline.reports.overview import CorpusLine, OverviewReader, corpora_page, overview_page
 from memorag_pipeline.reports.plots import nights_plot
+from memorag_pipeline.reports.status import StatusReader
 from memorag_pipeline.runs.tasks import Run, Task, TaskReport
 from memorag_pipeline.storage import CorpusStore
 from tests.storage.conftest import manifest_of
@@ -96,6 +97,21 @@ def test_a_refresh_that_runs_is_seen_on_the_page_and_in_the_list(store: CorpusSt
     assert "A refresh has not ended, and no task of it is at work" in words(overview_page("topics", "", reader.read()))
     report_task(store, "extract", "failed", datetime.now(UTC), {})
     assert "A refresh" not in words(overview_page("topics", "", reader.read()))
+
+
+def test_of_a_refresh_that_ended_no_task_is_read_until_one_reports_again(
+    store: CorpusStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report_task(store, "extract", "failed", BEGAN, {})
+    run = Run("tonight", BEGAN)
+    archive.write(store.objects, run, RunReport(corpus="topics", uri="", run_id=run.run_id, state="failed"), "")
+    reader = OverviewReader(store)
+    with monkeypatch.context() as patched:
+        patched.setattr(StatusReader, "unfinished", lambda *_: pytest.fail("looked at the tasks"))
+        assert reader.read().unfinished is None
+    report_task(store, "extract", "running", datetime.now(UTC), {})  # a retry
+    found = reader.read().unfinished
+    assert found is not None and found.state == "running"
 
 
 def test_the_list_tells_version_channels_last_refresh_and_quarantine(store: CorpusStore) -> None:
