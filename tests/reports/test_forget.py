@@ -44,7 +44,7 @@ def test_an_answer_that_rests_on_the_document_goes_with_its_passage() -> None:
     assert [each.clues for each in found.samples] == [(), ("a clue",), ()]
     page = run_page(found)
     assert found.purged and "secret.md" not in page
-    assert page.count("Removed: it rested on a document that was purged.") == 2
+    assert page.count("Removed: the text rested on a document that was purged.") == 2
     assert "have been removed from this report" in page
 
 
