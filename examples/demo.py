@@ -48,16 +48,18 @@ though a function with a name is easier to read.
 
 
 def main() -> None:
-    """Run the demo; `--full` takes all documents."""
+    """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--full", action="store_true", help="take all documents (about 3 GB of disk)")
-    full = parser.parse_args().full
+    most = "take the shortest documents, up to this many characters (%(default)s)"
+    parser.add_argument("--characters", type=int, default=MOST_CHARACTERS, help=most)
+    given = parser.parse_args()
     if not SPEC.exists():
         sys.exit(f"{SPEC} is not there: the demo runs from a checkout of the project")
     prepare_home()
     console = Console(file=redirect_output())
     try:
-        Demo(console).run(None if full else MOST_CHARACTERS)
+        Demo(console).run(None if given.full else given.characters)
     except DagRunFailed as error:
         console.print(f"[red]{error}[/red]\nThe whole log is in {LOG}; it ends with:\n")
         console.print("\n".join(LOG.read_text(errors="replace").splitlines()[-30:]), markup=False)

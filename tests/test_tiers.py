@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.machinery import PathFinder
@@ -27,7 +28,8 @@ def test_needs_are_told_by_fixtures_imports_and_marks() -> None:
     """On tests that use an S3 server, Airflow and torch."""
     asked = ["tests/storage/test_contract.py", "tests/operators", "tests/generators"]
     command = [sys.executable, "-m", "pytest", "--fast", "--collect-only", "-q", "-n", "0", "-p", "no:cacheprovider"]
-    run = subprocess.run([*command, *asked], cwd=REPOSITORY, capture_output=True, text=True)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+    run = subprocess.run([*command, *asked], cwd=REPOSITORY, env=environment, capture_output=True, text=True)
     collected = [line for line in run.stdout.splitlines() if "::" in line]
     assert "tests/storage/test_contract.py::test_an_empty_object_is_refused[memory]" in collected
     assert not any("[s3" in line or "tests/operators" in line or "test_local" in line for line in collected)

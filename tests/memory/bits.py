@@ -1,12 +1,13 @@
 """Whether bits depend on what is computed in the same batch, on the instruction set given to this process.
 
-Run as a separate process, since libraries choose their kernels once: python -m tests.memory.bits
+Run as a separate process, since libraries choose their kernels once: python -m tests.memory.bits [CHECK...]
 It prints the instruction set, and what was found to depend on its neighbours.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -104,7 +105,8 @@ def main() -> None:
         "gist": gists,
         "vectors": vectors,
     }
-    found = {f"{name}: {what}": same for name, check in checks.items() for what, same in check()}
+    wanted = sys.argv[1:] or checks
+    found = {f"{name}: {what}": same for name in wanted for what, same in checks[name]()}
     print(
         json.dumps(
             {
