@@ -28,7 +28,8 @@ def counts_text(counts: Mapping[str, float]) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
+    # A fraction among counts is a score or a cost.
+    return f"{value:,.3f}" if isinstance(value, float) else f"{value:,}"
 
 
 def _singular(name: str) -> str:

@@ -179,6 +179,12 @@ class TrainingError(MemoragError):
     """Training cannot start or continue: no data, a loss that is not finite. The last checkpoint has the progress."""
 
 
+class GateError(MemoragError):
+    """A version does not reach the scores of its gate; it is published all the same."""
+
+    exit_code = 10
+
+
 class MissingDependencyError(MemoragError):
     """An optional package is needed; the message names the extra to install."""
 

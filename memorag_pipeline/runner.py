@@ -202,6 +202,10 @@ def _in_one_task(pipeline: Pipeline) -> Pipeline:
 
 
 def _numbers(result: dict[str, Any]) -> dict[str, float]:
-    """The counts of a stage's result; seconds are measured here, in the same way for all stages."""
-    others = ("version", "seconds")
-    return {key: value for key, value in result.items() if isinstance(value, int | float) and key not in others}
+    """The counts and scores of a stage's result; seconds are measured here, in the same way for all stages."""
+    others = ("version", "compared_with", "seconds")
+    return {
+        key: value
+        for key, value in result.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and key not in others
+    }

@@ -1,20 +1,22 @@
 """The command eval: systems side by side on sets of questions, or the gate's questions over a version of a corpus.
 
 In:  files of questions with their texts; or the spec of a corpus whose section `evaluation` names questions.
-Out: report.html and results.json in a folder, and a table; or the version's scores, and whether it passes. Wrong:
-     unusable files exit with 6, a refused spec with 3. Nothing is promoted here.
+Out: report.html and results.json in a folder, and a table; or the version's scores, and whether it passes. Nothing is
+     promoted here.
+Wrong: unusable files exit with 6, a refused spec with 3, a version that does not pass with 10, after its scores.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from memorag_pipeline.cli.arguments import VersionOption, is_spec_file, pipeline_of, version_of
 from memorag_pipeline.cli.output import Json, Verbose, print_json, print_table, say, working
+from memorag_pipeline.errors import GateError
 from memorag_pipeline.specs.memory_kinds import KINDS
 
 if TYPE_CHECKING:
@@ -56,9 +58,37 @@ def _evaluate_version(spec: Path, version: str | None, json_output: bool, verbos
         result = gate.evaluate(pipeline, version_of(pipeline.store, version))
     if json_output:
         print_json(result)
-        return
-    print_table(f"Version {result['version']} of {pipeline.spec.corpus}", ["", ""], [[k, v] for k, v in result.items()])
-    say("[bold green]it passes[/]" if result["passed"] else f"[bold red]it does not pass:[/] {escape(result['why'])}")
+    else:
+        _print_verdicts(pipeline.spec.corpus, result)
+    if not result["passed"]:
+        raise GateError(f"version {result['version']} does not pass: {result['why']}")
+
+
+def _print_verdicts(corpus: str, result: dict[str, Any]) -> None:
+    """The scores of a version beside the compared ones and the bounds of the gate, and what is wrong with questions."""
+    from memorag_pipeline.evaluation.gate import MetricVerdict
+    from memorag_pipeline.evaluation.metrics import metric_name
+
+    compared = result["compared_with"]
+    before = [] if compared is None else [f"{result['channel']} (version {compared})"]
+    rows = []
+    for verdict in map(MetricVerdict.model_validate, result["scores"]):
+        outcome = ", ".join(verdict.faults) or ("passes" if verdict.is_gated else "not in the gate")
+        then = [_decimals(verdict.compared)] * len(before)
+        bounds = [_decimals(verdict.max_drop), _decimals(verdict.minimum)]
+        rows.append([metric_name(verdict.metric), _decimals(verdict.score), *then, *bounds, outcome])
+    title = f"Version {result['version']} of {corpus}, {result['questions']:,} questions"
+    print_table(title, ["metric", "this", *before, "drop allowed", "minimum", "verdict"], rows)
+    for problem in result["broken"]:
+        say(f"[yellow]left out: {escape(problem)}[/]")
+    if result["note"]:
+        say(f"[yellow]{escape(result['note'])}[/]")
+    if result["passed"]:
+        say("[bold green]it passes[/]")
+
+
+def _decimals(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def _compare(
@@ -92,7 +122,8 @@ def _compare(
 
 
 def _print(compared: Comparison) -> None:
-    from memorag_pipeline.comparison.report import interval, measured, metric_name
+    from memorag_pipeline.comparison.report import interval, measured
+    from memorag_pipeline.evaluation.metrics import metric_name
 
     for found in compared.sets:
         metrics = measured(found)

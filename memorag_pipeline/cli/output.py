@@ -44,6 +44,7 @@ EXIT_CODES = {
     7: "the warehouse refused the load; nothing was written",
     8: "an optional package is missing",
     9: "the generator's endpoint refuses or does not respond; replies received so far are kept",
+    10: "the version does not pass its gate (`memorag eval SPEC`)",
 }
 # Set before a model library is imported; a value that the user has set stays.
 _QUIET = {

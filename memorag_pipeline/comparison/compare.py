@@ -16,7 +16,7 @@ from memorag_pipeline.comparison.systems import System, build_version, score_sys
 from memorag_pipeline.errors import QuestionError
 from memorag_pipeline.evaluation.bootstrap import Estimate, difference, estimate
 from memorag_pipeline.evaluation.question_sets import QuestionSet, read_question_set
-from memorag_pipeline.evaluation.version_scores import METRICS, QuestionScores, Scores
+from memorag_pipeline.evaluation.version_scores import METRICS, QuestionScores, Scores, unplaced
 from memorag_pipeline.progress import track
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.specs.values import Metric
@@ -129,7 +129,7 @@ def _compare_on(
         contexts=len(questions.contexts),
         tokens=any_version.manifest.counts["tokens"],
         broken=questions.broken,
-        unplaced=baseline.unplaced,
+        unplaced=len(unplaced(questions.questions, baseline)),
         memory_bytes={
             kind: sum(blob.size for blob in version.manifest.of_role("memory")) for kind, version in versions.items()
         },

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, get_args
 
 from pydantic import TypeAdapter
 
+from memorag_pipeline.evaluation.metrics import metric_name
 from memorag_pipeline.evaluation.plots import estimates_plot
 from memorag_pipeline.evaluation.report import page_environment
 from memorag_pipeline.html.figures import Plot
@@ -23,16 +24,6 @@ if TYPE_CHECKING:
     from memorag_pipeline.evaluation.bootstrap import Estimate
 
 
-_NAMES: dict[Metric, str] = {
-    "exact_match": "exact match",
-    "token_f1": "token F1",
-    "rouge_l": "ROUGE-L",
-    "evidence_recall_at_1": "evidence recall@1",
-    "evidence_recall_at_3": "evidence recall@3",
-    "evidence_recall_at_5": "evidence recall@5",
-    "evidence_mrr": "evidence MRR",
-    "answer_in_evidence": "answer in evidence",
-}
 _PLOTTED: tuple[Metric, ...] = ("token_f1", "rouge_l", "evidence_recall_at_5")
 
 
@@ -61,11 +52,6 @@ def measured(found: SetResult) -> list[Metric]:
     return [metric for metric in get_args(Metric) if any(metric in system.metrics for system in found.systems)]
 
 
-def metric_name(metric: Metric) -> str:
-    """A metric's name for readers."""
-    return _NAMES[metric]
-
-
 def interval(value: Estimate | None) -> str:
     """A mean as per cent, with its interval."""
     return "" if value is None else f"{100 * value.mean:.1f} ({100 * value.low:.0f}\u2013{100 * value.high:.0f})"
@@ -83,7 +69,9 @@ def _reply(system: SystemResult, question_id: str) -> str:
 
 def _plot(name: str, found: SetResult) -> Plot:
     panels = {
-        _NAMES[metric]: {system.system: system.metrics[metric] for system in found.systems if metric in system.metrics}
+        metric_name(metric): {
+            system.system: system.metrics[metric] for system in found.systems if metric in system.metrics
+        }
         for metric in _PLOTTED
         if metric in measured(found)
     }

@@ -19,14 +19,30 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from memorag_pipeline.specs.values import Metric
 from memorag_pipeline.words import words_of
 
 if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer
 
+_NAMES: dict[Metric, str] = {
+    "exact_match": "exact match",
+    "token_f1": "token F1",
+    "rouge_l": "ROUGE-L",
+    "evidence_recall_at_1": "evidence recall@1",
+    "evidence_recall_at_3": "evidence recall@3",
+    "evidence_recall_at_5": "evidence recall@5",
+    "evidence_mrr": "evidence MRR",
+    "answer_in_evidence": "answer in evidence",
+}
 # Dropped, not taken as borders of words, as SQuAD's script does: "U.S." is the word "us", "don't" is "dont".
 _JOINED = re.compile(r"[^\w\s]|_")
 _ARTICLES = frozenset(("a", "an", "the"))
+
+
+def metric_name(metric: Metric) -> str:
+    """A metric's name for readers."""
+    return _NAMES[metric]
 
 
 def words(text: str) -> list[str]:

@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
+from textwrap import shorten
 from typing import Any
 
 import fsspec
@@ -30,6 +31,7 @@ _QUESTION = ("question", "input")
 _ANSWERS = ("answers", "answer", "label")
 _CONTEXTS_OF_A_CHOICE = 3  # rows are chosen from at least this many contexts: a corpus of one text needs no search
 _CONTEXTS = "contexts"  # folder of the texts beside a file, and in the URIs of questions on them
+_LABEL = 60  # characters
 _SAFE = re.compile(r"\w[\w.-]{0,99}")
 _HAN = re.compile(f"[{HAN}]")
 
@@ -44,6 +46,13 @@ class EvaluationQuestion:
     evidence: tuple[str, ...] = ()
     uri: str | None = None
     language: Language = "en"
+
+    @property
+    def label(self) -> str:
+        """What people know it by: its id, or the start of its text if its row gives none."""
+        if self.question_id != _id_of(self.uri, self.question):
+            return self.question_id
+        return shorten(self.question, _LABEL, placeholder=" …").join('""')
 
 
 @dataclass(frozen=True)
@@ -152,9 +161,14 @@ def _row(line: int, value: Any) -> _Row:
     language = _language(value.get("language"), text)
     return _Row(
         line,
-        EvaluationQuestion(question_id or text_digest(f"{uri}\n{text}")[:16], text, answers, evidence, uri, language),
+        EvaluationQuestion(question_id or _id_of(uri, text), text, answers, evidence, uri, language),
         holds_context,
     )
+
+
+def _id_of(uri: str | None, text: str) -> str:
+    """The id of a question whose row has none."""
+    return text_digest(f"{uri}\n{text}")[:16]
 
 
 def _text(value: Mapping[str, Any], names: Sequence[str]) -> str:

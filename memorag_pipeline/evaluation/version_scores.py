@@ -61,16 +61,12 @@ class QuestionScores(BaseModel):
 
 
 class Scores(BaseModel):
-    """The scores of all questions. `seconds` is the time that answering them took, loading of models included.
-
-    `unplaced` counts questions whose evidence is in no document.
-    """
+    """The scores of all questions. `seconds` is the time that answering them took, loading of models included."""
 
     model_config = ConfigDict(frozen=True)
 
     rows: tuple[QuestionScores, ...]
     seconds: float
-    unplaced: int = 0
 
     def values(self, metric: Metric) -> dict[str, float]:
         """The metric by question id, where there is one."""
@@ -81,37 +77,62 @@ class Scores(BaseModel):
         return {metric: statistics.fmean(found) for metric in METRICS if (found := self.values(metric).values())}
 
 
-def score_version(version: OpenedVersion, questions: Sequence[EvaluationQuestion], settings: AnswerSettings) -> Scores:
-    """Answer `questions` from `version`, and score answers and evidence."""
+def unplaced(questions: Sequence[EvaluationQuestion], scores: Scores) -> tuple[str, ...]:
+    """Ids of the questions whose evidence is in no document; `scores` are those of a system that searches."""
+    scored = scores.values("evidence_mrr")
+    return tuple(each.question_id for each in questions if each.evidence and each.question_id not in scored)
+
+
+def score_version(
+    version: OpenedVersion, questions: Sequence[EvaluationQuestion], settings: AnswerSettings, keep: bool = False
+) -> Scores:
+    """Answer `questions` from `version`, and score answers and evidence.
+
+    With `keep`, clues and replies are kept and reused as those of jobs; `seconds` are then no measure of a system.
+    """
     from memorag_pipeline.jobs.answers.ask import answer_questions
 
     searched = not settings.from_memory
 
     def score() -> Scores:
         started = time.perf_counter()
-        answers = answer_questions(version, [question.question for question in questions], settings)
+        answers = answer_questions(version, [question.question for question in questions], settings, keep)
         seconds = time.perf_counter() - started
         places = _all_places(version, questions)
         ranked = _ranked(version, answers, settings) if searched else [None] * len(questions)
-        rows = map(score_answer, questions, answers, places, ranked)
-        unplaced = sum(bool(question.evidence) and not found for question, found in zip(questions, places, strict=True))
-        return Scores(rows=tuple(rows), seconds=seconds, unplaced=unplaced)
+        return Scores(rows=tuple(map(score_answer, questions, answers, places, ranked)), seconds=seconds)
 
-    inputs = {
+    return scores_of_unit(version.store, _inputs(version, questions, settings), score)
+
+
+def known_scores(
+    version: OpenedVersion, questions: Sequence[EvaluationQuestion], settings: AnswerSettings
+) -> Scores | None:
+    """The scores of `score_version`, if the version has been asked before."""
+    return _find(version.store, fingerprint(STAGE, STAGE_VERSION, **_inputs(version, questions, settings)))
+
+
+def _inputs(
+    version: OpenedVersion, questions: Sequence[EvaluationQuestion], settings: AnswerSettings
+) -> dict[str, Any]:
+    return {
         "version": version.manifest.content_digest(),
         "questions": questions_digest(questions),
         "settings": settings.content(),
         "prompts": settings.prompt_version,
     }
-    return scores_of_unit(version.store, inputs, score)
+
+
+def _find(store: CorpusStore, key: str) -> Scores | None:
+    known = store.units.find(STAGE, key)
+    return None if known is None else Scores.model_validate(store.blobs.get_json(known.blobs["scores"], "scores"))
 
 
 def scores_of_unit(store: CorpusStore, inputs: Mapping[str, Any], score: Callable[[], Scores]) -> Scores:
     """The scores of the unit with these inputs, from `score` if there are none yet."""
     key = fingerprint(STAGE, STAGE_VERSION, **inputs)
-    known = store.units.find(STAGE, key)
-    if known is not None:
-        return Scores.model_validate(store.blobs.get_json(known.blobs["scores"], "scores"))
+    if (known := _find(store, key)) is not None:
+        return known
     scores = score()
     store.units.record(
         Outcome(

@@ -1,7 +1,7 @@
 """The plans and work lists of a refresh.
 
 Each plan extends that of the stage before: `InventoryPlan`, `ShardPlan`, `IndexPlan`. A work list names the units of
-one task of extract, memorize or embed.
+one task of extract, memorize or embed. `VersionEvaluation` is what the gate found.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Annotated, TypeVar
 from pydantic import AliasChoices, Field, PlainSerializer
 
 from memorag_pipeline.corpus.source import SourceObject
+from memorag_pipeline.evaluation.gate import MetricVerdict
+from memorag_pipeline.evaluation.version_scores import Scores
 from memorag_pipeline.storage import BlobRef, MemoryRecord, ModelRecord
 from memorag_pipeline.storage.plans import Plan, Unit, WorkList
 
@@ -143,3 +145,17 @@ class MemorizeList(ModelsList[MemorizeUnit]):
 
 class EmbedList(ModelsList[EmbedUnit]):
     """Chunk tables to embed; vectors are taken from the version `parent`, except for tables that are `lost`."""
+
+
+class VersionEvaluation(Plan):
+    """What the stage evaluate hands to promote: the scores of a version, and the bounds that they miss.
+
+    `verdicts` compare them with the version `compared_with`; `note` names the questions whose evidence is lost.
+    """
+
+    version: int
+    compared_with: int | None
+    failures: tuple[str, ...]
+    scores: Scores
+    verdicts: tuple[MetricVerdict, ...] = ()
+    note: str = ""

@@ -88,11 +88,16 @@ class QuarantineFacts(_Facts):
 
 
 class ScoreFacts(_Facts):
-    """A score of the version, and the same of the last run before that has it."""
+    """A score of the version; `before` is that of the version that it was compared with, `change` the difference.
+
+    Both are over the questions by which both versions can be scored. Reports of earlier releases have no `change`, and
+    their `before` is a score of the last run.
+    """
 
     name: str
     value: float
     before: float | None = None
+    change: float | None = None
 
 
 class ShownPassage(_Facts):
@@ -135,8 +140,8 @@ class RunReport(_Facts):
 
     Times are UTC; a run is ordered and named by `began_at`. `statuses` count all rows of a job, `carried_over` those of
     them that an earlier version's run had answered. `facts` are further lines of text for the head of the page, such as
-    the models. `gate` says whether a channel was pointed to the version, and why. `purged`: what was of documents that
-    were purged later has been removed.
+    the models. `gate` says whether a channel was pointed to the version, and why; `compared_with` is the version whose
+    scores are beside its own. `purged`: what was of documents that were purged later has been removed.
     """
 
     format: int = FORMAT
@@ -157,6 +162,7 @@ class RunReport(_Facts):
     blobs: tuple[BlobFacts, ...] = ()
     quarantine: tuple[QuarantineFacts, ...] = ()
     scores: tuple[ScoreFacts, ...] = ()
+    compared_with: int | None = None
     gate: str | None = None
     cost: float | None = None
     statuses: dict[str, int] = {}

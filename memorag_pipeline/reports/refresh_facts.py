@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from memorag_pipeline.corpus.quarantine import advice
 from memorag_pipeline.errors import CorruptBlobError, NotFoundError
-from memorag_pipeline.refresh.plans import InventoryPlan
+from memorag_pipeline.refresh.plans import InventoryPlan, VersionEvaluation
 from memorag_pipeline.refresh.stages import (
     EVALUATE,
     GATE,
@@ -49,13 +49,12 @@ _IDENTITY = ("size", "etag", "modified")
 _COUNTED = ("documents", "chunks", "quarantined", "shards", "tokens")
 
 
-def of_run(
-    store: CorpusStore, corpus: str, run: Run, reports: Sequence[TaskReport], before: RunReport | None = None
-) -> RunReport:
-    """The report of `run`, from the reports of its tasks. `before` is the report of the last run with scores."""
+def of_run(store: CorpusStore, corpus: str, run: Run, reports: Sequence[TaskReport]) -> RunReport:
+    """The report of `run`, from the reports of its tasks."""
     inventory, published = result_of(reports, INVENTORY), result_of(reports, PUBLISH)
     plans, changed = Plans(store), inventory.get("changed")
     plan = plans.at(inventory.get("plan"), InventoryPlan)
+    evaluation = plans.at(result_of(reports, EVALUATE).get("evaluation"), VersionEvaluation)
     version = published.get("version") or (inventory.get("parent") if changed is False else None)
     failed = problems(reports)
     state: State = "unfinished"
@@ -74,7 +73,8 @@ def of_run(
         version=version,
         parent=parent,
         stages=stage_facts(plans, reports, (INVENTORY,) if changed is False else (*REFRESH, *GATE)),
-        scores=_scores(reports, before),
+        scores=_scores(evaluation),
+        compared_with=None if evaluation is None else evaluation.compared_with,
         gate=result_of(reports, PROMOTE).get("why"),
         problems=failed,
         **span(run, reports),
@@ -232,11 +232,10 @@ def _reasons(rows: Sequence[dict[str, Any]]) -> tuple[QuarantineFacts, ...]:
     return tuple(sorted(found, key=lambda facts: -facts.documents))
 
 
-def _scores(reports: Sequence[TaskReport], before: RunReport | None) -> tuple[ScoreFacts, ...]:
-    """The numbers that the stage evaluate returned, beside those of the last run that had them."""
-    old = {score.name: score.value for score in (before.scores if before is not None else ())}
+def _scores(evaluation: VersionEvaluation | None) -> tuple[ScoreFacts, ...]:
+    """What the stage evaluate measured, beside the scores of the version that it compared with."""
     return tuple(
-        ScoreFacts(name=name, value=value, before=old.get(name))
-        for name, value in result_of(reports, EVALUATE).items()
-        if isinstance(value, float)
+        ScoreFacts(name=found.metric, value=found.score, before=found.compared, change=found.change)
+        for found in (() if evaluation is None else evaluation.verdicts)
+        if found.score is not None
     )

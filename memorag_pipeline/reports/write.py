@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from memorag_pipeline.refresh.stages import EVALUATE, PUBLISH
+from memorag_pipeline.refresh.stages import PUBLISH
 from memorag_pipeline.reports import archive
 from memorag_pipeline.reports.facts import RunReport
 from memorag_pipeline.reports.forget import forget
@@ -22,7 +22,6 @@ from memorag_pipeline.storage import CorpusStore
 logger = logging.getLogger(__name__)
 
 _LAST = frozenset(name for name, stage in STAGES.items() if stage.ends)
-_SEARCHED = 30  # reports of earlier runs that are looked at for scores
 
 
 def run_reported(
@@ -75,14 +74,4 @@ def report_of(store: CorpusStore, corpus: str, run: Run) -> RunReport:
     tasks = read_reports(store.objects, run)
     if run.job is not None:
         return job_facts.of_run(store, corpus, run, tasks)
-    evaluated = any(task.stage == EVALUATE.name for task in tasks)
-    return refresh_facts.of_run(store, corpus, run, tasks, _with_scores(store, run) if evaluated else None)
-
-
-def _with_scores(store: CorpusStore, run: Run) -> RunReport | None:
-    """The last report before this run that has scores."""
-    earlier = [stored.key.removesuffix(".json") for stored in archive.listing(store.objects)]
-    for key in reversed([key for key in earlier if key.rpartition("/")[2] < run.name][-_SEARCHED:]):
-        if (report := archive.read(store.objects, key)) is not None and report.scores:
-            return report
-    return None
+    return refresh_facts.of_run(store, corpus, run, tasks)

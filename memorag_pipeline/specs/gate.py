@@ -36,4 +36,10 @@ class EvaluationSpec(Section):
         default={},
         description="By metric, how much lower than that of the channel's version a score may be, on equal questions.",
     )
+    minimum_questions: int | None = Field(
+        default=None,
+        ge=1,
+        description="Least number of questions by which each metric of the gate must be measured, or no version passes."
+        " Default: half of those that have what the metric needs.",
+    )
     channel: Name = Field(default="production", description="Channel that is pointed to versions that pass.")

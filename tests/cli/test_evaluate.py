@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,12 +57,43 @@ def test_a_version_is_scored_by_its_gate_and_not_promoted(
     for path in source.iterdir():
         if path.stem != "pass":
             path.unlink()
-    gate = {"questions": {"uri": str(questions)}, "minimum": {"exact_match": 1}}
-    spec = make_tiny_spec(source, generation=GENERATION, evaluation=gate)
-    path = write_spec(tmp_path, spec)
+    rows = [
+        {"question": "What does nothing?", "answers": ["pass"]},
+        {"id": "g2", "question": "Who?", "evidence": ["nobody knows"]},
+        {"id": "g3", "question": "What is it?", "evidence": ["is a null operation"]},
+        {"question": "?"},
+    ]
+    questions.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+
+    def spec_file(**minimum: float) -> Path:
+        gate = {"questions": {"uri": str(questions)}, "minimum": minimum, "max_drop": {"token_f1": 0.05}}
+        return write_spec(tmp_path, make_tiny_spec(source, generation=GENERATION, evaluation=gate))
+
+    assert json_of("refresh", spec_file(exact_match=0))["promoted"]
+    with (source / "pass.rst").open("a") as document:
+        document.write("\nIt is often seen in the body of an empty class.\n")
+    path = spec_file(exact_match=1)
     refreshed = json_of("refresh", path)
     assert refreshed["promoted"] is False
     assert "published and not promoted" in refreshed["notes"][-1]
-    found = json_of("eval", path, "--version", 1)
-    assert (found["passed"], found["compared_with"], found["exact_match"]) == (False, None, 0.0)
-    assert "it does not pass: exact_match is 0.000" in memorag("eval", path).stdout
+    printed = memorag("eval", path, "--version", 2, "--json")
+    found = json.loads(printed.stdout)
+    assert (printed.exit_code, found["passed"], found["compared_with"], found["exact_match"]) == (10, False, 1, 0.0)
+    assert (found["unplaced"], found["scores"][0]["faults"]) == (["g2"], ["below minimum"])
+
+    shown = memorag("eval", path)
+    assert shown.exit_code == 10
+    assert "version 2 does not pass: exact match is 0.000, below the minimum of 1" in " ".join(shown.stderr.split())
+    title, columns, *lines = (re.split(r"\s{2,}", line.strip()) for line in shown.stdout.splitlines())
+    assert title == ["Version 2 of topics, 3 questions"]
+    assert columns == ["metric", "this", "production (version 1)", "drop allowed", "minimum", "verdict"]
+    assert ["exact match", "0.000", "0.000", "1.000", "below minimum"] in lines
+    assert [line[-1] for line in lines if line[0] == "token F1" and "0.050" in line] == ["passes"]
+    assert [line[-1] for line in lines if line[0] == "evidence recall@5"] == ["not in the gate"]
+    assert ["1 of 3 questions have evidence that stands in no document: g2"] in lines
+    assert any(line[0].startswith("left out: line 4: ") for line in lines)
+    assert not any("_" in cell or "passed" in cell for line in lines for cell in line)
+
+    easy = memorag("eval", spec_file(exact_match=0), "--version", 1)
+    assert easy.exit_code == 0 and easy.stdout.rstrip().endswith("it passes")
+    assert "production" not in easy.stdout

@@ -63,7 +63,7 @@ def test_a_version_that_fails_is_published_and_not_promoted(
     ended = states(failed)
     assert (ended["publish"], ended["evaluate"], ended["promote"]) == ({"success"}, {"success"}, {"skipped"})
     assert (
-        "version 2 is published and not promoted: token_f1 is 0.000, below the minimum of 1" in capfd.readouterr().out
+        "version 2 is published and not promoted: token F1 is 0.000, below the minimum of 1" in capfd.readouterr().out
     )
     promote = failed.get_task_instance("promote")
     assert promote.xcom_pull(task_ids="promote", key="promoted") is False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,14 +13,19 @@ from typer.testing import CliRunner
 from memorag_pipeline import runner
 from memorag_pipeline.cli.app import app
 from memorag_pipeline.errors import StorageError
+from memorag_pipeline.evaluation.gate import MetricVerdict
+from memorag_pipeline.evaluation.version_scores import Scores
+from memorag_pipeline.refresh.plans import VersionEvaluation
 from memorag_pipeline.reports import archive
 from memorag_pipeline.reports.facts import RunReport, ScoreFacts, StageFacts
 from memorag_pipeline.reports.overview import OverviewReader, overview_page
+from memorag_pipeline.reports.page import run_page
 from memorag_pipeline.reports.write import leave_report, run_reported
 from memorag_pipeline.runs.tasks import Run, Task
 from memorag_pipeline.storage import CorpusStore
 from memorag_pipeline.storage.garbage.sweep import sweep
 from memorag_pipeline.storage.objects import ObjectStore
+from memorag_pipeline.storage.plans import write_plan
 from tests.fixtures.changing_corpus import ChangingCorpus, document
 
 pytestmark = pytest.mark.usefixtures("run_reports")
@@ -148,14 +154,22 @@ def test_a_run_that_fails_says_where(store: CorpusStore) -> None:
     assert report.problems[0].error == "StorageError: cannot read s3://bucket/a.md: permission denied"
 
 
-def test_scores_are_set_beside_those_of_the_run_before(store: CorpusStore) -> None:
-    for day, score in enumerate((0.5, 0.75)):
-        run = Run(f"night {day}", BEGAN + timedelta(days=day))
-        result = {"passed": True, "why": "", "answer_f1": score, "questions": 7}
-        run_reported(store, "topics", Task(run, "evaluate"), lambda result=result: result)  # type: ignore[misc]
+def test_scores_are_beside_those_of_the_version_that_they_were_compared_with(store: CorpusStore) -> None:
+    verdicts = (
+        MetricVerdict(metric="token_f1", score=0.75, questions=7, compared=0.5, change=0.25),
+        MetricVerdict(metric="evidence_mrr", score=None, questions=0),
+    )
+    scores = Scores(rows=(), seconds=1)
+    found = VersionEvaluation(version=2, compared_with=1, failures=(), scores=scores, verdicts=verdicts)
+    result = {"evaluation": write_plan(store.blobs, found), "compared_with": 1, "token_f1": 0.75, "questions": 7}
+    run_reported(store, "topics", Task(Run("night", BEGAN), "evaluate"), lambda: result)
     report = newest(store)
-    assert report.scores == (ScoreFacts(name="answer_f1", value=0.75, before=0.5),)
+    assert report.compared_with == 1
+    assert report.scores == (ScoreFacts(name="token_f1", value=0.75, before=0.5, change=0.25),)
     assert counts_of(report, "evaluate") == {"questions": 7}
+    for page in (run_page(report), overview_page("topics", "", OverviewReader(store).read())):
+        assert "<th>version 1</th><th>change</th>" in page
+        assert "<td>token f1</td><td>0.750</td><td>0.500</td><td>+0.250</td>" in re.sub(r"\s*\n\s*", "", page)
 
 
 def test_a_report_that_cannot_be_written_fails_no_run(

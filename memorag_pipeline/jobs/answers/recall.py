@@ -58,7 +58,7 @@ def recall(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
     counts = {"shards": 0, "questions": 0, "clues": 0}
     with track("questions recalled", sum(len(unit.rows) for unit in batch.units), "questions") as bar:
         for unit in batch.units:
-            with _Shard(version, names, unit.shard_id, settings, batch.run, bar) as shard:
+            with ShardRecall(version, names, unit.shard_id, settings, batch.run, bar) as shard:
                 for start in range(0, len(unit.rows), BATCH):
                     rows = unit.rows[start : start + BATCH]
                     shard.ask([row["question"] for row in questions.take(rows)])
@@ -159,8 +159,8 @@ def _decode(
         model.generate(memory, [texts[number] for number in chosen], decoding, finished, rows)
 
 
-class _Shard:
-    """One shard of a work list: asks its memory what is missing, and records the results."""
+class ShardRecall:
+    """The questions of one shard: asks its memory what is missing, and records the results."""
 
     def __init__(
         self, version: OpenedVersion, names: RecallUnits, shard_id: str, settings: AnswerSettings, run: str, bar: Bar
@@ -174,7 +174,7 @@ class _Shard:
         self._done: dict[str, list[dict[str, Any]]] = {}
         self._since = time.perf_counter()
 
-    def __enter__(self) -> _Shard:
+    def __enter__(self) -> ShardRecall:
         return self
 
     def __exit__(self, *_: object) -> None:
