@@ -69,6 +69,7 @@ def _print(found: RunStatus) -> None:
         [
             stage.stage,
             "?" if stage.units is None else f"{stage.done:,} of {stage.units:,}",
+            "" if stage.tokens is None else f"{stage.tokens_done:,} of {stage.tokens:,}",
             stage.running,
             stage.failed,
             stage.waiting,
@@ -78,7 +79,7 @@ def _print(found: RunStatus) -> None:
         ]
         for stage in found.stages
     ]
-    print_table("", ["stage", "done", "running", "failed", "waiting", "workers", "took", "left"], rows)
+    print_table("", ["stage", "done", "tokens", "running", "failed", "waiting", "workers", "took", "left"], rows)
     for failure in found.failures:
         say(f"[red]{failure.stage}, task {failure.task}, attempt {failure.attempt}: {failure.error}[/]")
     if found.time_left:

@@ -5,7 +5,8 @@ Out: one memory blob for each shard; windows at the beginning of the parent's me
 Wrong: a shard that does not fit the model's context is a `ContextLengthError`. A retry continues with the unfinished
        shards.
 
-Several shards are read together, so that small ones fill the device, but only so many that a killed task loses little.
+Several shards are read together, so that small ones fill the device, but only so many that a killed task loses little:
+as many as are read in less than a minute at the pace measured so far.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import pyarrow.compute as pc
 import torch
 
 from memorag_pipeline.errors import CorruptBlobError, MemoryMismatchError, named
-from memorag_pipeline.machine.retry_share import shared
+from memorag_pipeline.machine.read_together import ReadTogether
 from memorag_pipeline.memory.engine.generation import Advance
 from memorag_pipeline.memory.format import MemoryHeader, read_header
 from memorag_pipeline.memory.kinds.interface import Memory, MemoryModel, window_digests
@@ -38,8 +39,6 @@ from memorag_pipeline.runs.tasks import at_work
 from memorag_pipeline.storage import BlobRef, Outcome
 
 STAGE = MEMORIZE.outcomes
-# Limits of what is read together; nothing is recorded before all of it is read.
-_TOKENS_TOGETHER, _SHARDS_TOGETHER = 32_768, 16
 logger = logging.getLogger(__name__)
 
 
@@ -77,13 +76,21 @@ def memorize(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
         require_planned(batch.models, made_with)
         readings = _readings(pipeline, model, waiting, batch.parent)
         with track("tokens memorized", sum(reading.tokens for reading in readings), "tokens") as bar:
-            for group in _groups(readings):
-                with at_work(reading.fingerprint for reading in group):
-                    recorded = list(_read_together(pipeline, model, group, bar.advance))
+            together = ReadTogether()
+            for group in together.groups(readings, lambda reading: reading.tokens):
+                names, amount = [reading.fingerprint for reading in group], sum(reading.tokens for reading in group)
+                with at_work(names, amount) as tell:
+
+                    def advance(read: int, tell: Callable[[float], None] = tell) -> None:
+                        bar.advance(read)
+                        tell(read)
+
+                    recorded = list(_read_together(pipeline, model, group, advance))
                 for outcome in recorded:
                     tokens += outcome.counts["tokens"]
                     memorized += outcome.counts["memorized_tokens"]
                     seconds += outcome.seconds
+                together.add(sum(o.counts["memorized_tokens"] for o in recorded), sum(o.seconds for o in recorded))
                 rate = rate_text(memorized / max(seconds, 1e-9), "tokens")
                 logger.info("memorized %s tokens so far, %s", f"{memorized:,}", rate)
     return {
@@ -93,19 +100,6 @@ def memorize(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
         "reused_tokens": tokens - memorized,
         "seconds": round(seconds, 3),
     }
-
-
-def _groups(readings: Sequence[_Reading]) -> Iterator[list[_Reading]]:
-    """The readings in order, as many at a time as are read together."""
-    group: list[_Reading] = []
-    for reading in readings:
-        tokens = reading.tokens + sum(waiting.tokens for waiting in group)
-        if group and (tokens > shared(_TOKENS_TOGETHER) or len(group) >= shared(_SHARDS_TOGETHER)):
-            yield group
-            group = []
-        group.append(reading)
-    if group:
-        yield group
 
 
 def _read_together(

@@ -35,8 +35,9 @@ class StageStatus:
     """A stage of the run. `units` is None until the plan with them is written.
 
     `running` are units that a live task is working on, `failed` those at which a task failed and that no task is
-    working on, `waiting` all others that are not done. `workers` are live tasks. `seconds` is the time of the units
-    done by this run. `seconds_left` is None if the pace is unknown.
+    working on, `waiting` all others that are not done. `workers` are live tasks. `tokens_done` of `tokens` are those of
+    units that are done, and what live tasks have done of theirs; None if tokens of units are not known. `seconds` is
+    the time of the units done by this run. `seconds_left` is None if the pace is unknown.
     """
 
     stage: str
@@ -48,6 +49,8 @@ class StageStatus:
     workers: int
     seconds: float
     seconds_left: float | None
+    tokens: int | None = None
+    tokens_done: int | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class RunStatus:
 
     `state` is running (a task is running), published, unchanged (there was nothing to do), failed (a task failed), or
     idle: no task is running, because the run was killed or its next task has not started yet. `seconds_left` is the
-    total of all stages whose pace is known.
+    total of all stages whose pace is known; None if that is no stage with work left.
     """
 
     uri: str
@@ -127,7 +130,8 @@ class StatusReader:
         live = [report for report in reports if report.is_live(now)]
         stages = tuple(self._stage(each, reports, live) for each in gather(self._plans, reports, REFRESH))
         failed = [report for report in reports if report.state == "failed"]
-        left = [stage.seconds_left for stage in stages if stage.seconds_left is not None]
+        left = [stage.seconds_left for stage in stages]
+        known = sum(seconds for seconds in left if seconds is not None)
         published = result_of(reports, PUBLISH)
         return RunStatus(
             uri=self.store.uri,
@@ -136,7 +140,7 @@ class StatusReader:
             began_at=_text(min(report.began_at for report in reports)),
             beat_at=_text(max(report.beat_at for report in reports)),
             version=version if isinstance(version := published.get("version"), int) else None,
-            seconds_left=sum(left) if left else None,
+            seconds_left=known if known or None not in left else None,
             stages=stages,
             failures=tuple(FailedTask(r.stage, r.number, r.attempt, r.error or "") for r in failed),
         )
@@ -153,10 +157,13 @@ class StatusReader:
         running = undone & {unit for report in at_it for unit in report.at_work}
         failed = undone & {unit for report in mine if report.state == "failed" for unit in report.at_work} - running
         own = [outcome for unit in self._units_of(mine) if (outcome := done.get(unit)) is not None]
-        pace = _pace(own or self._sample(stage.outcomes, done), weights)
+        begun = sum(_begun(report, undone, weights) for report in at_it)
+        pace = _pace(own, weights) or _pace_now(at_it, undone, weights)
+        pace = pace or _pace(self._sample(stage.outcomes, done), weights)
         left = 0.0 if not undone else None
         if pace is not None and undone:
-            left = pace * sum(weights[unit] for unit in undone) / max(len(at_it), 1)
+            left = pace * max(sum(weights[unit] for unit in undone) - begun, 0.0) / max(len(at_it), 1)
+        tokens = sum(weights.values()) if any(weight > 1 for weight in weights.values()) else None
         return StageStatus(
             stage=stage.name,
             units=len(weights),
@@ -167,6 +174,8 @@ class StatusReader:
             workers=len(at_it),
             seconds=sum(outcome.seconds for outcome in own),
             seconds_left=left,
+            tokens=tokens,
+            tokens_done=None if tokens is None else round(sum(weights[unit] for unit in done) + begun),
         )
 
     def _units_of(self, reports: Sequence[TaskReport]) -> set[str]:
@@ -245,6 +254,17 @@ def _pace(outcomes: Sequence[Outcome], weights: Mapping[str, int]) -> float | No
     """Seconds for a token, or for a unit where tokens are not known."""
     weight = sum(weights[outcome.fingerprint] for outcome in outcomes)
     return sum(outcome.seconds for outcome in outcomes) / weight if weight else None
+
+
+def _begun(report: TaskReport, undone: Collection[str], weights: Mapping[str, int]) -> float:
+    """The weight of what a live task has done of the units that it is working on."""
+    return report.work_done * sum(weights[unit] for unit in report.at_work if unit in undone)
+
+
+def _pace_now(live: Sequence[TaskReport], undone: Collection[str], weights: Mapping[str, int]) -> float | None:
+    """Seconds for a token, from what live tasks have done of units that are not finished."""
+    weight = sum(_begun(report, undone, weights) for report in live)
+    return sum(report.work_seconds for report in live if report.work_done) / weight if weight else None
 
 
 def _text(time: datetime) -> str:

@@ -15,6 +15,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -87,7 +88,8 @@ class Task:
 class TaskReport(BaseModel):
     """What a task says about itself. Times are UTC, by the clock of its machine.
 
-    `at_work` are fingerprints of units, `result` is what the stage returned, without its lists.
+    `at_work` are fingerprints of units, `work_done` the share of them that is done, in `work_seconds`; `result` is what
+    the stage returned, without its lists.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -103,6 +105,8 @@ class TaskReport(BaseModel):
     beat_seconds: float
     work: str | None = None
     at_work: tuple[str, ...] = ()
+    work_done: float = 0.0
+    work_seconds: float = 0.0
     result: dict[str, bool | int | float | str | None] = {}
     error: str | None = None
 
@@ -132,18 +136,27 @@ def run_task(
 
 
 @contextmanager
-def at_work(fingerprints: Iterable[str]) -> Iterator[None]:
+def at_work(
+    fingerprints: Iterable[str], amount: float = 0.0, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[float], None]]:
     """Report that these units are in progress in this block, if this task is reported.
 
-    When the block raises they stay named: these units, or one of them, failed.
+    The block may tell what it has done of `amount`. When it raises, the units stay named: they, or one of them, failed.
     """
-    heart = _heart.get()
+    heart, started, done = _heart.get(), clock(), 0.0
+
+    def advance(more: float) -> None:
+        nonlocal done
+        done += more
+        if heart is not None and amount:
+            heart.tell(work_done=min(done / amount, 1.0), work_seconds=clock() - started)
+
     if heart is None:
-        yield
+        yield advance
         return
-    heart.tell(at_work=tuple(fingerprints))
-    yield
-    heart.tell(at_work=())
+    heart.tell(at_work=tuple(fingerprints), work_done=0.0, work_seconds=0.0)
+    yield advance
+    heart.tell(at_work=(), work_done=0.0, work_seconds=0.0)
 
 
 def as_begun(objects: ObjectStore, run: Run) -> Run:

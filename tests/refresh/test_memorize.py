@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from memorag_pipeline.memory.kinds.beacon import WindowedMemoryModel
 from memorag_pipeline.memory.kinds.load import load_memory_model
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.memorize import STAGE, memorize
+from memorag_pipeline.runs import tasks
 from memorag_pipeline.schemas import DOCUMENTS
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage import Manifest, ManifestBlob, Outcome
@@ -159,7 +161,7 @@ def test_shards_are_read_together_within_bounds_and_recorded_one_by_one(
         return extend_many(model, memories, token_ids, *rest)
 
     monkeypatch.setattr(WindowedMemoryModel, "extend_many", spy)
-    monkeypatch.setattr("memorag_pipeline.refresh.memorize._SHARDS_TOGETHER", 2)
+    monkeypatch.setattr("memorag_pipeline.machine.read_together._ITEMS", 2)
     texts = {str(number): f"Document {number}. " * 4 for number in range(5)}
     batch = work_list(pipeline, [[name] for name in texts], texts, None)
     fails_at = 2
@@ -172,7 +174,7 @@ def test_shards_are_read_together_within_bounds_and_recorded_one_by_one(
     assert result["tokens"] == sum(outcome.counts["tokens"] for outcome in found)
     assert all(outcome.seconds > 0 for outcome in found)
 
-    monkeypatch.setattr("memorag_pipeline.refresh.memorize._TOKENS_TOGETHER", 1)
+    monkeypatch.setattr("memorag_pipeline.machine.read_together._TOKENS", 1)
     read.clear()
     memorize(pipeline, work_list(pipeline, [["a"], ["b"], ["c"]], TEXTS, None))
     assert read == [1, 1, 1]
@@ -188,7 +190,7 @@ def test_a_second_attempt_reads_half_as_much_together_and_makes_the_same(
         read(network, readings, budget, advance, **rest)
 
     monkeypatch.setattr("memorag_pipeline.memory.kinds.beacon.read", spy)
-    monkeypatch.setattr("memorag_pipeline.refresh.memorize._SHARDS_TOGETHER", 2)
+    monkeypatch.setattr("memorag_pipeline.machine.read_together._ITEMS", 2)
     pipeline = make_pipeline(budget_mib=64)
     made = []
     for attempt in (1, 2):
@@ -293,6 +295,24 @@ def test_progress_is_told_in_tokens_that_the_model_reads(pipeline: Pipeline, mon
     result = memorize(pipeline, work_list(pipeline, [["a"], ["b"]], TEXTS, None))
     assert seen == [("tokens memorized", result["tokens"], "tokens")]
     assert sum(read) == result["tokens"]
+
+
+def test_what_is_read_of_shards_is_reported_before_they_are_recorded(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, Any]] = []
+    tell = tasks._Heart.tell
+
+    def heard(heart: Any, **fields: Any) -> None:
+        told.append(fields)
+        tell(heart, **fields)
+
+    monkeypatch.setattr(tasks._Heart, "tell", heard)
+    batch = work_list(pipeline, [["a"], ["b"]], TEXTS, None)
+    task = tasks.Task(tasks.Run("night", datetime(2026, 1, 2, tzinfo=UTC)), "memorize", work=batch)
+    tasks.run_task(pipeline.store, task, lambda: memorize(pipeline, batch), beat_seconds=3600)
+    shares = [fields["work_done"] for fields in told if fields.get("work_done")]
+    assert shares == sorted(shares) and shares[-1] == 1.0
 
 
 def test_a_shard_longer_than_the_context_is_refused(pipeline: Pipeline) -> None:

@@ -119,6 +119,38 @@ def test_units_are_counted_while_workers_are_at_them_and_after_one_was_killed(st
     assert memorize_of(store).workers == 0
 
 
+def test_what_is_read_of_a_group_counts_before_anything_is_recorded(store: CorpusStore) -> None:
+    planned(store, {"first": 300, "second": 500, "waiting": 200})
+    told, go_on, ticks = threading.Event(), threading.Event(), iter((100.0, 110.0, 120.0))
+
+    def work() -> dict[str, Any]:
+        # Of 40 tokens that have to be read (the others are the parent's) 10 are read in 20 seconds.
+        with at_work(["first", "second"], 40, lambda: next(ticks)) as tell:
+            told.wait()
+            tell(4)
+            tell(6)
+            go_on.wait()
+        return {}
+
+    task = Task(RUN, "memorize", 0, work=work_list(store, "first", "second", "waiting"))
+    worker = threading.Thread(target=run_task, args=(store, task, work, 0.05), daemon=True)
+    worker.start()
+    wait_for(lambda: memorize_of(store).running == 2)
+    assert (memorize_of(store).tokens_done, memorize_of(store).seconds_left) == (0, None)
+    assert StatusReader(store).read().seconds_left is None
+    assert "time left unknown" in CliRunner().invoke(app, ["status", store.uri]).output
+    told.set()
+    wait_for(lambda: memorize_of(store).tokens_done != 0)
+    wait_for(lambda: memorize_of(store).tokens_done == 200)
+    found = memorize_of(store)
+    assert (found.done, found.running, found.tokens) == (0, 2, 1000)
+    assert found.seconds_left == pytest.approx(80.0)  # 800 tokens at 0.1 s each
+    shown = CliRunner().invoke(app, ["status", store.uri]).output
+    assert "200 of 1,000" in shown and "at least 0:01:20 left" in shown
+    go_on.set()
+    worker.join()
+
+
 def test_a_failed_unit_is_told_with_its_error_until_a_retry_has_done_it(store: CorpusStore) -> None:
     planned(store, {"one": 10, "other": 30})
 

@@ -20,6 +20,7 @@ from memorag_pipeline.jobs.summaries.plans import RecallList
 from memorag_pipeline.jobs.summaries.settings import SummarySettings
 from memorag_pipeline.jobs.summaries.stages import RECALL
 from memorag_pipeline.jobs.summaries.targets import TargetPart
+from memorag_pipeline.machine.read_together import ReadTogether
 from memorag_pipeline.models.thoughts import spoken
 from memorag_pipeline.opened_version import OpenedVersion
 from memorag_pipeline.pipeline import Pipeline
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 STAGE = RECALL.outcomes
 STAGE_VERSION = 1
-# Parts that are read together, as in the stage memorize: limits what a killed task loses.
-_TOKENS_TOGETHER, _PARTS_TOGETHER = 32_768, 16
 
 logger = logging.getLogger(__name__)
 
@@ -90,10 +89,13 @@ def key_points_of(
 
     model: MemoryModel[Any] = load_memory_model(settings.models.memory, settings.models.language)
     tables = PartTables(version)
-    for group in _groups(parts):
+    together = ReadTogether()
+    for group in together.groups(parts, _tokens_to_read):
         started = time.perf_counter()
         made = _memories(model, tables, [part for part in group if part.memory is None])
-        shared = (time.perf_counter() - started) / max(1, len(made))
+        seconds = time.perf_counter() - started
+        together.add(sum(map(_tokens_to_read, group)), seconds)
+        shared = seconds / max(1, len(made))
         for part in group:
             started = time.perf_counter()
             if part.memory is None:
@@ -106,16 +108,8 @@ def key_points_of(
             yield points, spent + time.perf_counter() - started
 
 
-def _groups(parts: Sequence[TargetPart]) -> Iterator[list[TargetPart]]:
-    """Parts in order, as many at a time as are read together."""
-    group: list[TargetPart] = []
-    for part in parts:
-        if group and (len(group) == _PARTS_TOGETHER or sum(p.tokens for p in (*group, part)) > _TOKENS_TOGETHER):
-            yield group
-            group = []
-        group.append(part)
-    if group:
-        yield group
+def _tokens_to_read(part: TargetPart) -> int:
+    return part.tokens if part.memory is None else 0
 
 
 def _memories(model: MemoryModel[Any], tables: PartTables, parts: Sequence[TargetPart]) -> dict[TargetPart, Memory]:
