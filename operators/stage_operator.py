@@ -29,6 +29,7 @@ from memorag_pipeline.errors import (
     TrainingError,
 )
 from memorag_pipeline.machine.retry_share import share_of_attempt
+from memorag_pipeline.storage.outages import patience
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -122,7 +123,8 @@ class StageOperator(BaseOperator):
                 return self.call_stage(opened, context)
 
         if self.stage is None or not self.reported:
-            return work()
+            with patience():
+                return work()
         from memorag_pipeline.reports.write import run_reported
         from memorag_pipeline.runs.tasks import Task
 

@@ -70,6 +70,18 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+class _Spoken(logging.Handler):
+    """Shows the warnings of a logger even without --verbose: why a command that seems to hang waits."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """As the base class says."""
+        self._console.print(f"[yellow]{escape(record.getMessage())}[/]", soft_wrap=True)
+
+
 @contextmanager
 def working(verbose: bool) -> Iterator[None]:
     """Around all work: progress on stderr, libraries quiet unless `verbose`, and their prints kept off stdout."""
@@ -78,6 +90,8 @@ def working(verbose: bool) -> Iterator[None]:
 
     console = stderr()
     progress.install(reporter_for(console))
+    outages = logging.getLogger("memorag_pipeline.storage.outages")
+    outages.handlers = [] if verbose else [_Spoken(console)]
     if verbose:
         from rich.logging import RichHandler
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,6 +30,7 @@ from memorag_pipeline.digests import text_digest
 from memorag_pipeline.errors import MissingDependencyError, StorageError
 from memorag_pipeline.specs.source import SourceSpec
 from memorag_pipeline.storage.credentials import options_for
+from memorag_pipeline.storage.outages import Outages
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +97,7 @@ class Source:
         self._roots = [(uri, *_open(uri, options)) for uri in spec.uris]
         self._records = [re.compile(glob_translate(pattern)) for pattern in spec.records.include]
         self._folders = [os.path.realpath(root) for _, fs, root in self._roots if isinstance(fs, LocalFileSystem)]
+        self._outages = Outages(f"source {', '.join(spec.uris)}")
         self._filesystems = {fs.unstrip_protocol(root).partition("://")[0]: fs for _, fs, root in self._roots}
 
     def list(self) -> list[SourceObject]:
@@ -103,7 +105,7 @@ class Source:
         found: dict[str, SourceObject] = {}
         left_out: set[str] = set()
         for uri, fs, root in self._roots:
-            for path, info in _find(uri, fs, root):
+            for path, info in _find(uri, fs, root, self._outages):
                 if not self._admits(_name(root, path)):
                     continue
                 if self._default_exclude and is_clutter(path[len(root) :]):
@@ -128,7 +130,7 @@ class Source:
             with _explained("list", uri):
                 paths, all_of_it = _first_paths(fs, root)
             if not paths:  # nothing, a single object, or no such place
-                paths = [path for path, _ in _find(uri, fs, root)]
+                paths = [path for path, _ in _find(uri, fs, root, self._outages)]
             names = [(_name(root, path), path[len(root) :]) for path in paths]
             matching += sum(
                 self._admits(name) and not (self._default_exclude and is_clutter(below)) for name, below in names
@@ -143,7 +145,7 @@ class Source:
         if self._leads_out(fs, path):
             raise Refused("outside_source", "is a link to a file outside of source.uris")
         try:
-            data, info = _read(fs, path, limit)
+            data, info = self._outages.call(lambda: _read(fs, path, limit), _outage_of(fs))
         except FileNotFoundError as error:
             self._require_roots(fs, error)
             raise Refused("download_failed", "is gone since it was listed") from None
@@ -235,13 +237,23 @@ def _explained(action: str, uri: str) -> Iterator[None]:
         raise
 
 
-def _find(uri: str, fs: Any, root: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _outage_of(fs: Any) -> Callable[[Exception], bool]:
+    """What tells that a place cannot be reached."""
+    if not is_s3(fs):
+        return lambda error: isinstance(error, ConnectionError | TimeoutError)
+    from memorag_pipeline.storage.backends.s3 import is_unreachable
+
+    return is_unreachable
+
+
+def _find(uri: str, fs: Any, root: str, outages: Outages) -> Iterator[tuple[str, dict[str, Any]]]:
     """Path and description of every file below `root`. Links to files count as files, links to folders are skipped."""
     local = isinstance(fs, LocalFileSystem)
     fs.invalidate_cache()
     with _explained("list", uri):
         # A folder that cannot be listed must not look like one whose documents were removed.
-        found = fs.find(root, detail=True, **({"on_error": "raise"} if local else {}))
+        options = {"on_error": "raise"} if local else {}
+        found = outages.call(lambda: fs.find(root, detail=True, **options), _outage_of(fs))
         if not found and not _exists(fs, root):
             raise FileNotFoundError(root)
     skipped = 0

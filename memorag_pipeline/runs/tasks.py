@@ -31,6 +31,7 @@ from memorag_pipeline.errors import ObjectNotFoundError, ObjectTooLargeError, St
 from memorag_pipeline.machine.threads import in_threads
 from memorag_pipeline.storage import CorpusStore, ObjectStore
 from memorag_pipeline.storage.layout import own
+from memorag_pipeline.storage.outages import patience
 
 logger = logging.getLogger(__name__)
 
@@ -119,12 +120,16 @@ class TaskReport(BaseModel):
 def run_task(
     store: CorpusStore, task: Task, call: Callable[[], dict[str, Any]], beat_seconds: float = BEAT_SECONDS
 ) -> dict[str, Any]:
-    """Do `call` as the work of `task`, reported below the root of `store`; returns what it returns."""
+    """Do `call` as the work of `task`, reported below the root of `store`; returns what it returns.
+
+    A store that cannot be reached is waited for meanwhile.
+    """
     heart = _Heart(store.objects, task, beat_seconds)
     heart.start()
     token = _heart.set(heart)
     try:
-        result = call()
+        with patience():
+            result = call()
     except BaseException as error:
         heart.stop("failed", error=headline(error)[:_LONGEST_ERROR])
         raise

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from memorag_pipeline.storage.outages import patience
 from memorag_pipeline.training.evaluate import evaluate
 from memorag_pipeline.training.prepare import prepare
 from memorag_pipeline.training.register import promote, register
@@ -39,6 +40,11 @@ def train(training: Training, run_id: str, by: str) -> TrainResult | None:
 
     None in a process that only helped to train it.
     """
+    with patience():
+        return _train(training, run_id, by)
+
+
+def _train(training: Training, run_id: str, by: str) -> TrainResult | None:
     import torch
     from accelerate import PartialState
 

@@ -12,16 +12,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import ClientError as HttpError
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError, SSLError
+from botocore.exceptions import ConnectionError as NoConnection
 from fsspec.core import url_to_fs
 from s3fs.core import set_custom_error_handler
 
 from memorag_pipeline.errors import StorageError
 from memorag_pipeline.machine.threads import BLOBS
 from memorag_pipeline.storage.backend import StoredObject
+from memorag_pipeline.storage.outages import Outages
+
+T = TypeVar("T")
 
 _PART = 16 << 20
 _CONFLICTS = 5  # S3 answers some writes that race with "conflict, try again" before it says who won
@@ -29,7 +33,7 @@ _LARGEST_COPY = 5 << 30  # of S3 in one request; s3fs copies larger objects in p
 _BUSY = {429, 500, 502, 503, 504}
 # Attempts of botocore, with waits that double, times those of s3fs around them: nine, so that a server which fails one
 # request in seven loses one in 40 million. A wrong address is reported within half a minute, a server that hangs within
-# three minutes, or nine if it hangs while it sends an object.
+# three minutes, or nine if it hangs while it sends an object. Stages then wait longer: `Outages`.
 _PATIENCE = {"connect_timeout": 5, "read_timeout": 20, "retries": {"mode": "standard", "total_max_attempts": 3}}
 _ROUNDS = 3
 
@@ -50,6 +54,7 @@ class S3Objects:
         self._bucket = self.root.split("/")[0]
         if not self._bucket:
             raise StorageError(f"{uri}: names no bucket; write s3://bucket/folder")
+        self._outages = Outages(self.uri)
 
     @property
     def _fs(self) -> Any:
@@ -72,8 +77,7 @@ class S3Objects:
         return self._unless_exists(lambda: self._fs.put_file(str(source), path, mode="create", **transfer))
 
     def put(self, path: str, data: bytes) -> None:
-        with self._os_errors():
-            self._fs.pipe_file(path, data)
+        self._ask(lambda: self._fs.pipe_file(path, data))
 
     def read(self, path: str, most: int) -> bytes:
         return self._range(path, 0, most)
@@ -95,8 +99,7 @@ class S3Objects:
                 pass
 
     def stat(self, path: str) -> StoredObject:
-        with self._os_errors():
-            found = self._fs.call_s3("head_object", Bucket=self._bucket, Key=self._key(path))
+        found = self._tell("head_object", Bucket=self._bucket, Key=self._key(path))
         return _stored(path, found["ContentLength"], found)
 
     def listing(self, folder: str) -> Iterator[StoredObject]:
@@ -118,11 +121,10 @@ class S3Objects:
         """A listing page by page. s3fs's `find` tries each page less often than it tries other requests."""
         asked["Bucket"] = self._bucket
         while True:
-            with self._os_errors():
-                try:
-                    page = self._fs.call_s3("list_objects_v2", **asked)
-                except FileNotFoundError as error:  # an empty folder gives an empty list
-                    raise self._no_bucket() from error
+            try:
+                page = self._tell("list_objects_v2", **asked)
+            except FileNotFoundError as error:  # an empty folder gives an empty list
+                raise self._no_bucket() from error
             yield page
             if not page.get("IsTruncated"):
                 return
@@ -130,20 +132,17 @@ class S3Objects:
 
     def touch(self, path: str) -> None:
         """Copy the object onto itself within the server."""
-        with self._os_errors():
-            if self.stat(path).size <= _LARGEST_COPY:
-                source = {"Bucket": self._bucket, "Key": self._key(path)}
-                call = {"CopySource": source, **source, "Metadata": {}, "MetadataDirective": "REPLACE"}
-                self._fs.call_s3("copy_object", **call)
-            else:
-                self._fs.cp_file(path, path)
+        if self.stat(path).size <= _LARGEST_COPY:
+            source = {"Bucket": self._bucket, "Key": self._key(path)}
+            self._tell("copy_object", CopySource=source, **source, Metadata={}, MetadataDirective="REPLACE")
+        else:
+            self._ask(lambda: self._fs.cp_file(path, path))
 
     def file(self, path: str) -> None:
         return None
 
     def delete(self, path: str) -> None:
-        with self._os_errors():
-            self._fs.rm_file(path)
+        self._ask(lambda: self._fs.rm_file(path))
 
     def leftovers(self, before: datetime) -> Iterator[StoredObject]:
         """Uploads in parts that were neither completed nor aborted; their parts are paid for and in no listing."""
@@ -177,27 +176,29 @@ class S3Objects:
             last = page["NextPartNumberMarker"]
 
     def _tell(self, call: str, **asked: Any) -> Any:
+        return self._ask(lambda: self._fs.call_s3(call, **asked))
+
+    def _ask(self, request: Callable[[], T]) -> T:
+        """What a request returns; stages wait for a store that cannot be reached."""
         with self._os_errors():
-            return self._fs.call_s3(call, **asked)
+            return self._outages.call(request, is_unreachable)
 
     def _key(self, path: str) -> str:
         return path[len(self._bucket) + 1 :]
 
     def _range(self, path: str, start: int, end: int) -> bytes:
         """Bytes [start, end) of an object, as far as it has them."""
-        with self._os_errors():
-            try:
-                return bytes(self._fs.cat_file(path, start=start, end=end))
-            except OSError as error:
-                if _code(error) == "InvalidRange":  # the object ends before `start`
-                    return b""
-                raise
+        try:
+            return bytes(self._ask(lambda: self._fs.cat_file(path, start=start, end=end)))
+        except OSError as error:
+            if _code(error) == "InvalidRange":  # the object ends before `start`
+                return b""
+            raise
 
     def _unless_exists(self, write: Callable[[], object]) -> bool:
         for _ in range(_CONFLICTS):
             try:
-                with self._os_errors():
-                    write()
+                self._ask(write)
             except FileExistsError:
                 return False
             except BlockingIOError:
@@ -247,6 +248,15 @@ def _code(error: OSError) -> str | None:
     response = getattr(error.__cause__, "response", None) or {}
     code: str | None = response.get("Error", {}).get("Code")
     return code
+
+
+def is_unreachable(error: Exception) -> bool:
+    """Whether an error of s3fs says that the server cannot be reached, or that it is too busy or broken to answer."""
+    if isinstance(error, SSLError):  # a certificate that does not fit
+        return False
+    if isinstance(error, OSError) and isinstance(error.__cause__, ClientError):
+        return _is_passing(error.__cause__)
+    return _is_passing(error) or isinstance(error, NoConnection | HTTPClientError | TimeoutError | ConnectionError)
 
 
 def _is_passing(error: Exception) -> bool:
