@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from memorag_pipeline import schemas
 from memorag_pipeline.models.references import resolve
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.progress import Bar, track
+from memorag_pipeline.progress import track
 from memorag_pipeline.refresh.gpu_units import require_planned
 from memorag_pipeline.refresh.plans import EmbedList
 from memorag_pipeline.refresh.stages import EMBED
@@ -65,8 +65,8 @@ def embed(pipeline: Pipeline, batch_uri: str) -> dict[str, int]:
     known = _of_parent(pipeline, batch.parent, batch.lost, wanted)
     with track("chunks embedded", len(wanted - known.keys()), "chunks") as bar:
         for fingerprint, texts in parts.items():
-            with at_work([fingerprint]):
-                outcome = _embed_unit(pipeline, fingerprint, texts, known, batch.models, bar)
+            with at_work([fingerprint], len(texts.keys() - known.keys()), bar.advance) as advance:
+                outcome = _embed_unit(pipeline, fingerprint, texts, known, batch.models, advance)
             for name in counts:
                 counts[name] += outcome.counts[name]
     return counts
@@ -78,7 +78,7 @@ def _embed_unit(
     texts: Mapping[str, str],
     known: _Known,
     models: Sequence[ModelRecord],
-    bar: Bar,
+    advance: Callable[[float], None],
 ) -> Outcome:
     """Embed what `known` does not hold, add it there, and record the unit."""
     started = time.perf_counter()
@@ -90,7 +90,7 @@ def _embed_unit(
         embedder = load_embedder(pipeline.settled.embedding)
         require_planned(models, {"embedding": embedder.model_digest})
         known.update(
-            zip(missing, _run(pipeline, embedder, [texts[digest] for digest in missing], bar.advance), strict=True)
+            zip(missing, _run(pipeline, embedder, [texts[digest] for digest in missing], advance), strict=True)
         )
         dimensions = embedder.dimensions
     else:

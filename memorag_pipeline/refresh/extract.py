@@ -26,7 +26,7 @@ from memorag_pipeline.corpus.source import Source, SourceObject
 from memorag_pipeline.digests import bytes_digest, text_digest
 from memorag_pipeline.machine.threads import TABLES
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.progress import Bar, track
+from memorag_pipeline.progress import track
 from memorag_pipeline.refresh.extraction import STAGE, Extraction, unsettled
 from memorag_pipeline.refresh.parent_version import Parent, object_of
 from memorag_pipeline.refresh.plans import ExtractList
@@ -36,6 +36,9 @@ from memorag_pipeline.storage.version_tables import Row
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+Advance = Callable[[float], None]
 
 
 @dataclass
@@ -61,8 +64,8 @@ def extract(pipeline: Pipeline, batch_uri: str) -> dict[str, int]:
         track("documents extracted or kept", sum(len(part.objects) for part in batch.units), "documents") as bar,
     ):
         for part in batch.units:
-            with at_work([part.fingerprint]):
-                outcome = extractor.run(part.fingerprint, part.objects, bar)
+            with at_work([part.fingerprint], len(part.objects), bar.advance) as advance:
+                outcome = extractor.run(part.fingerprint, part.objects, advance, bar.skip)
             for name in totals:
                 totals[name] += outcome.counts[name]
     return totals
@@ -88,19 +91,22 @@ class _PartExtractor:
         self._readers.shutdown(cancel_futures=True)
         self._reader.close()
 
-    def run(self, fingerprint: str, objects: Sequence[SourceObject], bar: Bar) -> Outcome:
-        """The outcome of one part, from the unit cache or done now."""
+    def run(self, fingerprint: str, objects: Sequence[SourceObject], advance: Advance, skip: Advance) -> Outcome:
+        """The outcome of one part, from the unit cache or done now.
+
+        `advance` receives the numbers of documents done now, `skip` those of a part that was done before.
+        """
         earlier = self._units.find(STAGE, fingerprint)
         if earlier is not None and not earlier.counts["unsettled"]:
-            bar.skip(len(objects))
+            skip(len(objects))
             return earlier
         started = time.monotonic()
         rows, reused = self._settled_rows(earlier, objects) if earlier is not None else self._known_rows(objects)
-        bar.advance(len(reused))
+        advance(len(reused))
         fresh = [item for item in objects if item.document_id not in reused]
         for item, data in _ahead(self._readers, self._read, fresh):
             self._add(rows, item, data)
-            bar.advance()
+            advance(1)
         return self._record(fingerprint, rows, len(reused), time.monotonic() - started)
 
     def _known_rows(self, objects: Sequence[SourceObject]) -> tuple[_Rows, set[str]]:

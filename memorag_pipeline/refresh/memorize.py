@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -79,12 +79,7 @@ def memorize(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
             together = ReadTogether()
             for group in together.groups(readings, lambda reading: reading.tokens):
                 names, amount = [reading.fingerprint for reading in group], sum(reading.tokens for reading in group)
-                with at_work(names, amount) as tell:
-
-                    def advance(read: int, tell: Callable[[float], None] = tell) -> None:
-                        bar.advance(read)
-                        tell(read)
-
+                with at_work(names, amount, bar.advance) as advance:
                     recorded = list(_read_together(pipeline, model, group, advance))
                 for outcome in recorded:
                     tokens += outcome.counts["tokens"]

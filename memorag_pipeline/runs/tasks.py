@@ -142,26 +142,33 @@ def run_task(
 
 @contextmanager
 def at_work(
-    fingerprints: Iterable[str], amount: float = 0.0, clock: Callable[[], float] = time.monotonic
+    fingerprints: Iterable[str],
+    amount: float = 0.0,
+    bar: Callable[[float], None] | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Callable[[float], None]]:
     """Report that these units are in progress in this block, if this task is reported.
 
-    The block may tell what it has done of `amount`. When it raises, the units stay named: they, or one of them, failed.
+    The block tells the yielded function, which tells `bar`, what it has done of `amount`. When it raises, the units
+    stay named: they, or one of them, failed.
     """
     heart, started, done = _heart.get(), clock(), 0.0
+
+    def tell(**fields: Any) -> None:
+        if heart is not None:
+            heart.tell(**fields)
 
     def advance(more: float) -> None:
         nonlocal done
         done += more
-        if heart is not None and amount:
-            heart.tell(work_done=min(done / amount, 1.0), work_seconds=clock() - started)
+        if bar is not None:
+            bar(more)
+        if amount:
+            tell(work_done=min(done / amount, 1.0), work_seconds=clock() - started)
 
-    if heart is None:
-        yield advance
-        return
-    heart.tell(at_work=tuple(fingerprints), work_done=0.0, work_seconds=0.0)
+    tell(at_work=tuple(fingerprints), work_done=0.0, work_seconds=0.0)
     yield advance
-    heart.tell(at_work=(), work_done=0.0, work_seconds=0.0)
+    tell(at_work=(), work_done=0.0, work_seconds=0.0)
 
 
 def as_begun(objects: ObjectStore, run: Run) -> Run:

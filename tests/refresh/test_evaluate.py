@@ -198,7 +198,16 @@ def test_clues_of_memories_that_stayed_are_not_recalled_again(
         asked.extend((shard_id, text) for _, text in questions)
         return recall_clues(model, memory, shard_id, questions, *others)
 
+    recorded: list[int] = []
+    record = recall.ShardRecall._record
+
+    def spied(shard: recall.ShardRecall, done: dict[str, Any], seconds: float) -> None:
+        recorded.append(len(done))
+        record(shard, done, seconds)
+
     monkeypatch.setattr(recall, "recall_clues", counted)
+    monkeypatch.setattr(recall.ShardRecall, "_record", spied)
+    monkeypatch.setattr(recall, "_RECORDED_EVERY", 0.0)
     questions = tmp_path / "gate.jsonl"
     rows = [{"question": f"Which rule has statement {number}?", "answers": ["none"]} for number in range(3)]
     questions.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
@@ -211,6 +220,7 @@ def test_clues_of_memories_that_stayed_are_not_recalled_again(
     runner.refresh(pipeline, "run-1")
     first = asked.copy()
     assert len(first) == len(set(first)) == 6
+    assert recorded == [1] * 6, "each after a while, however many are asked together"
     asked.clear()
     changing.write("a/00.md", document(0, 8))
     runner.refresh(pipeline, "run-2")

@@ -125,7 +125,7 @@ def test_what_is_read_of_a_group_counts_before_anything_is_recorded(store: Corpu
 
     def work() -> dict[str, Any]:
         # Of 40 tokens that have to be read (the others are the parent's) 10 are read in 20 seconds.
-        with at_work(["first", "second"], 40, lambda: next(ticks)) as tell:
+        with at_work(["first", "second"], 40, clock=lambda: next(ticks)) as tell:
             told.wait()
             tell(4)
             tell(6)

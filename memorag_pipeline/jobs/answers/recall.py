@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from memorag_pipeline.memory.kinds.interface import Memory, MemoryModel
 
 
+_RECORDED_EVERY = 30.0  # seconds; a killed task repeats what it has not recorded
 logger = logging.getLogger(__name__)
 
 Question = Sequence[str]  # id, text
@@ -225,7 +226,8 @@ class ShardRecall:
     def _recalled(self, question: str, rows: list[dict[str, Any]]) -> None:
         self.clues += len(rows)
         self._done[question] = rows
-        if len(self._done) >= self._settings.generation.batch_size:
+        waited = time.perf_counter() - self._since
+        if len(self._done) >= self._settings.generation.batch_size or waited >= _RECORDED_EVERY:
             self._flush()
 
     def _flush(self) -> None:
