@@ -27,26 +27,21 @@ _REMEDY = "fetch the model's files again, or use another model"
 POOLER = re.compile(r"(?:^|\.)pooler\.")
 
 
-def load_whole(kind: Any, folder: Path, model: str, **arguments: Any) -> Any:
-    """The model in `folder`, read by `kind.from_pretrained`; `model` names it in errors."""
+def load_whole(kind: Any, folder: Path, model: str, spare: re.Pattern[str] | None = None, **arguments: Any) -> Any:
+    """The model in `folder`, read by `kind.from_pretrained`; `model` names it in errors.
+
+    Parameters that `spare` matches may be missing.
+    """
     with _load_errors(model):
-        loaded, told = kind.from_pretrained(folder, output_loading_info=True, local_files_only=True, **arguments)
-    _require_all(told, model, None)
-    require_numbers(loaded, model)
+        loaded, told = kind.from_pretrained(
+            folder, output_loading_info=True, local_files_only=True, trust_remote_code=False, **arguments
+        )
+    _require_all(told, model, spare)
+    _require_numbers(loaded, model)
     return loaded
 
 
-def require_loadable(kind: Any, folder: Path, model: str, spare: re.Pattern[str] | None = None) -> None:
-    """Raise ModelError unless all parameters except `spare` ones can be read; for a model that another library loads.
-
-    Only names and shapes are read.
-    """
-    with _load_errors(model):
-        _, told = kind.from_pretrained(folder, output_loading_info=True, local_files_only=True, device_map="meta")
-    _require_all(told, model, spare)
-
-
-def require_numbers(loaded: Any, model: str) -> None:
+def _require_numbers(loaded: Any, model: str) -> None:
     """Raise ModelError if a parameter is NaN or infinite somewhere."""
     bad = [
         name

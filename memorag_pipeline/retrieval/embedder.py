@@ -1,4 +1,4 @@
-"""Texts to vectors with an embedding model that FlagEmbedding supports, on the GPU if there is one.
+"""Texts to vectors with an embedding model that pools the last hidden states, on the GPU if there is one.
 
 In:  passages or questions.
 Out: normalized float32 vectors [texts, dimensions]; a text's vector does not depend on the other texts. A model with a
@@ -6,8 +6,8 @@ Out: normalized float32 vectors [texts, dimensions]; a text's vector does not de
 Wrong: an unknown model is a NotFoundError (from `models.resolve`), one with incomplete weights a ModelError; a text
        over `max_tokens` is truncated.
 
-FlagEmbedding loads the model, the tokenizer and the pooling; its `encode` is not used, because it runs the first
-batch twice, draws progress bars, pads a text to its neighbours' length, and takes any RuntimeError for a full GPU.
+transformers loads the model and the tokenizer; tests compare the vectors with those of sentence-transformers and
+FlagEmbedding, which load them in the same way and bring packages that nothing else here needs.
 
 The CPU computes in float32. Measured with MiniLM on 2 cores: where the processor has bfloat16 instructions, bfloat16 is
 1.7 times as fast (62 against 36 chunks/s); without them it takes 1.6 times as long, and it moves a vector by up to
@@ -20,14 +20,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from FlagEmbedding import FlagLLMModel, FlagModel
-from FlagEmbedding.inference.embedder.decoder_only.base import last_token_pool
-from transformers import AutoModel
+from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 from memorag_pipeline.errors import NotFoundError
@@ -35,14 +33,22 @@ from memorag_pipeline.machine.forks import one_thread_after_fork, require_device
 from memorag_pipeline.models.loading import loaded_once
 from memorag_pipeline.models.pooling import settled
 from memorag_pipeline.models.references import SPARSE_LAYER, ResolvedModel, resolve
-from memorag_pipeline.models.whole_weights import POOLER, require_loadable, require_numbers, require_tokens
+from memorag_pipeline.models.whole_weights import POOLER, load_whole, require_tokens
 from memorag_pipeline.retrieval.sparse_layer import SparseLayer
 from memorag_pipeline.retrieval.terms import TokenWeights
 from memorag_pipeline.specs.retrieval import EmbeddingSpec
 
 Vectors = npt.NDArray[np.float32]
 
+
 _GPU_LENGTH_STEP = 16
+
+
+class Encoder(NamedTuple):
+    """transformers' model and tokenizer."""
+
+    model: Any
+    tokenizer: Any
 
 
 def load_embedder(spec: EmbeddingSpec) -> Embedder:
@@ -51,7 +57,7 @@ def load_embedder(spec: EmbeddingSpec) -> Embedder:
     spec = settled(spec)
     resolved = resolve(spec.model, spec.revision)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, sparse_layer = _load(resolved, str(spec.pooling), device)
+    model, sparse_layer = _load(resolved, device)
     length_step = 1 if device == "cpu" else _GPU_LENGTH_STEP
     return Embedder(model, resolved.digest, spec, device, length_step, sparse_layer)
 
@@ -67,7 +73,7 @@ class Embedder:
 
     def __init__(
         self,
-        model: Any,
+        model: Encoder,
         model_digest: str,
         spec: EmbeddingSpec,
         device: str,
@@ -146,36 +152,46 @@ class Embedder:
         padded = self._model.tokenizer.pad(inputs, padding="max_length", max_length=length, return_tensors="pt")
         padded = padded.to(self._device)
         hidden = self._model.model(**padded, return_dict=True).last_hidden_state.float()
-        pool = last_token_pool if self._spec.pooling == "last_token" else self._model.pooling
-        pooled = pool(hidden, padded["attention_mask"])
+        pooled = _POOLED[str(self._spec.pooling)](hidden, padded["attention_mask"])
         normalized: Vectors = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
         return normalized, [] if layer is None else layer(hidden, padded["input_ids"])
 
 
-@functools.partial(loaded_once, kept=2)
-def _load(resolved: ResolvedModel, pooling: str, device: str) -> tuple[Any, SparseLayer | None]:
-    """FlagEmbedding's model on `device`, and its sparse layer if it has one; a changed folder is read again.
+def _first(hidden: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+    return hidden[:, 0]
 
-    FlagEmbedding does not report what transformers could not read, so this is checked first.
-    """
+
+def _mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    return (hidden * mask.unsqueeze(-1).float()).sum(dim=1) / mask.sum(dim=1, keepdim=True).float()
+
+
+def _last(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The state of each text's last token, whichever side is padded."""
+    last = mask.shape[1] - 1 - mask.flip(1).argmax(dim=1)
+    return hidden[torch.arange(len(hidden), device=hidden.device), last]
+
+
+# From hidden states [texts, tokens, dimensions] and the attention mask [texts, tokens] to vectors.
+_POOLED: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "cls": _first,
+    "mean": _mean,
+    "last_token": _last,
+}
+
+
+@functools.partial(loaded_once, kept=2)
+def _load(resolved: ResolvedModel, device: str) -> tuple[Encoder, SparseLayer | None]:
+    """The model on `device`, and its sparse layer if it has one; a changed folder is read again."""
     one_thread_after_fork(torch.set_num_threads)
-    kind, folder = FlagLLMModel if pooling == "last_token" else FlagModel, resolved.folder
+    folder, dtype = resolved.folder, torch.float32 if device == "cpu" else torch.bfloat16
     with quiet():
-        require_loadable(AutoModel, folder, resolved.name, spare=POOLER)
-        loaded = kind(
-            str(folder),
-            pooling_method=pooling,
-            use_fp16=False,
-            use_bf16=device != "cpu",
-            devices=device,
-            trust_remote_code=False,
-        )
-    require_numbers(loaded.model, resolved.name)
-    require_tokens(loaded.model, resolved.folder, resolved.name)
-    loaded.model.to(device).eval().requires_grad_(False)
-    path, size = folder / SPARSE_LAYER, loaded.model.config.hidden_size
-    layer = SparseLayer(path, size, loaded.tokenizer.all_special_ids, device) if path.exists() else None
-    return loaded, layer
+        model = load_whole(AutoModel, folder, resolved.name, spare=POOLER, dtype=dtype)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    require_tokens(model, folder, resolved.name)
+    model.to(device).eval().requires_grad_(False)
+    path, size = folder / SPARSE_LAYER, model.config.hidden_size
+    layer = SparseLayer(path, size, tokenizer.all_special_ids, device) if path.exists() else None
+    return Encoder(model, tokenizer), layer
 
 
 @contextmanager

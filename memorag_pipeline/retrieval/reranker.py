@@ -1,13 +1,11 @@
-"""Pairs of question and passage to scores, with a cross-encoder of FlagEmbedding's kind, on the GPU if there is one.
+"""Pairs of question and passage to scores, with a cross-encoder, on the GPU if there is one.
 
 In:  questions and, for each, passages.
 Out: a float for each pair, higher for a better passage; except for rounding, independent of the other pairs.
 Wrong: an unknown model is a NotFoundError (from `models.resolve`), one with incomplete weights a ModelError; a pair
        over `max_tokens` loses the passage's end.
 
-FlagReranker loads model and tokenizer; its `compute_score` is not used, because it runs the first batch twice, draws
-progress bars and pads a pair to its neighbours' length. As with embeddings, on the CPU pairs of one length are read
-together; a GPU pads them to the longest of a batch.
+As with embeddings, on the CPU pairs of one length are read together; a GPU pads them to the longest of a batch.
 """
 
 from __future__ import annotations
@@ -15,17 +13,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
 
 import torch
-from FlagEmbedding import FlagReranker
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from memorag_pipeline.machine.forks import one_thread_after_fork, require_device
 from memorag_pipeline.models.loading import loaded_once
 from memorag_pipeline.models.references import ResolvedModel, resolve
-from memorag_pipeline.models.whole_weights import require_loadable, require_numbers, require_tokens
-from memorag_pipeline.retrieval.embedder import quiet
+from memorag_pipeline.models.whole_weights import load_whole, require_tokens
+from memorag_pipeline.retrieval.embedder import Encoder, quiet
 from memorag_pipeline.specs.retrieval import RerankerSpec
 
 _GPU_LENGTH_STEP = 64
@@ -43,7 +39,7 @@ def load_reranker(spec: RerankerSpec) -> Reranker:
 class Reranker:
     """A cross-encoder with one score for a pair."""
 
-    def __init__(self, loaded: Any, spec: RerankerSpec, device: str) -> None:
+    def __init__(self, loaded: Encoder, spec: RerankerSpec, device: str) -> None:
         self._tokenizer, self._model = loaded.tokenizer, loaded.model
         self._spec, self._device = spec, device
         self._step = 1 if device == "cpu" else _GPU_LENGTH_STEP
@@ -84,13 +80,12 @@ class Reranker:
 
 
 @functools.partial(loaded_once, kept=1)
-def _load(resolved: ResolvedModel, device: str) -> Any:
-    """FlagEmbedding's model on `device`; a changed folder is read again."""
+def _load(resolved: ResolvedModel, device: str) -> Encoder:
+    """The model on `device`; a changed folder is read again. On a GPU, bfloat16: half the size, float32's range."""
+    folder, dtype = resolved.folder, torch.float32 if device == "cpu" else torch.bfloat16
     with quiet():
-        require_loadable(AutoModelForSequenceClassification, resolved.folder, resolved.name)
-        loaded = FlagReranker(str(resolved.folder), use_fp16=False, devices=device, trust_remote_code=False)
-    require_numbers(loaded.model, resolved.name)
-    require_tokens(loaded.model, resolved.folder, resolved.name)
-    # On a GPU, bfloat16: half the size, with float32's range.
-    loaded.model.to(device, torch.float32 if device == "cpu" else torch.bfloat16).eval().requires_grad_(False)
-    return loaded
+        model = load_whole(AutoModelForSequenceClassification, folder, resolved.name, dtype=dtype)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    require_tokens(model, folder, resolved.name)
+    model.to(device).eval().requires_grad_(False)
+    return Encoder(model, tokenizer)

@@ -16,10 +16,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import bm25s
 import numpy as np
 import numpy.typing as npt
-from bm25s.tokenization import Tokenized
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -34,6 +32,10 @@ _DTYPES = {"starts": "I64", "rows": "I32", "weights": "F32", "terms": "U8"}
 
 def build_sparse_index(texts: Iterable[str], path: Path) -> None:
     """Write the BM25 index of `texts`. Equal texts give an equal file: terms are numbered in order of occurrence."""
+    # Not needed to search, so not where versions are only read.
+    import bm25s
+    from bm25s.tokenization import Tokenized
+
     numbers: dict[str, int] = {}
     ids = [[numbers.setdefault(term, len(numbers)) for term in search_terms_of(text)] for text in texts]
     # Names of the columns are bm25s's: a sparse matrix [texts, terms] by columns.

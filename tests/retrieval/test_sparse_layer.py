@@ -76,7 +76,7 @@ def test_scores_are_those_of_flag_embedding(embedder: Embedder, reference: BGEM3
 def test_a_text_is_weighed_alike_in_any_company_and_its_vector_is_that_without_weights(embedder: Embedder) -> None:
     vectors, weights = embedder.weigh_passages(TEXTS)
     assert np.array_equal(vectors, embedder.embed_passages(TEXTS))
-    spec = EmbeddingSpec(model=embedder._spec.model, batch_size=4)
+    spec = embedder._spec.model_copy(update={"batch_size": 4})
     padded = Embedder(embedder._model, "", spec, "cpu", length_step=16, sparse_layer=embedder._sparse_layer)
     for one, other in zip(weights, padded.weigh_passages(TEXTS)[1], strict=True):
         assert np.array_equal(one.terms, other.terms)

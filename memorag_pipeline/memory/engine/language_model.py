@@ -83,7 +83,6 @@ def _load(resolved: ResolvedModel, dtype: str, quantization: str | None) -> Lang
         resolved.folder,
         resolved.name,
         dtype=getattr(torch, dtype),
-        trust_remote_code=False,
         use_safetensors=True,
         **_quantized(quantization, getattr(torch, dtype)),
     )
