@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from memorag_pipeline.errors import ArgumentError, CorruptBlobError, StorageError, named
 from memorag_pipeline.machine.forks import require_device
+from memorag_pipeline.machine.packages import READER, require_packages
 from memorag_pipeline.specs.memory import MemorySpec
 from memorag_pipeline.specs.retrieval import EmbeddingSpec
 from memorag_pipeline.storage import CorpusStore, Manifest, ManifestBlob
@@ -75,6 +76,7 @@ class OpenedVersion:
     @cached_property
     def searcher(self) -> Searcher:
         """Search for many queries at once; `search` is the shortcut for one."""
+        require_packages(*READER)
         from memorag_pipeline.retrieval.search import open_searcher
 
         self.require_trusted_models("embedding")

@@ -19,6 +19,7 @@ from memorag_pipeline.errors import MemoragError, headline
 from memorag_pipeline.jobs.answers.stages import ANSWERS
 from memorag_pipeline.jobs.pinned_version import check_call
 from memorag_pipeline.jobs.summaries.stages import SUMMARIES
+from memorag_pipeline.machine.packages import require_pipeline
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.stages import EVALUATE, INVENTORY, PROMOTE, PUBLISH, RECORD, REFRESH
 from memorag_pipeline.reports.write import run_reported
@@ -111,6 +112,7 @@ def refresh(pipeline: Pipeline, run_id: str, documents: str | None = None, force
     Ends after the inventory if nothing changed. With a `warehouse` in the spec the run is recorded there, however it
     ends. Raises EmptyCorpusError, StorageError, NotFoundError (model), WarehouseError (what is published stays).
     """
+    require_pipeline()
     stages = _Stages(_in_one_task(pipeline), Run(run_id, datetime.now(UTC)))
     if pipeline.spec.warehouse is None:
         return _refresh(stages, documents, force)
@@ -180,6 +182,7 @@ def summarize(pipeline: Pipeline, job: str, version: int | None = None) -> Answe
 
 def _job(order: Sequence[Stage], kind: str, pipeline: Pipeline, job: str, version: int | None) -> AnswerResult:
     """Run the stages of a job: the first plans, the last loads the results of the others."""
+    require_pipeline()
     check_call(pipeline, job, kind, version)
     began = datetime.now(UTC)
     run = Run(f"cli-{began:%Y%m%dT%H%M%S.%f}", began, job)

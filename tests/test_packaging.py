@@ -84,16 +84,14 @@ def test_the_wheel_names_its_entry_points(wheel: Path) -> None:
 
 
 def test_airflow_and_faiss_are_extras_and_never_both_builds_of_faiss(wheel: Path) -> None:
-    archive = zipfile.ZipFile(wheel)
-    (metadata,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
-    required = re.findall(
-        r"^Requires-Dist: ([\w.-]+)[^;\n]*(?:; extra == .(\w+).)?$", archive.read(metadata).decode(), re.M
-    )
+    required = re.findall(r"([\w.-]+)[^;]*(?:; extra == .(\w+).)?$", "\n".join(requirements(wheel)), re.M)
     extras_of = {name: {extra for other, extra in required if other.lower() == name} for name, _ in required}
     assert extras_of["apache-airflow"] == {"airflow"}
-    assert extras_of["faiss-cpu"] == {"cpu"}
+    assert extras_of["faiss-cpu"] == {"cpu", "reader"}
     assert extras_of["faiss-gpu"] == {"gpu"}
     assert extras_of["torch"] == {""}
+    assert extras_of["duckdb"] == {"pipeline"}
+    assert extras_of["memorag-pipeline"] == {"airflow", "cpu", "gpu"}
 
 
 def test_the_library_and_the_command_work_without_airflow(tmp_path: Path) -> None:
@@ -109,8 +107,7 @@ def test_the_wheel_runs_with_the_packages_that_it_declares_and_no_other(wheel: P
     site = Path(sysconfig.get_path("purelib", vars={"base": str(environment)}))
     for name in declared(wheel, {"cpu", "airflow"}):
         link_files(name, site)
-    pip = [sys.executable, "-m", "pip", "--python", str(environment / "bin" / "python")]
-    run([*pip, "install", "--quiet", "--no-deps", "--no-index", str(wheel)], cwd=tmp_path)
+    install(wheel, environment, tmp_path)
     check_installation(environment, tmp_path)
 
 
@@ -142,20 +139,32 @@ def check_installation(environment: Path, folder: Path) -> None:
     assert found.split()[-3:] == [f"python_reference_{name}" for name in ("backfill", "faq", "refresh")]
 
 
-def declared(wheel: Path, extras: set[str]) -> set[str]:
-    """Names of the distributions that a wheel requires with these extras, and of those that they require in turn."""
+def install(wheel: Path, environment: Path, folder: Path) -> None:
+    """Install the wheel itself."""
+    pip = [sys.executable, "-m", "pip", "--python", str(environment / "bin" / "python")]
+    run([*pip, "install", "--quiet", "--no-deps", "--no-index", str(wheel)], cwd=folder)
+
+
+def requirements(wheel: Path) -> list[str]:
+    """What a wheel requires, with its extras."""
     archive = zipfile.ZipFile(wheel)
     (metadata,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
-    lines = re.findall(r"^Requires-Dist: (.*)$", archive.read(metadata).decode(), re.M)
+    return re.findall(r"^Requires-Dist: (.*)$", archive.read(metadata).decode(), re.M)
+
+
+def declared(wheel: Path, extras: set[str]) -> set[str]:
+    """Names of the distributions that a wheel requires with these extras, and of those that they require in turn."""
     seen: set[tuple[str, str]] = set()
-    left = list(needed(lines, extras))
+    left = list(needed(requirements(wheel), extras))
     while left:
         requirement = left.pop()
         asked = {(requirement.name, extra) for extra in {"", *requirement.extras}} - seen
         if asked:
             seen |= asked
-            left += needed(distribution(requirement.name).requires or [], {extra for _, extra in asked})
-    return {name for name, _ in seen}
+            own = requirement.name == "memorag-pipeline"
+            lines = requirements(wheel) if own else distribution(requirement.name).requires or []
+            left += needed(lines, {extra for _, extra in asked})
+    return {name for name, _ in seen} - {"memorag-pipeline"}
 
 
 def needed(lines: list[str], extras: set[str]) -> Iterator[Requirement]:

@@ -34,6 +34,7 @@ from memorag_pipeline.cli import (
 )
 from memorag_pipeline.cli.output import EXIT_CODES, print_error
 from memorag_pipeline.errors import MemoragError
+from memorag_pipeline.machine.packages import named_packages
 
 _HELP = """Turn a corpus in object storage into a versioned memory, and answer from it in bulk.
 
@@ -46,7 +47,8 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with named_packages():
+                return super().invoke(ctx)
         except MemoragError as error:
             print_error(error)
             raise typer.Exit(error.exit_code) from error

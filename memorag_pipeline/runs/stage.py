@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from memorag_pipeline.machine.packages import require_pipeline
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -46,7 +48,11 @@ class Stage:
         return bool(self.plan) and self.planned_by is None and self.plan_of is None
 
     def call(self, place: Any, *arguments: Any) -> dict[str, Any]:
-        """Call the stage's function; `place` is the `Pipeline`, or the `Training`."""
+        """Call the stage's function; `place` is the `Pipeline`, or the `Training`.
+
+        Raises MissingDependencyError where this installation can only read versions.
+        """
+        require_pipeline()
         result: dict[str, Any] = _imported(self.function)(place, *arguments)
         return result
 

@@ -16,6 +16,7 @@ from tests.conftest import REPOSITORY
 from tests.infra.files import INFRA
 
 TEXT = (INFRA / "Dockerfile").read_text(encoding="utf-8")
+OWN = "memorag-pipeline[pipeline]"
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
@@ -46,17 +47,18 @@ def test_what_is_copied_exists_and_is_sent_to_the_builder() -> None:
 def test_installed_versions_are_those_that_the_project_takes() -> None:
     lines = (INFRA / "requirements.txt").read_text(encoding="utf-8").splitlines()
     pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
-    wanted = [
-        *PROJECT["dependencies"],
-        *(r for e in ("airflow", "celery") for r in PROJECT["optional-dependencies"][e]),
-    ]
+    extras = PROJECT["optional-dependencies"]
+    assert OWN in extras["airflow"]
+    wanted = [*PROJECT["dependencies"], *(r for e in ("airflow", "celery", "pipeline") for r in extras[e])]
     for text in wanted:
+        if text == OWN:
+            continue
         requirement = Requirement(text)
         version = pinned.get(canonicalize_name(requirement.name))
         assert version and requirement.specifier.contains(version), f"make requirements.txt anew for {text}"
     for extra, package in (("cpu", "faiss-cpu"), ("gpu", "faiss-gpu")):
-        (text,) = PROJECT["optional-dependencies"][extra]
-        assert text.startswith(package) and f"'{text}'" in TEXT
+        own, text = extras[extra]
+        assert own == OWN and text.startswith(package) and f"'{text}'" in TEXT
 
 
 def test_the_image_has_the_airflow_of_the_requirements() -> None:

@@ -16,10 +16,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from memorag_pipeline.jobs.answers.question_source import BATCH
 from memorag_pipeline.schemas import ROUTED_QUESTIONS
 from memorag_pipeline.storage import BlobRef, CorpusStore
 from memorag_pipeline.storage.parquet import open_table
+
+BATCH = 512  # questions in a record batch
 
 Row = Mapping[str, Any]
 

@@ -31,10 +31,10 @@ from memorag_pipeline.corpus.readers.excel import excel_sheets
 from memorag_pipeline.corpus.text import MAX_EXPANSION
 from memorag_pipeline.corpus.unpack import SUFFIXES, unpack
 from memorag_pipeline.errors import QuestionError
+from memorag_pipeline.jobs.answers.question_file import BATCH
 from memorag_pipeline.specs.jobs import QuestionsSpec
 from memorag_pipeline.storage.credentials import options_for
 
-BATCH = 512  # questions in a record batch
 _MAX_LINE = 1 << 20  # bytes; the longest question in JSON escapes, plus as much for other keys
 _WHOLE = 256 << 20  # bytes of a file that is not streamed
 _HEAD = 1 << 16  # bytes from which the format is detected

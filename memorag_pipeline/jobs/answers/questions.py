@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from memorag_pipeline.digests import text_digest
 from memorag_pipeline.errors import QuestionError
-from memorag_pipeline.jobs.answers.question_source import BATCH, rows_of_file, rows_of_query
+from memorag_pipeline.jobs.answers.question_file import BATCH
 from memorag_pipeline.schemas import QUESTIONS
 from memorag_pipeline.specs.jobs import JobSpec, QuestionsSpec
 
@@ -109,6 +109,9 @@ def _spilled(rows: Iterable[_Row]) -> Iterator[Iterator[_Row]]:
 
 def _rows(job: JobSpec, source: QuestionsSpec, most: int | None = None) -> Generator[_Row]:
     """The rows of the source; at most `most` of them."""
+    # Its packages are not needed for questions that are given as texts.
+    from memorag_pipeline.jobs.answers.question_source import rows_of_file, rows_of_query
+
     if source.sql is None:
         raw = rows_of_file(source)
     else:

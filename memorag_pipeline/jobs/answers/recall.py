@@ -24,8 +24,7 @@ from memorag_pipeline.generators.interface import Reply
 from memorag_pipeline.generators.replies import ReplyUnits
 from memorag_pipeline.generators.row_batches import batches
 from memorag_pipeline.jobs.answers.plans import RecallList
-from memorag_pipeline.jobs.answers.question_file import QuestionFile
-from memorag_pipeline.jobs.answers.question_source import BATCH
+from memorag_pipeline.jobs.answers.question_file import BATCH, QuestionFile
 from memorag_pipeline.jobs.answers.questions import question_identity
 from memorag_pipeline.jobs.answers.recall_units import STAGE, RecallUnits
 from memorag_pipeline.jobs.answers.settings import AnswerSettings

@@ -17,8 +17,7 @@ from memorag_pipeline.digests import value_digest
 from memorag_pipeline.jobs.answers.carry_over import Carrier, record_plan
 from memorag_pipeline.jobs.answers.plans import AnswersPlan, GenerateList, QuestionBatch, RecallList, ShardQuestions
 from memorag_pipeline.jobs.answers.question_batches import Batches
-from memorag_pipeline.jobs.answers.question_file import QuestionFile, write_questions
-from memorag_pipeline.jobs.answers.question_source import BATCH
+from memorag_pipeline.jobs.answers.question_file import BATCH, QuestionFile, write_questions
 from memorag_pipeline.jobs.answers.questions import read_questions
 from memorag_pipeline.jobs.answers.recall_units import Asked, RecallUnits
 from memorag_pipeline.jobs.answers.settings import AnswerSettings

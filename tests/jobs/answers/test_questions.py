@@ -16,7 +16,7 @@ import pytest
 
 from memorag_pipeline.errors import QuestionError
 from memorag_pipeline.jobs.answers import questions
-from memorag_pipeline.jobs.answers.question_source import BATCH
+from memorag_pipeline.jobs.answers.question_file import BATCH
 from memorag_pipeline.jobs.answers.questions import MAX_CHARACTERS, questions_of_texts
 from memorag_pipeline.schemas import QUESTIONS
 from memorag_pipeline.specs.jobs import JobSpec
