@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from memorag_pipeline.cli import (
     airflow,
     answers,
+    cache,
     channels,
     doctor,
     documents,
@@ -113,6 +114,7 @@ app.command("import")(transfer.import_)
 app.command("eval")(evaluate.evaluate)
 app.command("dry-run")(dry_run.dry_run)
 app.add_typer(memory.memory, name="memory")
+app.add_typer(cache.cache, name="cache")
 app.add_typer(airflow.airflow, name="airflow")
 
 

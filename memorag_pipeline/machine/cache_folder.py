@@ -48,6 +48,14 @@ def own_folder(name: str, root: Path | None = None) -> Path:
         return folder
 
 
+def own_parts(name: str, root: Path | None = None) -> Iterator[Path]:
+    """The folders that `own_folder` has made for `name`, and that are this user's."""
+    root = root or cache_folder()
+    for folder in (root / name, root / f"{name}-{os.geteuid()}"):
+        if folder.is_dir() and _is_own(folder):
+            yield folder
+
+
 def _is_own(folder: Path) -> bool:
     folder.mkdir(exist_ok=True)
     owner = folder.stat().st_uid

@@ -50,6 +50,17 @@ def write_whole(path: Path, data: bytes) -> None:
         part.replace(path)
 
 
+def lock_if_free(path: Path) -> int | None:
+    """The handle of the lock file `path`, locked until it is closed; None if another process holds it."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    return handle
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock file `path`; processes and threads that want it wait."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from memorag_pipeline.amounts import bytes_text
 from memorag_pipeline.digests import text_digest
 from memorag_pipeline.errors import ModelError, NotFoundError
-from memorag_pipeline.models.model_cache import made_once, model_folder
+from memorag_pipeline.models.model_cache import made_once, model_folder, use
 from memorag_pipeline.models.weights import INDEX, SINGLE
 
 SPARSE_LAYER, _PICKLED_LAYER = "sparse_linear.safetensors", "sparse_linear.pt"
@@ -45,7 +45,7 @@ def model_folder_of(model: str, revision: str | None) -> tuple[Path, str]:
     if _has_weights(folder):
         return folder, commit
     converted = converted_folder(model, folder)
-    if not converted.is_dir() and _pickles(folder := snapshot(model, commit, [*FETCHED, *_PICKLED])):
+    if not use(converted) and _pickles(folder := snapshot(model, commit, [*FETCHED, *_PICKLED])):
         converted = _converted(model, folder)
     return (converted if converted.is_dir() else folder), commit
 
@@ -158,7 +158,7 @@ def _converted(model: str, folder: Path) -> Path:
         _run(model, folder, part, pickles)
 
     target = converted_folder(model, folder)
-    return made_once(target, convert)
+    return made_once(target, convert, f"{model}, converted from pickles")
 
 
 def _run(model: str, folder: Path, part: Path, pickles: Sequence[str]) -> None:

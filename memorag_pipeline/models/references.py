@@ -219,7 +219,7 @@ def _package_folder(model: str) -> Path:
 
         convert_gguf(path, folder)
 
-    return made_once(_converted(model), convert)
+    return made_once(_converted(model), convert, f"{model}, converted")
 
 
 def _converted(model: str) -> Path:
@@ -272,7 +272,7 @@ def _fetched_folder(uri: str, storage_options: dict[str, Any] | None) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             _get(filesystem, path, folder / name, f"model {uri}")
 
-    return made_once(model_folder(f"{text_digest(uri)[:12]}-{identity[:12]}"), download)
+    return made_once(model_folder(f"{text_digest(uri)[:12]}-{identity[:12]}"), download, uri)
 
 
 def _adapter_of(uri: str, storage_options: dict[str, Any] | None) -> Path:
@@ -314,7 +314,7 @@ def _fetched_file(uri: str, storage_options: dict[str, Any] | None) -> Path:
         raise NotFoundError(f"{uri}: there is no such file; correct the URI")
     name = str(path).rpartition("/")[2]
     folder = model_folder(f"{text_digest(uri)[:12]}-{identity[:12]}")
-    return made_once(folder, lambda part: _get(filesystem, path, part / name, uri)) / name
+    return made_once(folder, lambda part: _get(filesystem, path, part / name, uri), uri) / name
 
 
 def _get(filesystem: Any, path: str, target: Path, name: str) -> None:

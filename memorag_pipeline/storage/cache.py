@@ -19,6 +19,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import re
 import shutil
 import threading
 import time
@@ -37,6 +38,7 @@ from memorag_pipeline.machine.files import PART, locked, part_of
 logger = logging.getLogger(__name__)
 
 _DEFAULT_GB = 50.0
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _PART_AGE = 24 * 3600  # seconds after which a partial file counts as left by a killed process
 # Eviction goes below the limit by this share, and a process checks again after fetching this share of it: between two
 # checks it does not see what others fetch.
@@ -175,6 +177,47 @@ class LocalCache:
         with locked(folder / "eviction.lock"):
             _clear_dead_leases(folder / "leases")
             _evict(folder, 0, 0)
+
+
+@dataclass(frozen=True)
+class CachedBlob:
+    """A blob in the cache. `used_at` is the Unix time of its last use; `in_use`: a process that runs has opened it."""
+
+    digest: str
+    size: int
+    used_at: float
+    in_use: bool
+
+
+def cached_blobs(folder: Path) -> list[CachedBlob]:
+    """The blobs in a folder of the cache."""
+    with locked(folder / "eviction.lock"):
+        _clear_dead_leases(folder / "leases")
+        return [blob for blob, _ in _blobs(folder)]
+
+
+def remove_blobs(folder: Path, wanted: Callable[[CachedBlob], bool]) -> list[CachedBlob]:
+    """Remove those of the blobs in a folder of the cache that are `wanted` and not in use; returns them."""
+    removed = []
+    with locked(folder / "eviction.lock"):
+        _clear_dead_leases(folder / "leases")
+        for blob, path in _blobs(folder):
+            if not blob.in_use and wanted(blob):
+                path.unlink(missing_ok=True)
+                removed.append(blob)
+    return removed
+
+
+def _blobs(folder: Path) -> Iterator[tuple[CachedBlob, Path]]:
+    """Each blob with its file; one that was evicted while in use is in a lease only."""
+    seen = set[int]()
+    for path in (*_files(folder), *(folder / "leases").glob("*/*")):
+        with suppress(FileNotFoundError):
+            stat = path.stat()
+            leased = path.parent.parent.name == "leases"
+            if _DIGEST.fullmatch(path.name) and stat.st_ino not in seen:
+                seen.add(stat.st_ino)
+                yield CachedBlob(path.name, stat.st_size, stat.st_atime, leased or stat.st_nlink > 1), path
 
 
 def _take_lease(leases: Path) -> tuple[Path, int]:
