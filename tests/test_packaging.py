@@ -84,7 +84,8 @@ def test_the_wheel_names_its_entry_points(wheel: Path) -> None:
 
 
 def test_airflow_and_faiss_are_extras_and_never_both_builds_of_faiss(wheel: Path) -> None:
-    required = re.findall(r"([\w.-]+)[^;]*(?:; extra == .(\w+).)?$", "\n".join(requirements(wheel)), re.M)
+    found = (re.fullmatch(r"([\w.-]+)[^;]*(?:; extra == .(\w+).)?", line) for line in requirements(wheel))
+    required = [(match[1], match[2] or "") for match in found if match]
     extras_of = {name: {extra for other, extra in required if other.lower() == name} for name, _ in required}
     assert extras_of["apache-airflow"] == {"airflow"}
     assert extras_of["faiss-cpu"] == {"cpu", "reader"}

@@ -31,8 +31,8 @@ PIPELINE = (
     "semantic_text_splitter",
     "xlrd",
 )
-_GPU = "[cpu]', or [gpu] on a machine with an NVIDIA GPU"
-_READER = "[reader]' to read a version, [cpu] or [gpu] to make one"
+_PIPELINE_EXTRA = "[cpu]', or [gpu] on a machine with an NVIDIA GPU"
+_READER_EXTRA = "[reader]' to read a version, [cpu] or [gpu] to make one"
 
 
 def require_pipeline() -> None:
@@ -64,7 +64,7 @@ def named_packages() -> Iterator[None]:
 
 
 def _missing(modules: list[str]) -> MissingDependencyError:
-    extra = _READER if set(modules) <= set(READER) else _GPU
+    extra = _READER_EXTRA if set(modules) <= set(READER) else _PIPELINE_EXTRA
     are = "is" if len(modules) == 1 else "are"
     return MissingDependencyError(
         f"{', '.join(modules)} {are} not installed here; pip install 'memorag-pipeline{extra}"
