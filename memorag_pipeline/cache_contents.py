@@ -26,7 +26,17 @@ from memorag_pipeline.storage import cache as blob_cache
 
 _SETTLED_SECONDS = 24 * 3600
 _BLOB_KEY = re.compile(r"blobs/([0-9a-f]{64})")
-_NOTE = re.compile(r"[0-9a-f]{32}|[0-9a-f]{64}")
+# What may go at any time: the folder, the names of its files, what they are.
+_NOTES = (
+    ("verified", r"[0-9a-f]{32}", "which blobs `memorag verify` found intact"),
+    ("reports", r".*\.html", "pages that `memorag report` wrote"),
+    ("matplotlib", r".*", "fonts that plots are drawn with"),
+)
+# What a process may be writing.
+_WORK = (
+    ("transfers", "blobs of exports and imports"),
+    ("evaluation", "versions and scores of `memorag eval`"),
+)
 
 
 @dataclass(frozen=True)
@@ -87,18 +97,14 @@ def _items() -> Iterator[tuple[Item, _Take]]:
     for folder in own_parts("models"):
         for model in model_cache.kept_models(folder):
             yield _of_model(model), _model_taker(model)
-        yield _with_taker("models/digests", "digests of large files of models", [folder / "digests"], notes=True)
-        parts = [path for path in folder.iterdir() if path.name.startswith(PART)]
+        notes = _named([folder / "digests"], "[0-9a-f]{64}")
+        yield _with_taker("models/digests", "digests of large files of models", notes, notes=True)
+        parts = _named([folder], rf"{re.escape(PART)}.*")
         yield _with_taker("models/unfinished", "models whose fetching was interrupted", parts)
-    for key, what, notes in (
-        ("verified", "which blobs `memorag verify` found intact", True),
-        ("transfers", "blobs of exports and imports", False),
-        ("evaluation", "versions and scores of `memorag eval`", False),
-        ("matplotlib", "fonts that plots are drawn with", True),
-    ):
-        folders = list(own_parts(key))
-        paths = folders if notes else [path for folder in folders for path in folder.iterdir()]
-        yield _with_taker(key, what, paths, notes)
+    for key, pattern, what in _NOTES:
+        yield _with_taker(key, what, _named(own_parts(key), pattern), notes=True)
+    for key, what in _WORK:
+        yield _with_taker(key, what, _named(own_parts(key), ".*"))
 
 
 def _has_blob(key: str) -> bool:
@@ -155,7 +161,7 @@ def _with_taker(key: str, what: str, paths: Sequence[Path], notes: bool = False)
 
     def take(_: set[str] | None, before: float | None) -> tuple[Item, Item]:
         now, gone, left = time.time(), list[Path](), list[Path]()
-        for path in _note_files(paths) if notes else paths:
+        for path in paths:
             changed = _measured([path])[2] or 0.0
             if before is not None and changed >= before:
                 continue
@@ -165,13 +171,13 @@ def _with_taker(key: str, what: str, paths: Sequence[Path], notes: bool = False)
             _delete(path)
         return removed, item_of(left)
 
-    return item_of(_note_files(paths) if notes else paths), take
+    return item_of(paths), take
 
 
-def _note_files(folders: Iterable[Path]) -> list[Path]:
-    """The notes in these folders; the folders stay, for processes that write into them."""
+def _named(folders: Iterable[Path], pattern: str) -> list[Path]:
+    """What is in these folders by such a name. The folders stay, for processes that write into them."""
     found = [path for folder in folders if folder.is_dir() for path in folder.iterdir()]
-    return [path for path in found if _NOTE.fullmatch(path.name) or path.parent.name.startswith("matplotlib")]
+    return [path for path in found if re.fullmatch(pattern, path.name)]
 
 
 def _delete(path: Path) -> None:

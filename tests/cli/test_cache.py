@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -85,6 +86,16 @@ def test_the_items_are_shown_with_what_they_are(root: Path) -> None:
     assert "secret" not in shown and "mine" not in shown
     used = {item["key"]: item["used_at"] for item in json_of("cache", "ls")["items"]}
     assert all(used.values())
+
+
+def test_every_folder_that_is_made_in_the_cache_is_shown(root: Path) -> None:
+    code = "".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "memorag_pipeline").rglob("*.py"))
+    folders = set(re.findall(r'own_folder\("(\w+)"', code)) | set(re.findall(r'cache_folder\(\) / "(\w+)"', code))
+    assert {"reports", "evaluation", "matplotlib", "models", "blobs"} <= folders
+    for name in folders:
+        (root / name).mkdir(exist_ok=True)
+        (root / name / "page.html").write_text("page")
+    assert folders == {key.partition("/")[0] for key in keys(root)}
 
 
 def test_an_empty_cache_and_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
