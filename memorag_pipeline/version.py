@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from memorag_pipeline.errors import ArgumentError
 from memorag_pipeline.opened_version import OpenedVersion
+from memorag_pipeline.specs.answer_kinds import AnswerMode, ClueKind
 from memorag_pipeline.specs.generation import GenerationSpec
-from memorag_pipeline.specs.values import AnswerMode, ClueKind
 from memorag_pipeline.storage import CorpusStore
 
 if TYPE_CHECKING:

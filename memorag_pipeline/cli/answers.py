@@ -35,7 +35,7 @@ from memorag_pipeline.cli.output import (
     working,
 )
 from memorag_pipeline.errors import QuestionError
-from memorag_pipeline.specs.values import AnswerMode, ClueKind
+from memorag_pipeline.specs.answer_kinds import AnswerMode, ClueKind
 
 if TYPE_CHECKING:
     from memorag_pipeline.jobs.answers.answer import Answer

@@ -18,7 +18,7 @@ from memorag_pipeline.amounts import bytes_text
 from memorag_pipeline.cli.arguments import TargetArgument, TrustModels, VersionOption, opened_version
 from memorag_pipeline.cli.output import Json, Verbose, print_json, print_table, say, working
 from memorag_pipeline.errors import QuestionError
-from memorag_pipeline.specs.values import ClueKind
+from memorag_pipeline.specs.answer_kinds import ClueKind
 
 if TYPE_CHECKING:
     from memorag_pipeline.jobs.answers.ask import Recollection

@@ -38,11 +38,12 @@ from memorag_pipeline.retrieval.embedder import load_embedder
 from memorag_pipeline.retrieval.faiss_index import build_index
 from memorag_pipeline.retrieval.passage import Passage
 from memorag_pipeline.retrieval.search import Searcher
+from memorag_pipeline.specs.answer_kinds import ClueKind
 from memorag_pipeline.specs.generation import GenerationSpec
 from memorag_pipeline.specs.memory import MemorySpec
 from memorag_pipeline.specs.retrieval import EmbeddingSpec, IndexSpec
 from memorag_pipeline.specs.source import ChunkingSpec, ShardingSpec
-from memorag_pipeline.specs.values import ClueKind, Language
+from memorag_pipeline.specs.values import Language
 from memorag_pipeline.words import words_of
 
 AT = (1, 3, 5)

@@ -7,11 +7,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from memorag_pipeline.specs.answer_kinds import AnswerMode, ClueKind
 from memorag_pipeline.specs.location import Location
 from memorag_pipeline.specs.section import Rule, Section
 from memorag_pipeline.specs.values import (
-    AnswerMode,
-    ClueKind,
     ConnectionId,
     Cron,
     Distinct,

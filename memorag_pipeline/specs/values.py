@@ -188,8 +188,6 @@ Glob = Annotated[str, Field(min_length=1), AfterValidator(_glob)]
 Model = Annotated[str, Field(min_length=1), _BY_ENVIRONMENT]
 ConnectionId = Annotated[str, AfterValidator(_connection_id)]
 Language = Literal["en", "zh"]
-ClueKind = Literal["spans", "surrogates", "draft"]
-AnswerMode = Literal["memorag", "memory_only", "retrieval_only"]
 Metric = Literal[
     "exact_match",
     "token_f1",

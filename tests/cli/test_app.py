@@ -63,7 +63,7 @@ def write_spec(folder: Path, spec: CorpusSpec) -> Path:
 
 def test_the_help_starts_at_once_because_it_imports_nothing_heavy() -> None:
     heavy = "torch transformers FlagEmbedding faiss duckdb pyarrow fsspec airflow pypdfium2 sentence_transformers"
-    heavy += " numpy"
+    heavy += " numpy pydantic yaml"
     program = (
         "import sys; sys.argv = ['memorag', '--help']\n"
         "from memorag_pipeline.cli.app import main\n"

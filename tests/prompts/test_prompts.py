@@ -16,8 +16,9 @@ from memorag_pipeline.preflight import check
 from memorag_pipeline.prompts.answer_prompts import load_prompts
 from memorag_pipeline.prompts.language import prompt_language
 from memorag_pipeline.prompts.texts import languages, read_own, texts_for
+from memorag_pipeline.specs.answer_kinds import ClueKind
 from memorag_pipeline.specs.corpus import CorpusSpec
-from memorag_pipeline.specs.values import ClueKind, Language
+from memorag_pipeline.specs.values import Language
 
 LANGUAGES = get_args(Language)
 RECALL = {kind: f"{kind} for $question" for kind in get_args(ClueKind)}

@@ -19,12 +19,13 @@ from memorag_pipeline.models.references import resolve
 from memorag_pipeline.prompts.answer_prompts import Prompts, load_prompts
 from memorag_pipeline.prompts.language import prompt_language
 from memorag_pipeline.prompts.texts import Texts, read_own
+from memorag_pipeline.specs.answer_kinds import AnswerMode, ClueKind
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.specs.generation import GenerationSpec
 from memorag_pipeline.specs.jobs import JobSpec
 from memorag_pipeline.specs.memory import MemorySpec
 from memorag_pipeline.specs.retrieval import RerankerSpec, RetrievalSpec
-from memorag_pipeline.specs.values import AnswerMode, ClueKind, Language
+from memorag_pipeline.specs.values import Language
 from memorag_pipeline.storage import Manifest
 from memorag_pipeline.storage.credentials import options_for
 
