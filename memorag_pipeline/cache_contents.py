@@ -71,12 +71,11 @@ def remove(keys: Sequence[str] = (), older_than: float | None = None) -> tuple[l
     with cache_errors(cache_folder()):
         found = list(_items())
         blobs = {match[1] for key in keys if (match := _BLOB_KEY.fullmatch(key))}
-        known = {item.key for item, _ in found if item.files}
+        known = {item.key: item.files for item, _ in found}
         for key in keys:
             if key not in known and not (_BLOB_KEY.fullmatch(key) and _has_blob(key)):
-                raise NotFoundError(
-                    f"{key} is not in the cache {cache_folder()}; it holds {', '.join(sorted(known)) or 'nothing'}"
-                )
+                held = ", ".join(sorted(name for name, files in known.items() if files)) or "nothing"
+                raise NotFoundError(f"{key} is not in the cache {cache_folder()}; it holds {held}")
         for item, take in found:
             single = item.key == "blobs" and "blobs" not in keys and blobs
             if keys and item.key not in keys and not single:

@@ -102,6 +102,7 @@ def test_an_empty_cache_and_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("MEMORAG_CACHE", str(tmp_path / "none"))
     assert json_of("cache", "ls") == {"folder": str(tmp_path / "none"), "items": []}
     assert json_of("cache", "rm", "--all") == {"removed": [], "kept": []}
+    assert json_of("cache", "rm", "blobs", "reports") == {"removed": [], "kept": []}
     assert not (tmp_path / "none").exists()
 
 
