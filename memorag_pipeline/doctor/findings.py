@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from memorag_pipeline.errors import MemoragError, headline
+from memorag_pipeline.machine.packages import named_packages
 from memorag_pipeline.redaction import redacted
 
 SECONDS = 60.0  # for all checks together
@@ -37,7 +38,8 @@ class Check:
     def finding(self, secrets: Sequence[str] = ()) -> Finding:
         """What the check found."""
         try:
-            return Finding(self.name, "good", redacted(self.look(), *secrets))
+            with named_packages():
+                return Finding(self.name, "good", redacted(self.look(), *secrets))
         except NotLookedError as reason:
             return Finding(self.name, "not looked", redacted(str(reason), *secrets))
         except MemoragError as error:

@@ -11,6 +11,8 @@ import pytest
 from memorag_pipeline.doctor.findings import Check, Finding, NotLookedError, exit_code_of, findings_of
 from memorag_pipeline.errors import MemoragError, StorageError, WarehouseError
 
+CPU = "pip install 'memorag-pipeline[cpu]', or [gpu] on a machine with an NVIDIA GPU"
+
 
 def raises(error: Exception) -> Callable[[], NoReturn]:
     def look() -> NoReturn:
@@ -34,6 +36,7 @@ def test_a_check_that_hangs_is_given_up_and_the_others_are_told() -> None:
         (StorageError("s3://a:hunter2@b is full\nof it"), "bad", "s3://…@b is full of it", 5),
         (NotLookedError("there is no Airflow"), "not looked", "there is no Airflow", 0),
         (ValueError("hunter2"), "bad", "ValueError; the command that needs it says more", 1),
+        (ModuleNotFoundError(name="duckdb"), "bad", f"duckdb is not installed here; {CPU}", 8),
     ],
 )
 def test_whatever_is_raised_is_a_finding(error: Exception, state: str, found: str, code: int) -> None:
