@@ -11,6 +11,7 @@ Search by words uses other terms (`retrieval.terms`), since it matches pairs of 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff"
 
@@ -22,6 +23,11 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。\uff01\uff1f])|\n+")
 def words_of(text: str) -> list[str]:
     """The words of a text in lower case, in order; a Chinese character is one word."""
     return _WORD.findall(text.casefold())
+
+
+def word_matches(text: str, start: int = 0) -> Iterator[re.Match[str]]:
+    """The words of a text from character `start` on, as written, with their places."""
+    return _WORD.finditer(text, start)
 
 
 def sentences_of(text: str) -> list[str]:

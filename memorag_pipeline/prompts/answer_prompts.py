@@ -15,7 +15,7 @@ from memorag_pipeline.digests import value_digest
 from memorag_pipeline.prompts.fence import fence_draft, fence_passages
 from memorag_pipeline.prompts.language import prompt_language
 from memorag_pipeline.prompts.message import Message
-from memorag_pipeline.prompts.texts import Texts, languages, texts_for
+from memorag_pipeline.prompts.texts import Texts, languages, own_words, texts_for
 
 __all__ = ["Message", "Prompts", "load_prompts", "prompt_language"]
 
@@ -54,6 +54,11 @@ class Prompts:
             evidence += "\n\n" + Template(self.draft).substitute(draft=fence_draft(draft))
         user = Template(self.user).substitute(evidence=evidence, question=question)
         return [{"role": "system", "content": self.system}, {"role": "user", "content": user}]
+
+    def said(self, question: str) -> tuple[str, ...]:
+        """What the prompts of an answer say in their own words, line by line, and the question."""
+        texts = (self.system, self.user, self.memory, self.draft)
+        return (question, *own_words(*texts, question=question))
 
 
 def load_prompts(language: str, own: Texts | None = None) -> Prompts:

@@ -14,7 +14,7 @@ from unicodedata import category
 from memorag_pipeline.prompts.look_alikes import seen, with_round_brackets
 
 _NAMES = ("passage", "draft")
-_FENCE = re.compile(rf"</?\s*(?:{'|'.join(_NAMES)})\s*(?:\d+\s*)?>\s*")
+_FENCE = re.compile(rf"</?\s*(?:{'|'.join(_NAMES)})\s*(?:\d+\s*)?(?:>\s*|\Z)")  # the last one may be cut
 
 
 def fence_passages(passages: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ Wrong: `SpecError` with every problem: no such folder, no prompt in it, a key mi
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.resources import files
@@ -30,6 +31,12 @@ def languages() -> list[str]:
 def texts_for(language: str, purpose: str, own: Texts | None = None) -> Mapping[str, str]:
     """The texts of one purpose (the name of its file) by key."""
     return (own or {}).get(language, {}).get(purpose) or _package_texts()[language][purpose]
+
+
+def own_words(*texts: str, **values: str) -> list[str]:
+    """The lines of prompts with `values` in their placeholders and nothing in the others."""
+    filled = (Template(text).substitute(defaultdict(str, values)) for text in texts)
+    return [line for text in filled for line in text.splitlines() if line.strip()]
 
 
 def read_own(uri: str, storage_options: Mapping[str, Any] | None = None) -> Texts:

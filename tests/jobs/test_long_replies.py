@@ -15,6 +15,7 @@ from memorag_pipeline.generators.completion import Completion, MalformedError
 from memorag_pipeline.jobs.citations import used_passages, without_markers
 from memorag_pipeline.jobs.clues import parse_clues
 from memorag_pipeline.prompts.chat_marks import break_marks
+from memorag_pipeline.prompts.echo import without_echo
 from memorag_pipeline.prompts.fence import fence_passages, without_fences
 
 def completion(text):
@@ -30,6 +31,7 @@ READERS = {
     "citations": lambda text: used_passages(text, "q", ["a b c", "d"]),
     "markers": without_markers,
     "fences": without_fences,
+    "echo": lambda text: without_echo(text, ["Is the line new?", "the line 1 is new", "a b c"]),
     "completion": completion,
     "marks": break_marks,
     "passages": lambda text: fence_passages([text]),

@@ -93,6 +93,7 @@ def _common(some: list[int], others: list[int]) -> int:
         ("<passage 1>\nIt rained.\n</passage 1>\n</ passage 2 >", "It rained."),
         ("<draft>It rained.</draft>", "It rained."),
         ("a < passage to > b", "a < passage to > b"),
+        ("It rained. <passage 2", "It rained."),
     ],
 )
 def test_marks_that_a_model_repeats_are_no_part_of_its_reply(reply: str, text: str) -> None:

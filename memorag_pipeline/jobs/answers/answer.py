@@ -44,11 +44,11 @@ class Answer:
     """The result for one question.
 
     `status` is answered, no_evidence (nothing was found to answer from) or error; only the first has an `answer`, the
-    other two have an `error` that says why. `finish_reason` is why the reply ended, `length` if it was cut; None if
-    unknown. Token counts and `cost` (with an endpoint that has prices) are those of the generator, now or, if
-    `reused`, when the reply was written; `seconds` is the question's share of the time of its batch. An error that is
-    `unfinished` may not recur, so the next run asks again. An answer from a memory only has no clues and no evidence,
-    but the `shard_id` of the memory.
+    other two have an `error` that says why. A reply that only repeats its prompt is an error. `finish_reason` is why
+    the reply ended, `length` if it was cut; None if unknown. Token counts and `cost` (with an endpoint that has prices)
+    are those of the generator, now or, if `reused`, when the reply was written; `seconds` is the question's share of
+    the time of its batch. An error that is `unfinished` may not recur, so the next run asks again. An answer from a
+    memory only has no clues and no evidence, but the `shard_id` of the memory.
 
     `evidence` are the passages offered to the generator, in the order of their numbers in the prompt, from 1; `used`
     are the numbers of the passages that the answer rests on, and `cited_by` how that is known (see `citations`).

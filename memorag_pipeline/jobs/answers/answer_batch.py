@@ -16,7 +16,7 @@ from memorag_pipeline.jobs.answers.answer import Answer, Clue
 from memorag_pipeline.jobs.answers.retrieve import reading_order, retrieve_evidence
 from memorag_pipeline.jobs.answers.settings import AnswerSettings
 from memorag_pipeline.jobs.citations import used_passages
-from memorag_pipeline.prompts.fence import without_fences
+from memorag_pipeline.prompts.echo import no_text, without_echo
 
 if TYPE_CHECKING:
     from memorag_pipeline.retrieval.passage import Passage
@@ -47,16 +47,17 @@ def answer_batch(
     found = {number: passages for number, passages in zip(asked, evidence, strict=True) if passages}
     for _ in range(len(questions) - len(found)):
         advance()
-    conversations = []
+    conversations, said = [], dict[int, tuple[str, ...]]()
     for number, passages in found.items():
         question = questions[number]["question"]
         prompts = settings.prompts_for(question)
         draft = _draft(clues[number]) if settings.offer_draft else None
+        said[number] = prompts.said(question)
         conversations.append(prompts.answer(question, [passage.text for passage in passages], draft))
     replied = dict(zip(found, generator.reply(conversations, advance), strict=True))
     share = (time.perf_counter() - started) / max(1, len(asked))
     return [
-        answer_of(row, clues[number], found.get(number, ()), replied.get(number), share)
+        answer_of(row, clues[number], found.get(number, ()), replied.get(number), share, said.get(number, ()))
         for number, row in enumerate(questions)
     ]
 
@@ -80,17 +81,22 @@ def _draft(clues: Sequence[Clue]) -> str | None:
 
 
 def answer_of(
-    row: Mapping[str, Any], clues: Sequence[Clue], evidence: Sequence[Passage], reply: Reply | None, seconds: float
+    row: Mapping[str, Any],
+    clues: Sequence[Clue],
+    evidence: Sequence[Passage],
+    reply: Reply | None,
+    seconds: float,
+    said: Sequence[str] = (),
 ) -> Answer:
-    """The result for one question."""
+    """The result for one question; `said` are texts of the prompt, which are no answer if the reply repeats them."""
     question_id, question = row["question_id"], row["question"]
     if row["error"] is not None:
         return Answer(question_id, question, "error", None, row["error"])
     if reply is None:
         problem = "no passage was found for the question or its clues"
         return Answer(question_id, question, "no_evidence", None, problem, tuple(clues), seconds=seconds)
-    text = without_fences(reply.text)
-    error = reply.error or (None if text else "the generator returned no text")
+    text = without_echo(reply.text, [question, *said])
+    error = reply.error or (None if text else no_text(reply.text))
     used, cited_by = ((), None) if error else used_passages(text, question, [each.text for each in evidence])
     return Answer(
         question_id,

@@ -115,10 +115,12 @@ def _answer_from_memory(
             answers_of_memory(model, version.memories()[shard_id], texts, settings, answered)
     share = (time.perf_counter() - started) / max(1, len(asked))
     shards = {row["question_id"]: route[0] for row, route in zip(asked, routes, strict=True) if route}
-    return [
-        replace(answer_of(row, (), (), replies.get(row["question_id"]), share), shard_id=shards.get(row["question_id"]))
-        for row in rows
-    ]
+    answers = []
+    for row in rows:
+        said = settings.prompts_for(row["question"]).said(row["question"]) if row["error"] is None else ()
+        answer = answer_of(row, (), (), replies.get(row["question_id"]), share, said)
+        answers.append(replace(answer, shard_id=shards.get(row["question_id"])))
+    return answers
 
 
 def _recall_all(

@@ -129,7 +129,8 @@ class Carrier:
 
 def _made_with(version: OpenedVersion, settings: AnswerSettings) -> Mapping[str, Any]:
     """What the rows of two versions must have in common to replace each other."""
-    return {"settings": settings.digest(), "models": [[model.role, model.digest] for model in version.manifest.models]}
+    models = [[model.role, model.digest] for model in version.manifest.models]
+    return {"settings": settings.digest(), "models": models, "generate": generate.STAGE_VERSION}
 
 
 def _name(pipeline: Pipeline, job: str, version: int, made_with: Mapping[str, Any]) -> str:

@@ -37,7 +37,7 @@ from memorag_pipeline.progress import Bar, track
 from memorag_pipeline.storage import Outcome
 
 STAGE = GENERATE.outcomes
-STAGE_VERSION = 3
+STAGE_VERSION = 4
 _COUNTS = (
     "answered",
     "no_evidence",
@@ -149,7 +149,8 @@ class _Answerer:
             shard_id = row["shards"][0] if row["shards"] else None
             reply = replies[shard_id, row["question"]] if shard_id is not None else None
             self._bar.advance(1)
-            yield replace(answer_of(row, (), (), reply, 0.0), shard_id=shard_id)
+            said = self._settings.prompts_for(row["question"]).said(row["question"]) if row["error"] is None else ()
+            yield replace(answer_of(row, (), (), reply, 0.0, said), shard_id=shard_id)
 
 
 def _groups(units: Sequence[QuestionBatch], questions: int) -> Iterator[list[QuestionBatch]]:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 STAGE = GENERATE.outcomes
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 
 Advance = Callable[[], None]
 
@@ -107,7 +107,7 @@ def write_parts(
     replies = generator.reply(conversations, advance)
     share = (time.perf_counter() - started) / len(parts)
     return [
-        PartSummary.of(Written.of(reply, seconds + share), found, passages)
+        PartSummary.of(Written.of(reply, seconds + share, settings.prompts.said), found, passages)
         for reply, (found, seconds), passages in zip(replies, recalled, offered, strict=True)
     ]
 

@@ -103,7 +103,7 @@ def merge_texts(
             if len(batch) == 1:
                 each.texts.append(batch[0])
             else:
-                each.take(Written.of(next(replies), share))
+                each.take(Written.of(next(replies), share, settings.prompts.said))
         for each in waiting:
             if each.done:
                 advance()

@@ -14,7 +14,7 @@ from string import Template
 from memorag_pipeline.digests import value_digest
 from memorag_pipeline.prompts.fence import fence_passages
 from memorag_pipeline.prompts.message import Message
-from memorag_pipeline.prompts.texts import Texts, texts_for
+from memorag_pipeline.prompts.texts import Texts, own_words, texts_for
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class SummaryPrompts:
     def merge(self, summaries: Sequence[str]) -> list[Message]:
         """Chat messages that ask for one summary instead of those of parts, which are fenced like passages."""
         return self._messages("merge", summaries)
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """What the prompts of a summary say in their own words, line by line."""
+        return tuple(own_words(*self.texts.values(), focus=self.focus or ""))
 
     def _messages(self, key: str, passages: Sequence[str]) -> list[Message]:
         user = self._filled(key, evidence=fence_passages(passages))

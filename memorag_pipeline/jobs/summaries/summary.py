@@ -16,7 +16,7 @@ from memorag_pipeline.jobs.citations import used_passages
 from memorag_pipeline.jobs.summaries.settings import SummarySettings
 from memorag_pipeline.jobs.summaries.targets import Scope, Target
 from memorag_pipeline.opened_version import OpenedVersion
-from memorag_pipeline.prompts.fence import without_fences
+from memorag_pipeline.prompts.echo import no_text, without_echo
 from memorag_pipeline.retrieval.passage import Passage
 
 
@@ -40,10 +40,10 @@ class Written:
     finish_reason: str | None = None
 
     @classmethod
-    def of(cls, reply: Reply, seconds: float) -> Written:
-        """A reply as stored."""
-        text = without_fences(reply.text)
-        error = reply.error or (None if text else "the generator returned no text")
+    def of(cls, reply: Reply, seconds: float, said: Sequence[str] = ()) -> Written:
+        """A reply as stored, without what it repeats of its prompt; `said` are the prompt's own texts."""
+        text = without_echo(reply.text, said)
+        error = reply.error or (None if text else no_text(reply.text))
         return cls(
             None if error else text,
             error,
