@@ -1,7 +1,9 @@
 """What finds the evidence: vectors, words (BM25), or both fused; and in which order a small model reads it best.
 
+Row `sizes`: chunks of the documentation site of ../shared/data/kb, and how many of them hold next to nothing.
+
 Row `search`: all texts of a set of ../shared/data/eval in one index, cut into chunks as the pipeline does. Evidence
-recall@5 is the share of the evidence's characters that the first five passages cover, mean over questions. The vectors
+recall@k is the share of the evidence's characters that the first k passages cover, mean over questions. The vectors
 are those of all-MiniLM-L6-v2, an English model: on the Chinese sets they say what a wrong model costs.
 
 Row `order`: SmolLM2-135M-Instruct answers from the four best passages of both, read in each order. Token F1 is that of
@@ -24,10 +26,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from benchmarks.knowledge_base import read_days
 from memorag_pipeline import schemas
 from memorag_pipeline.corpus.chunk import Chunker
+from memorag_pipeline.corpus.parser import Parser
+from memorag_pipeline.corpus.text import read_text
 from memorag_pipeline.digests import text_digest
-from memorag_pipeline.evaluation.recall_quality import EMBEDDING, ContextQuestion, covered, read_questions
+from memorag_pipeline.evaluation.evidence_recall import evidence_recall, find_places
+from memorag_pipeline.evaluation.recall_quality import EMBEDDING, ContextQuestion, read_questions
 from memorag_pipeline.generators.local import LocalGenerator
 from memorag_pipeline.jobs.answers.retrieve import reading_order
 from memorag_pipeline.jobs.answers.settings import AnswerSettings
@@ -48,7 +54,8 @@ from memorag_pipeline.specs.source import ChunkingSpec, ShardingSpec
 FOLDER = Path(__file__).parents[2] / "shared" / "data" / "eval"
 SETS = ("xquad_en", "covidqa", "cmrc", "drcd")
 MODEL = "package:smollm2-135m-instruct"
-K = 5
+KS = (1, 3, 5)
+ROWS = ("sizes", "search", "order")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -56,15 +63,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="python -m benchmarks.retrieval"
     )
-    parser.add_argument("--only", nargs="+", choices=("search", "order"), default=["search", "order"])
+    parser.add_argument("--only", nargs="+", choices=ROWS, default=ROWS)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--questions", type=int, default=1000, help="of a set, from the first")
+    parser.add_argument("--min-tokens", type=int, default=ChunkingSpec().min_tokens, help="least size of a chunk")
     given = parser.parse_args(argv)
+    chunking = ChunkingSpec(min_tokens=given.min_tokens)
+    if "sizes" in given.only:
+        print(json.dumps({"benchmark": "retrieval", "row": "sizes", "least": given.min_tokens, **_sizes(chunking)}))
     for name in given.sets:
         path = FOLDER / f"{name}.dev.jsonl"
         questions = read_questions(path, given.questions)
         with tempfile.TemporaryDirectory() as folder:
-            corpus = _Corpus({question.context_id: question.context for question in questions}, Path(folder))
+            corpus = _Corpus({question.context_id: question.context for question in questions}, chunking, Path(folder))
             if "search" in given.only:
                 _print("search", name, questions, {"chunks": len(corpus.rows), **_recalls(corpus, questions)})
             if "order" in given.only and questions[0].language == "en":
@@ -75,13 +86,29 @@ def _print(row: str, name: str, questions: Sequence[ContextQuestion], figures: d
     print(json.dumps({"benchmark": "retrieval", "row": row, "set": name, "questions": len(questions), **figures}))
 
 
+def _chunker(chunking: ChunkingSpec) -> Chunker:
+    counter = token_counter(resolve(EMBEDDING.model))
+    capacity = min(chunking.max_tokens, EMBEDDING.max_tokens - counter.special_tokens)
+    return Chunker(chunking, ShardingSpec(), counter, token_counter(resolve(MODEL)), capacity)
+
+
+def _sizes(chunking: ChunkingSpec) -> dict[str, int]:
+    """How many chunks of a documentation site say little."""
+    chunker, parser = _chunker(chunking), Parser(max_pages=5000, max_characters=20_000_000)
+    lengths = [
+        len(chunk.text)
+        for path, data in read_days()[0].items()
+        for document in [read_text(path, data, "en", parser, 1 << 26, 200)]
+        for chunk in chunker.cut(path, document.text, document.is_markdown, document.headings)
+    ]
+    return {"chunks": len(lengths)} | {f"under {most} characters": sum(n < most for n in lengths) for most in (10, 40)}
+
+
 class _Corpus:
     """Texts in an index of vectors, one of words, and both."""
 
-    def __init__(self, texts: dict[str, str], folder: Path) -> None:
-        chunking, counter = ChunkingSpec(), token_counter(resolve(EMBEDDING.model))
-        capacity = min(chunking.max_tokens, EMBEDDING.max_tokens - counter.special_tokens)
-        chunker = Chunker(chunking, ShardingSpec(), counter, token_counter(resolve(MODEL)), capacity)
+    def __init__(self, texts: dict[str, str], chunking: ChunkingSpec, folder: Path) -> None:
+        chunker = _chunker(chunking)
         chunks = [(uri, chunk) for uri, text in texts.items() for chunk in chunker.cut(uri, text, markdown=False)]
         distinct = {chunk.text: number for number, (_, chunk) in reversed(list(enumerate(chunks)))}
         numbers = {text: number for number, text in enumerate(sorted(distinct, key=lambda text: distinct[text]))}
@@ -115,19 +142,22 @@ class _Corpus:
 
 def _recalls(corpus: _Corpus, questions: Sequence[ContextQuestion]) -> dict[str, Any]:
     asked = [question.question for question in questions]
+    k = max(KS)
     by_words = [
-        [corpus.dense._passage(row, score) for row, score in corpus.sparse.search(question, K)] for question in asked
+        [corpus.dense._passage(row, score) for row, score in corpus.sparse.search(question, k)] for question in asked
     ]
-    found = {"dense": corpus.dense.search(asked, K), "bm25": by_words, "hybrid": corpus.hybrid.search(asked, K)}
+    found = {"dense": corpus.dense.search(asked, k), "bm25": by_words, "hybrid": corpus.hybrid.search(asked, k)}
+    places = [
+        [find_places(span, {question.context_id: question.context}) for span in question.evidence]
+        for question in questions
+    ]
     return {
-        f"{way} recall@{K}": round(
-            statistics.mean(
-                covered(question, [passage for passage in passages if passage.uri == question.context_id])
-                for question, passages in zip(questions, hits, strict=True)
-            ),
+        f"{way} recall@{k}": round(
+            statistics.mean(evidence_recall(spans, passages[:k]) for spans, passages in zip(places, hits, strict=True)),
             3,
         )
         for way, hits in found.items()
+        for k in KS
     }
 
 

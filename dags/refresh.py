@@ -46,13 +46,13 @@ PARAMS = {
         None,
         type=["null", "string"],
         title="Documents",
-        description="Glob of URIs: look at these documents alone, and leave the others as they are; empty: at all.",
+        description="Glob of URIs: read only these documents and leave the others as they are. Empty: all documents.",
     ),
     "force": Param(
         False,
         type="boolean",
         title="Force",
-        description="Read all of the newest version, make anew what is damaged, and go on even if nothing changed.",
+        description="Read all of the newest version, rebuild what is damaged, and go on even if nothing changed.",
     ),
     "dry_run": Param(
         False,

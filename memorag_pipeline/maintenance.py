@@ -70,7 +70,7 @@ def verify_sample(pipeline: Pipeline, share: float, seed: str) -> dict[str, Any]
         raise CorruptBlobError(
             f"{len(problems)} of {len(chosen)} blobs of {pipeline.store.uri} are damaged:"
             f" {'; '.join(problems[:_NAMED])}; run the refresh with force, which"
-            " makes those of the newest version anew, or restore them from a copy"
+            " rebuilds those of the newest version, or restore them from a copy"
         )
     return {"verified": len(chosen), "blobs": len(paths), "verified_bytes": sum(ref.size for ref in chosen)}
 

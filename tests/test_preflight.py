@@ -111,7 +111,7 @@ def test_an_adapter_says_what_is_left_out_in_the_spec(make_spec: MakeSpec, tmp_p
 
     assert problems(make_spec, memory={**memory, "window": 500}) == {}  # a single ratio need not divide it
     found = problems(make_spec, memory={**memory, "ratio": [3, 5]})
-    assert "has none that divides the window of 512 tokens" in found["memory.ratio"]
+    assert "has no ratio that divides the window of 512 tokens" in found["memory.ratio"]
     assert problems(make_spec, memory={**memory, "ratio": 3}) == {}
     path = adapter(tmp_path, beacon_window="16")
     assert "is larger than the window of 16" in problems(make_spec, memory={**memory, "sink": 32})["memory.sink"]

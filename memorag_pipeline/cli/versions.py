@@ -106,7 +106,7 @@ def diff(
     json_output: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show what a version holds otherwise than another."""
+    """Compare two versions."""
     from memorag_pipeline.storage.diff import diff as compare
 
     with working(verbose):

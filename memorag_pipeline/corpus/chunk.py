@@ -3,8 +3,9 @@
 In:  the text of a document, and whether it is Markdown.
 Out: its chunks in order, with exact character offsets, tokens of the embedding model, digest and stable id.
 
-Every text that is not only white space gives at least one chunk. A chunk that begins with rows of a table or lines of a
-code block carries the header row or fence line above them, if that is at most half of a chunk.
+Every text that is not only white space gives at least one chunk. Front matter is in none, if other text follows. A
+chunk that begins with rows of a table or lines of a code block carries the header row or fence line above them, if that
+is at most half of a chunk. How small chunks and headings are joined with their neighbors is said in `pieces`.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
+from memorag_pipeline.corpus.front_matter import front_matter
 from memorag_pipeline.corpus.headed_blocks import HeadedBlock, headed_blocks
 from memorag_pipeline.corpus.headings import Heading
+from memorag_pipeline.corpus.pieces import Joiner, Limits, Piece
 from memorag_pipeline.digests import text_digest
 from memorag_pipeline.models.tokens import TokenCounter
 from memorag_pipeline.specs.source import ChunkingSpec, ShardingSpec
@@ -51,17 +54,6 @@ class Chunk:
         return self.text[: len(self.text) - (self.end - self.start)]
 
 
-@dataclass(frozen=True)
-class _Piece:
-    start: int
-    text: str
-    header: str = ""
-
-    @property
-    def shown(self) -> str:
-        return self.header + self.text
-
-
 class Chunker:
     """Cuts documents into chunks of at most `capacity` tokens of the embedding model."""
 
@@ -77,6 +69,7 @@ class Chunker:
         self._most = min(_MOST_RATIO * capacity, max(sharding.max_tokens // 2, 1))
         self._embedding, self._memory = embedding, memory
         self._splitters: dict[tuple[type[_Splitter], bool], _Splitter] = {}
+        self._limits = Limits(self._fits, embedding.count, min(chunking.min_tokens, capacity // 4))
 
     def cut(
         self,
@@ -93,21 +86,23 @@ class Chunker:
         """
         splitter = self._splitter(MarkdownSplitter if markdown else TextSplitter, text)
         blocks = headed_blocks(text) if blocks is None else blocks
-        pieces: list[_Piece] = []
-        for start, end in _stretches(text, [heading.start for heading in headings]):
+        pieces: list[Piece] = []
+        for start, end in _stretches(text, _body(text) if markdown else 0, [heading.start for heading in headings]):
             progress(start)
             for piece in self._cut(splitter, text, start, end, blocks):
                 pieces += self._bounded(piece)
+        header_at = partial(self._header, text)
+        pieces = Joiner(text, headings, blocks, self._limits, header_at).join(pieces)
         counts = self._embedding.counts([piece.shown for piece in pieces])
         chunks = [
-            Chunk("", piece.start, piece.start + len(piece.text), tokens, text_digest(piece.shown), piece.shown)
+            Chunk("", piece.start, piece.end, tokens, text_digest(piece.shown), piece.shown)
             for piece, tokens in zip(pieces, counts, strict=True)
         ]
         return identified(document_id, chunks)
 
     def _cut(
         self, splitter: _Splitter, text: str, start: int, end: int, blocks: Sequence[HeadedBlock]
-    ) -> Iterator[_Piece]:
+    ) -> Iterator[Piece]:
         """The pieces of a stretch of the text."""
         near = [block for block in blocks if block.start < end and start < block.end]
         for block in near:
@@ -124,47 +119,47 @@ class Chunker:
 
     def _cut_run(
         self, splitter: _Splitter, text: str, start: int, end: int, blocks: Sequence[HeadedBlock]
-    ) -> list[_Piece]:
+    ) -> list[Piece]:
         around = next((block for block in blocks if block.body <= start and end <= block.end), None)
         if around is not None:
             return self._rows(splitter, text, start, end, around)
-        pieces: list[_Piece] = []
+        pieces: list[Piece] = []
         for offset, piece in splitter.chunk_indices(text[start:end]):
             at, stop = start + offset, start + offset + len(piece)
             block = next((block for block in blocks if block.start < at < block.end), None)
             if block is None:
-                pieces.append(_Piece(at, piece))
+                pieces.append(Piece(at, piece))
                 continue
             row = text.rfind("\n", start, at) + 1
             if pieces and pieces[-1].start < row < at:
-                pieces[-1] = _Piece(pieces[-1].start, text[pieces[-1].start : row].rstrip(), pieces[-1].header)
+                pieces[-1] = Piece(pieces[-1].start, text[pieces[-1].start : row].rstrip(), pieces[-1].header)
                 at = row
             if block.end >= end:
                 return pieces + self._rows(splitter, text, at, end, block)
-            whole = _Piece(at, text[at:stop], self._header(text, at, block))
+            whole = Piece(at, text[at:stop], self._header(text, at, block))
             fits = self._embedding.count(whole.shown) <= self._capacity
             pieces += [whole] if fits else self._rows(splitter, text, at, stop, block)
         return pieces
 
-    def _rows(self, splitter: _Splitter, text: str, start: int, end: int, block: HeadedBlock) -> list[_Piece]:
+    def _rows(self, splitter: _Splitter, text: str, start: int, end: int, block: HeadedBlock) -> list[Piece]:
         """Pieces of as many whole lines as fit under the header that each carries."""
-        pieces: list[_Piece] = []
+        pieces: list[Piece] = []
         lines = text[start:end].split("\n")
         left = 0
         for line, tokens in zip(lines, self._embedding.counts([f"{line}\n" for line in lines]), strict=True):
             stop = min(start + len(line) + 1, end)
             if tokens <= left:
                 at = pieces[-1].start
-                pieces[-1] = _Piece(at, text[at:stop], pieces[-1].header)
+                pieces[-1] = Piece(at, text[at:stop], pieces[-1].header)
                 left -= tokens
             elif line.strip():
                 header = self._header(text, start, block)
                 room = self._capacity - self._embedding.count(header)
                 cuts = splitter.chunk_indices(line) if tokens > room else [(0, text[start:stop])]
-                pieces += [_Piece(start + offset, part, header if tokens <= room else "") for offset, part in cuts]
+                pieces += [Piece(start + offset, part, header if tokens <= room else "") for offset, part in cuts]
                 left = max(room - tokens, 0)
             start = stop
-        return [_Piece(piece.start, piece.text.rstrip(), piece.header) for piece in pieces]
+        return [Piece(piece.start, piece.text.rstrip(), piece.header) for piece in pieces]
 
     def _header(self, text: str, at: int, block: HeadedBlock) -> str:
         """What a piece beginning at `at` carries of the block's header."""
@@ -189,13 +184,19 @@ class Chunker:
     def _small(self) -> TextSplitter:
         return TextSplitter.from_huggingface_tokenizer(self._memory.tokenizer, self._most)
 
-    def _bounded(self, piece: _Piece) -> list[_Piece]:
+    def _bounded(self, piece: Piece) -> list[Piece]:
         """The piece, or its parts if it is too long for the memory model."""
-        # No tokenizer makes more tokens than there are bytes, except for the mark that some put in front.
-        if len(piece.text.encode()) < self._most or self._memory.count(piece.text) <= self._most:
+        if self._fits_memory(piece.text):
             return [piece]
         parts = self._small.chunk_indices(piece.text)
-        return [_Piece(piece.start + offset, part, piece.header) for offset, part in parts]
+        return [Piece(piece.start + offset, part, piece.header) for offset, part in parts]
+
+    def _fits_memory(self, text: str) -> bool:
+        # No tokenizer makes more tokens than there are bytes, except for the mark that some put in front.
+        return len(text.encode()) < self._most or self._memory.count(text) <= self._most
+
+    def _fits(self, text: str) -> bool:
+        return self._embedding.count(text) <= self._capacity and self._fits_memory(text)
 
 
 def identified(document_id: str, chunks: Sequence[Chunk]) -> list[Chunk]:
@@ -210,12 +211,17 @@ def identified(document_id: str, chunks: Sequence[Chunk]) -> list[Chunk]:
     return named
 
 
-def _stretches(text: str, headings: list[int]) -> Iterator[tuple[int, int]]:
-    """Ranges of bounded length that cover the text, cut at a heading, a paragraph, a line or a word where there is one.
+def _body(text: str) -> int:
+    """Where the text after the front matter begins; 0 if there is none."""
+    start = front_matter(text)[1]
+    return start if text[start:].strip() else 0
+
+
+def _stretches(text: str, start: int, headings: list[int]) -> Iterator[tuple[int, int]]:
+    """Ranges of bounded length that cover the text from `start` on, cut at a heading, paragraph, line or word if any.
 
     Beyond about a megabyte, the splitters' time grows with the square of the text's length.
     """
-    start = 0
     while len(text) - start > _STRETCH:
         middle, end = start + _STRETCH // 2, start + _STRETCH
         heading = headings[position - 1] if (position := bisect_right(headings, end)) else 0

@@ -79,11 +79,11 @@ def _without_mark(data: bytes, language: str, declared: str | None) -> str:
     if _SEVEN_BITS.search(data) and (text := _seven_bits(data)) is not None:
         return text
     if _has_controls(data):
-        raise Refused("not_text", "holds control bytes, as binary data does")
+        raise Refused("not_text", "is binary (control bytes)")
     if (text := _try(data, "utf-8")) is not None:
         return text
     if b"\0" in data:
-        raise Refused("not_text", "holds NUL bytes and is not UTF-8, as binary data does")
+        raise Refused("not_text", "is binary (NUL bytes, and not UTF-8)")
     if declared and (text := _labelled(data, declared)) is not None:
         return text
     return _mostly_utf8(data) or _detected(data, language)

@@ -72,13 +72,19 @@ _Found = tuple[int, int, int] | None  # line numbers: of the header, of the body
 
 def _code(lines: list[_Line], at: int) -> _Found:
     opened = _FENCE.match(lines[at][1])
-    if opened is None:
+    if opened is None or _is_underline(lines, at):
         return None
     for end in range(at + 1, len(lines)):
         closed = _FENCE.match(lines[end][1])
         if closed and closed[1].startswith(opened[1]) and not closed[2].strip():
             return at, at + 1, end + 1
     return at, at + 1, len(lines)
+
+
+def _is_underline(lines: list[_Line], at: int) -> bool:
+    """Whether a line of tildes underlines a title, as in reStructuredText: it is at least as long as the line above."""
+    line, above = lines[at][1].strip(), lines[at - 1][1].strip() if at else ""
+    return set(line) == {"~"} and 0 < len(above) <= len(line)
 
 
 def _directive(lines: list[_Line], at: int) -> _Found:

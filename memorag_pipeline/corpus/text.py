@@ -255,7 +255,7 @@ def _unescape(match: re.Match[str]) -> str:
 
 def _empty(media_type: str) -> Refused:
     if media_type == "application/pdf":
-        return Refused("no_text_layer", "has no text layer, as a scan has none")
+        return Refused("no_text_layer", "is a scan (no text layer)")
     return Refused("empty", "holds no text")
 
 

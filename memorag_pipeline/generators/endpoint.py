@@ -3,7 +3,7 @@
 In:  conversations of a system and a user message.
 Out: replies with their usage and cost; replies that were already paid for are reused.
 Wrong: a question that the endpoint refuses, or that fails on every try, is a reply with that error. If the key or the
-       model is refused: `EndpointRefusedError`; if nothing is answered any more: `EndpointError`. Replies up to then
+       model is refused: `EndpointRefusedError`; if it stops answering: `EndpointError`. Replies up to then
        are kept.
 """
 
@@ -170,7 +170,7 @@ class EndpointGenerator:
     def _so_far(self) -> str:
         return (
             f"{self._failed} questions in succession have failed, after {self._answered} that were answered and are"
-            " kept; run the job again when it is mended"
+            " kept; run the job again when it works"
         )
 
     def _spending(self, usage: Usage) -> Spending:

@@ -209,7 +209,7 @@ def _parse_header(path: Path, metadata: dict[str, str] | None, origin: MemoryOri
     if values.get("format") != FORMAT_VERSION:
         raise MemoryMismatchError(
             f"{path}: memory format {values.get('format')}, but this release reads format {FORMAT_VERSION};"
-            " refresh the corpus to make the memory anew"
+            " refresh the corpus to rebuild the memory"
         )
     origin_of = values.get("origin")
     _require_keys(path, MemoryOrigin, origin_of if isinstance(origin_of, dict) else {})
@@ -225,7 +225,7 @@ def _parse_header(path: Path, metadata: dict[str, str] | None, origin: MemoryOri
     if header.codec not in CODECS:
         raise MemoryMismatchError(
             f"{path}: the memory's codec is {header.codec}, but this release reads {', '.join(CODECS)};"
-            " refresh the corpus to make the memory anew"
+            " refresh the corpus to rebuild the memory"
         )
     if origin is not None:
         _require_origin(path, header.origin, origin)
@@ -246,7 +246,7 @@ def _require_keys(path: Path, record: type[MemoryOrigin | MemoryHeader], values:
     if values.keys() != wanted:
         raise MemoryMismatchError(
             f"{path}: the memory's header lacks or adds {', '.join(sorted(values.keys() ^ wanted))};"
-            " another release wrote it: refresh the corpus to make the memory anew"
+            " another release wrote it: refresh the corpus to rebuild the memory"
         )
 
 

@@ -176,5 +176,5 @@ def _lost(pipeline: Pipeline, parent: Parent) -> list[str]:
     sizes = {stored.key: stored.size for stored in pipeline.store.objects.listing("blobs")}
     lost = [blob for blob in parent.manifest.blobs if sizes.get(blob.ref.key) != blob.size]
     for blob in lost:
-        logger.warning("%s of version %d is missing or truncated, and is made anew", blob.path, parent.number)
+        logger.warning("%s of version %d is missing or truncated and is rebuilt", blob.path, parent.number)
     return sorted({blob.digest for blob in lost})

@@ -23,7 +23,7 @@ from memorag_pipeline.refresh.stages import EXTRACT
 from memorag_pipeline.storage import ModelRecord, fingerprint
 
 STAGE = EXTRACT.outcomes
-STAGE_VERSION = 3  # to be raised also when a new release of a parser or splitter gives other texts
+STAGE_VERSION = 4  # to be raised also when a new release of a parser or splitter gives other texts
 
 
 @dataclass(frozen=True)

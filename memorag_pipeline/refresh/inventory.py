@@ -84,5 +84,5 @@ def _discard_damaged(pipeline: Pipeline) -> None:
     number = pipeline.store.versions.newest()
     blobs = [] if number is None else [blob.ref for blob in pipeline.store.versions.manifest(number).blobs]
     for ref, problem in damaged(pipeline.store, blobs, again=True):
-        logger.warning("%s of version %s %s; it is made anew", ref.key, number, problem)
+        logger.warning("%s of version %s %s; it is rebuilt", ref.key, number, problem)
         pipeline.store.objects.delete(ref.key)

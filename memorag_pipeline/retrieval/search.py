@@ -34,7 +34,7 @@ __all__ = ["Passage", "Searcher", "open_searcher"]
 _PARTS_KEPT = 64
 _FUSED_PER_HIT = 2  # hits from vectors and from the sparse index for each passage wanted
 
-_REMEDY = "refresh again to make both anew"
+_REMEDY = "refresh again to rebuild both"
 
 _Hits = list[tuple[int, float]]  # row of the index, cosine
 
@@ -55,19 +55,19 @@ def open_searcher(
     with _named(index_path):
         index = open_index(index_path)
     if index.metric_type != faiss.METRIC_INNER_PRODUCT:
-        raise CorruptBlobError(f"{index_path}: not an index over inner products; refresh again to make it anew")
+        raise CorruptBlobError(f"{index_path}: not an index over inner products; refresh again to rebuild it")
     sparse = None if sparse_path is None else SparseIndex(sparse_path)
     numbers = set(rows.column("row").unique().to_pylist())
     texts = len(numbers)
     if numbers and (min(numbers), max(numbers)) != (0, texts - 1):
         raise CorruptBlobError(
             f"{index_path}: its row table goes from row {min(numbers)} to {max(numbers)} and has {texts} of them;"
-            " refresh again to make both anew"
+            " refresh again to rebuild both"
         )
     for path, count in ((index_path, index.ntotal), (sparse_path, texts if sparse is None else sparse.texts)):
         if count != texts:
             raise CorruptBlobError(
-                f"{path}: the index has {count} rows and its row table {texts}; refresh again to make both anew"
+                f"{path}: the index has {count} rows and its row table {texts}; refresh again to rebuild both"
             )
     return Searcher(index, rows, get_chunks, embedding, model_digest, sparse, index_path)
 

@@ -92,9 +92,9 @@ class SparseIndex:
             names = bytes(terms).decode().split("\n") if len(terms) else []
             self.texts = int(metadata.get("texts", ""))
         except (SafetensorError, OSError, IndexError, TypeError, ValueError) as error:
-            raise CorruptBlobError(f"{path}: not a sparse index ({error}); refresh again to make it anew") from error
+            raise CorruptBlobError(f"{path}: not a sparse index ({error}); refresh again to rebuild it") from error
         if metadata.get("format") not in (_WORDS, _TOKENS) or not fits or len(starts) != len(names) + 1:
-            raise CorruptBlobError(f"{path}: not a sparse index that this version reads; refresh again to make it anew")
+            raise CorruptBlobError(f"{path}: not a sparse index that this version reads; refresh again to rebuild it")
         self._path = path
         self.of_tokens = metadata["format"] == _TOKENS
         self._starts = starts

@@ -23,7 +23,7 @@ _TEXT, _DATE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:timestamp"
 
 
 class OutOfBoundsError(yaml.MarkedYAMLError):
-    """A file that is YAML, but not what a spec may be; `note` says what would be right."""
+    """A file that is YAML, but not allowed in a spec; `note` says what to do."""
 
 
 class BoundedLoader(yaml.SafeLoader):
@@ -47,7 +47,7 @@ class BoundedLoader(yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in self._anchored:
                 raise _refused(
-                    "has an alias (*name) of nothing before it, or of what is around it",
+                    "has an alias (*name) without an anchor before it, or inside its own anchor",
                     "put a text that begins with * in quotes",
                     event,
                 )
@@ -90,24 +90,24 @@ class BoundedLoader(yaml.SafeLoader):
         try:
             return super().construct_object(node, deep)
         except (ValueError, OverflowError) as error:
-            raise _refused("has what looks like a number and is none", "put a text in quotes", node) from error
+            raise _refused("looks like a number but is not one", "put a text in quotes", node) from error
 
     def _count(self, nodes: int, depth: int, event: yaml.Event) -> None:
         self._nodes += nodes
         self._deepest = max(self._deepest, self._depth + depth)
         if self._nodes > MOST_NODES:
             raise _refused(
-                f"has more than {MOST_NODES:,} values, those that aliases stand for included",
+                f"has more than {MOST_NODES:,} values, counting those that aliases stand for",
                 "put lists that long into patterns",
                 event,
             )
         if self._deepest > DEEPEST:
-            raise _refused(f"is nested more than {DEEPEST} deep", "no key of a spec is so deep", event)
+            raise _refused(f"is nested more than {DEEPEST} deep", "no key of a spec is that deep", event)
 
 
 def bad_character(character: str) -> str:
     """The problem of a text that holds half of a surrogate pair or a null character."""
-    return f"has the character U+{ord(character):04X}, which no text may hold"
+    return f"contains the character U+{ord(character):04X}, which no text may hold"
 
 
 def without_bad_characters(text: str) -> tuple[str, str | None]:

@@ -28,7 +28,7 @@ def one_cache_volume(claim: str | None, host_path: str | None) -> str | None:
 
 
 def gpus_have_one_place(resource: str, requests: dict[str, str], limits: dict[str, str]) -> str | None:
-    return "is among the resources, too" if resource in (requests | limits) else None
+    return "is also among the resources" if resource in (requests | limits) else None
 
 
 def requests_fit_limits(requests: dict[str, str], limits: dict[str, str]) -> str | None:
@@ -77,8 +77,8 @@ class ResourcesSpec(Section):
 
     rules = (Rule(("requests", "limits"), requests_fit_limits, "raise the limit or ask for less"),)
 
-    requests: Quantities = Field(default={}, description="What the node must have free, e.g. {cpu: 4, memory: 32Gi}.")
-    limits: Quantities = Field(default={}, description="What the pod is held to, e.g. {memory: 32Gi}.")
+    requests: Quantities = Field(default={}, description="The pod's requests, e.g. {cpu: 4, memory: 32Gi}.")
+    limits: Quantities = Field(default={}, description="The pod's limits, e.g. {memory: 32Gi}.")
 
 
 class KubernetesSpec(Section):
@@ -88,7 +88,7 @@ class KubernetesSpec(Section):
         Rule(
             ("gpu_resource", "resources.requests", "resources.limits"),
             gpus_have_one_place,
-            "leave it to gpus alone",
+            "give it only in gpus",
         ),
         Rule(("env",), env_holds_no_secret, "put it in a Kubernetes Secret and name that in secrets"),
     )
@@ -99,7 +99,7 @@ class KubernetesSpec(Section):
     service_account: ObjectName | None = Field(default=None, description="Service account that the pod runs as.")
     node_selector: Labels = Field(default={}, description="Labels that the node must have.")
     tolerations: list[Taint] = Field(
-        default=[], description="Taints of nodes that the pod bears, as key, key=value or key=value:effect."
+        default=[], description="Taints of nodes that the pod tolerates, as key, key=value or key=value:effect."
     )
     resources: ResourcesSpec = ResourcesSpec()
     cache_volume: CacheVolumeSpec | None = Field(default=None, description="Volume that keeps models between pods.")
@@ -115,12 +115,12 @@ class ComputeSpec(Section):
     rules = (Rule(("kubernetes", "executor"), pod_has_use, "leave one of the two out"),)
 
     queue: str | None = Field(default=None, description="Celery queue of the GPU workers.")
-    pool: str = Field(default="default_pool", description="Airflow pool that bounds how many GPU tasks run at once.")
+    pool: str = Field(default="default_pool", description="Airflow pool that limits how many GPU tasks run at once.")
     pool_slots: int = Field(default=1, ge=1, description="Slots of the pool that one GPU task takes.")
     executor: str | None = Field(default=None, description="Airflow executor of GPU tasks, e.g. KubernetesExecutor.")
     pod_template: str | None = Field(default=None, description="Pod template file for KubernetesExecutor.")
     kubernetes: KubernetesSpec | None = Field(default=None, description="Pod of GPU tasks for KubernetesExecutor.")
-    units_per_task: int = Field(default=8, ge=1, description="Units one task takes, so that the model loads once.")
+    units_per_task: int = Field(default=8, ge=1, description="Units of one task, which loads the model once.")
     retries: int = Field(default=2, ge=0, description="Retries of each task; finished units are not done again.")
     gpu_hour_price: float | None = Field(
         default=None, ge=0, description="Price of an hour of a GPU task, in any currency; for forecasts and alerts."

@@ -63,13 +63,13 @@ class CorpusSpec(Section):
     embedding: EmbeddingSpec
     index: IndexSpec = IndexSpec()
     retrieval: RetrievalSpec = RetrievalSpec()
-    prompts: PromptsSpec | None = Field(default=None, description="Without it, the prompts of this package.")
+    prompts: PromptsSpec | None = Field(default=None, description="Default: the prompts of this package.")
     generation: GenerationSpec = GenerationSpec()
     schedule: Cron | None = Field(
-        default=None, description="Cron expression of the refresh; none: by hand, or as watch says."
+        default=None, description="Cron expression of the refresh. Default: only by hand, or when watch finds a change."
     )
     watch: WatchSpec | None = Field(
-        default=None, description="Refresh when the source changes, besides the schedule; {} takes the defaults."
+        default=None, description="Refresh when the source changes, in addition to the schedule; {} takes the defaults."
     )
     maintenance: MaintenanceSpec | None = Field(
         default=None, description="Without it, run `memorag gc` and `memorag verify` by hand."
@@ -77,10 +77,10 @@ class CorpusSpec(Section):
     alerts: AlertsSpec | None = Field(default=None, description="Without it, nobody is notified.")
     compute: ComputeSpec = ComputeSpec()
     warehouse: WarehouseSpec | None = Field(
-        default=None, description="Where refreshes note their runs and what is in quarantine; without one, nowhere."
+        default=None, description="Where refreshes record their runs and the quarantine. Default: nowhere."
     )
     jobs: dict[Name, JobSpec] = Field(default={}, description="Jobs by name.")
-    evaluation: EvaluationSpec | None = Field(default=None, description="Without one, no channel is moved.")
+    evaluation: EvaluationSpec | None = Field(default=None, description="Default: no gate, and no channel is moved.")
 
     def content(self) -> dict[str, Any]:
         """The parts that decide what a version holds (not where, when or by whom it is made), as JSON values."""

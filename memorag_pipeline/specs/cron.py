@@ -25,7 +25,7 @@ def check_cron(expression: str) -> str:
     """`expression` itself; ValueError says which field is wrong and what it may hold."""
     if expression.startswith("@"):
         if expression not in PRESETS:
-            raise ValueError(f"not a preset; there are {', '.join(PRESETS)}")
+            raise ValueError(f"not a preset; use one of {', '.join(PRESETS)}")
         return expression
     fields = expression.split()
     if len(fields) != len(_FIELDS):

@@ -211,7 +211,7 @@ def _resolve_paths(file: SpecFile, folder: Path) -> None:
         try:
             return str((folder / Path(text).expanduser()).resolve())
         except (RuntimeError, OSError, ValueError):  # no such user, or links in a circle
-            problem = "is no path: ~ names a user that is not there, or links lead in a circle"
+            problem = "is not a path: ~ names an unknown user, or links form a loop"
             file.problems.append(file.problem(key, repr(text), problem, "write the whole path"))
             return text
 

@@ -17,8 +17,8 @@ class ExpectedSpec(Location):
     """Questions with the answers and the evidence that are expected."""
 
     uri: Uri = Field(
-        description="JSONL with question, answers, and, where it is known, evidence (texts as they stand in the"
-        " documents) and uri (the end of the URI of the document that they stand in)."
+        description="JSONL with question and answers; optionally evidence (texts word for word as in the documents)"
+        " and uri (the end of the URI of the document that has them)."
     )
 
 

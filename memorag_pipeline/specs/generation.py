@@ -73,11 +73,11 @@ def one_source_of_key(connection_id: str | None, key_variable: str | None) -> st
 
 
 def budget_has_prices(budget: float | None, prices: Any) -> str | None:
-    return "cannot be kept without prices" if budget is not None and prices is None else None
+    return "cannot be enforced without prices" if budget is not None and prices is None else None
 
 
 def endpoint_has_model(model: str | None, endpoint: Any) -> str | None:
-    return "is missing; an endpoint has no model of its own" if model is None and endpoint is not None else None
+    return "is missing; an endpoint has no default model" if model is None and endpoint is not None else None
 
 
 def weights_are_local(value: Any, endpoint: Any) -> str | None:
@@ -86,19 +86,19 @@ def weights_are_local(value: Any, endpoint: Any) -> str | None:
 
 def penalty_is_known(penalty: float, endpoint: Any) -> str | None:
     if penalty != 1 and endpoint is not None and not ENDPOINTS[endpoint.kind].knows_penalty:
-        return f"is not known to endpoints of kind {endpoint.kind}"
+        return f"is not supported by endpoints of kind {endpoint.kind}"
     return None
 
 
 class PricesSpec(Section):
-    """What an endpoint takes for a million tokens, in any currency: costs and budgets are in the same."""
+    """What an endpoint charges for a million tokens, in any currency; costs and budgets are in the same."""
 
-    input: float = Field(ge=0, description="A million tokens of prompts.")
-    output: float = Field(ge=0, description="A million tokens of replies.")
+    input: float = Field(ge=0, description="Price of a million prompt tokens.")
+    output: float = Field(ge=0, description="Price of a million reply tokens.")
     cached_input: float | None = Field(
         default=None,
         ge=0,
-        description="A million tokens of prompts that the endpoint found in its cache. Default: input.",
+        description="Price of a million prompt tokens that the endpoint had in its cache. Default: input.",
     )
 
 
@@ -107,7 +107,7 @@ class EndpointSpec(Section):
 
     rules = (
         Rule(("base_url", "kind"), endpoint_has_url, "give its URL, such as http://127.0.0.1:8000/v1"),
-        Rule(("api_version", "kind"), only_azure_has_versions, "give it for kind azure, and for no other"),
+        Rule(("api_version", "kind"), only_azure_has_versions, "give it only for kind azure"),
         Rule(("connection_id", "key_variable"), one_source_of_key, "give only one of the two"),
         Rule(("budget_cost", "prices"), budget_has_prices, "give prices"),
     )
@@ -129,23 +129,25 @@ class EndpointSpec(Section):
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = Field(
         default=None,
         description="For models that reason before they reply: how much. They choose tokens by themselves, so"
-        " temperature, top_p and seed are not sent; max_new_tokens holds what they reason, too.",
+        " temperature, top_p and seed are not sent; max_new_tokens must cover the reasoning, too.",
     )
     concurrency: int = Field(default=8, ge=1, le=512, description="Questions asked at the same time.")
-    requests_per_minute: float | None = Field(default=None, gt=0, description="Requests are spaced to this rate.")
-    tokens_per_minute: int | None = Field(
-        default=None, ge=100, description="Tokens of prompts, and of replies as long as they may get, in a minute."
+    requests_per_minute: float | None = Field(
+        default=None, gt=0, description="Requests per minute at most; they are spaced evenly."
     )
-    timeout_seconds: float = Field(default=120, gt=0, description="A request that waits longer is given up.")
+    tokens_per_minute: int | None = Field(
+        default=None, ge=100, description="Tokens per minute at most, counting each reply at its maximum length."
+    )
+    timeout_seconds: float = Field(default=120, gt=0, description="Timeout of a request.")
     retries: int = Field(
         default=5, ge=0, le=20, description="Times that a request is sent again after 429, 5xx, or no reply."
     )
-    prices: PricesSpec | None = Field(default=None, description="Without prices no costs are noted.")
+    prices: PricesSpec | None = Field(default=None, description="Without prices, no costs are recorded.")
     budget_tokens: int | None = Field(
-        default=None, ge=1, description="A run stops asking before it has used more tokens than this."
+        default=None, ge=1, description="Most tokens of a run: it stops asking before it exceeds them."
     )
     budget_cost: float | None = Field(
-        default=None, gt=0, description="A run stops asking before it has cost more than this."
+        default=None, gt=0, description="Highest cost of a run: it stops asking before it exceeds it."
     )
 
     @property
@@ -166,10 +168,11 @@ class GenerationSpec(Section):
     )
 
     model: Model | None = Field(
-        default=None, description="As memory.model, which is the default; with endpoint, the name that it knows."
+        default=None,
+        description="As memory.model, which is the default; with an endpoint, the endpoint's name for the model.",
     )
     revision: str | None = Field(default=None, description="Revision of a Hugging Face id.")
-    endpoint: EndpointSpec | None = Field(default=None, description="Without one, the model runs in the process.")
+    endpoint: EndpointSpec | None = Field(default=None, description="Default: the model runs in the process.")
     dtype: Dtype = Field(default="bfloat16", description="Number format of the model.")
     quantization: Quantization | None = Field(default=None, description="As memory.quantization, for this model.")
     evidence_tokens: int = Field(default=1536, ge=64, description="Evidence is cut to this many generator tokens.")
@@ -197,8 +200,8 @@ class PromptsSpec(Location):
     model_config = ConfigDict(json_schema_extra={"type": ["object", "string"]})
 
     uri: Uri = Field(
-        description="Folder laid out as this package's prompts: en/answer.yaml, zh/recall.yaml, …; a file that is"
-        " not there is taken from the package."
+        description="Folder with the same files as this package's prompts: en/answer.yaml, zh/recall.yaml, …; missing"
+        " files are taken from the package."
     )
 
     @model_validator(mode="before")

@@ -102,7 +102,7 @@ def draft_is_recalled(offered: bool, clues: list[str], mode: str) -> str | None:
 
 def table_is_free(table: str | None) -> str | None:
     taken = table in ("evidence", "runs", "quarantine") or (table or "").startswith(("latest_", "staged_", "_dlt"))
-    return "is the name of a table or view of the warehouse's own" if taken else None
+    return "is a name that the warehouse uses for another table or view" if taken else None
 
 
 class QuestionsSpec(Location):
@@ -115,7 +115,8 @@ class QuestionsSpec(Location):
     )
 
     uri: Uri | None = Field(
-        default=None, description="JSONL, JSON, CSV, TSV, XLSX or Parquet with question; question_id or id if any."
+        default=None,
+        description="JSONL, JSON, CSV, TSV, XLSX or Parquet with a column question, and optionally question_id or id.",
     )
     sql: str | None = Field(default=None, description="A SELECT on the job's warehouse giving question_id, question.")
 
@@ -149,7 +150,7 @@ class WarehouseSpec(Section):
 
 
 class JobWarehouseSpec(WarehouseSpec):
-    """The warehouse that a job's rows land in."""
+    """The warehouse that a job's rows are loaded into."""
 
     rules = (
         *WarehouseSpec.rules,
@@ -165,7 +166,7 @@ class SummariesSpec(Section):
     """What a job of kind summaries summarizes, and how long."""
 
     scope: Literal["document", "corpus"] = Field(
-        default="document", description="document: a summary of each document. corpus: one of all of them."
+        default="document", description="document: a summary of each document. corpus: one summary of all documents."
     )
     include: list[Glob] = Field(
         default=["**"], min_length=1, description="Globs, relative to the source's URI, of the documents to summarize."
@@ -178,7 +179,10 @@ class SummariesSpec(Section):
     )
     passages: int = Field(default=8, ge=1, le=64, description="Passages of one memory that are given to the generator.")
     summary_tokens: int = Field(
-        default=192, ge=16, le=8192, description="A summary has at most this many tokens; max_new_tokens is of answers."
+        default=192,
+        ge=16,
+        le=8192,
+        description="A summary has at most this many tokens; generation.max_new_tokens limits answers only.",
     )
 
 
@@ -195,7 +199,7 @@ class JobSpec(Section):
     """Questions answered or documents summarized over each new version, or on the job's own schedule."""
 
     rules = (
-        Rule(("questions", "kind"), only_answers_have_questions, "give questions for answers alone"),
+        Rule(("questions", "kind"), only_answers_have_questions, "give questions only for kind answers"),
         Rule(("summaries", "kind"), summaries_have_use, "set kind: summaries, or leave it out"),
         *map(
             _of_answers,
@@ -208,18 +212,20 @@ class JobSpec(Section):
     kind: Literal["answers", "summaries"] = Field(
         default="answers", description="answers: one answer for each question. summaries: see summaries."
     )
-    questions: QuestionsSpec | None = Field(default=None, description="Kind answers: what is asked.")
+    questions: QuestionsSpec | None = Field(default=None, description="Kind answers: where the questions come from.")
     summaries: SummariesSpec = Field(default=SummariesSpec(), description="Kind summaries: what is summarized.")
     warehouse: JobWarehouseSpec
-    schedule: Cron | None = Field(default=None, description="Cron expression; without one, each new version triggers.")
+    schedule: Cron | None = Field(
+        default=None, description="Cron expression. Default: the job runs for each new version."
+    )
     each_version: bool = Field(
-        default=False, description="With a schedule: also run for each new version; without one that is always so."
+        default=False, description="With a schedule: also run for each new version. Jobs without a schedule always do."
     )
     channel: Name | None = Field(default=None, description="Answer from this channel's version instead of the newest.")
     mode: AnswerMode = Field(
         default="memorag",
         description="memorag: clues from memories, evidence, answer. memory_only: the memory answers, without evidence."
-        " retrieval_only: evidence for the question alone, as without memories.",
+        " retrieval_only: evidence for the question alone, without memories.",
     )
     clues: Annotated[list[ClueKind], Distinct] = Field(
         default=["spans", "surrogates"],

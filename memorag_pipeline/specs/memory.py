@@ -37,7 +37,7 @@ def kind_has_one_ratio(ratio: int | tuple[int, ...] | None, kind: str) -> str | 
 def ratios_fit_window(ratio: int | tuple[int, ...] | None, window: int | None) -> str | None:
     several = ratio if isinstance(ratio, tuple) and len(ratio) > 1 else ()
     if several and window and all(each and window % each for each in several):
-        return f"has none that divides the window of {window} tokens, which picking from several needs"
+        return f"has no ratio that divides the window of {window} tokens, which picking from several needs"
     return None
 
 
@@ -86,18 +86,18 @@ class MemorySpec(Section):
     adapter: Model | None = Field(
         default=None,
         description="Kind beacon: safetensors file of beacon parameters, a local path or a URI; or ROOT@VERSION of one"
-        " that was trained, VERSION being a number or a channel.",
+        " that was trained, where VERSION is a number or a channel.",
     )
     window: int | None = Field(
         default=None,
         ge=16,
-        description="Tokens read at a time; a memory can be cut at these borders. Default: as adapter or model were"
+        description="Tokens read at a time; a memory can be cut at these borders. Default: as the adapter or model was"
         " trained, else 1024.",
     )
     ratio: Ratios | None = Field(
         default=None,
-        description="Raw tokens per memory slot, or several to pick from; 0 keeps all. Default: as trained (4, if that"
-        " is one of several).",
+        description="Raw tokens per memory slot, or several to pick from; 0 keeps all. Default: as trained; 4, if"
+        " trained with several.",
     )
     ratio_mix: RatioMix = Field(
         default="sequence",
@@ -115,14 +115,17 @@ class MemorySpec(Section):
         default=None, description="The model's own weights in fewer bits; needs an NVIDIA GPU and bitsandbytes."
     )
     budget_mib: int | None = Field(
-        default=None, ge=1, description="Memory for activations while memorizing. Default: a part of what is free."
+        default=None,
+        ge=1,
+        description="RAM or GPU memory for activations while memorizing. Default: a share of what is free.",
     )
 
     reproducible: bool | None = Field(
         default=None,
-        description="Whether the bits of a memory do not depend on what is memorized beside it. Default: true on CPUs,"
-        " where it is free with windows of 1024 tokens, and false on GPUs; of kind gist only the reading, since"
-        " summarizing windows one at a time takes several times as long.",
+        description="Whether the bits of a memory are independent of what is memorized in the same batch. Default:"
+        " true on CPUs, where it costs nothing with windows of 1024 tokens, and false on GPUs. With kind"
+        " gist it covers only the reading, since summarizing windows one at a time takes several times as"
+        " long.",
     )
 
     @property

@@ -38,7 +38,7 @@ KINDS: dict[str, KindTraits] = {
         "the most useful slots of each window, without training.", compresses=True, has_policy=True, sink=1
     ),
     "full": KindTraits("the plain KV cache of a long-context model."),
-    "gist": KindTraits("the model's summaries, instead of the text.", positions="summary"),
+    "gist": KindTraits("the model's summaries instead of the text.", positions="summary"),
 }
 
 

@@ -17,11 +17,11 @@ _YEAR = 365 * 24 * 60  # minutes; Python's times end somewhere
 
 
 class WatchSpec(Section):
-    """Airflow's triggerer lists the source again and again, and starts a refresh when it changed."""
+    """Airflow's triggerer lists the source at intervals and starts a refresh when it changed."""
 
     every_seconds: float = Field(default=300, ge=5, description="Pause between two listings.")
     quiet_seconds: float = Field(
-        default=60, ge=1, description="A refresh starts when the listing has stayed the same for so long."
+        default=60, ge=1, description="A refresh starts when the listing has been the same for this long."
     )
 
 
@@ -30,12 +30,12 @@ class MaintenanceSpec(Section):
 
     schedule: Cron = Field(default="@weekly", description="Cron expression.")
     verify_share: float = Field(
-        default=0.1, ge=0, le=1, description="Share of the blobs of all versions that each run reads and compares."
+        default=0.1, ge=0, le=1, description="Share of the blobs of all versions that each run reads and verifies."
     )
 
 
 class AlertsSpec(Section):
-    """Whom Airflow notifies of the runs of the corpus's DAGs, with documents, tokens, GPU seconds and costs."""
+    """Who is notified by Airflow of the runs of the corpus's DAGs, with documents, tokens, GPU seconds and costs."""
 
     connection_id: ConnectionId | None = Field(
         default=None,
@@ -43,8 +43,8 @@ class AlertsSpec(Section):
         " the text is only logged.",
     )
     on: Annotated[list[Literal["failure", "success"]], Distinct] = Field(
-        default=["failure"], description="Which ends are told."
+        default=["failure"], description="Which results of a run are reported."
     )
     deadline_minutes: float | None = Field(
-        default=None, gt=0, le=_YEAR, description="Tell, too, when a run is not done so long after it was queued."
+        default=None, gt=0, le=_YEAR, description="Also notify when a run is not done this long after it was queued."
     )

@@ -98,7 +98,7 @@ def examine(path: Path, kind: type[S]) -> Examined[S]:
     problems.extend(_conflicts(file, spec, broken))
     problems.sort(key=lambda problem: problem.line or 0)
     if len(problems) > _MOST_PROBLEMS:
-        more = SpecProblem(str(path), "", "", "has more problems than these", "correct them and look again")
+        more = SpecProblem(str(path), "", "", "has more problems than these", "correct these first")
         problems[_MOST_PROBLEMS:] = [more]
     return Examined(file, spec, tuple(problems), frozenset(broken))
 

@@ -23,12 +23,12 @@ class EmbeddingSpec(Section):
     revision: str | None = Field(default=None, description="Revision of a Hugging Face id.")
     pooling: Literal["cls", "mean", "last_token"] | None = Field(
         default=None,
-        description="How a vector is made of those of its tokens. Default: as the model declares it"
+        description="How a vector is made from those of its tokens. Default: as the model declares it"
         " (1_Pooling/config.json), else cls.",
     )
     max_tokens: int = Field(default=256, ge=16, le=32768, description="Longer texts are cut to this many tokens.")
     batch_size: int = Field(default=32, ge=1, description="Texts embedded together on a GPU; a CPU embeds each alone.")
-    query_instruction: str = Field(default="", description="Put before a question, not before a passage.")
+    query_instruction: str = Field(default="", description="Text put before each question, not before passages.")
 
 
 class IndexSpec(Section):
@@ -41,7 +41,7 @@ class IndexSpec(Section):
 
 
 class RerankerSpec(Section):
-    """A cross-encoder that reads each question together with each passage found, and reorders these."""
+    """A cross-encoder that reads each question together with each passage found, and reorders the passages."""
 
     rules = (Rule(("revision", "model"), revision_has_use, "leave it out"),)
 
@@ -60,16 +60,18 @@ class RetrievalSpec(Section):
 
     sparse: Literal["bm25", "model"] | None = Field(
         default=None,
-        description="Each version gets a sparse index, too, and what it finds is fused with what vectors find. bm25: of"
-        " words. model: of tokens, weighed by an embedding model that has a sparse layer, such as BGE-M3.",
+        description="Each version also gets a sparse index; its hits are fused with those of the vectors. bm25: by"
+        " words. model: by tokens, weighted by an embedding model that has a sparse layer, such as BGE-M3.",
     )
     fusion: Literal["rrf", "union"] = Field(
         default="rrf",
         description="rrf: the hits of question and clues are fused by rank. union: the first hits of each are taken,"
-        " in the order of the documents, as far as evidence_tokens reaches.",
+        " in document order, up to evidence_tokens.",
     )
     order: Literal["best_last", "document"] = Field(
         default="best_last",
-        description="The order in which the generator reads evidence. document: as it stands in the documents.",
+        description="The order in which the generator reads evidence. document: the order in the documents.",
     )
-    reranker: RerankerSpec | None = Field(default=None, description="Without one, passages stay as they were found.")
+    reranker: RerankerSpec | None = Field(
+        default=None, description="Default: passages stay in the order in which they were found."
+    )

@@ -43,7 +43,7 @@ CONFLICT = "conflict"  # type of the validation error that carries the broken ru
 
 
 class Section(BaseModel):
-    """A part of the spec: unknown keys are refused, values are not changed after reading, `rules` hold."""
+    """A section of the spec: unknown keys are refused, values are immutable, `rules` hold."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     rules: ClassVar[tuple[Rule, ...]] = ()

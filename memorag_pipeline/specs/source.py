@@ -12,7 +12,7 @@ from memorag_pipeline.specs.values import Distinct, Glob, Uri
 
 
 def records_are_included(field: str | list[str] | None, include: list[str]) -> str | None:
-    return "has no use where no files hold records" if field and not include else None
+    return "has no use without records.include" if field and not include else None
 
 
 def overlap_fits(overlap: int, chunk: int) -> str | None:
@@ -24,7 +24,7 @@ def shard_bounds_fit(minimum: int, maximum: int) -> str | None:
 
 
 def stale_has_use(max_stale: float, mode: str) -> str | None:
-    return "has no use where no memory gets stale" if mode == "exact" and max_stale != 0.2 else None
+    return "has no use in mode exact" if mode == "exact" and max_stale != 0.2 else None
 
 
 class RecordsSpec(Section):
@@ -38,10 +38,12 @@ class RecordsSpec(Section):
     )
 
     include: list[str] = Field(
-        default=[], description="Globs, as source.include, of the files that are records; none: a file is one document."
+        default=[],
+        description="Globs, as in source.include, of the files that hold records. Default: each file is one document.",
     )
     text: list[str] = Field(
-        default=[], description="Fields that make up the text, e.g. body or meta.abstract; none: all, with their names."
+        default=[],
+        description="Fields that make up the text, e.g. body or meta.abstract. Default: all, with their names.",
     )
     title: str | None = Field(default=None, description="Field with the title. Default: file name and id.")
     id: str | None = Field(
@@ -64,18 +66,19 @@ class SourceSpec(Location):
     exclude: list[str] = Field(default=[], description="Globs, relative to the URI, applied after include.")
     default_exclude: bool = Field(
         default=True,
-        description="Leave out secrets and files of tools, such as .git, .env, *.pem, node_modules; docs/ingestion.md"
+        description="Leave out secrets and files of tools such as .git, .env, *.pem, node_modules; docs/ingestion.md"
         " lists them.",
     )
     max_document_mb: float = Field(default=64, gt=0, le=1 << 20, description="A larger document is quarantined unread.")
     max_extracted_characters: int = Field(
-        default=20_000_000, ge=1, description="A PDF, DOCX, HTML … or file of records that gives more is quarantined."
+        default=20_000_000, ge=1, description="A PDF, DOCX, HTML … or file of records with more text is quarantined."
     )
     timeout_seconds: float = Field(
         default=60,
         gt=0,
         le=7 * 86400,
-        description="Reading one document may take this long, and cutting it as long for each million characters.",
+        description="Time limit for reading one document; cutting it into chunks may take as long for each million"
+        " characters.",
     )
     max_pages: int = Field(default=5000, ge=1, description="A PDF of more pages is quarantined.")
     max_expansion: float = Field(
@@ -91,6 +94,12 @@ class ChunkingSpec(Section):
     rules = (Rule(("overlap_tokens", "max_tokens"), overlap_fits, "make it smaller"),)
 
     max_tokens: int = Field(default=200, ge=16, le=8192, description="A chunk has at most this many tokens.")
+    min_tokens: int = Field(
+        default=24,
+        ge=0,
+        description="A smaller chunk is joined with a neighbor, or takes some of its text, where that is possible. More"
+        " than a quarter of max_tokens counts as a quarter.",
+    )
     overlap_tokens: int = Field(default=0, ge=0, description="Tokens that a chunk repeats of the one before it.")
 
 
@@ -100,7 +109,7 @@ class ShardingSpec(Section):
     rules = (Rule(("min_tokens", "max_tokens"), shard_bounds_fit, "leave room between the two"),)
 
     max_tokens: int = Field(default=4096, ge=64, description="A shard has at most this many tokens.")
-    min_tokens: int = Field(default=512, ge=0, description="Shards are not cut smaller, where that is possible.")
+    min_tokens: int = Field(default=512, ge=0, description="Shards are not smaller, where that is possible.")
 
 
 class RefreshSpec(Section):
@@ -117,8 +126,8 @@ class RefreshSpec(Section):
 
     mode: Literal["exact", "delta"] = Field(
         default="exact",
-        description="exact: a changed shard is memorized anew from its first change on. delta: changed documents go to"
-        " delta shards; a shard is memorized anew when too much of it is stale.",
+        description="exact: a changed shard is memorized again from its first change on. delta: changed documents go"
+        " to delta shards; a shard is memorized again when too much of it is outdated.",
     )
     max_stale: float = Field(
         default=0.2, ge=0, lt=1, description="Mode delta: share of a memory's tokens that may be out of date."

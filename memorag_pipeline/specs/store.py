@@ -28,7 +28,7 @@ class RetentionSpec(Section):
         default=7,
         ge=4,
         le=36_500,
-        description="Days after which unreferenced objects are deleted: 3 more than the longest refresh takes.",
+        description="Days after which unreferenced objects are deleted; give 3 more than the longest refresh takes.",
     )
 
     @property
@@ -40,5 +40,5 @@ class RetentionSpec(Section):
 class StoreSpec(Location):
     """Where versions are published."""
 
-    uri: Uri = Field(description="Folder or bucket; the corpus lies below it under its name.")
+    uri: Uri = Field(description="Folder or bucket; the corpus is stored in a folder of its name below it.")
     retention: RetentionSpec = RetentionSpec()

@@ -37,7 +37,11 @@ def all_divide_window(ratios: tuple[int, ...], window: int) -> str | None:
 
 
 def sequence_has_windows(sequence: int, window: int) -> str | None:
-    return None if sequence >= 2 * window else f"is shorter than two windows of {window} tokens: nothing is remembered"
+    return (
+        None
+        if sequence >= 2 * window
+        else f"is shorter than two windows of {window} tokens: nothing would be memorized"
+    )
 
 
 def first_is_evaluated(evaluated: tuple[int, ...], ratios: tuple[int, ...]) -> str | None:
@@ -74,7 +78,7 @@ Start = Literal["copy", "newline", "mean", "eos"]
 
 
 class TrainingDataSpec(Location):
-    """What is read. Texts teach the memory to hold a text, instructions what it will be asked for."""
+    """What is trained on. Texts teach the memory to hold a text, instructions what it will be asked for."""
 
     rules = (
         *Location.rules,
@@ -98,26 +102,26 @@ class TrainingDataSpec(Location):
     self_study: int = Field(
         default=0,
         ge=0,
-        description="Passages of the corpus about which the generator asks itself, for instructions.",
+        description="Passages of the corpus from which the generator writes instructions for itself.",
     )
 
 
 class ScheduleSpec(Section):
-    """How much is trained, and how fast. The learning rate rises, then falls to nothing."""
+    """How much is trained, and how fast. The learning rate rises, then falls to 0."""
 
     rules = (Rule(("batch_tokens", "sequence_tokens"), sequences_fit_batch, "make it a multiple"),)
 
     tokens: int = Field(
-        default=1_000_000, ge=1, description="Tokens of text to train on, again from the start if need be."
+        default=1_000_000, ge=1, description="Tokens of text to train on; texts are repeated if there are fewer."
     )
     instruction_tokens: int = Field(default=0, ge=0, description="Tokens of instructions to train on after that.")
     sequence_tokens: int = Field(default=1024, ge=64, description="Length of a sequence that texts are packed into.")
-    batch_tokens: int = Field(default=4096, ge=64, description="Tokens of a step.")
-    learning_rate: float = Field(default=2e-3, gt=0, description="At its highest.")
-    instruction_rate: float = Field(default=5e-4, gt=0, description="The same for instructions.")
+    batch_tokens: int = Field(default=4096, ge=64, description="Tokens per step.")
+    learning_rate: float = Field(default=2e-3, gt=0, description="Highest learning rate.")
+    instruction_rate: float = Field(default=5e-4, gt=0, description="Highest learning rate for instructions.")
     warm_up: float = Field(default=0.05, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
     clip: float = Field(default=1.0, gt=0, description="Largest norm of a gradient.")
-    seed: int = Field(default=0, description="Of the order of the texts and of the ratios.")
+    seed: int = Field(default=0, description="Seed of the order of the texts and of the ratios.")
     checkpoint_tokens: int = Field(default=200_000, ge=1, description="Tokens between two checkpoints.")
 
 
@@ -174,34 +178,34 @@ class TrainingSpec(Section):
     sink: int = Field(default=1, ge=0, le=64, description="First slots of a memory that are always kept.")
     placement: Placement = Field(
         default="attended",
-        description="Where beacons lie. attended: at the tokens that are attended to most when a window is read again,"
-        " which stay under keys and values of their own; interleave: slots of their own after every ratio-th token.",
+        description="Where beacons are. attended: at the tokens that get most attention in a second reading of the"
+        " window, with keys and values of their own; interleave: extra slots after every ratio-th token.",
     )
     projections: tuple[Projection, ...] | None = Field(
         default=None,
-        description="Those that beacons have of their own; left out q, k and v, of attended beacons k and v.",
+        description="Projections that beacons have of their own. Default: q, k and v; with attended beacons k and v.",
     )
-    rank: int | None = Field(default=None, ge=1, description="Rank of low-rank factors; without it full matrices.")
+    rank: int | None = Field(default=None, ge=1, description="Rank of low-rank factors. Default: full matrices.")
     start: Start = Field(
         default="copy",
-        description="Embedding of a beacon before training: copy is that of the token before it plus a learned vector,"
-        " newline, mean and eos are learned from that embedding on.",
+        description="Embedding of a beacon before training. copy: that of the token before it plus a learned vector;"
+        " newline, mean and eos: learned, starting from that embedding.",
     )
     distillation: float = Field(
         default=0.0, ge=0, le=1, description="Share of the loss that is the distance to the model with all its context."
     )
     generation: GenerationSpec = Field(
-        default=GenerationSpec(max_new_tokens=48), description="The generator of the self-study; by default the model."
+        default=GenerationSpec(max_new_tokens=48), description="The generator of the self-study. Default: the model."
     )
     first_window: bool = Field(
         default=True,
-        description="Tokens of the first window count too, which see interleaved beacons but no memory.",
+        description="Tokens of the first window, which see interleaved beacons but no memory, count too.",
     )
     dtype: Dtype = Field(default="float32", description="Number format of the frozen model; beacons train in float32.")
-    activation_checkpointing: bool = Field(default=False, description="Compute layers twice to keep less of them.")
+    activation_checkpointing: bool = Field(default=False, description="Compute layers twice to save memory.")
     schedule: ScheduleSpec = ScheduleSpec()
     evaluation: TrainingEvaluationSpec = TrainingEvaluationSpec()
-    cron: Cron | None = Field(default=None, description="Cron expression of the training DAG; none: by hand.")
+    cron: Cron | None = Field(default=None, description="Cron expression of the training DAG. Default: only by hand.")
     compute: ComputeSpec = ComputeSpec()
 
     @property

@@ -57,7 +57,7 @@ def alternatives(table: Mapping[str, Any]) -> str:
 
 def revision_has_use(revision: str | None, model: str | None) -> str | None:
     if revision is not None and (model is None or not is_hub_id(model)):
-        return "is only for a Hugging Face id"
+        return "only applies to a Hugging Face id"
     return None
 
 

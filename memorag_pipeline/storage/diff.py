@@ -37,7 +37,7 @@ class ValueChange:
 
 @dataclass(frozen=True)
 class VersionDiff:
-    """What `new` holds otherwise than `old`.
+    """How `new` differs from `old`.
 
     documents: by URI. quarantined: URIs that are in quarantine in `new` and were not in `old`. chunks: by chunk id.
     memories: by shard id. new_bytes: size of the blobs of `new` that `old` does not have.

@@ -93,7 +93,7 @@ class StoredTable:
                 raise CorruptBlobError(f"{self._name}: column {field.name!r} has rows without a value; {_REMEDY}")
 
 
-_REMEDY = "no refresh writes such a one; refresh to make it anew, or restore it from a copy of the store"
+_REMEDY = "no refresh writes such a table; refresh to rebuild it, or restore it from a copy of the store"
 
 
 @contextmanager
@@ -111,7 +111,7 @@ def open_table(source: Path | pa.Buffer, name: str, schema: pa.Schema | None = N
     try:
         file = pq.ParquetFile(source, memory_map=True)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise CorruptBlobError(f"{name}: not a table in Parquet ({error}); refresh to make it anew") from error
+        raise CorruptBlobError(f"{name}: not a table in Parquet ({error}); refresh to rebuild it") from error
     metadata = file.metadata
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     rows = max(metadata.num_rows, sum(group.num_rows for group in groups))

@@ -87,5 +87,5 @@ class Checkpoints:
         except (OSError, StorageError) as error:
             raise StorageError(
                 f"the checkpoint at step {position.steps} cannot be written to {self._store.uri} ({error}); the one"
-                " before is kept: free some space, or mend the store, and train again to go on from there"
+                " before is kept: free some space, or fix the store, then train again to continue from there"
             ) from error

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memorag_pipeline.corpus.chunk import Chunk, Chunker
+from memorag_pipeline.corpus.front_matter import front_matter
 from memorag_pipeline.corpus.headed_blocks import whole_table
-from memorag_pipeline.corpus.headings import markdown_headings
+from memorag_pipeline.corpus.headings import markdown_headings, rst_headings
 from memorag_pipeline.digests import text_digest
 from memorag_pipeline.errors import NotFoundError
 from memorag_pipeline.models.references import ResolvedModel, resolve
@@ -41,7 +42,7 @@ def chunker(embedding: TokenCounter, memory: TokenCounter) -> Chunker:
 
 
 def require_exact(chunks: list[Chunk], text: str, embedding: TokenCounter) -> None:
-    """Offsets, tokens and digests are right, and nothing but white space is outside of the chunks."""
+    """Offsets, tokens and digests are right, and nothing but white space and marks is outside of the chunks."""
     for chunk in chunks:
         assert chunk.text == chunk.header + text[chunk.start : chunk.end]
         assert chunk.header in text[: chunk.start]
@@ -49,7 +50,7 @@ def require_exact(chunks: list[Chunk], text: str, embedding: TokenCounter) -> No
         assert chunk.digest == text_digest(chunk.text)
     covered = [0, *(place for chunk in chunks for place in (chunk.start, chunk.end)), len(text)]
     assert covered == sorted(covered)
-    assert not "".join(text[end:start] for end, start in list(pairwise(covered))[::2]).strip()
+    assert not "".join(text[end:start] for end, start in list(pairwise(covered))[::2]).strip(" \n\t#-`|.=~+*_:>")
     assert len({chunk.chunk_id for chunk in chunks}) == len(chunks)
 
 
@@ -63,8 +64,12 @@ def test_chunks_cover_the_text_within_the_limit(chunker: Chunker, embedding: Tok
 
 @settings(max_examples=40, deadline=None)
 @given(st.text(alphabet=st.sampled_from("ab .\n#-`é中🙂\u200d\t|"), min_size=1, max_size=600), st.booleans())
-def test_any_text_is_covered(chunker: Chunker, embedding: TokenCounter, text: str, markdown: bool) -> None:
-    require_exact(chunker.cut("d", text, markdown), text, embedding)
+def test_any_text_is_covered(embedding: TokenCounter, memory: TokenCounter, text: str, markdown: bool) -> None:
+    narrow = Chunker(ChunkingSpec(max_tokens=20), ShardingSpec(), embedding, memory, 20)
+    chunks = narrow.cut("d", text, markdown, markdown_headings(text) if markdown else ())
+    if not front_matter(text)[1]:
+        require_exact(chunks, text, embedding)
+    assert bool(chunks) == bool(text.strip()) and all(chunk.tokens <= 20 for chunk in chunks)
 
 
 def test_an_edit_changes_the_ids_of_few_chunks(chunker: Chunker) -> None:
@@ -117,6 +122,65 @@ def test_a_long_markdown_text_is_cut_at_its_headings(chunker: Chunker, embedding
     require_exact(chunks, text, embedding)
     starts = {chunk.start for chunk in chunks}
     assert all(heading.start in starts for heading in markdown_headings(text))
+
+
+_PARAGRAPH = "Ships that enter the harbour by night wait for the pilot at the outer buoy. "
+
+
+def headings_and_chunks(chunker: Chunker, text: str) -> tuple[list[str], list[Chunk]]:
+    """The lines of headings, and the chunks of a Markdown text."""
+    headings = markdown_headings(text)
+    return [text[each.start :].split("\n")[0] for each in headings], chunker.cut("d", text, True, headings)
+
+
+@pytest.mark.parametrize("sentences", range(1, 30, 4))
+@pytest.mark.parametrize("body", [_PARAGRAPH, "| Port | Fee of a ship in crowns |\n|---|---|\n", "```mermaid\n"])
+def test_a_heading_is_with_its_text(chunker: Chunker, embedding: TokenCounter, sentences: int, body: str) -> None:
+    row = {"|": "| Harbour | 37 crowns a night |\n", "`": "pilot --> buoy\n"}.get(body[0], _PARAGRAPH)
+    end = "```\n" if body[0] == "`" else ""
+    sections = [
+        f"## Reporting, for those who come in {number}\n\n### By night\n\n{body}{row * sentences}{end}\n"
+        for number in range(6)
+    ]
+    text = f"# Harbour\n\n{_PARAGRAPH * 3}\n\n" + "".join(sections)
+    lines, chunks = headings_and_chunks(chunker, text)
+    require_exact(chunks, text, embedding)
+    assert max(chunk.tokens for chunk in chunks) <= CAPACITY
+    for chunk in chunks:
+        assert chunk.text.strip().split("\n")[-1] not in lines
+        assert chunk.tokens >= 20, chunk.text
+
+
+def test_titles_of_restructured_text_are_with_their_text(chunker: Chunker, embedding: TokenCounter) -> None:
+    text = "".join(f"Title {mark * 2}\n{mark * 9}\n\n{_PARAGRAPH * 5}\n\n" for mark in "~-=^" * 3)
+    chunks = chunker.cut("d", text, False, rst_headings(text))
+    require_exact(chunks, text, embedding)
+    assert all(_PARAGRAPH[:40] in chunk.text for chunk in chunks)
+    assert sum("Title" in chunk.text for chunk in chunks) == sum(chunk.text.startswith("Title") for chunk in chunks)
+
+
+def test_a_document_of_headings_alone_is_kept(chunker: Chunker) -> None:
+    assert [chunk.text for chunk in chunker.cut("d", "# One\n\n## Two\n", True, markdown_headings("# One\n\n## Two\n"))]
+
+
+def test_front_matter_and_lone_marks_are_no_passages(chunker: Chunker) -> None:
+    matter = "---\ntitle: Harbour\nweight: 40\n---\n"
+    text = f"{matter}\n{_PARAGRAPH * 5}\n\n---\n\n{_PARAGRAPH * 5}\n\n```mermaid\n{'a --> b' * 90}\n```\n"
+    chunks = chunker.cut("d", text, True)
+    assert all(chunk.start >= len(matter) for chunk in chunks)
+    assert not {chunk.text.strip() for chunk in chunks} & {"---", "```mermaid", "```"}
+    assert [chunk.text for chunk in chunker.cut("d", matter, True)] != []
+
+
+@pytest.mark.parametrize("least", [0, 24])
+def test_a_small_chunk_is_joined_with_its_neighbor(embedding: TokenCounter, memory: TokenCounter, least: int) -> None:
+    long = f"{_PARAGRAPH * 5}Sound the horn when the fog is thick."
+    text = "\n\n".join([long, "Mind the tide when you leave.", long, "Pay at once at the office."])
+    spec = ChunkingSpec(max_tokens=CAPACITY, min_tokens=least)
+    chunks = Chunker(spec, ShardingSpec(), embedding, memory, CAPACITY).cut("d", text, False)
+    require_exact(chunks, text, embedding)
+    assert max(chunk.tokens for chunk in chunks) <= CAPACITY
+    assert (min(chunk.tokens for chunk in chunks) >= 24) == (least == 24)
 
 
 def test_a_model_without_a_fast_tokenizer_is_named(tmp_path: Path) -> None:

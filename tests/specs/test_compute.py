@@ -37,7 +37,7 @@ WRONG = {
         "resources.requests",
         "more than the limit of 2k",
     ),
-    "GPUs in two places": ({"resources": {"limits": {"nvidia.com/gpu": 1}}}, "gpu_resource", "leave it to gpus alone"),
+    "GPUs in two places": ({"resources": {"limits": {"nvidia.com/gpu": 1}}}, "gpu_resource", "give it only in gpus"),
     "no volume": ({"cache_volume": {}}, "cache_volume.claim", "neither claim nor host_path"),
     "two volumes": ({"cache_volume": {"claim": "a", "host_path": "/a"}}, "cache_volume.claim", "both given"),
     "relative path": ({"cache_volume": {"claim": "a", "path": "cache"}}, "cache_volume.path", "start it with /"),

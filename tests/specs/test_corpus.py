@@ -277,7 +277,7 @@ WRONG = {
         changed(jobs=job(kind="summaries")),
         "jobs.daily.questions",
         "",
-        "give questions for answers alone",
+        "give questions only for kind answers",
     ),
     "summaries of a job that answers": (
         changed(jobs=job(summaries={"scope": "corpus"})),
@@ -561,7 +561,7 @@ def test_a_refresh_is_given_by_its_mode_or_as_a_section(write: Write) -> None:
     assert read_spec(write(MINIMAL + section)).refresh.purge == ["**/a.md", "s3://b/c/**"]
     for wrong, problem in (
         ("detla", "refresh.mode: should be 'exact' or 'delta' (found 'detla')"),
-        ("{max_stale: 0.5}", "refresh.max_stale: has no use where no memory gets stale (found 0.5)"),
+        ("{max_stale: 0.5}", "refresh.max_stale: has no use in mode exact (found 0.5)"),
         ("{mode: delta, max_stale: 1}", "refresh.max_stale: should be less than 1"),
         ("{purge: ['a**b']}", "refresh.purge.0: Invalid pattern"),
     ):

@@ -49,11 +49,14 @@ ODD = {
     "list as a key": (GOOD + "? [a]\n: 1", "corpus.yaml:6: has a key that is a list or a mapping"),
     "jobs with names of keys": (GOOD + "jobs: {questions: {}, '[key]': {}}", "jobs.questions.warehouse: is missing"),
     "empty name": (GOOD + "jobs: {'': {}}", "jobs.: is not a name"),
-    "home of nobody": (GOOD.replace("[source]", "[~nouser/x]"), "corpus.yaml:2: source.uris.0: is no path"),
-    "end of a C string": (GOOD.replace("[source]", r'["a\0b"]'), "corpus.yaml:2: has the character U+0000"),
-    "half a surrogate": (GOOD + r'description: "\ud800"', "corpus.yaml:6: has the character U+D800"),
-    "half a surrogate as a key": (GOOD + r'"\udfff": 1', "has the character U+DFFF"),
-    "cycle": (GOOD + "index: &a {factory: *a}", "has an alias (*name) of nothing before it, or of what is around it"),
+    "home of nobody": (GOOD.replace("[source]", "[~nouser/x]"), "corpus.yaml:2: source.uris.0: is not a path"),
+    "end of a C string": (GOOD.replace("[source]", r'["a\0b"]'), "corpus.yaml:2: contains the character U+0000"),
+    "half a surrogate": (GOOD + r'description: "\ud800"', "corpus.yaml:6: contains the character U+D800"),
+    "half a surrogate as a key": (GOOD + r'"\udfff": 1', "contains the character U+DFFF"),
+    "cycle": (
+        GOOD + "index: &a {factory: *a}",
+        "has an alias (*name) without an anchor before it, or inside its own anchor",
+    ),
     "cycle of a merge": (GOOD + "index: &a {<<: *a}", "has an alias (*name)"),
     "undefined alias": (GOOD + "index: *hunter2", "has an alias (*name)"),
     "nested lists": (GOOD + "index: " + "[" * 600 + "]" * 600, f"is nested more than {DEEPEST} deep"),
@@ -80,7 +83,7 @@ ODD = {
         "refresh.max_stale: should be a num",
     ),
     "number of many digits": (GOOD + "refresh: {max_stale: " + "9" * 5000 + "}", "refresh.max_stale: should be"),
-    "number without digits": (GOOD + "schedule: 0x_", "corpus.yaml:6: has what looks like a number and is none"),
+    "number without digits": (GOOD + "schedule: 0x_", "corpus.yaml:6: looks like a number but is not one"),
     "set": (GOOD + "index: !!set {a}", "has a tag (!name)"),
     "number by a tag": (GOOD + 'index: !!int ""', "has a tag (!name)"),
     "many problems": (GOOD + "\n".join(f"k{n}: 1" for n in range(4000)), "has more problems than these"),
@@ -153,7 +156,7 @@ def test_anchors_and_dates_are_read(tmp_path: Path) -> None:
 def test_what_the_environment_puts_in_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "MEMORAG_TEST_NAME", "caf\udce9")
     told = problem_of(GOOD.replace("[source]", "['${MEMORAG_TEST_NAME}']"), tmp_path)
-    assert "source.uris.0: has the character U+DCE9" in told and "correct the environment variable" in told
+    assert "source.uris.0: contains the character U+DCE9" in told and "correct the environment variable" in told
 
 
 def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path) -> None:

@@ -103,5 +103,5 @@ class Condemned:
             return None
         except ValidationError as error:
             raise CorruptBlobError(
-                f"record {self._objects.uri_of(key)} was altered; delete it: what it condemned is condemned anew"
+                f"record {self._objects.uri_of(key)} was altered; delete it: what it condemned is condemned again"
             ) from error

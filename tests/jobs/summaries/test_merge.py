@@ -33,7 +33,7 @@ class Joining:
 
 def settings(budget: int) -> Any:
     """A budget for this many summaries of one token."""
-    prompts = SimpleNamespace(merge=lambda texts: list(texts))
+    prompts = SimpleNamespace(merge=lambda texts: list(texts), said=())
     models = SimpleNamespace(generation=SimpleNamespace(max_new_tokens=1))
     return SimpleNamespace(prompts=prompts, budget=budget, models=models)
 
