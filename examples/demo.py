@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def prepare_home() -> None:
-    """Start anew below `.memorag/`, but keep the converted models; point Airflow and all caches there."""
+    """Start afresh below `.memorag/`, but keep the converted models; point Airflow and all caches there."""
     if (HOME / "source").exists() and not (HOME / "source" / MARK).exists():
         sys.exit(
             f"{HOME / 'source'} was not written by the demo, which would replace it; set MEMORAG_HOME to another folder"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from memorag_pipeline.jobs.answers.answer import Answer
 from memorag_pipeline.retrieval.passage import Passage
@@ -75,6 +77,23 @@ def test_the_spec_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "handbook.yaml"
     path.write_text(text, encoding="utf-8")
     assert list(read_spec(path).jobs) == ["faq", "digests"]
+
+
+def test_the_example_has_the_sections_of_the_spec_but_those_of_services() -> None:
+    (text,) = blocks("yaml")
+    example = REPOSITORY / "examples" / "handbook"
+    shown, tried = (yaml.safe_load(each) for each in (text, (example / "handbook.yaml").read_text(encoding="utf-8")))
+    assert set(shown) - set(tried) == {"schedule", "compute"}
+    assert shown["jobs"].keys() == tried["jobs"].keys() and shown["evaluation"].keys() == tried["evaluation"].keys()
+    assert all(tried[section]["model"].startswith("package:") for section in ("memory", "embedding"))
+
+
+def test_the_gate_of_the_example_asks_for_what_its_documents_say() -> None:
+    example = REPOSITORY / "examples" / "handbook"
+    for line in (example / "expected.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        document = " ".join((example / "documents" / row["uri"]).read_text(encoding="utf-8").split())
+        assert all(text in document for text in (*row["evidence"], *row["answers"]))
 
 
 def test_the_service_uses_names_that_exist() -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import duckdb
 import pytest
-import yaml
 
 from memorag_pipeline.errors import UntrustedReferenceError
 from memorag_pipeline.pipeline import Pipeline
@@ -97,41 +96,24 @@ def test_the_commands_of_the_readme_show_what_the_demo_made(
     assert "Stages" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_spec_of_the_readme_refreshes_and_answers_with_the_models_of_the_package(
+def test_the_example_of_the_readme_is_refreshed_gated_answered_and_summarized_offline(
     demo: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_answers: None
 ) -> None:
-    """Placeholders of services that a test lacks are replaced; all other keys are those of the README."""
     home, _ = demo
     monkeypatch.setenv("MEMORAG_CACHE", str(home / "cache"))
-    (text,) = blocks("yaml")
-    values = yaml.safe_load(text)
-    questions = tmp_path / "questions.jsonl"
-    row = {"question": "What does a lambda expression yield?", "answer": "a function object"}
-    questions.write_text(json.dumps({**row, "evidence": ["yields a function object"]}))
-    values["source"] = {"uris": [str(home / "source")], "include": ["lambda.rst"]}
-    values["store"] = {"uri": str(home / "store")}
-    values["memory"] |= {"model": "package:smollm2-135m-instruct", "adapter": "package:smollm2-135m-beacon"}
-    values["embedding"] |= {"model": "package:all-minilm-l6-v2"}
-    values["sharding"] = {"max_tokens": 3072, "min_tokens": 512}  # the small model's context is 8,192 tokens
-    values["generation"] = {"max_new_tokens": 8}
-    values["evaluation"]["questions"]["uri"] = str(questions)
-    values["jobs"]["faq"] |= {"questions": {"uri": str(questions)}, "clue_tokens": 8}
-    for section in (values, *values["jobs"].values()):
-        section["warehouse"] = {
-            "destination": "duckdb",
-            "database": str(tmp_path / "warehouse.duckdb"),
-            "dataset": "kb",
-        }
-    (tmp_path / "handbook.yaml").write_text(yaml.safe_dump(values))
+    monkeypatch.setenv("MEMORAG_HOME", str(tmp_path))
     for line in commands(2):
-        run(line.replace("dags/corpora/handbook.yaml", str(tmp_path / "handbook.yaml")))
-    pipeline = Pipeline(read_spec(tmp_path / "handbook.yaml"))
-    assert pipeline.store.uri == f"file://{home / 'store' / 'handbook'}"
+        run(line.replace("examples/", f"{REPOSITORY / 'examples'}/"))
+    spec = read_spec(REPOSITORY / "examples" / "handbook" / "handbook.yaml")
+    pipeline = Pipeline(spec)
+    assert pipeline.store.uri == f"file://{tmp_path / 'store' / 'handbook'}"
     assert list(pipeline.store.versions.numbers()) == [1]
-    with duckdb.connect(str(tmp_path / "warehouse.duckdb"), read_only=True) as connection:
-        ((status, evidence),) = connection.execute("SELECT status, evidence FROM kb.answers").fetchall()
-        ((summary,),) = connection.execute("SELECT summary FROM kb.summaries").fetchall()
-    assert status == "answered" and "lambda.rst" in evidence and summary
+    assert pipeline.store.channels.version("production") == 1  # the gate let it pass
+    with duckdb.connect(str(tmp_path / "handbook.duckdb"), read_only=True) as connection:
+        answers = connection.execute("SELECT question_id, evidence FROM memorag.answers").fetchall()
+        summaries = connection.execute("SELECT uri FROM memorag.summaries WHERE status = 'summarized'").fetchall()
+    assert {row[0] for row in answers} == {"leave", "note", "hotel", "lost"} and len(summaries) == 3
+    assert "hotel may cost up to 140 euros" in dict(answers)["hotel"]
     manifest = pipeline.store.versions.manifest(1)
     require_known_references(manifest, "the version", "")
     with pytest.raises(UntrustedReferenceError):

@@ -21,12 +21,15 @@ RUN |= {"seconds": 3600.0, "spec_fingerprint": "f"}
 
 def test_each_query_finds_what_it_asks_for(spec: WarehouseSpec) -> None:
     warehouse = open_warehouse(spec.model_copy(update={"dataset": "memorag"}))
-    leave = [{**passage("Leave is 30 days."), "uri": "s3://kb/leave.md"}]
+    leave = [
+        {**passage("Leave is 30 days."), "uri": "s3://kb/leave.md"},
+        {**passage("Travel is paid."), "uri": "s3://kb/travel-and-leave.md", "number": 2, "used": False},
+    ]
     shared = {"corpus": "handbook", "status": "answered", "evidence": leave, "corpus_version": 2}
     tables = [
         answers(2, **{**shared, "corpus_version": 1}),
         answers(1, **shared, answer="new"),
-        answers(2, **{**shared, "status": "error"}, error="no text", answer=None).slice(1),
+        answers(2, **{**shared, "status": "error"}, error="no text", answer=None, question="").slice(1),
     ]
     refresh = {**RUN, "job": "refresh", "run_id": "a", "kind": "refresh", "status": "published", "corpus_version": 2}
     refresh |= {"added": 1, "changed": 0, "removed": 0, "units_done": 1, "units_reused": 3}
@@ -44,9 +47,12 @@ def test_each_query_finds_what_it_asks_for(spec: WarehouseSpec) -> None:
     found = [[tuple(row.values()) for row in warehouse.query(query).to_pylist()] for query in QUERIES]
     now, passages, changed, unanswered, documents, affected, nights, refreshes, quarantined, clues = found
     assert [row[1:] for row in now] == [("new", 2)]
-    assert [row[2:] for row in passages] == [(1, "s3://kb/leave.md", 3, 2**40, "Leave is 30 days.")] * 2
+    assert [row[2:] for row in passages] == [
+        (1, True, "s3://kb/leave.md", 3, 2**40, "Leave is 30 days."),
+        (2, False, "s3://kb/travel-and-leave.md", 3, 2**40, "Travel is paid."),
+    ] * 2
     assert changed == [("q0", "answer 0", "new"), ("q1", "answer 1", None)]
-    assert [row[3:] for row in unanswered] == [("error", "no text")]
+    assert [row[2:] for row in unanswered] == [("q1", "", "error", "no text")]
     assert documents == [("s3://kb/leave.md", 2, 0.5)]
     assert [(row[1], row[3]) for row in affected] == [("q0", "new"), ("q1", None)]
     assert [row[1:2] + row[3:] for row in nights] == [("faq", 7, 0.5, 3600.0)]
