@@ -14,7 +14,8 @@ from unicodedata import category
 from memorag_pipeline.prompts.look_alikes import seen, with_round_brackets
 
 _NAMES = ("passage", "draft")
-_FENCE = re.compile(rf"</?\s*(?:{'|'.join(_NAMES)})\s*(?:\d+\s*)?(?:>\s*|\Z)")  # the last one may be cut
+_FENCE = re.compile(rf"</?\s*(?:{'|'.join(_NAMES)})\s*(?:\d+\s*)?(?:>\s*|\Z)")
+_CUT = re.compile(r"^</?[ \t]*([a-z]*)\Z", re.MULTILINE)  # the beginning of a mark where a reply was cut
 
 
 def fence_passages(passages: Sequence[str]) -> str:
@@ -35,7 +36,9 @@ def fence_draft(draft: str) -> str:
 
 def without_fences(text: str) -> str:
     """What a generator wrote, without the marks of its prompt, which small models repeat."""
-    return _FENCE.sub("", text).strip()
+    text = _FENCE.sub("", text).strip()
+    cut = _CUT.search(text, text.rfind("\n") + 1)
+    return text[: cut.start()].strip() if cut and any(name.startswith(cut[1]) for name in _NAMES) else text
 
 
 def _without_marks(text: str) -> str:

@@ -94,6 +94,9 @@ def _common(some: list[int], others: list[int]) -> int:
         ("<draft>It rained.</draft>", "It rained."),
         ("a < passage to > b", "a < passage to > b"),
         ("It rained. <passage 2", "It rained."),
+        ("It rained.\n<pass", "It rained."),
+        ("It rained.\n</", "It rained."),
+        ("It rained.\n<pastry", "It rained.\n<pastry"),
     ],
 )
 def test_marks_that_a_model_repeats_are_no_part_of_its_reply(reply: str, text: str) -> None:
