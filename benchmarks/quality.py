@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--adapter", type=Path, default=ADAPTER)
     parser.add_argument("--window", type=int, default=ADAPTER_WINDOW)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--append", type=Path, help="file of lines of JSON that is gone on with")
+    parser.add_argument("--append", type=Path, help="file that the lines of JSON are appended to")
     given = parser.parse_args(argv)
     torch.set_num_threads(given.threads)
     kinds = [kind for kind in given.only if kind != "beacon" or _found(given.adapter, "adapter")]

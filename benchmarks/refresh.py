@@ -421,7 +421,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", help="memory model; without one, a layer of random numbers")
     parser.add_argument("--embedding", help="embedding model, likewise")
     parser.add_argument("--growth", action="store_true", help="also the same change to half of the corpus")
-    parser.add_argument("--documents", type=int, help="of those that never change, take so many")
+    parser.add_argument("--documents", type=int, help="number of unchanging documents to take")
     parser.add_argument("--shard-tokens", type=int, default=4096, help="most tokens of a shard")
     parser.add_argument("--window", type=int, default=256)
     parser.add_argument("--documents-per-part", type=int, default=32)

@@ -18,6 +18,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from memorag_operators import metrics
 from memorag_operators.links import CorpusLink, ReportLink, StoreLink, links_of
+from memorag_pipeline.amounts import counts_text
 from memorag_pipeline.errors import (
     EndpointRefusedError,
     MemoragError,
@@ -111,7 +112,8 @@ class StageOperator(BaseOperator):
         if self.stage is not None and self.measured:
             metrics.send(opened.spec.corpus, self.stage.name, result, time.monotonic() - started)
         for name, value in result.items():
-            self.log.info("%s: %s", name, f"{len(value)} of them" if isinstance(value, list) else value)
+            lists = isinstance(value, list)
+            self.log.info("%s: %s", name, counts_text({"work_lists": len(value)}) or "nothing" if lists else value)
             if name != self.work_list:
                 context["ti"].xcom_push(name, value)
         self.conclude(result, context)
@@ -142,7 +144,7 @@ class StageOperator(BaseOperator):
     def run_of(self, opened: Any, context: Context) -> Run:
         """The run that this task belongs to. It began when Airflow started it, whatever its logical date is.
 
-        When its tasks are cleared Airflow sets the start anew; the run keeps the one that its first task has reported.
+        When its tasks are cleared Airflow sets a new start; the run keeps the one that its first task has reported.
         """
         from memorag_pipeline.runs.tasks import Run, as_begun
 

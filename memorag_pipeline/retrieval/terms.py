@@ -3,7 +3,7 @@
 In:  a text in any language.
 Out: its terms in order: casefolded words, without stemming or stop words; for a run of Chinese characters each pair of
      neighbours, since words are not separated (a single character is one term). A run of Thai, Lao, Khmer or Burmese,
-     where words are seldom separated, also yields pairs, so that it is found by the words within it.
+     where words are rarely separated, also yields pairs, so that it is found by the words within it.
 A text without letters or digits has no terms.
 
 Compatibility forms (full-width letters, ligatures) equal the plain ones. Combining marks belong to the letter that they

@@ -20,7 +20,7 @@ from memorag_pipeline.errors import CorruptBlobError
 
 # Every table of a store has a distinct key of at least 16 characters in each row, so a row takes more than a byte.
 _FREE_ROWS = 1_000_000
-# zstd makes repeated text 200 times smaller, seldom more; small tables may do as they like.
+# zstd makes repeated text 200 times smaller, rarely more; small tables have no limit.
 _FREE_BYTES = 1 << 30
 _MOST_TIMES = 1000
 
