@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from memorag_pipeline.retrieval.passage import Passage
 
 STAGE = "evaluate"
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 METRICS: tuple[Metric, ...] = get_args(Metric)
 # What a question must have for a metric.
 NEEDS: dict[Metric, str] = {m: "evidence" if m.startswith("evidence") else "answers" for m in METRICS}
