@@ -208,7 +208,7 @@ def _check_generation(spec: CorpusSpec, file: str, context: int) -> Iterator[Spe
 def _check_reranker(spec: RerankerSpec, file: str, config: dict[str, Any]) -> Iterator[SpecProblem]:
     kinds, labels = config.get("architectures") or [], config.get("num_labels", len(config.get("id2label", "??")))
     if not any(kind.endswith("ForSequenceClassification") for kind in kinds) or labels != 1:
-        problem, fix = "is no cross-encoder with one score", "use one such as BAAI/bge-reranker-v2-m3"
+        problem, fix = "is not a cross-encoder with one score", "use one such as BAAI/bge-reranker-v2-m3"
         yield SpecProblem(file, "retrieval.reranker.model", spec.model, problem, fix)
     elif spec.max_tokens > _positions(config):
         yield SpecProblem(

@@ -36,7 +36,7 @@ def setup(
     """Create the pools that the specs of a folder name; existing pools stay unchanged."""
     folder = specs or Path(os.environ.get("MEMORAG_SPECS", "dags/corpora"))
     if not folder.is_dir():
-        raise NotFoundError(f"{folder} is no folder; give the folder of specs, or set MEMORAG_SPECS")
+        raise NotFoundError(f"{folder} is not a folder; give the folder of specs, or set MEMORAG_SPECS")
     if problem := deployment_problem():  # before Airflow is imported
         raise NotFoundError(problem)
     with working(verbose):

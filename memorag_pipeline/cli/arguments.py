@@ -120,5 +120,5 @@ def versions_of(store: CorpusStore, versions: str) -> list[int]:
     """The numbers in FROM-TO that are not retired; NotFoundError when there is none."""
     first, dash, last = versions.partition("-")
     if not (dash and first.isdecimal() and last.isdecimal()):
-        raise typer.BadParameter(f"{versions!r} is no range of versions, such as 3-7")
+        raise typer.BadParameter(f"{versions!r} is not a range of versions, such as 3-7")
     return store.versions.retained_between(int(first), int(last))

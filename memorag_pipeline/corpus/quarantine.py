@@ -39,7 +39,7 @@ _ADVICE: dict[Reason, str] = {
     " promises another format than it has, rename it.",
     "password": "Store a copy without a password.",
     "bad_record": "Correct the record, or the fields named in source.records.",
-    "timeout": "The next refresh tries it again. If it times out each time, split it, take out what is no text (such as"
+    "timeout": "The next refresh tries it again. If it times out each time, split it, remove what is not text (such as"
     " a long run of one sign), raise source.timeout_seconds, or exclude it with source.exclude.",
     "crashed": "Store it again from the program that made it, or in another format.",
     "outside_source": "Store the file itself in place of the link, or add the folder it is in to source.uris.",

@@ -176,7 +176,7 @@ def _text(value: Mapping[str, Any], names: Sequence[str]) -> str:
     if found is None:
         raise ValueError(f"has no {' or '.join(names)}")
     if not isinstance(found, str) or not found.strip():
-        raise ValueError(f"its {next(name for name in names if name in value)} is no text, or empty")
+        raise ValueError(f"its {next(name for name in names if name in value)} is not text, or is empty")
     return found.strip()
 
 
@@ -197,10 +197,10 @@ def _context_uri(value: Mapping[str, Any]) -> tuple[bool, str | None]:
     if context is None and context_id is None:
         uri = value.get("uri")
         if uri is not None and not isinstance(uri, str):
-            raise ValueError("its uri is no text")
+            raise ValueError("its uri is not text")
         return False, uri
     if context is not None and (not isinstance(context, str) or not context.strip()):
-        raise ValueError("its context is no text, or empty")
+        raise ValueError("its context is not text, or is empty")
     name = str(context_id) if context_id is not None else text_digest(context or "")[:16]
     if not _SAFE.fullmatch(name):
         if context is None:

@@ -205,7 +205,7 @@ def _parse_header(path: Path, metadata: dict[str, str] | None, origin: MemoryOri
     except ValueError as error:
         raise damaged(path, f"its header is not JSON: {error}") from error
     if not isinstance(values, dict):
-        raise damaged(path, "its header is no JSON object")
+        raise damaged(path, "its header is not a JSON object")
     if values.get("format") != FORMAT_VERSION:
         raise MemoryMismatchError(
             f"{path}: memory format {values.get('format')}, but this release reads format {FORMAT_VERSION};"

@@ -54,7 +54,7 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         raise ValueError(f"{path.name} holds no weights by name")
     others = [name for name, value in found.items() if not isinstance(value, torch.Tensor)]
     if others:
-        raise ValueError(f"{path.name} holds {others[0]}, which is no tensor")
+        raise ValueError(f"{path.name} holds {others[0]}, which is not a tensor")
     seen: set[int] = set()
     own: dict[str, torch.Tensor] = {}
     for name, tensor in found.items():

@@ -105,4 +105,4 @@ def _read(model: str, name: str, revision: str | None) -> Any:
     try:
         return json.loads(data)
     except ValueError as error:
-        raise ModelError(f"model {model}: {place} is no JSON; fetch the model's files again") from error
+        raise ModelError(f"model {model}: {place} is not JSON; fetch the model's files again") from error

@@ -51,7 +51,8 @@ def highest_token(place: str, model: str) -> int:
         return max(int(each) for each in [*ids, *(token["id"] for token in values.get("added_tokens") or ())])
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ModelError(
-            f"model {model}: {path} is no tokenizer of the library tokenizers ({type(error).__name__}); fetch it again"
+            f"model {model}: {path} is not a tokenizer of the library tokenizers ({type(error).__name__});"
+            " fetch it again"
         ) from error
 
 

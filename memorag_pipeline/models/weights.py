@@ -146,7 +146,9 @@ def _index(filesystem: Any, path: str, model: str) -> dict[str, str]:
     try:
         index = json.loads(filesystem.cat_file(path))["weight_map"]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ModelError(f"model {model}: {path} is no index of weights ({type(error).__name__}); {_FETCH}") from error
+        raise ModelError(
+            f"model {model}: {path} is not an index of weights ({type(error).__name__}); {_FETCH}"
+        ) from error
     if not isinstance(index, dict) or not all(isinstance(name, str) and "/" not in name for name in index.values()):
         raise ModelError(f"model {model}: {path} names files that are not beside it; {_FETCH}")
     return index

@@ -4,7 +4,7 @@ In:  a reply; the sentences that the prompt says in its own words, the question 
 Out: the reply without marks of the prompt, and without a beginning that repeats the prompt; "" if nothing else is left.
 
 A beginning repeats the prompt if it is one of its sentences up to where that sentence ends, or a question after a label
-such as `Question:`. A keyword is no sentence: an answer may begin with it.
+such as `Question:`. A keyword is not a sentence: an answer may begin with it.
 """
 
 from __future__ import annotations

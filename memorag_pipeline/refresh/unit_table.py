@@ -36,7 +36,7 @@ class _Row(BaseModel):
         if missing or (self.stage == EMBED.outcomes and not {"chunks", "configuration"} <= inputs.keys()):
             raise ValueError("a count or an input is missing")
         if not all(isinstance(value, str) for value in inputs.values()):
-            raise ValueError("an input is no text")
+            raise ValueError("an input is not text")
         return self
 
 

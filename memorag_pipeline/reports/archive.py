@@ -59,7 +59,7 @@ def read(objects: ObjectStore, key: str) -> RunReport | None:
     except ObjectNotFoundError:
         return None
     except (ValidationError, ObjectTooLargeError):
-        logger.warning("%s.json is no report that this release can read, and is left out", objects.uri_of(key))
+        logger.warning("%s.json is not a report that this release can read, and is left out", objects.uri_of(key))
         return None
 
 

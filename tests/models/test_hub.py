@@ -188,7 +188,7 @@ class _Runs:
         (pickle.dumps({"weight": _Runs()}, protocol=2), "UnpicklingError"),
         (b"version https://git-lfs.github.com/spec/v1\n", "cannot be converted"),
         (b"", "cannot be converted"),
-        ({"epoch": 3, "weight": torch.ones(2)}, "pytorch_model.bin holds epoch, which is no tensor"),
+        ({"epoch": 3, "weight": torch.ones(2)}, "pytorch_model.bin holds epoch, which is not a tensor"),
         ([torch.ones(2)], "holds no weights by name"),
     ],
     ids=["code", "pointer", "empty", "training state", "list"],

@@ -79,7 +79,7 @@ def test_the_folder_of_the_pooling_is_the_one_that_the_model_names(tmp_path: Pat
 
 def test_a_declaration_that_is_no_json_is_named(tmp_path: Path) -> None:
     declare(tmp_path, "{")
-    with pytest.raises(ModelError, match=r"1_Pooling/config\.json is no JSON"):
+    with pytest.raises(ModelError, match=r"1_Pooling/config\.json is not JSON"):
         declared_by(str(tmp_path))
 
 

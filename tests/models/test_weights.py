@@ -100,7 +100,7 @@ CHANGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda folder: (folder / shard(folder)[0]).write_bytes(b"\x10"),
         r"model-00001-of-00002\.safetensors: not a safetensors file",
     ),
-    "index": (_broken_index("{"), r"is no index of weights"),
+    "index": (_broken_index("{"), r"is not an index of weights"),
     "index elsewhere": (
         _broken_index('{"weight_map": {"a": "../model.safetensors"}}'),
         r"files that are not beside it",

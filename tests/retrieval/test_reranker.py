@@ -94,5 +94,5 @@ def test_a_model_that_is_no_reranker_is_found_before_any_work(
         return {problem.key: str(problem) for problem in found}
 
     assert problems(model=model) == {}
-    assert "is no cross-encoder" in problems(model="package:all-minilm-l6-v2")["retrieval.reranker.model"]
+    assert "is not a cross-encoder" in problems(model="package:all-minilm-l6-v2")["retrieval.reranker.model"]
     assert "use at most 512" in problems(model=model, max_tokens=513)["retrieval.reranker.max_tokens"]

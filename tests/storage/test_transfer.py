@@ -274,7 +274,7 @@ def test_records_and_manifests_of_gigabytes_are_not_read(published: CorpusStore,
     for data, words in (
         (member(members[0][0], size=1 << 45), "is not a commit record of at most"),
         (member(members[0][0], huge), "the manifest has 35184372088832 bytes by its record, too many"),
-        (member(members[0][0], b"{}"), "is no commit record"),
+        (member(members[0][0], b"{}"), "is not a commit record"),
         (member(*members[1]), "is not a commit record"),
         (b"", "its end is not a commit record"),
     ):

@@ -40,7 +40,7 @@ def read_notebook(text: str) -> tuple[str, str | None]:
     try:
         notebook = json.loads(text)
     except ValueError as error:
-        raise Refused("unreadable", f"is named as a notebook but is no JSON: {error}") from None
+        raise Refused("unreadable", f"is named as a notebook but is not JSON: {error}") from None
     cells = _cells(notebook) if isinstance(notebook, dict) else None
     if cells is None:
         raise Refused("unreadable", "is named as a notebook but has no cells")

@@ -37,7 +37,7 @@ def read_pdf(data: bytes, max_pages: int) -> tuple[str, str | None]:
     except pypdfium2.PdfiumError as error:
         if getattr(error, "err_code", None) in (api.FPDF_ERR_PASSWORD, api.FPDF_ERR_SECURITY):
             raise Refused("password", "is encrypted") from None
-        raise Refused("unreadable", f"is no PDF that can be opened: {error}") from None
+        raise Refused("unreadable", f"is not a PDF that can be opened: {error}") from None
     with closing(document):
         if len(document) > max_pages:
             raise Refused("too_many_pages", f"has {len(document):,} pages; source.max_pages admits {max_pages:,}")

@@ -196,7 +196,7 @@ def _lines(file: IO[bytes]) -> Iterator[bytes]:
 def _object_of(line: bytes, number: int) -> Values:
     """The JSON object on a line. Raises QuestionError."""
     if len(line) > _MAX_LINE:
-        raise QuestionError(f"line {number} has more than {_MAX_LINE:,} bytes, which is no question")
+        raise QuestionError(f"line {number} has more than {_MAX_LINE:,} bytes, which is not a question")
     try:
         value = json.loads(line.decode("utf-8-sig"), object_pairs_hook=_object)
     except UnicodeDecodeError as error:

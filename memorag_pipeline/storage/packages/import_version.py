@@ -102,7 +102,7 @@ def _tar(reader: TarReader, name: str) -> _Package:
     try:
         record = CommitRecord.model_validate_json(data)
     except ValidationError as error:
-        raise CorruptBlobError(f"{name}: its {key} is no commit record; export the version again") from error
+        raise CorruptBlobError(f"{name}: its {key} is not a commit record; export the version again") from error
 
     def pieces(ref: BlobRef, what: str) -> Iterator[bytes]:
         return checked(reader.member(ref.key, ref.size), ref, f"{what} in {name}")

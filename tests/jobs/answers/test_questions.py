@@ -147,7 +147,7 @@ def test_a_set_of_many_batches_is_read_as_a_stream(tmp_path: Path) -> None:
 
 def test_a_line_as_long_as_a_book_is_one_error_row(tmp_path: Path) -> None:
     rows = read_lines(tmp_path, b'{"question": "' + b"x" * (3 << 20) + b'"}', {"question": "Why?"})
-    assert [row["error"] for row in rows] == ["line 1 has more than 1,048,576 bytes, which is no question", None]
+    assert [row["error"] for row in rows] == ["line 1 has more than 1,048,576 bytes, which is not a question", None]
 
 
 def test_an_empty_set_is_no_question(tmp_path: Path) -> None:
