@@ -33,10 +33,10 @@ demo-full: $(STAMP)  ## The same on all 79 documents
 	$(BIN)/python examples/demo.py --full
 
 test: $(STAMP)  ## Run all tests, WORKERS at a time (2)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-fast: $(STAMP)  ## Run what needs neither models, servers nor Airflow
-	$(BIN)/python -m pytest --fast -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest --fast -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-long: $(STAMP)  ## Run what `make test` cuts short: every crash point on files, long random histories
 	$(BIN)/python -m pytest -m long -n $(WORKERS) --dist load --timeout 3600

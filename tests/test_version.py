@@ -109,9 +109,9 @@ def test_threads_share_one_version(published: Path, monkeypatch: pytest.MonkeyPa
     from memorag_pipeline.retrieval import embedder
 
     loads: list[object] = []
-    model = embedder.FlagModel
+    load = embedder.load_whole
     monkeypatch.setattr(
-        embedder, "FlagModel", lambda *given, **options: loads.append(given) or model(*given, **options)
+        embedder, "load_whole", lambda *given, **options: loads.append(given) or load(*given, **options)
     )
     embedder._load.cache_clear()
     version = open_version(str(published))

@@ -46,6 +46,7 @@ _SLOW = {
     "storage/test_histories.py",
     "test_packaging.py",
 }  # half a minute and more
+_FIRST = ("integration", "dags", "training", "jobs", "memory")  # folders of files that take minutes
 _LEFT_OUT = pytest.StashKey[list[str]]()
 
 
@@ -108,6 +109,12 @@ def mark(items: Iterable[pytest.Item]) -> None:
             item.add_marker("servers")
         if item.path.relative_to(_TESTS).as_posix() in _SLOW:
             item.add_marker("slow")
+
+
+def order(items: list[pytest.Item]) -> None:
+    """Long files first, so that of the tests that run side by side none is left alone with a long one at the end."""
+    places = {folder: place for place, folder in enumerate(_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.relative_to(_TESTS).parts[0], len(places)))
 
 
 def deselect(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -9,6 +9,7 @@ Wrong: a document that cannot be read or parsed is a quarantine row with the rea
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,19 +21,23 @@ from typing import TypeVar
 import pyarrow as pa
 
 from memorag_pipeline import schemas
+from memorag_pipeline.amounts import bytes_text
 from memorag_pipeline.corpus.document_reader import ReadDocument
 from memorag_pipeline.corpus.quarantine import Refused, advice
 from memorag_pipeline.corpus.source import Source, SourceObject
 from memorag_pipeline.digests import bytes_digest, text_digest
 from memorag_pipeline.machine.threads import TABLES
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.progress import track
+from memorag_pipeline.progress import rate_text, track
 from memorag_pipeline.refresh.extraction import STAGE, Extraction, unsettled
 from memorag_pipeline.refresh.parent_version import Parent, object_of
 from memorag_pipeline.refresh.plans import ExtractList
+from memorag_pipeline.refresh.readers import Readers, processes_for
 from memorag_pipeline.runs.tasks import at_work
 from memorag_pipeline.storage import Outcome
 from memorag_pipeline.storage.version_tables import Row
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -60,7 +65,7 @@ def extract(pipeline: Pipeline, batch_uri: str) -> dict[str, int]:
     totals = dict.fromkeys(("documents", "chunks", "quarantined", "reused"), 0)
     parent = None if batch.parent is None else Parent(pipeline, batch.parent)
     with (
-        _PartExtractor(pipeline, parent) as extractor,
+        _PartExtractor(pipeline, parent, batch) as extractor,
         track("documents extracted or kept", sum(len(part.objects) for part in batch.units), "documents") as bar,
     ):
         for part in batch.units:
@@ -68,28 +73,43 @@ def extract(pipeline: Pipeline, batch_uri: str) -> dict[str, int]:
                 outcome = extractor.run(part.fingerprint, part.objects, advance, bar.skip)
             for name in totals:
                 totals[name] += outcome.counts[name]
+            if extractor.bytes:
+                logger.info("extracted %s so far, %s", bytes_text(extractor.bytes), extractor.pace())
     return totals
 
 
 class _PartExtractor:
-    """Extracts parts one after the other, with one reading process for all of them."""
+    """Extracts the parts of a work list one after the other, the documents of a part side by side.
 
-    def __init__(self, pipeline: Pipeline, parent: Parent | None) -> None:
+    `bytes` are those of the documents that it has read.
+    """
+
+    def __init__(self, pipeline: Pipeline, parent: Parent | None, batch: ExtractList) -> None:
         self._blobs, self._units = pipeline.store.blobs, pipeline.store.units
         self._language = pipeline.spec.language
         self._source = Source(pipeline.spec.source)
         self._extraction = Extraction.of(pipeline)
         self._parent = parent
         self._reusable: dict[int, bool] = {}
-        self._reader = self._extraction.reader()
-        self._readers = ThreadPoolExecutor(TABLES)
+        known = {} if parent is None else parent.objects
+        objects = [item for part in batch.units for item in part.objects]
+        size = sum(item.size for item in objects if known.get(item.document_id) != item)
+        processes = processes_for(size, pipeline.spec.compute.extract_processes)
+        self._readers = Readers(self._extraction.reader, processes)
+        self._ahead = max(TABLES, 2 * processes)
+        self._threads = ThreadPoolExecutor(self._ahead)
+        self.bytes, self._seconds = 0, 0.0
 
     def __enter__(self) -> _PartExtractor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._readers.shutdown(cancel_futures=True)
-        self._reader.close()
+        self._threads.shutdown(cancel_futures=True)
+        self._readers.close()
+
+    def pace(self) -> str:
+        """The speed of reading so far."""
+        return rate_text(self.bytes / 1e6 / max(self._seconds, 1e-9), "MB")
 
     def run(self, fingerprint: str, objects: Sequence[SourceObject], advance: Advance, skip: Advance) -> Outcome:
         """The outcome of one part, from the unit cache or done now.
@@ -104,10 +124,15 @@ class _PartExtractor:
         rows, reused = self._settled_rows(earlier, objects) if earlier is not None else self._known_rows(objects)
         advance(len(reused))
         fresh = [item for item in objects if item.document_id not in reused]
-        for item, data in _ahead(self._readers, self._read, fresh):
-            self._add(rows, item, data)
+        for item, (digest, found) in _ahead(self._threads, self._documents, fresh, self._ahead):
+            for each in found:
+                source = {"document_id": each.document_id, "uri": each.uri, "source_size": item.size}
+                self._add_document(rows, {**source, "source_digest": digest}, each)
+            self.bytes += item.size
             advance(1)
-        return self._record(fingerprint, rows, len(reused), time.monotonic() - started)
+        outcome = self._record(fingerprint, rows, len(reused), time.monotonic() - started)
+        self._seconds += outcome.seconds
+        return outcome
 
     def _known_rows(self, objects: Sequence[SourceObject]) -> tuple[_Rows, set[str]]:
         """Rows that the parent version has for objects that did not change, and the ids of these objects."""
@@ -148,7 +173,7 @@ class _PartExtractor:
         return self._reusable[part]
 
     def _read(self, item: SourceObject) -> bytes | Refused:
-        """The bytes of the object that the inventory lists; runs in a thread."""
+        """The bytes of the object that the inventory lists."""
         limit = self._extraction.byte_limit
         if item.size > limit:
             return Refused("too_large", f"has {item.size:,} bytes; source.max_document_mb admits {limit:,}")
@@ -167,20 +192,15 @@ class _PartExtractor:
             return False
         return self._parent.source_digests([item.document_id]).get(item.document_id) == bytes_digest(data)
 
-    def _add(self, rows: _Rows, item: SourceObject, data: bytes | Refused) -> None:
-        document_id, uri = item.document_id, item.uri
-        found: Iterable[ReadDocument]
+    def _documents(self, item: SourceObject) -> tuple[str | None, list[ReadDocument]]:
+        """The digest of an object's bytes, None if they were not read, and its documents; runs in a thread."""
+        document_id, uri, data = item.document_id, item.uri, self._read(item)
         if isinstance(data, Refused):
-            found, digest = [ReadDocument(document_id, uri, data, [], [])], None
-        else:
-            digest = bytes_digest(data)
+            return None, [ReadDocument(document_id, uri, data, [], [])]
+        with self._readers.one() as reader:
             if self._source.holds_records(uri):
-                found = self._reader.records(document_id, uri, data)
-            else:
-                found = [self._reader.document(document_id, uri, data)]
-        for each in found:
-            source = {"document_id": each.document_id, "uri": each.uri, "source_size": item.size}
-            self._add_document(rows, {**source, "source_digest": digest}, each)
+                return bytes_digest(data), list(reader.records(document_id, uri, data))
+            return bytes_digest(data), [reader.document(document_id, uri, data)]
 
     def _add_document(self, rows: _Rows, source: Row, read: ReadDocument) -> None:
         document = read.document
@@ -242,10 +262,10 @@ def _table(rows: list[Row], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_pylist(sorted(rows, key=lambda row: (row["uri"], row.get("ordinal", 0))), schema=schema)
 
 
-def _ahead(pool: ThreadPoolExecutor, call: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:
-    """Each item with the result of `call`, a few of them computed ahead, so that few are in memory."""
+def _ahead(pool: ThreadPoolExecutor, call: Callable[[T], R], items: Iterable[T], most: int) -> Iterator[tuple[T, R]]:
+    """Each item with the result of `call`, at most so many of them computed ahead, so that few are in memory."""
     remaining = iter(items)
-    waiting: deque[tuple[T, Future[R]]] = deque((item, pool.submit(call, item)) for item in islice(remaining, TABLES))
+    waiting: deque[tuple[T, Future[R]]] = deque((item, pool.submit(call, item)) for item in islice(remaining, most))
     while waiting:
         item, future = waiting.popleft()
         yield item, future.result()

@@ -121,6 +121,11 @@ class ComputeSpec(Section):
     pod_template: str | None = Field(default=None, description="Pod template file for KubernetesExecutor.")
     kubernetes: KubernetesSpec | None = Field(default=None, description="Pod of GPU tasks for KubernetesExecutor.")
     units_per_task: int = Field(default=8, ge=1, description="Units of one task, which loads the model once.")
+    extract_processes: int | None = Field(
+        default=None,
+        ge=1,
+        description="Processes in one extract task that read documents; by default one per core.",
+    )
     retries: int = Field(default=2, ge=0, description="Retries of each task; finished units are not done again.")
     gpu_hour_price: float | None = Field(
         default=None, ge=0, description="Price of an hour of a GPU task, in any currency; for forecasts and alerts."

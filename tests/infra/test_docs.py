@@ -63,7 +63,7 @@ def test_files_and_links_are_there() -> None:
 
 def test_versions_that_cost_work_are_in_the_code() -> None:
     names = re.findall(r"`(memorag_pipeline\.[\w.]+)\.(\w+_VERSION)`", PAGES["deploy.md"])
-    assert len(names) == 7
+    assert len(names) == 8
     for module, name in names:
         text = (REPOSITORY / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
         assert re.search(rf"^{name} = \d+\b", text, re.MULTILINE), (module, name)

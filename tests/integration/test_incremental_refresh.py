@@ -145,12 +145,12 @@ def test_text_that_moves_and_documents_that_are_renamed_are_not_embedded_nor_mem
     assert second.counts["memorize"] == {}
     same_as_rebuilt(changing, "renamed", second)
 
-    # A sentence moves to another document: its chunk may be cut elsewhere, the rest is known.
+    # A sentence moves to another document: its chunk and a neighbor may be cut elsewhere, the rest is known.
     moved = text.split("\n\n")[-1]
     changing.write("a/02-other-name.md", text.replace(moved, ""))
     changing.write("z/new.md", moved)
     third = refresh(pipeline, "run-3")
-    assert third.counts["embed"]["embedded"] <= 2
+    assert third.counts["embed"]["embedded"] <= 3
 
 
 def test_a_folder_that_is_renamed_memorizes_only_the_shards_at_its_borders(changing: ChangingCorpus) -> None:
