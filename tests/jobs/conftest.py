@@ -45,7 +45,7 @@ def make_pipeline(folder: Path) -> Callable[..., Pipeline]:
             "memory": {"kind": "full", "model": "package:smollm2-135m-instruct", "window": 64, "dtype": "float32"},
             "embedding": {"model": "package:all-minilm-l6-v2", "pooling": "mean"},
             "generation": {
-                "max_new_tokens": 8,
+                "max_new_tokens": 5,
                 "evidence_tokens": 400,
                 "batch_size": 2,
                 "dtype": "float32",
@@ -57,7 +57,7 @@ def make_pipeline(folder: Path) -> Callable[..., Pipeline]:
                     "questions": {"uri": str(path)},
                     "warehouse": {"database": str(folder / "answers.duckdb")},
                     "clues": ["spans", "draft"],
-                    "clue_tokens": 12,
+                    "clue_tokens": 8,
                     "evidence": 3,
                     **job,
                 }
