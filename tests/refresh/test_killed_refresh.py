@@ -26,7 +26,7 @@ from memorag_pipeline.specs.corpus import CorpusSpec
 from tests.conftest import REPOSITORY
 from tests.fixtures.corpus import SMALL_TOPICS, spec_of, write_topics
 
-POINTS = 7
+POINTS = 5
 Refresh = Callable[[CorpusSpec, str, int | None], dict[str, int]]
 
 

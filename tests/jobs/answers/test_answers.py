@@ -277,7 +277,7 @@ def test_progress_counts_every_question_once(pipeline: Pipeline, make_pipeline: 
 
     count = Count()
     other = make_pipeline(
-        clue_tokens=7,
+        clue_tokens=9,
         clues=["spans", "draft"],
         shards_per_question=1,
         generation={"batch_size": 4, "max_new_tokens": 2},
