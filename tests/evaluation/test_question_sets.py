@@ -91,7 +91,7 @@ def test_broken_rows_are_named_and_left_out(tmp_path: Path) -> None:
         (2, "not JSON"),
         (3, "not a JSON object"),
         (4, "no question or input"),
-        (5, "no text"),
+        (5, "not text"),
         (6, "neither answers nor evidence"),
         (7, "its answers"),
         (8, "its context"),
