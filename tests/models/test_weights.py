@@ -177,7 +177,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(model: Path) -> 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, "there is no tokenizer.json"), (POINTER, "is not a tokenizer"), ("[]", "is no tokenizer")],
+    [(None, "there is no tokenizer.json"), (POINTER, "is not a tokenizer"), ("[]", "is not a tokenizer")],
 )
 def test_a_tokenizer_that_is_none_is_told(model: Path, text: str | None, message: str) -> None:
     (model / "tokenizer.json").unlink() if text is None else (model / "tokenizer.json").write_text(text)
