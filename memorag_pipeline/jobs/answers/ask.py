@@ -135,7 +135,7 @@ def _recall_all(
     by_shard = questions_by_shard(asked, routes) if settings.clues else {}
     found: _Clues = {}
     if by_shard:
-        with track("questions recalled", sum(map(len, by_shard.values())), "questions") as bar:
+        with track("questions recalled, by shard", sum(map(len, by_shard.values())), "pairs") as bar:
             found = (_kept_clues if keep else _new_clues)(version, by_shard, settings, bar)
     shards = {row["question_id"]: route for row, route in zip(asked, routes, strict=True)}
     pairs = [[(shard_id, row["question_id"]) for shard_id in shards.get(row["question_id"], ())] for row in rows]

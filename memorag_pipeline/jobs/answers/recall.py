@@ -56,7 +56,7 @@ def recall(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
     names = RecallUnits(version.manifest, settings)
     questions = QuestionFile(pipeline.store, batch.questions)
     counts = {"shards": 0, "questions": 0, "clues": 0}
-    with track("questions recalled", sum(len(unit.rows) for unit in batch.units), "questions") as bar:
+    with track("questions recalled, by shard", sum(len(unit.rows) for unit in batch.units), "pairs") as bar:
         for unit in batch.units:
             with ShardRecall(version, names, unit.shard_id, settings, batch.run, bar) as shard:
                 for start in range(0, len(unit.rows), BATCH):

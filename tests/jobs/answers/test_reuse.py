@@ -105,7 +105,7 @@ def test_of_a_set_that_grows_only_what_is_new_is_asked(make: Make, recorded: Cou
     assert not recorded
 
 
-@pytest.mark.parametrize("name", ["questions recalled", "questions answered"])
+@pytest.mark.parametrize("name", ["questions recalled, by shard", "questions answered"])
 def test_a_run_that_is_killed_goes_on_where_it_was(
     make: Make, recorded: Counter[tuple[str, str]], killed: Callable[[str], None], name: str
 ) -> None:
