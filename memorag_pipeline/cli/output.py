@@ -153,12 +153,17 @@ def _plain(value: Any) -> Any:
 _SHOWN_OF_A_PASSAGE = 200
 # A question is recalled from each of its shards.
 _OTHER_NAMES = {("recall", "questions"): "pairs of question and shard"}
+_WITHOUT_COUNTS = {"promote": "see below"}  # the line below the table says what it decided
 
 
 def print_stages(title: str, result: RefreshResult | AnswerResult) -> None:
     """A table of what each stage counted, and its seconds."""
     rows: list[list[Any]] = [
-        [stage, counts_text(_named(stage, counts)) or "nothing to do", result.seconds[stage]]
+        [
+            stage,
+            counts_text(_named(stage, counts)) or _WITHOUT_COUNTS.get(stage, "nothing to do"),
+            result.seconds[stage],
+        ]
         for stage, counts in result.counts.items()
     ]
     print_table(title, ["stage", "counts", "seconds"], rows)

@@ -43,12 +43,14 @@ def test_one_of_a_thing_is_in_the_singular() -> None:
 
 def test_a_recall_counts_questions_by_shard(capsys: pytest.CaptureFixture[str]) -> None:
     counts = {"route": {"questions": 10}, "recall": {"shards": 2, "questions": 18}, "record": {"rows_of_runs": 1}}
+    counts |= {"promote": {}}
     print_stages("Job", RefreshResult(1, True, True, "", {**counts}, dict.fromkeys(counts, 0.0)))  # type: ignore[arg-type]
     lines = [" ".join(line.split()[:-1]) for line in capsys.readouterr().out.splitlines()]
     assert lines[2:] == [
         "route 10 questions",
         "recall 2 shards, 18 pairs of question and shard",
         "record 1 row of runs",
+        "promote see below",
     ]
 
 
