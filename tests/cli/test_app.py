@@ -212,6 +212,7 @@ def test_every_command_refuses_a_wrong_spec(tmp_path: Path, command: str) -> Non
     assert "memory: is missing" in result.stderr
 
 
+@pytest.mark.models  # the packages of a job are looked for first
 def test_a_missing_or_empty_source_and_an_unknown_job_are_named(tmp_path: Path, make_spec: Any) -> None:
     path = write_spec(tmp_path, make_spec(tmp_path / "nowhere"))
     for exit_code in (5, 4):

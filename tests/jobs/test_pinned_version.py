@@ -30,6 +30,7 @@ def two_jobs(source: Path, make_spec: Callable[..., CorpusSpec], tmp_path: Path)
 
 
 @pytest.mark.usefixtures("run_reports")
+@pytest.mark.models  # the packages of a job are looked for first
 @pytest.mark.parametrize(
     ("run", "job", "version", "message"),
     [
