@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import os
 import re
 import shutil
@@ -31,8 +32,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from memorag_pipeline.digests import file_digest
-from memorag_pipeline.errors import DiskFullError, StorageError
+from memorag_pipeline.errors import DiskFullError
 from memorag_pipeline.machine.cache_folder import cache_errors, cache_folder, is_full, own_folder
+from memorag_pipeline.machine.environment import number_of
 from memorag_pipeline.machine.files import PART, locked, part_of
 
 logger = logging.getLogger(__name__)
@@ -47,14 +49,8 @@ _SLACK = 0.05
 
 def cache_limit() -> int:
     """Bytes that cached blobs may take: MEMORAG_CACHE_GB times 10^9."""
-    configured = os.environ.get("MEMORAG_CACHE_GB", str(_DEFAULT_GB))
-    try:
-        limit = float(configured)
-    except ValueError:
-        limit = -1
-    if not 0 < limit < float("inf"):
-        raise StorageError(f"MEMORAG_CACHE_GB is {configured!r}; set it to a number of gigabytes above 0, such as 50")
-    return int(limit * 1e9)
+    expected = "a number of gigabytes above 0, such as 50"
+    return int(number_of("MEMORAG_CACHE_GB", _DEFAULT_GB, math.ulp(0.0), expected) * 1e9)
 
 
 @dataclass

@@ -11,7 +11,6 @@ looks, they fail at once: people wait for those.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from memorag_pipeline.amounts import duration_text
-from memorag_pipeline.errors import StorageError
+from memorag_pipeline.machine.environment import number_of
 from memorag_pipeline.redaction import redacted
 
 logger = logging.getLogger(__name__)
@@ -34,14 +33,7 @@ _patient: list[float] = []  # the wait of each block of `patience` in this proce
 
 def longest_wait() -> float:
     """Seconds that an outage is waited for: MEMORAG_STORE_WAIT."""
-    configured = os.environ.get("MEMORAG_STORE_WAIT", str(_DEFAULT_SECONDS))
-    try:
-        seconds = float(configured)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise StorageError(f"MEMORAG_STORE_WAIT is {configured!r}; set it to a number of seconds from 0, such as 600")
-    return seconds
+    return number_of("MEMORAG_STORE_WAIT", _DEFAULT_SECONDS, 0, "a number of seconds from 0, such as 600")
 
 
 @contextmanager
