@@ -26,7 +26,7 @@ QUESTIONS = REPOSITORY / "dags" / "corpora" / "python_reference.questions.jsonl"
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The demo's state folder after a run, and what it printed."""
+    """The demo's state folder after a run, and what it printed; its models are in the cache of these tests."""
     home, user = tmp_path_factory.mktemp("demo"), tmp_path_factory.mktemp("user")
     environment = {**os.environ, "MEMORAG_HOME": str(home), "HOME": str(user), "COLUMNS": "160"}
     run = subprocess.run(
@@ -71,7 +71,6 @@ def test_the_ten_lines_of_the_readme_search_and_answer_from_the_demo(
     demo: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], short_answers: None
 ) -> None:
     home, _ = demo
-    monkeypatch.setenv("MEMORAG_CACHE", str(home / "cache"))
     root = str(home / "store" / "python_reference")
     CorpusStore(root).channels.promote("production", 2, by="test", why="the README opens this channel")
     (code,) = blocks("python")
@@ -89,7 +88,6 @@ def test_the_commands_of_the_readme_show_what_the_demo_made(
     export, *lines = commands(1)
     assert export == "export MEMORAG_CACHE=.memorag/cache"
     monkeypatch.setenv("MEMORAG_HOME", str(home))
-    monkeypatch.setenv("MEMORAG_CACHE", str(home / "cache"))
     monkeypatch.chdir(tmp_path)  # the report is written there
     asked, differ, reported = [run(line.replace("dags/", f"{REPOSITORY / 'dags'}/")) for line in lines]
     assert ".rst" in asked and "lambda.rst" in differ and "report.html" in reported
@@ -99,8 +97,6 @@ def test_the_commands_of_the_readme_show_what_the_demo_made(
 def test_the_example_of_the_readme_is_refreshed_gated_answered_and_summarized_offline(
     demo: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_answers: None
 ) -> None:
-    home, _ = demo
-    monkeypatch.setenv("MEMORAG_CACHE", str(home / "cache"))
     monkeypatch.setenv("MEMORAG_HOME", str(tmp_path))
     for line in commands(2):
         run(line.replace("examples/", f"{REPOSITORY / 'examples'}/"))
