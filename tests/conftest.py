@@ -46,6 +46,7 @@ pytest_plugins = [
     "tests.fixtures.corpus",
     "tests.fixtures.older_store",
     "tests.fixtures.postgres",
+    "tests.fixtures.reading_processes",
     "tests.fixtures.redis",
     "tests.fixtures.reports",
     "tests.fixtures.s3",
