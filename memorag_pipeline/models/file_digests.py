@@ -53,8 +53,8 @@ def tokenizer_digest(folder: Path) -> str:
 def earlier_tokenizer_digests(folder: Path) -> tuple[str, ...]:
     """Digests that earlier releases gave to the same tokenizer, by how it was loaded before it was saved."""
     values = (dict(zip(_LOADING, chosen, strict=True)) for chosen in itertools.product((True, False), repeat=2))
-    found = dict.fromkeys(_tokenizer_digest(folder, loading) for loading in values)
-    return tuple(digest for digest in found if digest != tokenizer_digest(folder))
+    found = dict.fromkeys([tokenizer_digest(folder), *(_tokenizer_digest(folder, loading) for loading in values)])
+    return tuple(found)[1:]
 
 
 def forget_loading(path: Path) -> None:

@@ -14,12 +14,14 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from memorag_pipeline.digests import bytes_digest
 from memorag_pipeline.errors import ModelError, NotFoundError
 from memorag_pipeline.models.piece_counts import PieceCounts
 from memorag_pipeline.models.references import ResolvedModel
 
 _BATCH = 1024
 TOKENIZER = "tokenizer.json"
+_highest: dict[str, int] = {}  # by digest of a tokenizer.json: one of megabytes takes long to parse
 
 
 @lru_cache(maxsize=8)
@@ -45,15 +47,21 @@ def highest_token(place: str, model: str) -> int:
             " AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
         ) from error
     try:
-        values: Any = json.loads(data)
-        known = values["model"]["vocab"]
-        ids = [len(known) - 1, *(known.values() if isinstance(known, dict) else ())]
-        return max(int(each) for each in [*ids, *(token["id"] for token in values.get("added_tokens") or ())])
+        digest = bytes_digest(data)
+        if digest not in _highest:
+            _highest[digest] = _highest_of(json.loads(data))
+        return _highest[digest]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ModelError(
             f"model {model}: {path} is not a tokenizer of the library tokenizers ({type(error).__name__});"
             " fetch it again"
         ) from error
+
+
+def _highest_of(tokenizer: Any) -> int:
+    known = tokenizer["model"]["vocab"]
+    ids = [len(known) - 1, *(known.values() if isinstance(known, dict) else ())]
+    return max(int(each) for each in [*ids, *(token["id"] for token in tokenizer.get("added_tokens") or ())])
 
 
 class TokenCounter:
