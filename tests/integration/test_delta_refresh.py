@@ -24,7 +24,7 @@ from memorag_pipeline.runner import refresh
 from memorag_pipeline.storage import Manifest
 from memorag_pipeline.storage.garbage.sweep import sweep
 from memorag_pipeline.version import Version
-from tests.fixtures.changing_corpus import ChangingCorpus, document
+from tests.fixtures.changing_corpus import MINILM, ChangingCorpus, document
 
 DELTA = {"refresh": {"mode": "delta"}, "sharding": {"max_tokens": 1024, "min_tokens": 128}}
 SECRET = "The secret of the flying saucer is kept in the cellar."
@@ -46,7 +46,7 @@ def rows(pipeline: Pipeline, version: int, role: str) -> list[dict[str, Any]]:
 
 
 def test_what_changed_goes_to_a_delta_shard_and_base_memories_stay(changing: ChangingCorpus) -> None:
-    pipeline = changing.pipeline(**DELTA)
+    pipeline = changing.pipeline(**DELTA, embedding=MINILM)
     refresh(pipeline, "run-1")
     first = manifest_of(pipeline, 1)
     assert {(memory.kind, memory.stale_tokens) for memory in first.memories} == {("base", 0)}

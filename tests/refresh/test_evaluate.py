@@ -20,7 +20,7 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.evaluate import evaluate, promote
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.specs.gate import EvaluationSpec
-from tests.fixtures.changing_corpus import ChangingCorpus, document
+from tests.fixtures.changing_corpus import MINILM, ChangingCorpus, document
 from tests.storage.work_json import read_json
 
 KEPT = ("lambda", "pass", "nonlocal")
@@ -212,7 +212,8 @@ def test_clues_of_memories_that_stayed_are_not_recalled_again(
     rows = [{"question": f"Which rule has statement {number}?", "answers": ["none"]} for number in range(3)]
     questions.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     gate = {"questions": {"uri": str(questions)}, "minimum": {"token_f1": 0}, "max_drop": {"token_f1": 1}}
-    pipeline = changing.pipeline(generation={"max_new_tokens": 2, "evidence_tokens": 64}, evaluation=gate)
+    generation = {"max_new_tokens": 2, "evidence_tokens": 64}
+    pipeline = changing.pipeline(generation=generation, evaluation=gate, embedding=MINILM)
 
     def memories(version: int) -> dict[str, str]:
         return {shard: blob.digest for shard, blob in pipeline.store.versions.manifest(version).memory_blobs.items()}
