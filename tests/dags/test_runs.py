@@ -1,4 +1,4 @@
-"""Both DAGs, run to their end by `dag.test()`: real stages, real models, a local store and a DuckDB warehouse."""
+"""Both DAGs, run to their end by `dag.test()`: real stages, models of random numbers, a local store and DuckDB."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ AFTER_INVENTORY = {"extract", "shard", "memorize", "embed_work", "embed", "index
 
 
 @pytest.fixture
-def corpus(source: Path, tmp_path: Path, make_spec: Callable[..., CorpusSpec], write_spec: WriteSpec) -> Pipeline:
+def corpus(source: Path, tmp_path: Path, make_tiny_spec: Callable[..., CorpusSpec], write_spec: WriteSpec) -> Pipeline:
     """A corpus of four documents with a job of three questions; its spec is in the folder of specs."""
     for path in source.iterdir():
         if path.stem not in KEPT:
             path.unlink()
     questions = tmp_path / "questions.jsonl"
     questions.write_text("".join(json.dumps(question) + "\n" for question in QUESTIONS))
-    spec = make_spec(
+    spec = make_tiny_spec(
         source,
         sharding={"max_tokens": 256, "min_tokens": 64},
         generation={"max_new_tokens": 8, "evidence_tokens": 256},
