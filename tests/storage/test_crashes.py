@@ -24,10 +24,13 @@ from tests.storage.faults import WRITES, Crash, FaultyBackend, StoreClock, open_
 NewRoot = Callable[[], Root]
 
 
-@pytest.fixture(params=["memory", "file", pytest.param("file, all", marks=pytest.mark.long)])
+STEPS = {"memory": 3, "file": 5, "memory, all": 1, "file, all": 1}
+
+
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.long if "all" in name else ()) for name in STEPS])
 def step(request: pytest.FixtureRequest) -> int:
-    """Every how many operations something happens: each in memory, and on files, which are slower, in the long run."""
-    return 5 if request.param == "file" else 1
+    """Every how many operations something happens; each in the long run."""
+    return STEPS[request.param]
 
 
 @pytest.fixture
@@ -37,7 +40,7 @@ def new_root(
     """Empty roots, as many as are asked for."""
     monkeypatch.setenv("MEMORAG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # it is the process that crashes here, not the machine
-    in_memory = request.node.callspec.params["step"] == "memory"
+    in_memory = request.node.callspec.params["step"].startswith("memory")
     place = f"memory://{uuid.uuid4().hex}" if in_memory else str(tmp_path / "roots")
     yield lambda: (f"{place}/{uuid.uuid4().hex}/topics", {})
     if in_memory:  # each listing goes through all there is
