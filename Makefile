@@ -38,7 +38,7 @@ test: $(STAMP)  ## Run all tests, WORKERS at a time (2)
 test-fast: $(STAMP)  ## Run what needs neither models, servers nor Airflow
 	$(BIN)/python -m pytest --fast -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-test-long: $(STAMP)  ## Run what `make test` cuts short: every crash point on files, long random histories
+test-long: $(STAMP)  ## Run what `make test` cuts short: every crash point, long random histories
 	$(BIN)/python -m pytest -m long -n $(WORKERS) --dist load --timeout 3600
 
 lint: $(STAMP)  ## ruff, mypy and import-linter

@@ -1,7 +1,7 @@
 """The full Airflow stack: a refresh started through the REST API, and the answers that its new version triggers.
 
 The same code starts it as `make airflow`: api-server, scheduler, dag-processor, triggerer, LocalExecutor, SQLite. The
-store is a bucket of a real S3 server, reached through an Airflow connection.
+store is a bucket of a real S3 server, reached through an Airflow connection. The models are of random numbers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def corpus(
     source: Path,
     tmp_path: Path,
     s3_store: tuple[str, dict[str, Any]],
-    make_spec: Callable[..., CorpusSpec],
+    make_tiny_spec: Callable[..., CorpusSpec],
     write_spec: WriteSpec,
 ) -> Pipeline:
     """Three documents and two questions; the DAGs' spec names a connection and a pool, the returned one has options."""
@@ -57,9 +57,9 @@ def corpus(
             }
         },
     }
-    write_spec(make_spec(source, store={"uri": uri, "connection_id": "artifacts"}, **sections))
+    write_spec(make_tiny_spec(source, store={"uri": uri, "connection_id": "artifacts"}, **sections))
     write_spec("corpus: broken\n", "broken")
-    return Pipeline(make_spec(source, store={"uri": uri, "storage_options": options}, **sections))
+    return Pipeline(make_tiny_spec(source, store={"uri": uri, "storage_options": options}, **sections))
 
 
 @pytest.fixture

@@ -17,11 +17,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas  # noqa: F401 - by pyarrow, when it makes an array
 import torch
+import transformers.models.bert.modeling_bert
+import transformers.models.bert.tokenization_bert
+import transformers.models.llama.modeling_llama  # noqa: F401
 
+import memorag_pipeline.memory.kinds.full
 import memorag_pipeline.memory.kinds.load
+import memorag_pipeline.preflight
+import memorag_pipeline.refresh.embed
 import memorag_pipeline.refresh.extract
+import memorag_pipeline.refresh.index
+import memorag_pipeline.refresh.inventory
 import memorag_pipeline.refresh.memorize
+import memorag_pipeline.refresh.publish
+import memorag_pipeline.refresh.shard
 import memorag_pipeline.retrieval.embedder
 import memorag_pipeline.retrieval.faiss_index  # noqa: F401
 from memorag_pipeline import runner
