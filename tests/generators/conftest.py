@@ -14,9 +14,9 @@ from memorag_pipeline.generators.interface import Reply
 from memorag_pipeline.generators.replies import Replies
 from memorag_pipeline.specs.generation import GenerationSpec
 from tests.generators.chat_server import ChatServer
-from tests.jobs.conftest import folder, make_pipeline, pipeline
+from tests.jobs.conftest import folder, make_pipeline, memory_model, pipeline
 
-__all__ = ["ask", "conversation", "folder", "make_pipeline", "pipeline", "server", "spec_of", "words"]
+__all__ = ["ask", "conversation", "folder", "make_pipeline", "memory_model", "pipeline", "server", "spec_of", "words"]
 
 
 @pytest.fixture

@@ -1,4 +1,8 @@
-"""One small published corpus for all tests of jobs; they only add units to it."""
+"""One small published corpus for all tests of jobs; they only add units to it.
+
+Its passages are found by a real embedding model. Its memories and answers are of a small model of random numbers, with
+the tokenizer and the context of a real one: no test here looks at what it writes.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def make_pipeline(folder: Path) -> Callable[..., Pipeline]:
+def memory_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of the model of memories and answers."""
+    from benchmarks.tiny_models import tiny_memory_model
+
+    return str(tiny_memory_model(tmp_path_factory.mktemp("models") / "memory", context=8192))
+
+
+@pytest.fixture(scope="session")
+def make_pipeline(folder: Path, memory_model: str) -> Callable[..., Pipeline]:
     """A pipeline over the corpus with one job `faq`; keyword arguments change the job or (`generation`) the spec."""
 
     def make(questions: list[Any] | None = None, generation: dict[str, Any] | None = None, **job: Any) -> Pipeline:
@@ -42,7 +54,7 @@ def make_pipeline(folder: Path) -> Callable[..., Pipeline]:
             "source": {"uris": [str(folder / "source")]},
             "store": {"uri": str(folder / "store")},
             "sharding": {"max_tokens": 300, "min_tokens": 64},
-            "memory": {"kind": "full", "model": "package:smollm2-135m-instruct", "window": 64, "dtype": "float32"},
+            "memory": {"kind": "full", "model": memory_model, "window": 64, "dtype": "float32"},
             "embedding": {"model": "package:all-minilm-l6-v2", "pooling": "mean"},
             "generation": {
                 "max_new_tokens": 5,

@@ -1,4 +1,4 @@
-"""From questions to rows with the real models: recall, retrieve, generate, and the same in process."""
+"""From questions to rows: recall, retrieve, generate, and the same in process."""
 
 from __future__ import annotations
 
@@ -86,12 +86,12 @@ def test_evidence_is_quoted_from_the_document_where_the_answer_stands(rows: Rows
         assert (row["cited_by"] is None) == (not any(passage["used"] for passage in row["evidence"]))
 
 
-def test_rows_say_what_they_were_made_with(rows: Rows, pipeline: Pipeline) -> None:
+def test_rows_say_what_they_were_made_with(rows: Rows, pipeline: Pipeline, memory_model: str) -> None:
     digests = {model.role: model.digest for model in pipeline.store.versions.manifest(1).models}
     for row in rows:
         assert (row["corpus"], row["job"], row["mode"]) == ("topics", "faq", "memorag")
         assert (row["corpus_version"], row["answered_version"]) == (1, 1)
-        assert row["memory_model"] == f"package:smollm2-135m-instruct@sha256:{digests['memory']}"
+        assert row["memory_model"] == f"{memory_model}@sha256:{digests['memory']}"
         assert row["embedding_model"] == f"package:all-minilm-l6-v2@sha256:{digests['embedding']}"
         assert row["generation_model"] == row["memory_model"]
     answered = [row for row in rows if row["status"] == "answered"]
@@ -99,7 +99,7 @@ def test_rows_say_what_they_were_made_with(rows: Rows, pipeline: Pipeline) -> No
 
 
 def test_rows_name_the_adapter_beside_the_model(pipeline: Pipeline) -> None:
-    version = Version(pipeline.store, 1)
+    version = Version(pipeline.store, 1, trust_models=True)
     adapter = ModelRecord(role="adapter", name="one.safetensors", digest="0" * 64)
     version.manifest = version.manifest.model_copy(update={"models": (*version.manifest.models, adapter)})
     columns = _shared_columns(version, "faq", AnswerSettings.of_version(version.manifest))
@@ -144,7 +144,7 @@ def test_the_same_rows_come_out_when_they_are_made_anew(
 
 
 def test_a_service_gets_the_answers_of_the_job(rows: Rows, pipeline: Pipeline) -> None:
-    version = Version(pipeline.store, 1)
+    version = Version(pipeline.store, 1, trust_models=True)
     settings = AnswerSettings.of_job(pipeline.spec, pipeline.spec.job("faq"), version.manifest)
     answers = answer_questions(version, [line["question"] for line in QUESTIONS[:2]], settings)
     assert [answer.answer for answer in answers] == [row["answer"] for row in rows[:2]]
@@ -155,7 +155,7 @@ def test_a_service_gets_the_answers_of_the_job(rows: Rows, pipeline: Pipeline) -
 
 
 def test_a_service_gets_the_clues_of_the_job(rows: Rows, pipeline: Pipeline) -> None:
-    version = Version(pipeline.store, 1)
+    version = Version(pipeline.store, 1, trust_models=True)
     settings = AnswerSettings.of_job(pipeline.spec, pipeline.spec.job("faq"), version.manifest)
     found = recall_questions(version, [line["question"] for line in QUESTIONS[1:3]], settings)
     for recollection, row in zip(found, rows[1:3], strict=True):
@@ -166,7 +166,7 @@ def test_a_service_gets_the_clues_of_the_job(rows: Rows, pipeline: Pipeline) -> 
 
 
 def test_the_memory_of_the_best_shard_answers_without_evidence(pipeline: Pipeline) -> None:
-    version = Version(pipeline.store, 1)
+    version = Version(pipeline.store, 1, trust_models=True)
     settings = AnswerSettings.of_job(pipeline.spec, pipeline.spec.job("faq"), version.manifest)
     alone = settings.model_copy(update={"mode": "memory_only", "clues": ()})
     asked = [line["question"] for line in QUESTIONS[:3]]
@@ -185,7 +185,7 @@ def test_the_memory_of_the_best_shard_answers_without_evidence(pipeline: Pipelin
 def test_a_question_that_no_passage_is_near_to_is_asked_of_no_memory(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    version = Version(pipeline.store, 1)
+    version = Version(pipeline.store, 1, trust_models=True)
     monkeypatch.setattr(Version, "searcher", NoHits())
     (answer,) = version.answer(["Why?"], mode="memory_only")
     assert (answer.status, answer.answer, answer.shard_id) == ("no_evidence", None, None)
@@ -194,9 +194,9 @@ def test_a_question_that_no_passage_is_near_to_is_asked_of_no_memory(
 
 
 def test_no_question_is_no_answer(pipeline: Pipeline) -> None:
-    assert answer_questions(Version(pipeline.store, 1), []) == []
-    assert Version(pipeline.store, 1).answer([], mode="memory_only") == []
-    assert Version(pipeline.store, 1).recall([]) == []
+    assert answer_questions(Version(pipeline.store, 1, trust_models=True), []) == []
+    assert Version(pipeline.store, 1, trust_models=True).answer([], mode="memory_only") == []
+    assert Version(pipeline.store, 1, trust_models=True).recall([]) == []
 
 
 def test_generate_before_recall_says_so(pipeline: Pipeline, make_pipeline: Callable[..., Pipeline]) -> None:
@@ -207,17 +207,17 @@ def test_generate_before_recall_says_so(pipeline: Pipeline, make_pipeline: Calla
 
 
 def test_a_prompt_that_does_not_fit_costs_its_own_question_only(
-    pipeline: Pipeline, make_pipeline: Callable[..., Pipeline]
+    pipeline: Pipeline, make_pipeline: Callable[..., Pipeline], memory_model: str
 ) -> None:
     long = {"question_id": "long", "question": "Why is 1 2 3 4 5 6 7 8 9 the answer? " * 500}
     first, second = run(make_pipeline([long, QUESTIONS[0]], clues=["draft"]))
-    assert first["status"] == "error" and "in the context of package:smollm2" in first["error"]
+    assert first["status"] == "error" and f"in the context of {memory_model}" in first["error"]
     assert (first["answer"], first["clues"]) == (None, [])
     assert second["status"] == "answered"
 
 
 def test_without_a_passage_there_is_no_answer(pipeline: Pipeline) -> None:
-    version = Version(pipeline.store, 1)
+    version = Version(pipeline.store, 1, trust_models=True)
     settings = AnswerSettings.of_version(version.manifest)
     finished: list[int] = []
     (answer,) = answer_batch(
@@ -235,7 +235,7 @@ def test_without_a_passage_there_is_no_answer(pipeline: Pipeline) -> None:
 
 
 def test_a_generator_that_writes_nothing_gives_an_error_row_with_its_evidence(pipeline: Pipeline) -> None:
-    version = Version(pipeline.store, 1)
+    version = Version(pipeline.store, 1, trust_models=True)
     settings = AnswerSettings.of_version(version.manifest)
     question = {"question_id": "q", "question": "What does pass do?", "error": None}
     (answer,) = answer_batch([question], [[]], version.searcher, Silent(), settings, advance=lambda: None)
@@ -244,7 +244,7 @@ def test_a_generator_that_writes_nothing_gives_an_error_row_with_its_evidence(pi
 
 
 def test_a_passage_cannot_end_the_turn_that_it_stands_in(pipeline: Pipeline) -> None:
-    settings = AnswerSettings.of_version(Version(pipeline.store, 1).manifest)
+    settings = AnswerSettings.of_version(Version(pipeline.store, 1, trust_models=True).manifest)
     generator = LocalGenerator(settings.generation)
     prompts = load_prompts("en")
 
