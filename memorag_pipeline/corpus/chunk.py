@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from itertools import pairwise
 
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
@@ -24,6 +24,7 @@ from memorag_pipeline.corpus.headed_blocks import HeadedBlock, headed_blocks
 from memorag_pipeline.corpus.headings import Heading
 from memorag_pipeline.corpus.pieces import Joiner, Limits, Piece
 from memorag_pipeline.digests import text_digest
+from memorag_pipeline.models.text_counts import TextCounts
 from memorag_pipeline.models.tokens import TokenCounter
 from memorag_pipeline.specs.source import ChunkingSpec, ShardingSpec
 
@@ -55,7 +56,7 @@ class Chunk:
 
 
 class Chunker:
-    """Cuts documents into chunks of at most `capacity` tokens of the embedding model."""
+    """Cuts documents into chunks of at most `capacity` tokens of the embedding model, one document after the other."""
 
     def __init__(
         self,
@@ -69,7 +70,9 @@ class Chunker:
         self._most = min(_MOST_RATIO * capacity, max(sharding.max_tokens // 2, 1))
         self._embedding, self._memory = embedding, memory
         self._splitters: dict[tuple[type[_Splitter], bool], _Splitter] = {}
-        self._limits = Limits(self._fits, embedding.count, min(chunking.min_tokens, capacity // 4))
+        self._small: dict[bool, TextSplitter] = {}
+        self._limits = Limits(self._fits, self._size, min(chunking.min_tokens, capacity // 4))
+        self._begin("")
 
     def cut(
         self,
@@ -84,7 +87,8 @@ class Chunker:
 
         `blocks` are its tables and code blocks, if they are already known.
         """
-        splitter = self._splitter(MarkdownSplitter if markdown else TextSplitter, text)
+        self._begin(text)
+        splitter = self._splitter(MarkdownSplitter if markdown else TextSplitter)
         blocks = headed_blocks(text) if blocks is None else blocks
         pieces: list[Piece] = []
         for start, end in _stretches(text, _body(text) if markdown else 0, [heading.start for heading in headings]):
@@ -93,12 +97,15 @@ class Chunker:
                 pieces += self._bounded(piece)
         header_at = partial(self._header, text)
         pieces = Joiner(text, headings, blocks, self._limits, header_at).join(pieces)
-        counts = self._embedding.counts([piece.shown for piece in pieces])
         chunks = [
-            Chunk("", piece.start, piece.end, tokens, text_digest(piece.shown), piece.shown)
-            for piece, tokens in zip(pieces, counts, strict=True)
+            Chunk("", piece.start, piece.end, self._size(piece), text_digest(piece.shown), piece.shown)
+            for piece in pieces
         ]
         return identified(document_id, chunks)
+
+    def _begin(self, text: str) -> None:
+        self._tokens: TextCounts = self._embedding.within(text)
+        self._memory_tokens: TextCounts = self._memory.within(text)
 
     def _cut(
         self, splitter: _Splitter, text: str, start: int, end: int, blocks: Sequence[HeadedBlock]
@@ -107,15 +114,15 @@ class Chunker:
         near = [block for block in blocks if block.start < end and start < block.end]
         for block in near:
             # The last rows of a long block end a piece, so its pieces do not depend on what follows it.
-            if start < block.end <= end and self._is_long(text[block.start : block.end]):
+            if start < block.end <= end and self._is_long(block.start, block.end):
                 yield from self._cut_run(splitter, text, start, block.end, near)
                 start = block.end
         if start < end:
             yield from self._cut_run(splitter, text, start, end, near)
 
-    def _is_long(self, text: str) -> bool:
-        length = len(text) / self._capacity
-        return length > 2 and (length > 50 or self._embedding.count(text) > self._capacity)
+    def _is_long(self, start: int, end: int) -> bool:
+        length = (end - start) / self._capacity
+        return length > 2 and (length > 50 or self._tokens.between(start, end) > self._capacity)
 
     def _cut_run(
         self, splitter: _Splitter, text: str, start: int, end: int, blocks: Sequence[HeadedBlock]
@@ -137,24 +144,23 @@ class Chunker:
             if block.end >= end:
                 return pieces + self._rows(splitter, text, at, end, block)
             whole = Piece(at, text[at:stop], self._header(text, at, block))
-            fits = self._embedding.count(whole.shown) <= self._capacity
-            pieces += [whole] if fits else self._rows(splitter, text, at, stop, block)
+            pieces += [whole] if self._size(whole) <= self._capacity else self._rows(splitter, text, at, stop, block)
         return pieces
 
     def _rows(self, splitter: _Splitter, text: str, start: int, end: int, block: HeadedBlock) -> list[Piece]:
         """Pieces of as many whole lines as fit under the header that each carries."""
         pieces: list[Piece] = []
-        lines = text[start:end].split("\n")
         left = 0
-        for line, tokens in zip(lines, self._embedding.counts([f"{line}\n" for line in lines]), strict=True):
+        for line in text[start:end].split("\n"):
             stop = min(start + len(line) + 1, end)
+            tokens = self._tokens.between(start, start + len(line), after="\n")
             if tokens <= left:
                 at = pieces[-1].start
                 pieces[-1] = Piece(at, text[at:stop], pieces[-1].header)
                 left -= tokens
             elif line.strip():
                 header = self._header(text, start, block)
-                room = self._capacity - self._embedding.count(header)
+                room = self._capacity - self._tokens.between(block.start, block.start + len(header))
                 cuts = splitter.chunk_indices(line) if tokens > room else [(0, text[start:stop])]
                 pieces += [Piece(start + offset, part, header if tokens <= room else "") for offset, part in cuts]
                 left = max(room - tokens, 0)
@@ -165,38 +171,49 @@ class Chunker:
         """What a piece beginning at `at` carries of the block's header."""
         if not block.start < at < block.end:
             return ""
-        header = text[block.start : min(block.body, at)]
-        return header if 2 * self._embedding.count(header) <= self._capacity else ""
+        end = min(block.body, at)
+        return text[block.start : end] if 2 * self._tokens.between(block.start, end) <= self._capacity else ""
 
-    def _splitter(self, kind: type[_Splitter], text: str) -> _Splitter:
-        """A splitter of this kind for `text`; it counts its parts about ten times over."""
-        count = self._embedding.part_counter(text)
+    def _splitter(self, kind: type[_Splitter]) -> _Splitter:
+        """A splitter of this kind for the text; it counts its parts about ten times over."""
+        by_pieces = self._tokens.by_pieces
         # Creating one takes as long as cutting some pages, and many corpora need only one.
-        if (made := self._splitters.get((kind, count is None))) is None:
-            if count is None:
-                made = kind.from_huggingface_tokenizer(self._embedding.tokenizer, self._capacity, self._overlap)
+        if (made := self._splitters.get((kind, by_pieces))) is None:
+            if by_pieces:
+                made = kind.from_callback(lambda part: self._tokens.count(part), self._capacity, self._overlap)
             else:
-                made = kind.from_callback(count, self._capacity, self._overlap)
-            self._splitters[kind, count is None] = made
+                made = kind.from_huggingface_tokenizer(self._embedding.tokenizer, self._capacity, self._overlap)
+            self._splitters[kind, by_pieces] = made
         return made
 
-    @cached_property
-    def _small(self) -> TextSplitter:
-        return TextSplitter.from_huggingface_tokenizer(self._memory.tokenizer, self._most)
+    def _small_splitter(self) -> TextSplitter:
+        by_pieces = self._memory_tokens.by_pieces
+        if (made := self._small.get(by_pieces)) is None:
+            if by_pieces:
+                made = TextSplitter.from_callback(lambda part: self._memory_tokens.count(part), self._most)
+            else:
+                made = TextSplitter.from_huggingface_tokenizer(self._memory.tokenizer, self._most)
+            self._small[by_pieces] = made
+        return made
 
     def _bounded(self, piece: Piece) -> list[Piece]:
         """The piece, or its parts if it is too long for the memory model."""
-        if self._fits_memory(piece.text):
+        if self._fits_memory(piece.start, piece.text):
             return [piece]
-        parts = self._small.chunk_indices(piece.text)
+        parts = self._small_splitter().chunk_indices(piece.text)
         return [Piece(piece.start + offset, part, piece.header) for offset, part in parts]
 
-    def _fits_memory(self, text: str) -> bool:
+    def _fits_memory(self, start: int, text: str, header: str = "") -> bool:
         # No tokenizer makes more tokens than there are bytes, except for the mark that some put in front.
-        return len(text.encode()) < self._most or self._memory.count(text) <= self._most
+        if len(text.encode()) + len(header.encode()) < self._most:
+            return True
+        return self._memory_tokens.between(start, start + len(text), header) <= self._most
 
-    def _fits(self, text: str) -> bool:
-        return self._embedding.count(text) <= self._capacity and self._fits_memory(text)
+    def _fits(self, piece: Piece) -> bool:
+        return self._size(piece) <= self._capacity and self._fits_memory(piece.start, piece.text, piece.header)
+
+    def _size(self, piece: Piece) -> int:
+        return self._tokens.between(piece.start, piece.end, piece.header)
 
 
 def identified(document_id: str, chunks: Sequence[Chunk]) -> list[Chunk]:

@@ -50,10 +50,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a piece may be: whether a text `fits`, its `size` in tokens, and the `least` size."""
+    """What a piece may be: whether it `fits`, its `size` in tokens, and the `least` size."""
 
-    fits: Callable[[str], bool]
-    size: Callable[[str], int]
+    fits: Callable[[Piece], bool]
+    size: Callable[[Piece], int]
     least: int
 
 
@@ -124,7 +124,7 @@ class Joiner:
         if second.header and second.header != first.header and (block is None or block.start < first.start):
             return []
         joined = self._piece(first.start, max(first.end, second.end), first.header)
-        return [joined] if self._limits.fits(joined.shown) else []
+        return [joined] if self._limits.fits(joined) else []
 
     def _halves(self, first: Piece, second: Piece) -> list[Piece]:
         """The text of both cut in two near its middle, at a heading or paragraph if there is one."""
@@ -133,7 +133,7 @@ class Joiner:
             before, block = self._piece(start, cut, first.header), self._block_around(cut)
             header = "" if block is None else self._header_at(cut, block)
             after = self._piece(end - len(self._text[cut:end].lstrip("\n")), end, header)
-            if all(self._limits.fits(each.shown) and not self._says_little(each) for each in (before, after)):
+            if all(self._limits.fits(each) and not self._says_little(each) for each in (before, after)):
                 return [before, after]
         return []
 
@@ -187,7 +187,7 @@ class Joiner:
 
     def _says_little(self, piece: Piece) -> bool:
         least = self._limits.least
-        small = len(piece.shown) < _LONGEST * least and self._limits.size(piece.shown) < least
+        small = len(piece.shown) < _LONGEST * least and self._limits.size(piece) < least
         return small or self._is_headings(piece)
 
     def _block_around(self, place: int) -> HeadedBlock | None:

@@ -36,8 +36,14 @@ class Sectioner:
     def cut(self, uri: str, title: str, text: str, chunks: list[Chunk]) -> list[DocumentSection]:
         """The sections of one document; borders depend on the chunks next to them, so an edit moves few."""
 
+        counts = self._counter.within(text)
+
         def section(start: int, end: int) -> DocumentSection:
-            return DocumentSection(start, end, self._counter.count(self._render(uri, title, text[start:end])))
+            part = text[start:end]
+            rendered, words = self._render(uri, title, part), part.strip()
+            before, words, after = rendered.partition(words) if words else (rendered, "", "")
+            first = start + len(part) - len(part.lstrip())
+            return DocumentSection(start, end, counts.between(first, first + len(words), before, after))
 
         if len(text) <= self._max * _CHARACTERS_PER_TOKEN:
             whole = section(0, len(text))
@@ -45,7 +51,7 @@ class Sectioner:
                 return [whole]
         borders = chunk_borders(chunks, len(text))
         keys = [chunk.digest for chunk in chunks]  # not by id, which changes when a document is renamed
-        weights = self._counter.counts([text[start:end] for start, end in borders])
+        weights = [counts.between(*border) for border in borders]
         room = max(self._max - self._counter.count(self._render(uri, title, "")), 1)
         sections: list[DocumentSection] = []
         pending = group_by_priority(keys, weights, room)[::-1]

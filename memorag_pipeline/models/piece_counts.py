@@ -12,7 +12,13 @@ pieces here are unions of such parts. `PieceCounts.of` returns None for tokenize
 | byte-level BPE with the pattern of GPT-2 (SmolLM2)     | before a space or line end that follows a character     |
 | byte-level BPE with the pattern of Qwen2 or Llama 3    | before a space, or a line end after a letter or digit   |
 | XLM-RoBERTa's (Unigram over words between white space) | at spaces and line ends that no combining mark follows  |
-| all others, such as SentencePiece (Llama 2, Mistral)   | None: such a text is one piece to its tokenizer         |
+| SentencePiece's BPE over a whole text (Llama 2,        | before a space that follows another character           |
+| Mistral), if none of its tokens has a space after      |                                                         |
+| another character                                      |                                                         |
+| all others                                             | None: such a text may be one piece to its tokenizer     |
+
+Whether a text is cut at a place depends only on the character before and the one after it, so a part of a text has the
+same pieces but for its first and last one (`TextCounts`).
 """
 
 from __future__ import annotations
@@ -20,6 +26,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import regex
@@ -32,21 +39,39 @@ _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _QWEN2 = (
     rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _LLAMA3 = _QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
 
 _AFTER_CHARACTER = re.compile(r"(?<=\S)(?=[ \n])")
 _AFTER_WORD = re.compile(r"(?<=\S)(?= )|(?<=[A-Za-z0-9])(?=\n)")
 _BETWEEN_WORDS = regex.compile(r"(?<=\S)[ \n](?=[^\s\p{M}\p{Cf}\uff9e\uff9f\U0001f3fb-\U0001f3ff])")
 _CHINESE_LETTER = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]")
-_CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]|[^ \u3400-\u4dbf\u4e00-\u9fff]+")
+_CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]|[^ \n\t\u3400-\u4dbf\u4e00-\u9fff]+|[ \n\t]+")
+_SPACE = "\u2581"  # SentencePiece's sign for it
+_BEFORE_SPACE = re.compile(f"(?<=[^ {_SPACE}])(?=[ {_SPACE}])")
+_AT_SPACE = re.compile(f"(?<=[^ {_SPACE}])[ {_SPACE}](?=.)", re.DOTALL)
+_WORDS = re.compile(r"[0-9A-Za-z]+|[^0-9A-Za-z]")
+_PLAIN = re.compile(r"[\t\n\r -~]+")  # what is a letter or a digit does not depend on a library's release of Unicode
+Split = Callable[[str], list[str]]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How texts are cut: into `pieces`, the whole text, or all but one character between each two of them.
+
+    `words` are the parts of a piece of plain ASCII that are tokenized by themselves; they differ less than pieces do.
+    """
+
+    pieces: Split
+    words: Split = lambda piece: [piece]
 
 
 class PieceCounts(dict[str, int]):
     """The token counts of pieces, by piece."""
 
-    def __init__(self, tokenizer: Tokenizer, cut: Callable[[str], list[str]]) -> None:
+    def __init__(self, tokenizer: Tokenizer, cut: Cut) -> None:
         super().__init__()
-        self._tokenizer, self._cut = tokenizer, cut
+        self._tokenizer, self._words, self.pieces = tokenizer, cut.words, cut.pieces
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> PieceCounts | None:
@@ -56,10 +81,14 @@ class PieceCounts(dict[str, int]):
 
     def count(self, text: str) -> int:
         """Tokens of `text`, which must not contain the letters of a token that was added to the vocabulary."""
-        return sum(map(self.__getitem__, self._cut(text)))
+        return sum(map(self.__getitem__, self.pieces(text)))
 
     def __missing__(self, piece: str) -> int:
-        count = len(self._tokenizer.encode(piece, add_special_tokens=False))
+        words = self._words(piece) if _PLAIN.fullmatch(piece) else ()
+        if len(words) > 1:
+            count = sum(map(self.__getitem__, words))
+        else:
+            count = len(self._tokenizer.encode(piece, add_special_tokens=False))
         if len(piece) <= _LONGEST:
             if len(self) >= _MOST_PIECES:
                 self.clear()
@@ -67,30 +96,57 @@ class PieceCounts(dict[str, int]):
         return count
 
 
-def _cut_of(tokenizer: dict[str, Any]) -> Callable[[str], list[str]] | None:
+def _cut_of(tokenizer: dict[str, Any]) -> Cut | None:
     """How texts are cut for a tokenizer, given as the content of its tokenizer.json."""
     kind, normalizer = tokenizer["model"]["type"], (tokenizer["normalizer"] or {}).get("type")
     first, *others = _steps(tokenizer["pre_tokenizer"]) or [{"type": None}]
     names = [step["type"] for step in (first, *others)]
     if kind == "WordPiece" and normalizer == "BertNormalizer" and names == ["BertPreTokenizer"]:
-        return _words if tokenizer["normalizer"]["handle_chinese_chars"] else _plain_words
+        return Cut(_words if tokenizer["normalizer"]["handle_chinese_chars"] else _plain_words, _WORDS.findall)
     if kind == "Unigram" and normalizer == "Precompiled" and names == ["WhitespaceSplit", "Metaspace"]:
         always = others[0].get("prepend_scheme", "always") == "always"
-        return _BETWEEN_WORDS.split if always else None
-    if kind == "BPE" and normalizer in {None, "NFC"} and tokenizer["model"].get("dropout") is None:
+        return Cut(_BETWEEN_WORDS.split) if always else None
+    if kind != "BPE" or tokenizer["model"].get("dropout") is not None:
+        return None
+    if names in ([None], ["Metaspace"]):
+        return _before_spaces(tokenizer)
+    if normalizer in {None, "NFC"}:
         if names == ["ByteLevel"] and first["use_regex"] and not first["add_prefix_space"]:
-            return _AFTER_CHARACTER.split
+            return Cut(_AFTER_CHARACTER.split, regex.compile(_GPT2).findall)
         if names == ["Split", "ByteLevel"] and not others[0]["use_regex"] and not others[0]["add_prefix_space"]:
-            known = first["pattern"] in ({"Regex": _QWEN2}, {"Regex": _LLAMA3})
+            pattern = first["pattern"].get("Regex")
             isolated = first["behavior"] == "Isolated" and not first["invert"]
-            return _AFTER_WORD.split if known and isolated else None
+            known = pattern in {_QWEN2, _LLAMA3}
+            return Cut(_AFTER_WORD.split, regex.compile(pattern).findall) if known and isolated else None
     return None
 
 
-def _steps(pre_tokenizer: dict[str, Any] | None) -> list[dict[str, Any]]:
-    if pre_tokenizer is None:
+def _before_spaces(tokenizer: dict[str, Any]) -> Cut | None:
+    """For BPE of a whole text with a space put in front; None if a token has a space after another character.
+
+    Without such a token no merge reaches over the place before such a space, so those on its two sides are independent.
+    """
+    model, normalizers = tokenizer["model"], _steps(tokenizer["normalizer"], "normalizers")
+    others = ("continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")
+    if _SPACE not in model["vocab"] or any(model.get(each) for each in others):
+        return None
+    if any(_SPACE in token.lstrip(_SPACE) for token in model["vocab"]):
+        return None
+    if (step := tokenizer["pre_tokenizer"]) is not None:
+        # It puts no space in front of one.
+        prepends = step["prepend_scheme"] in {"first", "always"} and step["replacement"] == _SPACE
+        return Cut(_BEFORE_SPACE.split) if prepends and not step["split"] and not normalizers else None
+    prepend = {"type": "Prepend", "prepend": _SPACE}
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
+    # A piece is given its space again when it is tokenized.
+    return Cut(_AT_SPACE.split) if normalizers == [prepend, replace] else None
+
+
+def _steps(parts: dict[str, Any] | None, name: str = "pretokenizers") -> list[dict[str, Any]]:
+    """The steps of a normalizer or pre-tokenizer."""
+    if parts is None:
         return []
-    return list(pre_tokenizer["pretokenizers"]) if pre_tokenizer["type"] == "Sequence" else [pre_tokenizer]
+    return list(parts[name]) if parts["type"] == "Sequence" else [parts]
 
 
 def _plain_words(text: str) -> list[str]:
@@ -100,4 +156,4 @@ def _plain_words(text: str) -> list[str]:
 def _words(text: str) -> list[str]:
     if text.isascii() or not _CHINESE_LETTER.search(text):
         return _plain_words(text)
-    return _CHINESE.findall(text.replace("\n", " ").replace("\t", " "))
+    return _CHINESE.findall(text)

@@ -8,7 +8,6 @@ Wrong: a model without tokenizer.json: `NotFoundError` that names it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +17,7 @@ from memorag_pipeline.digests import bytes_digest
 from memorag_pipeline.errors import ModelError, NotFoundError
 from memorag_pipeline.models.piece_counts import PieceCounts
 from memorag_pipeline.models.references import ResolvedModel
+from memorag_pipeline.models.text_counts import TextCounts
 
 _BATCH = 1024
 TOKENIZER = "tokenizer.json"
@@ -81,6 +81,7 @@ class TokenCounter:
         self.tokenizer.no_padding()
         self._pieces = PieceCounts.of(self.tokenizer)
         self._added = [token.content for token in self.tokenizer.get_added_tokens_decoder().values()]
+        self._last: TextCounts | None = None
         self._first_letters = sorted({content[0] for content in self._added})
 
     @property
@@ -90,8 +91,9 @@ class TokenCounter:
 
     def count(self, text: str) -> int:
         """Tokens of one text."""
-        count = self.part_counter(text)
-        return len(self.tokenizer.encode(text, add_special_tokens=False)) if count is None else count(text)
+        if self._pieces is None or self._names_token(text):
+            return len(self.tokenizer.encode(text, add_special_tokens=False))
+        return self._pieces.count(text)
 
     def counts(self, texts: list[str]) -> list[int]:
         """Tokens of each of `texts`."""
@@ -103,9 +105,12 @@ class TokenCounter:
             for encoding in self.tokenizer.encode_batch(texts[start : start + _BATCH], add_special_tokens=False)
         ]
 
-    def part_counter(self, text: str) -> Callable[[str], int] | None:
-        """What counts the tokens of any part of `text` from its known pieces, None if only the tokenizer can."""
-        return None if self._pieces is None or self._names_token(text) else self._pieces.count
+    def within(self, text: str) -> TextCounts:
+        """What counts the tokens of parts of `text`. That of the last text is kept, as several ask for it."""
+        if self._last is None or self._last.text is not text:
+            pieces = None if self._names_token(text) else self._pieces
+            self._last = TextCounts(text, pieces, self.count, self._names_token)
+        return self._last
 
     def _names_token(self, text: str) -> bool:
         """Whether the text contains the letters of a token that was added to the vocabulary, as [CLS] is."""
