@@ -154,7 +154,7 @@ class Chunker:
         for line in text[start:end].split("\n"):
             stop = min(start + len(line) + 1, end)
             tokens = self._tokens.between(start, start + len(line), after="\n")
-            if tokens <= left:
+            if pieces and tokens <= left:
                 at = pieces[-1].start
                 pieces[-1] = Piece(at, text[at:stop], pieces[-1].header)
                 left -= tokens

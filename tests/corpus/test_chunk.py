@@ -236,3 +236,10 @@ def test_rows_of_a_text_that_is_one_table_carry_the_line_of_names(chunker: Chunk
     require_exact(chunks, text, embedding)
     assert max(chunk.tokens for chunk in chunks) <= CAPACITY
     assert {chunk.header for chunk in chunks[1:]} == {"sep=;\nid;port;fee\n"}
+
+
+def test_a_block_may_begin_with_a_line_that_has_no_tokens(chunker: Chunker, embedding: TokenCounter) -> None:
+    text = "some words\n\n```py\n\x00\n" + "a line of code, and its end\n" * 40 + "```\n"
+    chunks = chunker.cut("d", text, True)
+    require_exact(chunks, text, embedding)
+    assert len(chunks) > 2 and all(chunk.header == "```py\n" for chunk in chunks[2:])
