@@ -97,11 +97,11 @@ class Chunker:
                 pieces += self._bounded(piece)
         header_at = partial(self._header, text)
         pieces = Joiner(text, headings, blocks, self._limits, header_at).join(pieces)
-        chunks = [
-            Chunk("", piece.start, piece.end, self._size(piece), text_digest(piece.shown), piece.shown)
-            for piece in pieces
+        digests = [text_digest(piece.shown) for piece in pieces]
+        return [
+            Chunk(chunk_id, piece.start, piece.end, self._size(piece), digest, piece.shown)
+            for chunk_id, digest, piece in zip(_ids(document_id, digests), digests, pieces, strict=True)
         ]
-        return identified(document_id, chunks)
 
     def _begin(self, text: str) -> None:
         self._tokens: TextCounts = self._embedding.within(text)
@@ -153,7 +153,8 @@ class Chunker:
         left = 0
         for line in text[start:end].split("\n"):
             stop = min(start + len(line) + 1, end)
-            tokens = self._tokens.between(start, start + len(line), after="\n")
+            after = "" if stop > start + len(line) else "\n"
+            tokens = self._tokens.between(start, stop, after=after)
             if pieces and tokens <= left:
                 at = pieces[-1].start
                 pieces[-1] = Piece(at, text[at:stop], pieces[-1].header)
@@ -218,14 +219,16 @@ class Chunker:
 
 def identified(document_id: str, chunks: Sequence[Chunk]) -> list[Chunk]:
     """The chunks with the ids that they have in this document: several documents may share one text."""
+    ids = _ids(document_id, [chunk.digest for chunk in chunks])
+    return [replace(chunk, chunk_id=chunk_id) for chunk, chunk_id in zip(chunks, ids, strict=True)]
+
+
+def _ids(document_id: str, digests: Sequence[str]) -> Iterator[str]:
     seen: Counter[str] = Counter()
-    named: list[Chunk] = []
-    for chunk in chunks:
+    for digest in digests:
         # An id survives edits elsewhere in the document; equal passages are distinguished by their order.
-        chunk_id = text_digest(f"{document_id}\n{chunk.digest}\n{seen[chunk.digest]}")[:20]
-        seen[chunk.digest] += 1
-        named.append(replace(chunk, chunk_id=chunk_id))
-    return named
+        yield text_digest(f"{document_id}\n{digest}\n{seen[digest]}")[:20]
+        seen[digest] += 1
 
 
 def _body(text: str) -> int:

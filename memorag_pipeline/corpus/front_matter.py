@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -27,6 +28,7 @@ _CONTROLS = {code: " " for code in (*range(32), *range(127, 160))}
 _LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # every value as written
 
 
+@lru_cache(maxsize=1)  # headings, title and chunks of a document ask one after the other
 def front_matter(text: str) -> tuple[str | None, int]:
     """The declared title, and the offset after the front matter; None and 0 if there is none."""
     for start, end, read in ((_YAML, _YAML_END, _yaml), (_TOML, _TOML_END, _toml)):

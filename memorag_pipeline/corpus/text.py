@@ -30,7 +30,7 @@ from memorag_pipeline.corpus.text_kinds import POINTER, is_html, is_xml, root_ta
 from memorag_pipeline.corpus.titles import declared_words
 from memorag_pipeline.corpus.unpack import SUFFIXES, unpack
 
-_INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"))
+_VISIBLE = re.compile("[^\\s\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff]")
 _CONTROLS = {code: " " for code in (*range(32), *range(127, 160))}
 # Formats that are Markdown, or are converted to it.
 _MARKDOWN = {"text/markdown", "text/html", "application/epub+zip", NOTEBOOK, SAVED_PAGE}
@@ -76,7 +76,7 @@ def read_text(
     else:
         path, data, media_type = opened
         document = _from_parser(path, media_type, parser.parse(data, media_type))
-    if not document.text.translate(_INVISIBLE).strip():
+    if not _VISIBLE.search(document.text):
         raise _empty(document.media_type)
     return document
 

@@ -42,7 +42,7 @@ _QWEN2 = (
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _LLAMA3 = _QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
 
-_AFTER_CHARACTER = re.compile(r"(?<=\S)(?=[ \n])")
+_AFTER_CHARACTER = re.compile(r"\s*\S+(?:[^\S \n]\s*\S*)*|\s+")
 _AFTER_WORD = re.compile(r"(?<=\S)(?= )|(?<=[A-Za-z0-9])(?=\n)")
 _BETWEEN_WORDS = regex.compile(r"(?<=\S)[ \n](?=[^\s\p{M}\p{Cf}\uff9e\uff9f\U0001f3fb-\U0001f3ff])")
 _CHINESE_LETTER = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]")
@@ -51,7 +51,9 @@ _SPACE = "\u2581"  # SentencePiece's sign for it
 _BEFORE_SPACE = re.compile(f"(?<=[^ {_SPACE}])(?=[ {_SPACE}])")
 _AT_SPACE = re.compile(f"(?<=[^ {_SPACE}])[ {_SPACE}](?=.)", re.DOTALL)
 _WORDS = re.compile(r"[0-9A-Za-z]+|[^0-9A-Za-z]")
+_PLAIN_WORD = re.compile(r"[!-~]+")
 _PLAIN = re.compile(r"[\t\n\r -~]+")  # what is a letter or a digit does not depend on a library's release of Unicode
+_BYTES = str.maketrans({sign: chr(256 + ord(sign)) for sign in "\t\n\r "})
 Split = Callable[[str], list[str]]
 
 
@@ -59,11 +61,14 @@ Split = Callable[[str], list[str]]
 class Cut:
     """How texts are cut: into `pieces`, the whole text, or all but one character between each two of them.
 
-    `words` are the parts of a piece of plain ASCII that are tokenized by themselves; they differ less than pieces do.
+    A `plain` piece, in ASCII, is cut further: into the `words` that the tokenizer gives to its model, `written` as the
+    model is given them. There are fewer different ones.
     """
 
     pieces: Split
     words: Split = lambda piece: [piece]
+    plain: re.Pattern[str] = re.compile(r"(?!)")
+    written: Callable[[str], str] = str
 
 
 class PieceCounts(dict[str, int]):
@@ -71,7 +76,7 @@ class PieceCounts(dict[str, int]):
 
     def __init__(self, tokenizer: Tokenizer, cut: Cut) -> None:
         super().__init__()
-        self._tokenizer, self._words, self.pieces = tokenizer, cut.words, cut.pieces
+        self._tokenizer, self._model, self._cut, self.pieces = tokenizer, tokenizer.model, cut, cut.pieces
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> PieceCounts | None:
@@ -84,11 +89,12 @@ class PieceCounts(dict[str, int]):
         return sum(map(self.__getitem__, self.pieces(text)))
 
     def __missing__(self, piece: str) -> int:
-        words = self._words(piece) if _PLAIN.fullmatch(piece) else ()
-        if len(words) > 1:
+        if not self._cut.plain.fullmatch(piece):
+            count = len(self._tokenizer.encode(piece, add_special_tokens=False))
+        elif len(words := self._cut.words(piece)) > 1:
             count = sum(map(self.__getitem__, words))
         else:
-            count = len(self._tokenizer.encode(piece, add_special_tokens=False))
+            count = len(self._model.tokenize(self._cut.written(piece)))
         if len(piece) <= _LONGEST:
             if len(self) >= _MOST_PIECES:
                 self.clear()
@@ -102,7 +108,8 @@ def _cut_of(tokenizer: dict[str, Any]) -> Cut | None:
     first, *others = _steps(tokenizer["pre_tokenizer"]) or [{"type": None}]
     names = [step["type"] for step in (first, *others)]
     if kind == "WordPiece" and normalizer == "BertNormalizer" and names == ["BertPreTokenizer"]:
-        return Cut(_words if tokenizer["normalizer"]["handle_chinese_chars"] else _plain_words, _WORDS.findall)
+        words = _words if tokenizer["normalizer"]["handle_chinese_chars"] else _plain_words
+        return Cut(words, _WORDS.findall, _PLAIN_WORD, str.lower if tokenizer["normalizer"]["lowercase"] else str)
     if kind == "Unigram" and normalizer == "Precompiled" and names == ["WhitespaceSplit", "Metaspace"]:
         always = others[0].get("prepend_scheme", "always") == "always"
         return Cut(_BETWEEN_WORDS.split) if always else None
@@ -112,12 +119,13 @@ def _cut_of(tokenizer: dict[str, Any]) -> Cut | None:
         return _before_spaces(tokenizer)
     if normalizer in {None, "NFC"}:
         if names == ["ByteLevel"] and first["use_regex"] and not first["add_prefix_space"]:
-            return Cut(_AFTER_CHARACTER.split, regex.compile(_GPT2).findall)
+            return Cut(_AFTER_CHARACTER.findall, regex.compile(_GPT2).findall, _PLAIN, _bytes)
         if names == ["Split", "ByteLevel"] and not others[0]["use_regex"] and not others[0]["add_prefix_space"]:
             pattern = first["pattern"].get("Regex")
             isolated = first["behavior"] == "Isolated" and not first["invert"]
             known = pattern in {_QWEN2, _LLAMA3}
-            return Cut(_AFTER_WORD.split, regex.compile(pattern).findall) if known and isolated else None
+            words = regex.compile(pattern).findall
+            return Cut(_AFTER_WORD.split, words, _PLAIN, _bytes) if known and isolated else None
     return None
 
 
@@ -140,6 +148,11 @@ def _before_spaces(tokenizer: dict[str, Any]) -> Cut | None:
     replace = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
     # A piece is given its space again when it is tokenized.
     return Cut(_AT_SPACE.split) if normalizers == [prepend, replace] else None
+
+
+def _bytes(word: str) -> str:
+    """As byte-level tokenizers write ASCII: a visible letter for each byte."""
+    return word.translate(_BYTES)
 
 
 def _steps(parts: dict[str, Any] | None, name: str = "pretokenizers") -> list[dict[str, Any]]:

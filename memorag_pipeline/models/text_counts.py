@@ -73,6 +73,7 @@ class TextCounts:
         assert self._pieces is not None
         pieces = self._pieces.pieces(self.text)
         lengths = list(map(len, pieces))
-        gap = int(sum(lengths) < len(self.text))
+        if gap := int(sum(lengths) < len(self.text)):
+            lengths = [length + 1 for length in lengths]
         tokens = accumulate(map(self._pieces.__getitem__, pieces), initial=0)
-        return gap, array("q", accumulate(length + gap for length in lengths)), array("q", tokens)
+        return gap, array("q", list(accumulate(lengths))), array("q", list(tokens))

@@ -8,6 +8,7 @@ Wrong: a model without tokenizer.json: `NotFoundError` that names it.
 from __future__ import annotations
 
 import json
+import re
 from functools import lru_cache
 from typing import Any
 
@@ -80,9 +81,9 @@ class TokenCounter:
         self.tokenizer.encode_special_tokens = True
         self.tokenizer.no_padding()
         self._pieces = PieceCounts.of(self.tokenizer)
-        self._added = [token.content for token in self.tokenizer.get_added_tokens_decoder().values()]
+        added = [re.escape(token.content) for token in self.tokenizer.get_added_tokens_decoder().values()]
+        self._added = re.compile("|".join(added) or r"(?!)")
         self._last: TextCounts | None = None
-        self._first_letters = sorted({content[0] for content in self._added})
 
     @property
     def special_tokens(self) -> int:
@@ -114,4 +115,4 @@ class TokenCounter:
 
     def _names_token(self, text: str) -> bool:
         """Whether the text contains the letters of a token that was added to the vocabulary, as [CLS] is."""
-        return any(letter in text for letter in self._first_letters) and any(content in text for content in self._added)
+        return self._added.search(text) is not None
