@@ -14,8 +14,8 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
-from itertools import islice
+from dataclasses import dataclass, field, replace
+from itertools import groupby, islice
 from typing import TypeVar
 
 import pyarrow as pa
@@ -31,7 +31,7 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import rate_text, track
 from memorag_pipeline.refresh.extraction import STAGE, Extraction, unsettled
 from memorag_pipeline.refresh.parent_version import Parent, object_of
-from memorag_pipeline.refresh.plans import ExtractList
+from memorag_pipeline.refresh.plans import ExtractList, ExtractUnit
 from memorag_pipeline.refresh.readers import Readers, processes_for
 from memorag_pipeline.runs.tasks import at_work
 from memorag_pipeline.storage import Outcome
@@ -68,9 +68,9 @@ def extract(pipeline: Pipeline, batch_uri: str) -> dict[str, int]:
         _PartExtractor(pipeline, parent, batch) as extractor,
         track("documents extracted or kept", sum(len(part.objects) for part in batch.units), "documents") as bar,
     ):
-        for part in batch.units:
+        for part, read in extractor.read(batch.units):
             with at_work([part.fingerprint], len(part.objects), bar.advance) as advance:
-                outcome = extractor.run(part.fingerprint, part.objects, advance, bar.skip)
+                outcome = extractor.run(part, read, advance, bar.skip)
             for name in totals:
                 totals[name] += outcome.counts[name]
             if extractor.bytes:
@@ -78,8 +78,34 @@ def extract(pipeline: Pipeline, batch_uri: str) -> dict[str, int]:
     return totals
 
 
+@dataclass(frozen=True, eq=False)
+class _Begun:
+    """A part of which it is known what is to be read: all its `objects` but the `reused` ones, whose rows `kept` gives.
+
+    `earlier` is the outcome of a part that was done before. An `error` in finding this out is raised by its turn.
+    """
+
+    fingerprint: str
+    objects: Sequence[SourceObject]
+    earlier: Outcome | None = None
+    reused: set[str] = field(default_factory=set)
+    kept: Callable[[], _Rows] = _Rows
+    error: Exception | None = None
+
+    @property
+    def fresh(self) -> list[SourceObject]:
+        """The objects to be read."""
+        if self.earlier is not None or self.error is not None:
+            return []
+        return [item for item in self.objects if item.document_id not in self.reused]
+
+
+# Of an object: it, the digest of its bytes, None if they were not read, and its documents.
+_Read = tuple[SourceObject, str | None, list[ReadDocument]]
+
+
 class _PartExtractor:
-    """Extracts the parts of a work list one after the other, the documents of a part side by side.
+    """Extracts the parts of a work list one after the other, and reads the next documents meanwhile, side by side.
 
     `bytes` are those of the documents that it has read.
     """
@@ -111,56 +137,83 @@ class _PartExtractor:
         """The speed of reading so far."""
         return rate_text(self.bytes / 1e6 / max(self._seconds, 1e-9), "MB")
 
-    def run(self, fingerprint: str, objects: Sequence[SourceObject], advance: Advance, skip: Advance) -> Outcome:
+    def read(self, parts: Iterable[ExtractUnit]) -> Iterator[tuple[_Begun, Iterator[_Read]]]:
+        """Each part with what is read of it; while one is recorded, documents of the next ones are read."""
+        begun = map(self._begin, parts)
+        # A part ends with no object, so that one of which nothing is read is there, too.
+        wanted = ((part, item) for part in begun for item in (*part.fresh, None))
+        done = _ahead(self._threads, self._documents, wanted, self._ahead)
+        for part, results in groupby(done, key=lambda result: result[0][0]):
+            yield part, ((item, *found) for (_, item), found in results if item is not None)
+
+    def run(self, part: _Begun, read: Iterable[_Read], advance: Advance, skip: Advance) -> Outcome:
         """The outcome of one part, from the unit cache or done now.
 
         `advance` receives the numbers of documents done now, `skip` those of a part that was done before.
         """
-        earlier = self._units.find(STAGE, fingerprint)
-        if earlier is not None and not earlier.counts["unsettled"]:
-            skip(len(objects))
-            return earlier
+        if part.error is not None:
+            raise part.error
+        if part.earlier is not None:
+            skip(len(part.objects))
+            return part.earlier
         started = time.monotonic()
-        rows, reused = self._settled_rows(earlier, objects) if earlier is not None else self._known_rows(objects)
-        advance(len(reused))
-        fresh = [item for item in objects if item.document_id not in reused]
-        for item, (digest, found) in _ahead(self._threads, self._documents, fresh, self._ahead):
+        rows = part.kept()
+        advance(len(part.reused))
+        for item, digest, found in read:
             for each in found:
                 source = {"document_id": each.document_id, "uri": each.uri, "source_size": item.size}
                 self._add_document(rows, {**source, "source_digest": digest}, each)
             self.bytes += item.size
             advance(1)
-        outcome = self._record(fingerprint, rows, len(reused), time.monotonic() - started)
+        outcome = self._record(part.fingerprint, rows, len(part.reused), time.monotonic() - started)
         self._seconds += outcome.seconds
         return outcome
 
-    def _known_rows(self, objects: Sequence[SourceObject]) -> tuple[_Rows, set[str]]:
-        """Rows that the parent version has for objects that did not change, and the ids of these objects."""
+    def _begin(self, part: ExtractUnit) -> _Begun:
+        begun = _Begun(part.fingerprint, part.objects)
+        try:
+            earlier = self._units.find(STAGE, part.fingerprint)
+            if earlier is None:
+                return self._known(begun)
+            return self._settled(begun, earlier) if earlier.counts["unsettled"] else replace(begun, earlier=earlier)
+        except Exception as error:
+            return replace(begun, error=error)
+
+    def _known(self, part: _Begun) -> _Begun:
+        """With the objects that did not change since the parent version, which has their rows."""
         parent = self._parent
         if parent is None:
-            return _Rows(), set()
-        same = [item.document_id for item in objects if parent.objects.get(item.document_id) == item]
+            return part
+        same = [item.document_id for item in part.objects if parent.objects.get(item.document_id) == item]
         reused = {object_id for object_id in same if self._is_reusable(parent, parent.part_of(object_id))}
         refused = parent.refused(reused)
         reused -= {parent.object_of(row) for row in refused if unsettled([row])}
-        rows = _Rows(
-            documents=parent.rows("documents", reused),
-            chunks=parent.rows("chunks", reused),
-            quarantine=[row for row in refused if parent.object_of(row) in reused],
-        )
-        return rows, reused
 
-    def _settled_rows(self, earlier: Outcome, objects: Sequence[SourceObject]) -> tuple[_Rows, set[str]]:
-        """The rows of the same unit, done before, but of the objects that a passing cause left out."""
-        part = f"of the part {earlier.fingerprint[:12]}"
-        tables = {
-            role: self._blobs.cached_table(ref, None, f"{role} {part}", schemas.OF_ROLE[role]).to_pylist()
-            for role, ref in earlier.blobs.items()
-        }
-        found = _Rows(tables["documents"], tables["chunks"], tables.get("quarantine", []))
-        ids = {item.document_id for item in objects}
-        left_out = {object_of(row, ids) for row in found.quarantine if unsettled([row])}
-        return found.only(lambda row: object_of(row, ids) not in left_out), ids - left_out
+        def kept() -> _Rows:
+            return _Rows(
+                documents=parent.rows("documents", reused),
+                chunks=parent.rows("chunks", reused),
+                quarantine=[row for row in refused if parent.object_of(row) in reused],
+            )
+
+        return replace(part, reused=reused, kept=kept)
+
+    def _settled(self, part: _Begun, earlier: Outcome) -> _Begun:
+        """With the objects of the same unit, done before, but those that a passing cause left out."""
+        ids = {item.document_id for item in part.objects}
+        left_out = {object_of(row, ids) for row in self._rows_of(earlier, "quarantine") if unsettled([row])}
+
+        def kept() -> _Rows:
+            found = _Rows(*(self._rows_of(earlier, role) for role in ("documents", "chunks", "quarantine")))
+            return found.only(lambda row: object_of(row, ids) not in left_out)
+
+        return replace(part, reused=ids - left_out, kept=kept)
+
+    def _rows_of(self, outcome: Outcome, role: str) -> list[Row]:
+        if (ref := outcome.blobs.get(role)) is None:
+            return []
+        name = f"{role} of the part {outcome.fingerprint[:12]}"
+        return list(self._blobs.cached_table(ref, None, name, schemas.OF_ROLE[role]).to_pylist())
 
     def _is_reusable(self, parent: Parent, part: int | None) -> bool:
         """Whether this code, spec and models would make the parent's part unchanged: it is the outcome of that unit."""
@@ -192,8 +245,11 @@ class _PartExtractor:
             return False
         return self._parent.source_digests([item.document_id]).get(item.document_id) == bytes_digest(data)
 
-    def _documents(self, item: SourceObject) -> tuple[str | None, list[ReadDocument]]:
+    def _documents(self, wanted: tuple[_Begun, SourceObject | None]) -> tuple[str | None, list[ReadDocument]]:
         """The digest of an object's bytes, None if they were not read, and its documents; runs in a thread."""
+        _, item = wanted
+        if item is None:
+            return None, []
         document_id, uri, data = item.document_id, item.uri, self._read(item)
         if isinstance(data, Refused):
             return None, [ReadDocument(document_id, uri, data, [], [])]
@@ -218,13 +274,13 @@ class _PartExtractor:
                 "text_digest": text_digest(text),
                 "characters": len(text),
                 "tokens": sum(section.tokens for section in read.sections),
-                "headings": [asdict(heading) for heading in document.headings],
-                "sections": [asdict(section) for section in read.sections],
+                "headings": [vars(heading) for heading in document.headings],
+                "sections": [vars(section) for section in read.sections],
                 "text": text,
             }
         )
         rows.chunks += [
-            {"document_id": document_id, "uri": uri, "ordinal": ordinal, **asdict(chunk)}
+            {"document_id": document_id, "uri": uri, "ordinal": ordinal, **vars(chunk)}
             for ordinal, chunk in enumerate(read.chunks)
         ]
 
