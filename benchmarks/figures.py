@@ -65,6 +65,13 @@ class Report:
             print(_LINE.format(*_HEADINGS).rstrip(), file=sys.stderr)
         print(_LINE.format(*_cells(figure)).rstrip(), file=sys.stderr, flush=True)
 
+    def values(self, row: str, what: str, values: Mapping[str, float]) -> None:
+        """Print several numbers of one thing, and append them to the file."""
+        rounded = {name: _rounded(value) for name, value in values.items()}
+        self.write({"benchmark": self.benchmark, "row": row, "what": what, **rounded})
+        shown = ", ".join(f"{name} {value:,.4g}" for name, value in values.items())
+        print(f"{row:<10} {what:<18} {shown}", file=sys.stderr, flush=True)
+
     def write(self, record: Mapping[str, Any]) -> None:
         """A line of JSON on stdout and in the file."""
         line = json.dumps({**record, **self.common})

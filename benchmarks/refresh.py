@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 import tempfile
 import uuid
@@ -35,10 +34,10 @@ import torch
 
 from benchmarks.figures import Figure, Report
 from benchmarks.knowledge_base import DAYS, FOLDER, Documents, Site, read_days
+from benchmarks.meter import forget_blobs, own_cache
 from benchmarks.timing import device_name
 from benchmarks.tiny_models import tiny_embedding_model, tiny_memory_model
 from benchmarks.traffic import Traffic, counted
-from memorag_pipeline.machine.cache_folder import cache_folder
 from memorag_pipeline.memory.format import MemoryHeader, read_header
 from memorag_pipeline.models.references import resolve
 from memorag_pipeline.models.tokens import token_counter
@@ -196,7 +195,7 @@ class Bench:
 
     def measure(self, pipeline: Pipeline, run_id: str) -> Refreshed:
         """Refresh, and count by stage."""
-        shutil.rmtree(cache_folder() / "blobs", ignore_errors=True)
+        forget_blobs()
         # A separate worker would not have read anything from the store yet.
         result = refresh(Pipeline(pipeline.spec), run_id)
         reports = {report.stage: report for report in read_reports(pipeline.store.objects)}
@@ -347,7 +346,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="memorag-refresh-")))
         arguments.model = arguments.model or str(tiny_memory_model(folder / "memory"))
         arguments.embedding = arguments.embedding or str(tiny_embedding_model(folder / "embedding"))
-        _own_cache(folder / "cache")
+        stack.enter_context(own_cache(folder / "cache"))
         (folder / "s3").mkdir()
         server = stack.enter_context(run_s3_server(folder / "s3"))
         bench = Bench(arguments, server, dict(ADMIN), stack)
@@ -402,15 +401,6 @@ def _modes_by_day(
             runs[mode, day] = found = bench.measure(pipeline, f"day-{day}")
             print(f"{mode}, day {day}: {len(documents)} documents, {found.seconds:.0f} s", file=sys.stderr, flush=True)
     return runs
-
-
-def _own_cache(folder: Path) -> None:
-    """A cache of blobs that is empty, and thrown away; the models of the usual one stay in use."""
-    usual = cache_folder() / "models"
-    folder.mkdir()
-    if usual.is_dir():
-        (folder / "models").symlink_to(usual.resolve())
-    os.environ["MEMORAG_CACHE"] = str(folder)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
