@@ -24,6 +24,7 @@ index, and each night adds what it made.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import shutil
 import tempfile
@@ -36,7 +37,7 @@ import numpy.typing as npt
 import torch
 
 from benchmarks.figures import Report
-from benchmarks.meter import Cost, forget_blobs, measured, own_cache
+from benchmarks.meter import Cost, forget_blobs, measured, own_cache, quick_collection
 from benchmarks.scale_index import index_blobs, measure_index
 from benchmarks.scale_reader import measure_reader
 from benchmarks.stand_ins import KIND, PROTOCOL, registered
@@ -75,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         tempfile.TemporaryDirectory(prefix="memorag-scale-", dir=given.folder) as temporary,
         own_cache(Path(temporary) / "cache"),
         registered(given.dimensions),
+        quick_collection(),
     ):
         bench = Bench(given, report, Path(temporary))
         if set(given.only) - {"index"}:
@@ -110,24 +112,33 @@ class Bench:
         given = self._given
         few = SyntheticCorpus("warm", 40).serve()
         self._refreshed(self.pipeline("warm", "exact", few.uri))  # imports, and what is loaded once per process
-        made: Pipeline | None = None
-        for mode in given.modes:
-            source = SyntheticCorpus("many", given.documents).serve()
-            pipeline = self.pipeline(mode, mode, source.uri)
-            if made is not None:
-                self._lend_units(made, pipeline)  # all modes make the same at first
-            self._run_mode(mode, pipeline, source, is_first=made is None)
-            made = made or pipeline
-        if made is not None and "reader" in given.only:
-            measure_reader(made, self._folder, self._report, given.documents)
+        gc.freeze()
+        source = SyntheticCorpus("many", given.documents)
+        first, *others = (self.pipeline(mode, mode, source.uri) for mode in given.modes)
+        source.serve()
+        self._build(first, source)
+        for pipeline in others:  # all modes make the same at first
+            self._lend_units(first, pipeline)
+        for pipeline in (first, *others):
+            source.revisions.clear()
+            self._run_mode(pipeline, source)
+        if "reader" in given.only:
+            measure_reader(first, self._folder, self._report, given.documents)
 
-    def _run_mode(self, mode: str, pipeline: Pipeline, source: SyntheticCorpus, is_first: bool) -> None:
-        costs, version = self._refreshed(pipeline)
+    def _build(self, pipeline: Pipeline, source: SyntheticCorpus) -> None:
+        """The first version of a corpus."""
+        costs, _ = self._refreshed(pipeline)
+        mode = pipeline.spec.refresh.mode
+        self._add_stages(f"{mode}: first build", source.documents, source.documents, costs)
+        self._add("size", mode, {"documents": source.documents, **Known.sizes(_newest(pipeline))})
+
+    def _run_mode(self, pipeline: Pipeline, source: SyntheticCorpus) -> None:
+        """The nights that follow the first version."""
+        mode = pipeline.spec.refresh.mode
+        if pipeline.store.versions.newest() is None:
+            self._refreshed(pipeline)  # of units that another mode has made
         known = Known(pipeline)
         known.add(_newest(pipeline))
-        if is_first:
-            self._add_stages(f"{mode}: first build", source.documents, source.documents, costs)
-            self._add("size", mode, {"documents": source.documents, **known.sizes(_newest(pipeline))})
         for turn, (share, place) in enumerate(self._nights()):
             edited = [] if not share else getattr(source, place)(share, turn)
             source.edit(edited)
@@ -145,7 +156,7 @@ class Bench:
                 grown = known.grown(manifest, len(edited) / source.documents)
                 self._add("grown", name, {"documents": source.documents, "edited": len(edited), **grown})
         if "commands" in self._given.only:
-            self._commands(mode, pipeline, source)
+            self._commands(pipeline, source)
 
     def _nights(self) -> list[tuple[float, str]]:
         """The share of documents that are edited, and where. With `commands` alone one is needed to compare with."""
@@ -175,7 +186,7 @@ class Bench:
                 return list(costs.items()), None
         return list(costs.items()), results[PUBLISH.name]["version"]
 
-    def _commands(self, mode: str, pipeline: Pipeline, source: SyntheticCorpus) -> None:
+    def _commands(self, pipeline: Pipeline, source: SyntheticCorpus) -> None:
         """What a person calls, on the two newest versions."""
         store = pipeline.store
         *_, before, newest = store.versions.retained()
@@ -188,7 +199,9 @@ class Bench:
             forget_blobs()
             with measured() as cost:
                 call()
-            self._add("commands", f"{mode}: {name}", {"documents": source.documents, **cost.values()})
+            self._add(
+                "commands", f"{pipeline.spec.refresh.mode}: {name}", {"documents": source.documents, **cost.values()}
+            )
 
     def _lend_units(self, old: Pipeline, new: Pipeline) -> None:
         """Give a corpus what the first build of another made, in place of making it again."""
