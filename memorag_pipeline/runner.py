@@ -28,7 +28,7 @@ from memorag_pipeline.runs.tasks import Run, Task
 
 logger = logging.getLogger(__name__)
 
-_ALL_UNITS = 1 << 30
+_UNITS_OF_A_LIST = 512  # a stage holds what belongs to one list in memory
 
 
 @dataclass
@@ -196,11 +196,12 @@ def _job(order: Sequence[Stage], kind: str, pipeline: Pipeline, job: str, versio
 
 
 def _in_one_task(pipeline: Pipeline) -> Pipeline:
-    """The pipeline with one work list per stage: one progress bar each, and one start of the extraction workers.
+    """The pipeline with one work list per stage, a few for a large corpus: one progress bar each, and one start of the
+    extraction workers.
 
     Units and their fingerprints do not change, so a run in process and a run in Airflow reuse each other's.
     """
-    compute = pipeline.spec.compute.model_copy(update={"units_per_task": _ALL_UNITS})
+    compute = pipeline.spec.compute.model_copy(update={"units_per_task": _UNITS_OF_A_LIST})
     return replace(pipeline, spec=pipeline.spec.model_copy(update={"compute": compute}))
 
 

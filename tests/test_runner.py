@@ -13,6 +13,7 @@ from memorag_pipeline import runner
 from memorag_pipeline.errors import EmptyCorpusError, NotFoundError
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.inventory import take_inventory
+from memorag_pipeline.refresh.plans import ExtractList
 from memorag_pipeline.refresh.shard import plan_shards
 from memorag_pipeline.specs.corpus import CorpusSpec
 
@@ -81,6 +82,15 @@ def test_a_run_without_its_last_stage_resumes_from_the_units_of_the_first(pipeli
     assert again.counts["extract"] == again.counts["memorize"] == again.counts["embed"] == {}
     assert again.counts["shard"]["tokens"] == first.counts["shard"]["tokens"]
     assert pipeline.store.versions.record(1).manifest == manifest
+
+
+def test_a_large_corpus_is_worked_on_in_several_lists(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = pipeline.spec.source.model_copy(update={"documents_per_part": 1})
+    single = Pipeline(pipeline.spec.model_copy(update={"source": source}))
+    assert len(take_inventory(runner._in_one_task(single))["extract"]) == 1
+    monkeypatch.setattr(runner, "_UNITS_OF_A_LIST", 3)
+    lists = take_inventory(runner._in_one_task(single))["extract"]
+    assert [len(single.read_work(uri, ExtractList).units) for uri in lists] == [3, 1]
 
 
 def test_an_empty_corpus_and_an_unknown_job_are_refused(pipeline: Pipeline, source: Path) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache, partial
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -63,10 +65,11 @@ def embed(pipeline: Pipeline, batch_uri: str) -> dict[str, int]:
             counts["reused"] += done.counts["chunks"]
     wanted = {digest for texts in parts.values() for digest in texts}
     known = _of_parent(pipeline, batch.parent, batch.lost, wanted)
+    embedder = cache(partial(_load, pipeline, batch.models))
     with track("chunks embedded", len(wanted - known.keys()), "chunks") as bar:
         for fingerprint, texts in parts.items():
             with at_work([fingerprint], len(texts.keys() - known.keys()), bar.advance) as advance:
-                outcome = _embed_unit(pipeline, fingerprint, texts, known, batch.models, advance)
+                outcome = _embed_unit(pipeline, fingerprint, texts, known, embedder, advance)
             for name in counts:
                 counts[name] += outcome.counts[name]
     return counts
@@ -77,22 +80,16 @@ def _embed_unit(
     fingerprint: str,
     texts: Mapping[str, str],
     known: _Known,
-    models: Sequence[ModelRecord],
+    embedder: Callable[[], Embedder],
     advance: Callable[[float], None],
 ) -> Outcome:
     """Embed what `known` does not hold, add it there, and record the unit."""
     started = time.perf_counter()
     missing = [digest for digest in texts if digest not in known]
     if missing or not texts:
-        # Only here, because reading the model takes seconds that a refresh without new text need not wait.
-        from memorag_pipeline.retrieval.embedder import load_embedder
-
-        embedder = load_embedder(pipeline.settled.embedding)
-        require_planned(models, {"embedding": embedder.model_digest})
-        known.update(
-            zip(missing, _run(pipeline, embedder, [texts[digest] for digest in missing], advance), strict=True)
-        )
-        dimensions = embedder.dimensions
+        made = _run(pipeline, embedder(), [texts[digest] for digest in missing], advance)
+        known.update(zip(missing, made, strict=True))
+        dimensions = embedder().dimensions
     else:
         dimensions = len(known[next(iter(texts))].vector)
     table = _table(list(texts), [known[digest] for digest in texts], dimensions, _weighed(pipeline))
@@ -105,6 +102,15 @@ def _embed_unit(
             seconds=time.perf_counter() - started,
         )
     )
+
+
+def _load(pipeline: Pipeline, models: Sequence[ModelRecord]) -> Embedder:
+    """The planned model. Reading it takes seconds, which a refresh without new text need not wait."""
+    from memorag_pipeline.retrieval.embedder import load_embedder
+
+    embedder = load_embedder(pipeline.settled.embedding)
+    require_planned(models, {"embedding": embedder.model_digest})
+    return embedder
 
 
 def _weighed(pipeline: Pipeline) -> bool:
@@ -162,9 +168,16 @@ def _of_parent(pipeline: Pipeline, parent: int | None, lost: Collection[str], wa
     places = _places(tables, wanted)
     known: _Known = {}
     left = set(wanted)
-    while places and left:
-        number = max(places, key=lambda number: len(places[number] & left))
-        if places.pop(number).isdisjoint(left):
+    # Next is always the table that has most of what is left, the first of equals; queued counts may be too high.
+    queue = [(-len(held), number) for number, held in places.items()]
+    heapify(queue)
+    while queue and left:
+        _, number = heappop(queue)
+        now = -len(places[number] & left), number
+        if queue and now > queue[0]:
+            heappush(queue, now)
+            continue
+        if not now[0]:
             break
         table = tables.read(tables.numbered("embeddings", number), columns)
         table = table.filter(pc.is_in(table.column("digest"), pa.array(left, pa.string())))
@@ -183,7 +196,7 @@ def _places(tables: VersionTables, wanted: set[str]) -> dict[int, set[str]]:
     there = [number for number, blob in embeddings if blob.digest not in tables.lost]
     found = tables.there("digests")
     if not found:
-        return {number: set(wanted) for number in there}
+        return dict.fromkeys(there, wanted)
     places: dict[int, set[str]] = {number: set() for number in there}
     beginnings = {schemas.beginning(digest): digest for digest in wanted}
     sought = pa.array(beginnings, schemas.DIGESTS.field("digest").type)

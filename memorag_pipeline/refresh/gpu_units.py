@@ -6,6 +6,7 @@ Out: the units with their fingerprints, and of those without an outcome all that
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from memorag_pipeline.errors import MemoragError
@@ -51,20 +52,44 @@ def memory_fingerprint(extraction: Extraction, contents: Sequence[str]) -> str:
     )
 
 
-def memory_work(
-    shard: Shard, fingerprint: str, parents: Mapping[str, Sequence[str]], documents: Mapping[str, BlobRef]
-) -> MemorizeUnit:
-    """A shard as the stage memorize needs it.
+class ParentStreams:
+    """What the parent's memories were read from: the contents of each of its shards, by id."""
 
-    `parents` has the contents of the parent's shards by id, `documents` the document tables by document id.
-    """
+    def __init__(self, contents: Mapping[str, Sequence[str]]) -> None:
+        self._contents = contents
+        self._by_first: defaultdict[str, list[str]] = defaultdict(list)
+        for shard_id, found in contents.items():
+            for first in found[:1]:
+                self._by_first[first].append(shard_id)
+
+    def __getitem__(self, shard_id: str) -> Sequence[str]:
+        return self._contents[shard_id]
+
+    def most_alike(self, shard: Shard) -> str | None:
+        """The parent's shard that has most contents in common with the beginning of this one.
+
+        If the first section was edited, its beginning may still be equal, so a shard with the same id is better than
+        none.
+        """
+        contents = shard.contents
+        # All others have nothing in common.
+        alike = [shard_id for first in contents[:1] for shard_id in self._by_first.get(first, ())]
+        common = {shard_id: common_prefix(contents, self._contents[shard_id]) for shard_id in alike}
+        best = max(common, key=lambda shard_id: (common[shard_id], shard_id == shard.shard_id, shard_id), default=None)
+        return shard.shard_id if best is None and shard.shard_id in self._contents else best
+
+
+def memory_work(
+    shard: Shard, fingerprint: str, parents: ParentStreams, documents: Mapping[str, BlobRef]
+) -> MemorizeUnit:
+    """A shard as the stage memorize needs it; `documents` are the document tables by document id."""
     sections = shard.sections[len(parents[shard.shard_id]) :] if shard.continues else shard.sections
     tables = {documents[section.document_id].digest: documents[section.document_id] for section in sections}
     return MemorizeUnit(
         shard_id=shard.shard_id,
         fingerprint=fingerprint,
         tokens=shard.tokens,
-        base=shard.shard_id if shard.continues else _most_alike(shard, parents),
+        base=shard.shard_id if shard.continues else parents.most_alike(shard),
         continues=shard.continues,
         sections=tuple(SectionPlace(document_id=each.document_id, start=each.start, end=each.end) for each in sections),
         documents=tuple(tables.values()),
@@ -93,13 +118,3 @@ def _embedding_fingerprint(extraction: Extraction, digests: list[str]) -> str:
         # Only where it is asked for, so that other units keep their fingerprints.
         **({"weighed": True} if extraction.pipeline.spec.retrieval.sparse == "model" else {}),
     )
-
-
-def _most_alike(shard: Shard, parents: Mapping[str, Sequence[str]]) -> str | None:
-    """The parent's shard that has most contents in common with the beginning of this one.
-
-    If the first section was edited, its beginning may still be equal, so a shard with the same id is better than none.
-    """
-    common = {shard_id: common_prefix(shard.contents, contents) for shard_id, contents in parents.items()}
-    best = max(common, key=lambda shard_id: (common[shard_id], shard_id == shard.shard_id, shard_id), default=None)
-    return best if best is not None and (common[best] or best == shard.shard_id) else None

@@ -114,7 +114,7 @@ class Parent:
 
     def part(self, number: int) -> tuple[list[SourceObject], BlobRef]:
         """The objects of a part, and its document table."""
-        return self._parts[number], self.manifest.of_role("documents")[number].ref
+        return self._parts[number], self._tables.numbered("documents", number).ref
 
     @cached_property
     def _parts(self) -> list[list[SourceObject]]:

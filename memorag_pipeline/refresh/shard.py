@@ -21,7 +21,7 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.delta_plan import plan_delta, stale_tokens
 from memorag_pipeline.refresh.extraction import STAGE as EXTRACT
 from memorag_pipeline.refresh.extraction import Extraction
-from memorag_pipeline.refresh.gpu_units import embedding_unit, memory_fingerprint, memory_work
+from memorag_pipeline.refresh.gpu_units import ParentStreams, embedding_unit, memory_fingerprint, memory_work
 from memorag_pipeline.refresh.known_units import KnownUnits
 from memorag_pipeline.refresh.plans import (
     EmbedList,
@@ -165,7 +165,8 @@ def _memories_to_do(
     parents: dict[str, list[str]] = {}
     if missing and known.parent is not None and known.parent.sections:
         parents = {shard_id: [row["content"] for row in rows] for shard_id, rows in known.parent.shards.items()}
-    return [memory_work(shard, unit, parents, documents) for unit, shard in missing]
+    streams = ParentStreams(parents)
+    return [memory_work(shard, unit, streams, documents) for unit, shard in missing]
 
 
 def _missing(known: KnownUnits, stage: str, units: Mapping[str, T]) -> list[T]:

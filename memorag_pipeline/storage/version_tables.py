@@ -22,7 +22,7 @@ Row = dict[str, Any]
 
 
 class VersionTables:
-    """The tables of one version. Nothing is kept here: what is read again is read from the cache folder."""
+    """The tables of one version. No table is kept here: what is read again is read from the cache folder."""
 
     def __init__(
         self, store: CorpusStore, number: int, manifest: Manifest | None = None, lost: Collection[str] = ()
@@ -32,6 +32,7 @@ class VersionTables:
         self.number = number
         self.manifest = store.versions.manifest(number) if manifest is None else manifest
         self.lost = frozenset(lost)
+        self._of_role: dict[str, list[ManifestBlob]] = {}
 
     def there(self, role: str) -> list[ManifestBlob]:
         """The blobs of a role that are not lost, in order of path."""
@@ -39,7 +40,9 @@ class VersionTables:
 
     def numbered(self, role: str, number: int) -> ManifestBlob:
         """The blob of a role that another table names by its number. Raises CorruptBlobError."""
-        blobs = self.manifest.of_role(role)
+        if role not in self._of_role:  # it is asked for part by part, of versions with many
+            self._of_role[role] = self.manifest.of_role(role)
+        blobs = self._of_role[role]
         if not 0 <= number < len(blobs):
             raise CorruptBlobError(
                 f"a table of version {self.number} of {self.uri} names part {number} of the {role}, of which the"

@@ -15,8 +15,9 @@ from memorag_pipeline.digests import text_digest
 from memorag_pipeline.errors import CorruptBlobError
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.embed import embed
-from memorag_pipeline.retrieval.embedder import load_embedder
+from memorag_pipeline.retrieval.embedder import Embedder, load_embedder
 from memorag_pipeline.retrieval.vectors import vectors_of
+from memorag_pipeline.specs.retrieval import EmbeddingSpec
 from memorag_pipeline.storage import BlobRef, Blobs
 from tests.retrieval.chunk_tables import Documents, embed_batch, embeddings_of, paragraphs, publish_embeddings
 from tests.storage.work_json import write_json
@@ -89,6 +90,46 @@ def test_only_tables_of_the_parent_that_hold_a_sought_text_are_read(
         f"digests.parquet {version}",
         f"embeddings/00003.parquet {version}",
     ]
+
+
+def test_tables_that_hold_most_of_what_is_left_are_read_first(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two, three = paragraphs("for")[:1], paragraphs("if")[:1], paragraphs("with")[:1]
+    parts: list[Documents] = [{"a": [*one]}, {"b": [*A, *one]}, {"c": [*two, *three, *A]}, {"d": [*two, *three]}]
+    batch, units = embed_batch(pipeline, None, parts)
+    embed(pipeline, batch)
+    parent = publish_embeddings(pipeline, units, digests=True)
+    read: list[str] = []
+    opened = Blobs.open_file
+
+    def watched(blobs: Blobs, ref: BlobRef, name: str = "") -> Path:
+        read.append(name)
+        return opened(blobs, ref, name)
+
+    monkeypatch.setattr(Blobs, "open_file", watched)
+    again, _ = embed_batch(pipeline, parent, [{"all": [*one, *two, *three, *A, "A paragraph that is new."]}])
+    assert embed(pipeline, again) == {"chunks": 5, "embedded": 1, "reused": 4}
+    # Three texts are in the third part; of the two others with the last one, the first.
+    assert [name.split()[0] for name in read if name.startswith("embeddings")] == [
+        "embeddings/00002.parquet",
+        "embeddings/00000.parquet",
+    ]
+
+
+def test_a_task_loads_the_model_once(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[object] = []
+
+    def counted(spec: EmbeddingSpec) -> Embedder:
+        loaded.append(spec)
+        return load_embedder(spec)
+
+    monkeypatch.setattr("memorag_pipeline.retrieval.embedder.load_embedder", counted)
+    batch, _ = embed_batch(pipeline, None, FIRST)
+    assert embed(pipeline, batch)["embedded"] == 4
+    assert len(loaded) == 1
+    assert embed(pipeline, batch)["embedded"] == 0
+    assert len(loaded) == 1
 
 
 def test_reused_and_embedded_vectors_are_equal(

@@ -1,0 +1,49 @@
+"""The parent's shard whose memory a changed shard continues: most alike, and found without looking at all others."""
+
+from __future__ import annotations
+
+from itertools import takewhile
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memorag_pipeline.refresh import gpu_units
+from memorag_pipeline.refresh.gpu_units import ParentStreams
+from memorag_pipeline.refresh.shard_plan import Shard
+from memorag_pipeline.refresh.shard_sections import ShardSection
+
+contents = st.lists(st.sampled_from("abc"), max_size=4)
+ids = st.sampled_from("pqrst")
+
+
+def shard(shard_id: str, contents: list[str]) -> Shard:
+    sections = (ShardSection("d", "u", 0, 1, 1, content, key="", text="") for content in contents)
+    return Shard(shard_id, "base", tuple(sections))
+
+
+def in_common(one: list[str], other: list[str]) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+@given(st.dictionaries(ids, contents), ids, contents)
+def test_no_other_shard_has_more_in_common(parents: dict[str, list[str]], shard_id: str, mine: list[str]) -> None:
+    found = ParentStreams(parents).most_alike(shard(shard_id, mine))
+    common = {name: in_common(mine, other) for name, other in parents.items()}
+    most = max(common.values(), default=0)
+    if not most:
+        assert found == (shard_id if shard_id in parents else None)
+    elif common.get(shard_id) == most:
+        assert found == shard_id
+    else:
+        assert found == max(name for name, number in common.items() if number == most)
+
+
+def test_shards_that_begin_otherwise_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    parents = ParentStreams({f"{number:03d}": [f"first {number}", "second"] for number in range(500)})
+    compared: list[object] = []
+    common_prefix = gpu_units.common_prefix
+    monkeypatch.setattr(gpu_units, "common_prefix", lambda *pair: compared.append(pair) or common_prefix(*pair))
+    for number in range(0, 500, 10):
+        assert parents.most_alike(shard("new", [f"first {number}", "changed"])) == f"{number:03d}"
+    assert len(compared) == 50
