@@ -86,7 +86,8 @@ def _print(row: str, name: str, questions: Sequence[ContextQuestion], figures: d
     print(json.dumps({"benchmark": "retrieval", "row": row, "set": name, "questions": len(questions), **figures}))
 
 
-def _chunker(chunking: ChunkingSpec) -> Chunker:
+def document_chunker(chunking: ChunkingSpec) -> Chunker:
+    """A chunker as in the pipeline."""
     counter = token_counter(resolve(EMBEDDING.model))
     capacity = min(chunking.max_tokens, EMBEDDING.max_tokens - counter.special_tokens)
     return Chunker(chunking, ShardingSpec(), counter, token_counter(resolve(MODEL)), capacity)
@@ -94,7 +95,7 @@ def _chunker(chunking: ChunkingSpec) -> Chunker:
 
 def _sizes(chunking: ChunkingSpec) -> dict[str, int]:
     """How many chunks of a documentation site say little."""
-    chunker, parser = _chunker(chunking), Parser(max_pages=5000, max_characters=20_000_000)
+    chunker, parser = document_chunker(chunking), Parser(max_pages=5000, max_characters=20_000_000)
     lengths = [
         len(chunk.text)
         for path, data in read_days()[0].items()
@@ -108,7 +109,7 @@ class _Corpus:
     """Texts in an index of vectors, one of words, and both."""
 
     def __init__(self, texts: dict[str, str], chunking: ChunkingSpec, folder: Path) -> None:
-        chunker = _chunker(chunking)
+        chunker = document_chunker(chunking)
         chunks = [(uri, chunk) for uri, text in texts.items() for chunk in chunker.cut(uri, text, markdown=False)]
         distinct = {chunk.text: number for number, (_, chunk) in reversed(list(enumerate(chunks)))}
         numbers = {text: number for number, text in enumerate(sorted(distinct, key=lambda text: distinct[text]))}

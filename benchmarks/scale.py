@@ -9,6 +9,7 @@
 | commands | seconds and peak memory to open, compare and forecast versions of this size                               |
 | reader   | a cold reader on an S3 server: seconds and bytes until the first passages, and of a second search         |
 | index    | the index stage alone over generated vectors: seconds, bytes, peak memory; recall of its searches         |
+| kinds    | kinds of Faiss indexes over vectors of real chunks (`index_kinds.py`)                                     |
 
 All stages run as they are, one task after the other, in this process; each night begins with an empty cache, as on a
 new worker. Documents are made when they are read (`synthetic.py`). Instead of models there are the tokens of each
@@ -53,7 +54,7 @@ from memorag_pipeline.storage import Manifest
 from memorag_pipeline.storage.diff import diff
 from memorag_pipeline.version import open_version
 
-ROWS, MODES = ("nights", "commands", "reader", "index"), ("exact", "delta")
+ROWS, MODES = ("nights", "commands", "reader", "index", "kinds"), ("exact", "delta")
 PLACES = ("scattered", "clustered")
 MB = 1e6
 
@@ -79,7 +80,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         quick_collection(),
     ):
         bench = Bench(given, report, Path(temporary))
-        if set(given.only) - {"index"}:
+        if "kinds" in given.only:
+            from benchmarks.index_kinds import measure_kinds  # only here: it loads all that answers need
+
+            measure_kinds(given.vectors, given.real, given.queries, Path(temporary), report)
+        if set(given.only) - {"index", "kinds"}:
             bench.nights()
         if "index" in given.only:
             measure_index(bench.pipeline("index", "exact", ""), given.chunks, given.queries, given.dimensions, report)
@@ -269,13 +274,15 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="python -m benchmarks.scale"
     )
-    parser.add_argument("--only", nargs="+", choices=ROWS, default=ROWS[:-1])
+    parser.add_argument("--only", nargs="+", choices=ROWS, default=ROWS[:3])
     parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
     parser.add_argument("--documents", type=int, default=1000)
     parser.add_argument("--shares", nargs="+", type=float, default=[0, 0.001, 0.01], help="edited in a night")
     parser.add_argument("--places", nargs="+", choices=PLACES, default=PLACES, help="where they are")
     parser.add_argument("--chunks", type=int, default=100_000, help="of the row index")
     parser.add_argument("--queries", type=int, default=1000, help="of the row index, compared with all vectors")
+    parser.add_argument("--vectors", nargs="+", type=int, default=[200_000], help="of the row kinds")
+    parser.add_argument("--real", type=int, default=5000, help="chunks that these are made from")
     parser.add_argument("--dimensions", type=int, default=384)
     parser.add_argument("--factory", default="Flat", help="the Faiss index, as in a spec")
     parser.add_argument("--units-per-task", type=int, default=256)

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import scale
+from benchmarks import index_kinds, scale
+from benchmarks.figures import Report
 from benchmarks.stand_ins import CountedObjects, traffic, vectors_of_texts
 from benchmarks.synthetic import SyntheticCorpus
 from memorag_pipeline.refresh.stages import REFRESH
@@ -35,7 +36,7 @@ def figures(tmp_path_factory: pytest.TempPathFactory, s3_server: S3Server) -> li
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         patch.setenv("TOKENIZERS_PARALLELISM", "set by the benchmark, restored after it")
         patch.setattr("benchmarks.scale_reader.run_s3_server", running)
-        scale.main([*OPTIONS.split(), "--only", *scale.ROWS, "--folder", str(folder), "--append", str(path)])
+        scale.main([*OPTIONS.split(), "--only", *scale.ROWS[:4], "--folder", str(folder), "--append", str(path)])
     torch.set_num_threads(threads)
     assert list(folder.iterdir()) == [path]  # stores and caches are thrown away
     return [json.loads(line) for line in path.read_text().splitlines()]
@@ -125,3 +126,26 @@ def test_the_store_counts_what_goes_through(tmp_path: Path) -> None:
     assert store.file(f"{store.root}/a") is None
     moved = traffic() - before
     assert (moved.written, moved.read, moved.calls) == (8, 11, 7)
+
+
+def test_kinds_of_indexes_are_compared_with_flat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"text {number}" for number in range(330)]
+    monkeypatch.setattr(index_kinds, "_real_vectors", lambda count: vectors_of_texts(texts[:count], 32))
+    path = tmp_path / "figures.jsonl"
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        index_kinds.measure_kinds([1500], 300, 30, tmp_path, Report("scale", {}, path))
+    figures = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {figure["what"] for figure in figures} == index_kinds.kinds(1500).keys()
+    flat, plain = figures[:2]
+    assert flat["recall"] == 1.0 and flat["bytes_a_vector"] == pytest.approx(128, abs=1)
+    assert plain["what"] == "SQ8" and plain["bytes_a_vector"] == pytest.approx(32, abs=1) and plain["recall"] > 0.9
+    assert all(figure["recall"] > 0.3 and figure["ms_a_query"] > 0 for figure in figures)
+
+
+def test_enlarged_vectors_lie_among_the_real_ones() -> None:
+    real = vectors_of_texts([f"text {number}" for number in range(200)], 32)
+    many = index_kinds.enlarged(real, 1000)
+    assert many.shape == (1000, 32) and np.array_equal(many[:200], real)
+    assert np.allclose(np.linalg.norm(many, axis=1), 1, atol=1e-5)
+    assert (many[200:] @ real.T).max(axis=1).mean() > 0.7
+    assert len(np.unique(many, axis=0)) == 1000
