@@ -24,10 +24,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from benchmarks.knowledge_base import read_days
-from memorag_pipeline import schemas
 from memorag_pipeline.corpus.chunk import Chunker
 from memorag_pipeline.corpus.parser import Parser
 from memorag_pipeline.corpus.text import read_text
@@ -45,7 +45,9 @@ from memorag_pipeline.retrieval.evidence import choose
 from memorag_pipeline.retrieval.faiss_index import build_index, write_index
 from memorag_pipeline.retrieval.passage import Passage
 from memorag_pipeline.retrieval.search import Searcher, open_searcher
+from memorag_pipeline.retrieval.segment import SegmentFiles, rows_of_one
 from memorag_pipeline.retrieval.sparse_index import SparseIndex, build_sparse_index
+from memorag_pipeline.retrieval.sparse_search import SparseSearch
 from memorag_pipeline.specs.generation import GenerationSpec
 from memorag_pipeline.specs.memory import MemorySpec
 from memorag_pipeline.specs.retrieval import IndexSpec, RetrievalSpec
@@ -113,40 +115,45 @@ class _Corpus:
         chunks = [(uri, chunk) for uri, text in texts.items() for chunk in chunker.cut(uri, text, markdown=False)]
         distinct = {chunk.text: number for number, (_, chunk) in reversed(list(enumerate(chunks)))}
         numbers = {text: number for number, text in enumerate(sorted(distinct, key=lambda text: distinct[text]))}
-        self.rows = [
-            {
-                "row": numbers[chunk.text],
-                "chunk_id": text_digest(f"{uri} {chunk.start}"),
-                "document_id": uri,
-                "uri": uri,
-                "start": chunk.start,
-                "end": chunk.end,
-                "shard_id": "",
-                "part": 0,
-                "part_row": number,
-            }
-            for number, (uri, chunk) in enumerate(chunks)
-        ]
         embedder = load_embedder(EMBEDDING)
         vectors = embedder.embed_passages(list(numbers))
-        write_index(build_index(IndexSpec(), embedder.dimensions, len(numbers), lambda: [vectors]), folder / "index")
+        write_index(
+            build_index(IndexSpec(factory="Flat"), embedder.dimensions, len(numbers), lambda: [vectors]),
+            folder / "index",
+        )
         build_sparse_index(numbers, folder / "sparse")
-        table = pa.table({"text": [chunk.text for _, chunk in chunks]})
-        rows = pa.Table.from_pylist(self.rows, schema=schemas.INDEX_ROWS)
+        table = pa.table(
+            {
+                "chunk_id": [text_digest(f"{uri} {chunk.start}") for uri, chunk in chunks],
+                "document_id": [uri for uri, _ in chunks],
+                "uri": [uri for uri, _ in chunks],
+                "start": [chunk.start for _, chunk in chunks],
+                "end": [chunk.end for _, chunk in chunks],
+                "text": [chunk.text for _, chunk in chunks],
+            }
+        )
+        places = np.arange(len(chunks), dtype=np.int32)
+        texts = np.array([numbers[chunk.text] for _, chunk in chunks], np.int32)
+        rows = rows_of_one(texts, np.zeros_like(places), places)
 
         def searcher(sparse: Path | None) -> Searcher:
-            return open_searcher(folder / "index", rows, lambda _: table, EMBEDDING, embedder.model_digest, sparse)
+            files = SegmentFiles(folder / "index", rows=lambda: rows, tables=(0,), sparse=sparse)
+            chunks_of = lambda _, columns: table.select(columns)  # noqa: E731
+            return open_searcher([lambda: files], chunks_of, lambda *_: "", EMBEDDING, embedder.model_digest, "")
 
         self.dense, self.hybrid = searcher(None), searcher(folder / "sparse")
-        self.sparse = SparseIndex(folder / "sparse")
+        self._sparse = SparseSearch([SparseIndex(folder / "sparse")])
+
+    def by_words(self, question: str, k: int) -> list[Passage]:
+        """The passages that the index of words alone finds."""
+        ((rows, scores),) = self._sparse.search(question, k, [None])
+        return self.dense._passages(self.dense._merged([list(zip(rows.tolist(), scores.tolist(), strict=True))], k))
 
 
 def _recalls(corpus: _Corpus, questions: Sequence[ContextQuestion]) -> dict[str, Any]:
     asked = [question.question for question in questions]
     k = max(KS)
-    by_words = [
-        [corpus.dense._passage(row, score) for row, score in corpus.sparse.search(question, k)] for question in asked
-    ]
+    by_words = [corpus.by_words(question, k) for question in asked]
     found = {"dense": corpus.dense.search(asked, k), "bm25": by_words, "hybrid": corpus.hybrid.search(asked, k)}
     places = [
         [find_places(span, {question.context_id: question.context}) for span in question.evidence]

@@ -244,7 +244,9 @@ class Known:
         """Bytes that the index stage made for this version alone, against this share of all that it has."""
         made = index_blobs(manifest)
         new_blobs = [blob for blob in made if blob.digest not in self._digests]
-        new, whole = (sum(blob.size for blob in blobs) for blobs in (new_blobs, made))
+        # Chunk tables of delta segments are new once; those of base segments were written for the corpus.
+        whole = sum(blob.size for blob in made if blob.role != "indexed_chunks")
+        new = sum(blob.size for blob in new_blobs)
         chunks = self.add(manifest)
         return {
             "new_mb": new / MB,

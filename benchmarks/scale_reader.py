@@ -26,7 +26,7 @@ from tests.fixtures.s3 import run_s3_server
 
 # Roles of blobs that no search reads.
 _NOT_SEARCHED = {
-    *("inventory", "documents", "quarantine", "shards", "sections", "units", "memory", "embeddings", "digests"),
+    *("inventory", "documents", "quarantine", "shards", "units", "memory", "embeddings"),
 }
 _QUERIES = 22
 _AT_ONCE = 16

@@ -10,13 +10,11 @@ What is open stays usable in a forked process, if the cache folder is deleted, a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import pyarrow as pa
 
 from memorag_pipeline.errors import ArgumentError, CorruptBlobError, StorageError, named
 from memorag_pipeline.machine.forks import require_device
@@ -69,7 +67,7 @@ class OpenedVersion:
     def open_memory(self, model: MemoryModel[Any], shard_id: str) -> Memory:
         """The memory of a shard, memory-mapped; KeyError if there is no such shard."""
         require_device()
-        with self._files(self._memory_blobs[shard_id]) as (path,):
+        with self._files([self._memory_blobs[shard_id]]) as (path,):
             opened: Memory = model.open(path)
             return opened
 
@@ -78,22 +76,24 @@ class OpenedVersion:
         """Search for many queries at once; `search` is the shortcut for one."""
         require_packages(*READER)
         from memorag_pipeline.retrieval.search import open_searcher
+        from memorag_pipeline.retrieval.shard_places import ShardPlaces
+        from memorag_pipeline.retrieval.version_segments import segments_of
 
         self.require_trusted_models("embedding")
-        index, rows = self.manifest.one("index"), self.manifest.one("index_rows")
+        chunks, name = self.manifest.chunk_tables, f"version {self.number} of {self.uri}"
+        return open_searcher(
+            segments_of(self.manifest, self._files, lambda blob: self._table(blob).read()),
+            lambda number, columns: self._table(self.tables.of_number(chunks, number, "chunk tables")).read(columns),
+            ShardPlaces(lambda: self._table(self._sections).read(["document_id", "start", "shard_id"]), name),
+            self.manifest.section("embedding", EmbeddingSpec),
+            self.manifest.model_of("embedding").digest,
+            name,
+        )
 
-        def texts(part: int) -> pa.Table:
-            return self._table(self.tables.numbered("chunks", part)).read(["text"])
-
-        with self._files(index, *self.manifest.of_role("sparse_index")) as (index_path, *sparse_paths):
-            return open_searcher(
-                index_path,
-                self._table(rows).read(),
-                texts,
-                self.manifest.section("embedding", EmbeddingSpec),
-                self.manifest.model_of("embedding").digest,
-                next(iter(sparse_paths), None),
-            )
+    @property
+    def _sections(self) -> ManifestBlob:
+        """The table of sections; in versions of releases without it the row table says as much."""
+        return next(iter(self.manifest.of_role("sections")), None) or self.manifest.one("index_rows")
 
     @cached_property
     def _memory_blobs(self) -> dict[str, ManifestBlob]:
@@ -113,8 +113,9 @@ class OpenedVersion:
             return self.tables.open(blob)
 
     @contextmanager
-    def _files(self, *blobs: ManifestBlob) -> Iterator[list[Path]]:
+    def _files(self, blobs: Iterable[ManifestBlob]) -> Iterator[list[Path]]:
         """Local files of blobs. Errors about them name the blobs."""
+        blobs = list(blobs)
         with self._unless_retired(*blobs), ExitStack() as names:
             paths = []
             for blob in blobs:

@@ -99,18 +99,17 @@ def embeddings(dimensions: int, weighed: bool = False) -> pa.Schema:
     return _schema(**columns)
 
 
-# The embedding table that has the vector of a chunk's text: the first bytes of the digest, and the table's number.
-DIGESTS = _schema(digest=pa.binary(8), part=_I32)
+# A segment's chunks in order: the row of its index that the chunk's text has, beginnings of the digest of the text and
+# of the id of the document, the chunk table among those of the segment, and the chunk's row in it.
+SEGMENT_ROWS = _schema(row=_I32, digest=pa.binary(8), document=pa.binary(8), table=_I32, table_row=_I32)
 
-
-def beginning(digest: str) -> bytes:
-    """The leading bytes of a hex SHA-256, as in the table `digests`; matches are checked with the whole digest."""
-    return bytes.fromhex(digest[:16])
-
-
+# The row tables of versions whose index is one file.
 INDEX_ROWS = _schema(
     row=_I, chunk_id=_S, document_id=_S, uri=_S, start=_I, end=_I, shard_id=_S, part=_I32, part_row=_I32
 )
+
+# Chunks of a segment that are not in the corpus any more, by their place in its row table.
+SEGMENT_MASK = _schema(place=_I32)
 
 # The columns that readers need of a version's tables, by role. Earlier releases wrote some without those named `later`.
 OF_ROLE = {
@@ -120,8 +119,10 @@ OF_ROLE = {
     "quarantine": QUARANTINE.with_metadata({"later": "advice"}),
     "shards": SHARDS,
     "sections": SECTIONS.with_metadata({"later": "text"}),
-    "digests": DIGESTS,
     "index_rows": INDEX_ROWS,
+    "segment_rows": SEGMENT_ROWS,
+    "segment_mask": SEGMENT_MASK,
+    "indexed_chunks": CHUNKS,
 }
 
 QUESTIONS = _schema(question_id=_S, question=_S, error=_S)

@@ -207,7 +207,7 @@ def test_damaged_blobs_are_named_before_they_are_used(published: Path, tmp_path:
     version = open_version(str(root))
     shard = Path(version.manifest.of_role("memory")[0].path).stem
     for use, name, problem in (
-        (lambda: version.search("loop"), "index.faiss", "was altered"),
+        (lambda: version.search("loop"), "index/00000.faiss", "was altered"),
         (lambda: list(version.documents()), "documents/00000.parquet", "was altered"),
         (lambda: list(version.chunks()), "chunks/00000.parquet", "is missing"),
         (lambda: version.memories()[shard], f"memories/{shard}.safetensors", "was altered"),
@@ -233,7 +233,7 @@ def test_damage_in_every_kind_of_blob_is_named_by_whoever_reads_it(
 ) -> None:
     monkeypatch.setenv("MEMORAG_CACHE", str(tmp_path / "cache"))
     found = roles(published)
-    assert {"inventory", "documents", "chunks", "shards", "memory", "embeddings", "index", "index_rows"} <= set(found)
+    assert {"inventory", "documents", "chunks", "shards", "memory", "embeddings", "index", "segment_rows"} <= set(found)
     for role in found:
         root = tmp_path / role
         shutil.copytree(published, root)
@@ -263,7 +263,7 @@ def read(version: Version, role: str) -> None:
         "chunks": lambda: list(version.chunks()),
         "memory": lambda: list(version.memories().values()),
         "index": lambda: version.searcher,
-        "index_rows": lambda: version.searcher,
+        "segment_rows": lambda: version.search("loop"),
     }
     if role in uses:
         uses[role]()
@@ -288,14 +288,14 @@ def test_only_what_is_asked_for_is_read(
 
     assert fetched() == {}
     assert version.search("How do I end the nearest loop early?", k=1)
-    assert fetched() == {"index": 1, "index_rows": 1, "chunks": 1}
+    assert fetched() == {"index": 1, "segment_rows": 1, "sections": 1, "chunks": 1}
     (found,) = recall_questions(
         version,
         ["How do I end the nearest loop early?"],
         AnswerSettings.of_version(version.manifest, shards_per_question=1, clues=("surrogates",), clue_tokens=4),
     )
     assert len(found.shard_ids) == 1
-    assert fetched() == {"index": 1, "index_rows": 1, "chunks": 1, "memory": 1}
+    assert fetched() == {"index": 1, "segment_rows": 1, "sections": 1, "chunks": 1, "memory": 1}
     assert len(version.memories()) > 1
     next(version.documents())
     assert fetched()["documents"] == 1

@@ -22,9 +22,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
-from memorag_pipeline import schemas
 from memorag_pipeline.corpus.chunk import Chunker
 from memorag_pipeline.errors import NotFoundError
 from memorag_pipeline.evaluation.evidence_recall import evidence_recall, find_places
@@ -38,6 +38,7 @@ from memorag_pipeline.retrieval.embedder import load_embedder
 from memorag_pipeline.retrieval.faiss_index import build_index
 from memorag_pipeline.retrieval.passage import Passage
 from memorag_pipeline.retrieval.search import Searcher
+from memorag_pipeline.retrieval.segment import Segment, SegmentFiles, rows_of_one
 from memorag_pipeline.specs.answer_kinds import ClueKind
 from memorag_pipeline.specs.generation import GenerationSpec
 from memorag_pipeline.specs.memory import MemorySpec
@@ -210,27 +211,26 @@ def _searcher(model: WindowedMemoryModel, context: str, embedding: EmbeddingSpec
     chunks = Chunker(chunking, ShardingSpec(), counter, memory, capacity).cut("", context, markdown=False)
     embedder = load_embedder(embedding)
     vectors = embedder.embed_passages([chunk.text for chunk in chunks])
-    rows = [
+    index = build_index(IndexSpec(factory="Flat"), embedder.dimensions, len(chunks), lambda: [vectors])
+    numbers = np.arange(len(chunks), dtype=np.int32)
+    rows = rows_of_one(numbers, np.zeros_like(numbers), numbers)
+    table = pa.table(
         {
-            "row": number,
-            "chunk_id": chunk.chunk_id,
-            "document_id": _CONTEXT,
-            "uri": "",
-            "start": chunk.start,
-            "end": chunk.end,
-            "shard_id": "",
-            "part": 0,
-            "part_row": number,
+            "chunk_id": [chunk.chunk_id for chunk in chunks],
+            "document_id": [_CONTEXT] * len(chunks),
+            "uri": [""] * len(chunks),
+            "start": [chunk.start for chunk in chunks],
+            "end": [chunk.end for chunk in chunks],
+            "text": [chunk.text for chunk in chunks],
         }
-        for number, chunk in enumerate(chunks)
-    ]
-    texts = pa.table({"text": [chunk.text for chunk in chunks]})
+    )
     return Searcher(
-        build_index(IndexSpec(), embedder.dimensions, len(chunks), lambda: [vectors]),
-        pa.Table.from_pylist(rows, schema=schemas.INDEX_ROWS),
-        lambda _: texts,
+        [(Segment(index, SegmentFiles(Path("context"), rows=lambda: rows, tables=(0,))), None)],
+        lambda _, columns: table.select(columns),
+        lambda *_: "",
         embedding,
         embedder.model_digest,
+        "the context of the questions",
     )
 
 

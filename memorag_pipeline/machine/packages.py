@@ -17,7 +17,6 @@ from memorag_pipeline.errors import MissingDependencyError
 READER = ("faiss",)
 PIPELINE = (
     "adbc_driver_postgresql",
-    "bm25s",
     "chardet",
     "compressed_rtf",
     "duckdb",

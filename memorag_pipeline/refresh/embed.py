@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache, partial
-from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -24,8 +23,12 @@ from memorag_pipeline.models.references import resolve
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import track
 from memorag_pipeline.refresh.gpu_units import require_planned
+from memorag_pipeline.refresh.parent_texts import ParentTexts
 from memorag_pipeline.refresh.plans import EmbedList
+from memorag_pipeline.refresh.segments import Keys
 from memorag_pipeline.refresh.stages import EMBED
+from memorag_pipeline.retrieval.keys import key_numbers, short_keys
+from memorag_pipeline.retrieval.vectors import vectors_of
 from memorag_pipeline.runs.tasks import at_work
 from memorag_pipeline.specs.retrieval import EmbeddingSpec, RetrievalSpec
 from memorag_pipeline.storage import BlobRef, Manifest, ModelRecord, Outcome
@@ -33,7 +36,6 @@ from memorag_pipeline.storage.version_tables import VersionTables
 
 if TYPE_CHECKING:
     from memorag_pipeline.retrieval.embedder import Embedder
-from memorag_pipeline.retrieval.vectors import vectors_of
 
 STAGE = EMBED.outcomes
 
@@ -64,7 +66,8 @@ def embed(pipeline: Pipeline, batch_uri: str) -> dict[str, int]:
             counts["chunks"] += done.counts["chunks"]
             counts["reused"] += done.counts["chunks"]
     wanted = {digest for texts in parts.values() for digest in texts}
-    known = _of_parent(pipeline, batch.parent, batch.lost, wanted)
+    tables = [unit.chunks for unit in batch.units if unit.fingerprint in parts]
+    known = _of_parent(pipeline, batch.parent, batch.lost, tables, wanted)
     embedder = cache(partial(_load, pipeline, batch.models))
     with track("chunks embedded", len(wanted - known.keys()), "chunks") as bar:
         for fingerprint, texts in parts.items():
@@ -153,10 +156,12 @@ def _texts(pipeline: Pipeline, chunks: BlobRef) -> dict[str, str]:
     return dict(sorted(texts.items()))
 
 
-def _of_parent(pipeline: Pipeline, parent: int | None, lost: Collection[str], wanted: set[str]) -> _Known:
-    """What the parent version holds of the `wanted` digests, if it was made in the same way.
+def _of_parent(
+    pipeline: Pipeline, parent: int | None, lost: Collection[str], chunks: Sequence[BlobRef], wanted: set[str]
+) -> _Known:
+    """What the parent version holds of the `wanted` digests, those of `chunks`, if it was made in the same way.
 
-    Text that moved or was copied to another document is found as well, and only tables that hold some are read.
+    Text that moved or was copied to another document is found as well, and few tables are read in vain.
     """
     if parent is None or not wanted:
         return {}
@@ -165,47 +170,29 @@ def _of_parent(pipeline: Pipeline, parent: int | None, lost: Collection[str], wa
     if not _made_alike(pipeline, manifest):
         return {}
     columns = ["digest", "vector", *(("terms", "weights") if _weighed(pipeline) else ())]
-    places = _places(tables, wanted)
-    known: _Known = {}
-    left = set(wanted)
-    # Next is always the table that has most of what is left, the first of equals; queued counts may be too high.
-    queue = [(-len(held), number) for number, held in places.items()]
-    heapify(queue)
-    while queue and left:
-        _, number = heappop(queue)
-        now = -len(places[number] & left), number
-        if queue and now > queue[0]:
-            heappush(queue, now)
-            continue
-        if not now[0]:
-            break
-        table = tables.read(tables.numbered("embeddings", number), columns)
-        table = table.filter(pc.is_in(table.column("digest"), pa.array(left, pa.string())))
-        known.update(zip(table.column("digest").to_pylist(), _embedded_in(table), strict=True))
-        left -= known.keys()
+    places, known, read = ParentTexts(tables), dict[str, _Embedded](), set[int]()
+
+    def take_from(parts: Sequence[int]) -> set[str]:
+        """Take what the embedding tables of these parts have; returns the digests that are still wanted."""
+        for number in parts:
+            blob = tables.embeddings.get(number)
+            left = wanted - known.keys()
+            if number in read or blob is None or blob.digest in tables.lost or not left:
+                continue
+            read.add(number)
+            table = tables.read(blob, columns)
+            table = table.filter(pc.is_in(table.column("digest"), pa.array(left, pa.string())))
+            known.update(zip(table.column("digest").to_pylist(), _embedded_in(table), strict=True))
+        return wanted - known.keys()
+
+    documents = np.unique(np.concatenate([_documents(pipeline, ref) for ref in chunks]))
+    take_from(places.parts_of_texts(take_from(places.parts_of_documents(documents))))
     return known
 
 
-def _places(tables: VersionTables, wanted: set[str]) -> dict[int, set[str]]:
-    """Which of the `wanted` digests each embedding table of the version may hold, by the table's number.
-
-    All of them in versions without a table of digests, which earlier releases published. Lost tables are rebuilt by
-    this refresh and left out.
-    """
-    embeddings = enumerate(tables.manifest.of_role("embeddings"))
-    there = [number for number, blob in embeddings if blob.digest not in tables.lost]
-    found = tables.there("digests")
-    if not found:
-        return dict.fromkeys(there, wanted)
-    places: dict[int, set[str]] = {number: set() for number in there}
-    beginnings = {schemas.beginning(digest): digest for digest in wanted}
-    sought = pa.array(beginnings, schemas.DIGESTS.field("digest").type)
-    for blob in found:
-        table = tables.read(blob)
-        for row in table.filter(pc.is_in(table.column("digest"), sought)).to_pylist():
-            if row["part"] in places:
-                places[row["part"]].add(beginnings[row["digest"]])
-    return places
+def _documents(pipeline: Pipeline, chunks: BlobRef) -> Keys:
+    column = pipeline.store.blobs.cached_table(chunks, ["document_id"], "chunks").column("document_id")
+    return np.unique(key_numbers(short_keys(column)))
 
 
 def _made_alike(pipeline: Pipeline, parent: Manifest) -> bool:

@@ -1,48 +1,57 @@
-"""Stage index: the vectors of all texts become one Faiss index, with a table that says which chunks have them.
+"""Stage index: the vectors of all texts become segments of an index, each with a table of the chunks that have them.
 
-In:  the plan, and the outcomes of its memorize and embed units.
-Out: the plan with the blobs of its units, the index, the row table and the table of digests; with `retrieval.sparse`
-     a sparse index, too.
+In:  the plan, and the outcomes of its memorize and embed units; the segments of the parent version.
+Out: the plan with the blobs of its units and the record of the index. Segments that did not change are taken over,
+     others are built, one after the other, and each is recorded when it is done.
 Wrong: a unit that was not run, an index that cannot be trained on so few vectors or not be opened when it is written,
      no GPU where one is asked for.
+
+An exact refresh makes the segments that follow from the corpus; a delta refresh keeps them longer (`segment_delta`).
 """
 
 from __future__ import annotations
 
-import bisect
-import tempfile
+import logging
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from memorag_pipeline import schemas
-from memorag_pipeline.errors import CorruptBlobError, MemoragError
+from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.progress import track
+from memorag_pipeline.refresh.index_kind import choose_kind
 from memorag_pipeline.refresh.known_units import KnownUnits, unit_rows
+from memorag_pipeline.refresh.parent_version import Parent
 from memorag_pipeline.refresh.plans import IndexPlan, ShardPlan, StoredEmbeddings, StoredMemory
 from memorag_pipeline.refresh.publish import manifest_blobs
-from memorag_pipeline.refresh.stages import EMBED, EXTRACT, INDEX, MEMORIZE
-from memorag_pipeline.retrieval.terms import TokenWeights
-from memorag_pipeline.retrieval.vectors import vectors_of
-from memorag_pipeline.storage import BlobRef, Blobs, Outcome, fingerprint
+from memorag_pipeline.refresh.purge import Purge
+from memorag_pipeline.refresh.segment_build import IndexedTable, SegmentKind, build_segment
+from memorag_pipeline.refresh.segment_delta import delta_tables, plan_delta
+from memorag_pipeline.refresh.segments import (
+    DELTA_FACTORY,
+    STAGE,
+    CorpusParts,
+    Kind,
+    Segment,
+    WantedSegment,
+    parent_segments,
+)
+from memorag_pipeline.refresh.stages import EMBED, EXTRACT, MEMORIZE
+from memorag_pipeline.storage import BlobRef, Outcome
+from memorag_pipeline.storage.manifest import IndexRecord
 
-STAGE = INDEX.outcomes
-STAGE_VERSION = 4  # to be raised also when `retrieval.terms` finds other terms
-
-_CHUNK_COLUMNS = ["chunk_id", "document_id", "uri", "start", "end"]
-
-_Numbers = list[npt.NDArray[np.int32]]
+logger = logging.getLogger(__name__)
 
 
 def build_index(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
-    """Index the vectors of a plan; returns the URI of the completed plan and the number of vectors."""
+    """Index the vectors of a plan; returns the URI of the completed plan, and numbers of vectors and segments."""
     plan = pipeline.read_work(plan_uri, ShardPlan)
     known = KnownUnits.of_plan(pipeline, plan)
     extracted = _outcomes(pipeline, known, EXTRACT.outcomes, plan.parts)
@@ -56,19 +65,9 @@ def build_index(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
         StoredEmbeddings(**dict(unit), embeddings=outcome.blobs["embeddings"])
         for unit, outcome in zip(plan.embeddings, embedded, strict=True)
     )
-    unit = fingerprint(
-        STAGE,
-        STAGE_VERSION,
-        embeddings=[unit.embeddings.model_dump() for unit in embeddings],
-        chunks=[ref.model_dump() for ref in plan.chunks],
-        sections=plan.sections.model_dump(),
-        factory=pipeline.spec.index.factory,
-        sparse=pipeline.spec.retrieval.sparse,
-    )
-    blobs = pipeline.store.blobs
-    outcome = pipeline.store.units.find(STAGE, unit)
-    if outcome is None:
-        outcome = pipeline.store.units.record(_build(pipeline, unit, _parts(plan.chunks, embeddings), plan.sections))
+    texts = [outcome.counts["chunks"] for outcome in embedded]
+    index = _Index(pipeline, plan, embeddings, known.parent, texts)
+    segments = index.segments()
     units = [
         *unit_rows(extracted),
         *unit_rows(memorized, made_on=[outcome.made_on for outcome in memorized]),
@@ -78,20 +77,25 @@ def build_index(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
             configuration=[unit.configuration for unit in embeddings],
         ),
     ]
-    values = {
-        **dict(plan),
-        "memories": memories,
-        "embeddings": embeddings,
-        "units": blobs.put_json(units),
-        "index": outcome.blobs["index"],
-        "index_rows": outcome.blobs["rows"],
-        "digests": outcome.blobs["digests"],
-        "sparse_index": outcome.blobs.get("sparse"),
-    }
-    indexed = IndexPlan(**values)
+    record, indexed_chunks = index.record(segments)
+    indexed = IndexPlan(
+        **{
+            **dict(plan),
+            "memories": memories,
+            "embeddings": embeddings,
+            "units": pipeline.store.blobs.put_json(units),
+            "index": record,
+            "indexed_chunks": indexed_chunks,
+        }
+    )
     held = set() if known.parent is None else known.parent.held
     fresh = sorted({blob.digest for blob in manifest_blobs(indexed)} - held)
-    return {"plan": pipeline.write_work(indexed.model_copy(update={"fresh": tuple(fresh)})), "counts": outcome.counts}
+    counts = {
+        "vectors": sum(segment.vectors for segment in segments),
+        "segments": len(segments),
+        "segments_built": index.built,
+    }
+    return {"plan": pipeline.write_work(indexed.model_copy(update={"fresh": tuple(fresh)})), "counts": counts}
 
 
 def _outcomes(pipeline: Pipeline, known: KnownUnits, stage: str, fingerprints: Sequence[str]) -> list[Outcome]:
@@ -104,167 +108,149 @@ def _outcomes(pipeline: Pipeline, known: KnownUnits, stage: str, fingerprints: S
     return found
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A part that has chunks: its number among the version's chunk tables, and its tables."""
+class _Index:
+    """The index of a refresh while it is made."""
 
-    number: int
-    chunks: BlobRef
-    embeddings: BlobRef
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        plan: ShardPlan,
+        embeddings: Sequence[StoredEmbeddings],
+        parent: Parent | None,
+        texts: Sequence[int],
+    ) -> None:
+        """`texts` is the number of distinct texts in each of `embeddings`."""
+        self._pipeline, self._blobs, self._plan, self._parent = pipeline, pipeline.store.blobs, plan, parent
+        self.built = 0
+        numbers = {ref.digest: number for number, ref in enumerate(plan.chunks)}
+        places = [numbers[unit.chunks.digest] for unit in embeddings]
+        self._tables = {
+            number: IndexedTable(unit.chunks, (unit.embeddings,))
+            for number, unit in zip(places, embeddings, strict=True)
+        }
+        self._texts = dict(zip(places, texts, strict=True))
+        self.kind: Kind = choose_kind(pipeline, self._alike, list(self._tables.values()), sum(texts))
 
+    def segments(self) -> list[Segment]:
+        """All segments, base segments first; those that are not there yet are built."""
+        parts = self._parts
+        groups = parts.groups(self._pipeline.spec.index.segment_chunks)
+        bases = [self.kind.wanted(parts.tables[group.start : group.stop], "base") for group in groups]
+        known = {segment.fingerprint: segment for segment in self._kept}
+        before = [] if self._parent is None else [blob.ref for blob in self._parent.manifest.of_role("chunks")]
+        spec, plan = self._pipeline.spec, None
+        if spec.refresh.mode == "delta" and self._may_stay(before):
+            tables, most = (before, self._plan.chunks), spec.refresh.max_stale
+            plan = plan_delta(self._blobs, self._kept, *tables, parts, groups, most, self._holds_purged)
+        if plan is None:
+            return self._made(bases, known)
+        stay = [segment for segment in plan.stay if segment.kind == "base"]
+        deltas = [segment for segment in plan.stay if segment.kind == "delta"]
+        wanted = []
+        for table, embeddings in delta_tables(self._blobs, parts, plan.new, spec.index.segment_chunks):
+            indexed = IndexedTable(self._blobs.put_table(table), tuple(embeddings))
+            wanted.append(self.kind.wanted([indexed], "delta"))
+        rebuilt = self._made([bases[number] for number in plan.rebuilt], known)
+        return [*stay, *rebuilt, *deltas, *self._made(wanted, known)]
 
-def _parts(chunks: Sequence[BlobRef], embeddings: Sequence[StoredEmbeddings]) -> list[_Part]:
-    """A part without chunks has no embeddings, but counts."""
-    numbers = {ref.digest: number for number, ref in enumerate(chunks)}
-    return [_Part(numbers[unit.chunks.digest], unit.chunks, unit.embeddings) for unit in embeddings]
+    def record(self, segments: Sequence[Segment]) -> tuple[IndexRecord, tuple[BlobRef, ...]]:
+        """The index as the manifest has it, and the chunk tables that only its segments need."""
+        numbers = {ref.digest: number for number, ref in enumerate(self._plan.chunks)}
+        more: list[BlobRef] = []
+        for table in (table for segment in segments for table in segment.tables):
+            if table.digest not in numbers:
+                numbers[table.digest] = len(self._plan.chunks) + len(more)
+                more.append(table)
+        return IndexRecord(
+            factory=self.kind.factory,
+            template=self.kind.template,
+            trained_on=self.kind.trained_on,
+            segments=tuple(segment.record(numbers) for segment in segments),
+        ), tuple(more)
 
+    @cached_property
+    def _parts(self) -> CorpusParts:
+        sections = self._blobs.cached_table(self._plan.sections, ["document_id", "part"], "sections", schemas.SECTIONS)
+        return CorpusParts.of(self._tables, self._texts, sections)
 
-def _build(pipeline: Pipeline, unit: str, parts: Sequence[_Part], sections: BlobRef) -> Outcome:
-    # Only here, because a refresh that changed no chunk need not wait for Faiss.
-    from memorag_pipeline.retrieval import faiss_index
+    @cached_property
+    def _alike(self) -> IndexRecord | None:
+        """The index of the parent, if it has segments, and vectors that were made in the same way."""
+        if self._parent is None or self._parent.manifest.index is None:
+            return None
+        manifest, index = self._parent.manifest, self._parent.manifest.index
+        alike = manifest.spec.get("embedding") == self._pipeline.settled.content()["embedding"]
+        alike = alike and all(model in manifest.models for model in self._plan.models if model.role == "embedding")
+        lost = index.template is not None and index.template.digest in self._parent.lost
+        return index if alike and not lost else None
 
-    started = time.perf_counter()
-    blobs = pipeline.store.blobs
-    numbers = _numbers(blobs, parts)
-    rows = _rows(
-        blobs, parts, numbers, _Sections(blobs.get_table(sections, ["shard_id", "document_id", "start"], "sections"))
-    )
-    distinct = sum(len(_first(numbers, part)) for part in range(len(parts)))
-    first = next(_vectors(blobs, parts, numbers))[:1]
-    index = faiss_index.build_index(
-        pipeline.spec.index, first.shape[1], distinct, lambda: _vectors(blobs, parts, numbers)
-    )
-    stored = {"rows": blobs.put_table(rows)}
-    with tempfile.TemporaryDirectory(prefix="memorag-index-") as folder:
-        path = Path(folder) / "index"
-        faiss_index.write_index(index, path)
-        _require_searchable(path, pipeline.spec.index.factory, first, distinct)
-        stored["index"] = blobs.put_file(path)
-        if pipeline.spec.retrieval.sparse is not None:
-            from memorag_pipeline.retrieval.sparse_index import build_sparse_index, build_token_index
+    @cached_property
+    def _kept(self) -> list[Segment]:
+        """The segments of the parent of which nothing is lost."""
+        if self._parent is None or self._parent.manifest.index is None:
+            return []
+        segments, lost = parent_segments(self._parent.manifest), self._parent.lost
+        return [segment for segment in segments if lost.isdisjoint(ref.digest for ref in segment.blobs)]
 
-            if pipeline.spec.retrieval.sparse == "model":
-                build_token_index(_weights(blobs, parts, numbers), path)
-            else:
-                build_sparse_index(_texts(blobs, parts, numbers), path)
-            stored["sparse"] = blobs.put_file(path)
-    return Outcome(
-        stage=STAGE,
-        fingerprint=unit,
-        blobs={**stored, "digests": blobs.put_table(_digests(blobs, parts))},
-        counts={"vectors": distinct},
-        seconds=time.perf_counter() - started,
-    )
-
-
-def _require_searchable(path: Path, factory: str, vectors: npt.NDArray[np.float32], count: int) -> None:
-    """Open the index as readers of the version will: what cannot be opened must not be published."""
-    from memorag_pipeline.retrieval.faiss_index import open_index
-
-    try:
-        index = open_index(path)
-    except CorruptBlobError as error:
-        raise MemoragError(
-            f"index: what was made by index.factory {factory} cannot be opened ({error}); free disk space if there is"
-            " none left, or set index.factory to Flat or HNSW32"
-        ) from error
-    _, rows = index.search(vectors, 1)
-    if index.ntotal != count or rows.min() < 0:
-        raise MemoragError(
-            f"index: the index made by index.factory {factory} has {index.ntotal} of {count} vectors, or finds none of"
-            " them; set index.factory to Flat or HNSW32"
+    def _may_stay(self, before: Sequence[BlobRef]) -> bool:
+        """Whether segments of the parent can stay although their parts changed: all are there, and of this kind."""
+        old, kind = self._alike, self.kind
+        return (
+            old is not None
+            and self._parent is not None
+            and len(self._kept) == len(old.segments)
+            and self._parent.lost.isdisjoint(ref.digest for ref in before)
+            and (old.factory, old.template) == (kind.factory, kind.template)
+            and self._parent.manifest.spec.get("retrieval") == self._pipeline.settled.content()["retrieval"]
         )
 
+    def _holds_purged(self, segment: Segment, masked: npt.NDArray[np.int32]) -> bool:
+        """Whether what is masked of a segment is of a document that `refresh.purge` names: nothing of it may stay."""
+        purge = Purge(self._pipeline.spec.refresh.purge)
+        if not purge.globs or not len(masked):
+            return False
+        rows = self._blobs.cached_table(segment.rows, ["table", "table_row"], "segment_rows", schemas.SEGMENT_ROWS)
+        rows = rows.take(masked)
+        for number in pc.unique(rows.column("table")).to_pylist():
+            uris = self._blobs.cached_table(segment.tables[number], ["uri"], "chunks", schemas.CHUNKS).column("uri")
+            places = rows.filter(pc.equal(rows.column("table"), number)).column("table_row")
+            if any(map(purge.matches, pc.unique(uris.take(places)).to_pylist())):
+                return True
+        return False
 
-def _numbers(blobs: Blobs, parts: Sequence[_Part]) -> _Numbers:
-    """For each part the numbers of its chunks' texts: equal texts, in whichever documents, are one vector."""
-    columns = [
-        blobs.cached_table(part.chunks, ["digest"], f"chunks of part {part.number}").column("digest") for part in parts
-    ]
-    digests = pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string())
-    numbers = digests.cast(pa.large_string()).combine_chunks().dictionary_encode().indices.to_numpy()
-    return np.split(numbers, np.cumsum([len(column) for column in columns])[:-1])
+    def _made(self, wanted: Sequence[WantedSegment], known: dict[str, Segment]) -> list[Segment]:
+        """The segments: of the parent, of an earlier attempt, or built now."""
+        with track("segments of the index built", len(wanted), "segments") as bar:
+            made = []
+            for segment in wanted:
+                there = known.get(segment.fingerprint)
+                if there is not None:
+                    made.append(there.whole())
+                else:
+                    outcome = self._pipeline.store.units.find(STAGE, segment.fingerprint)
+                    made.append(segment.made(outcome or self._build(segment)))
+                bar.advance()
+            return made
 
+    def _build(self, segment: WantedSegment) -> Outcome:
+        started = time.perf_counter()
+        base = segment.kind == "base"
+        kind = SegmentKind(
+            self._pipeline.spec.index.model_copy(update={"factory": self.kind.factory if base else DELTA_FACTORY}),
+            self._template() if base else None,
+            self.kind.sparse,
+        )
+        blobs, counts = build_segment(self._blobs, segment.tables, kind)
+        self.built += 1
+        return self._pipeline.store.units.record(
+            Outcome(
+                stage=STAGE,
+                fingerprint=segment.fingerprint,
+                blobs=blobs,
+                counts=counts,
+                seconds=time.perf_counter() - started,
+            )
+        )
 
-def _first(numbers: _Numbers, part: int) -> npt.NDArray[np.int64]:
-    """The chunks of a part whose texts are in no earlier part, each text once, in order of their numbers."""
-    known = max((int(before.max()) for before in numbers[:part]), default=-1)
-    found, places = np.unique(numbers[part], return_index=True)
-    return places[found > known]
-
-
-def _vectors(blobs: Blobs, parts: Sequence[_Part], numbers: _Numbers) -> Iterator[npt.NDArray[np.float32]]:
-    """For each part the vectors of the texts that no part before it has, [texts, dimensions]."""
-    for table, places in _embeddings(blobs, parts, numbers, ["vector"]):
-        yield vectors_of(table)[places]
-
-
-def _weights(blobs: Blobs, parts: Sequence[_Part], numbers: _Numbers) -> Iterator[TokenWeights]:
-    """The weights of the texts' tokens, in order of the texts' numbers."""
-    for table, places in _embeddings(blobs, parts, numbers, ["terms", "weights"]):
-        columns = (table.column(name).to_numpy()[places] for name in ("terms", "weights"))
-        yield from map(TokenWeights, *columns)
-
-
-def _embeddings(
-    blobs: Blobs, parts: Sequence[_Part], numbers: _Numbers, columns: list[str]
-) -> Iterator[tuple[pa.Table, npt.NDArray[np.int32]]]:
-    """For each part that has texts which none before it has: its embedding table, and where in it they are."""
-    for at, part in enumerate(parts):
-        first = _first(numbers, at)
-        if not len(first):
-            continue
-        chunks = blobs.cached_table(part.chunks, ["digest"], f"chunks of part {part.number}").take(first)
-        table = blobs.cached_table(part.embeddings, ["digest", *columns], f"embeddings of part {part.number}")
-        yield table, pc.index_in(chunks.column("digest"), table.column("digest").combine_chunks()).to_numpy()
-
-
-def _digests(blobs: Blobs, parts: Sequence[_Part]) -> pa.Table:
-    """Which embedding table holds which digests, so that the next refresh reads only tables with texts that moved."""
-    tables = []
-    for number, part in enumerate(parts):
-        table = blobs.cached_table(part.embeddings, ["digest"], f"embeddings of part {part.number}")
-        digests = [schemas.beginning(digest) for digest in table.column("digest").to_pylist()]
-        columns = [pa.array(digests, pa.binary(8)), np.full(len(digests), number, np.int32)]
-        tables.append(pa.table(columns, schema=schemas.DIGESTS))
-    return pa.concat_tables(tables)
-
-
-def _texts(blobs: Blobs, parts: Sequence[_Part], numbers: _Numbers) -> Iterator[str]:
-    """The texts in order of their numbers."""
-    for at, part in enumerate(parts):
-        chunks = blobs.cached_table(part.chunks, ["text"], f"chunks of part {part.number}")
-        yield from chunks.column("text").take(_first(numbers, at)).to_pylist()
-
-
-def _rows(blobs: Blobs, parts: Sequence[_Part], numbers: _Numbers, sections: _Sections) -> pa.Table:
-    """Chunk by chunk, which row of the index its text has, and which chunk of which part it is."""
-    tables = []
-    for part, rows in zip(parts, numbers, strict=True):
-        chunks = blobs.cached_table(part.chunks, _CHUNK_COLUMNS, f"chunks of part {part.number}")
-        places = zip(chunks.column("document_id").to_pylist(), chunks.column("start").to_pylist(), strict=True)
-        columns = {
-            **{name: chunks.column(name) for name in _CHUNK_COLUMNS},
-            "row": rows.astype(np.int64),
-            "shard_id": pa.array([sections.shard_of(*place) for place in places], pa.string()),
-            "part": np.full(len(chunks), part.number, np.int32),
-            "part_row": np.arange(len(chunks), dtype=np.int32),
-        }
-        tables.append(pa.table([columns[name] for name in schemas.INDEX_ROWS.names], schema=schemas.INDEX_ROWS))
-    return pa.concat_tables(tables)
-
-
-class _Sections:
-    """Which shard holds a place in a document."""
-
-    def __init__(self, sections: pa.Table) -> None:
-        self._of_document: dict[str, list[tuple[int, str]]] = {}
-        for row in sections.to_pylist():
-            self._of_document.setdefault(row["document_id"], []).append((row["start"], row["shard_id"]))
-        for places in self._of_document.values():
-            places.sort()
-
-    def shard_of(self, document_id: str, start: int) -> str:
-        """The shard of the last section that starts at or before character `start`."""
-        sections = self._of_document[document_id]
-        return sections[bisect.bisect_right(sections, start, key=lambda section: section[0]) - 1][1]
+    def _template(self) -> Path | None:
+        return None if self.kind.template is None else self._blobs.open_file(self.kind.template, "index_template.faiss")

@@ -14,6 +14,7 @@ from memorag_pipeline.corpus.source import SourceObject
 from memorag_pipeline.evaluation.gate import MetricVerdict
 from memorag_pipeline.evaluation.version_scores import Scores
 from memorag_pipeline.storage import BlobRef, MemoryRecord, ModelRecord
+from memorag_pipeline.storage.manifest import IndexRecord
 from memorag_pipeline.storage.plans import Plan, Unit, WorkList
 
 U = TypeVar("U", bound=Plan)
@@ -80,15 +81,16 @@ class StoredEmbeddings(EmbedUnit):
 
 
 class IndexPlan(ShardPlan):
-    """With all blobs of the new version; `fresh` are digests of those that the parent does not have, if known."""
+    """With all blobs of the new version; `fresh` are digests of those that the parent does not have, if known.
+
+    `indexed_chunks` are chunk tables that are not of the corpus any more, but that segments of the index need.
+    """
 
     memories: tuple[StoredMemory, ...]
     embeddings: tuple[StoredEmbeddings, ...]
     units: BlobRef
-    index: BlobRef
-    index_rows: BlobRef
-    digests: BlobRef
-    sparse_index: BlobRef | None
+    index: IndexRecord
+    indexed_chunks: tuple[BlobRef, ...]
     fresh: tuple[str, ...] | None = None
 
 

@@ -16,7 +16,7 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.plans import IndexPlan
 from memorag_pipeline.refresh.purge import retire_purged
 from memorag_pipeline.storage import BlobRef
-from memorag_pipeline.storage.manifest import Manifest, ManifestBlob, memory_path
+from memorag_pipeline.storage.manifest import Manifest, ManifestBlob, memory_path, numbered
 
 _COUNTS = ("documents", "chunks", "quarantined", "shards", "tokens")
 
@@ -39,6 +39,7 @@ def publish(pipeline: Pipeline, plan_uri: str, run_id: str) -> dict[str, Any]:
         models=plan.models,
         blobs=tuple(manifest_blobs(plan)),
         memories=tuple(memory.record for memory in plan.memories),
+        index=plan.index,
         counts={name: plan.counts[name] for name in _COUNTS},
     )
     versions = pipeline.store.versions
@@ -63,17 +64,24 @@ def manifest_blobs(plan: IndexPlan) -> Iterator[ManifestBlob]:
     yield _blob("units", "units.json", plan.units)
     for memory in plan.memories:
         yield _blob("memory", memory_path(memory.shard_id), memory.memory)
-    yield from _parts("embeddings", [part.embeddings for part in plan.embeddings])
-    yield _blob("digests", "digests.parquet", plan.digests)
-    yield _blob("index", "index.faiss", plan.index)
-    yield _blob("index_rows", "index_rows.parquet", plan.index_rows)
-    if plan.sparse_index is not None:
-        yield _blob("sparse_index", "sparse_index.safetensors", plan.sparse_index)
+    numbers = {ref.digest: number for number, ref in enumerate(plan.chunks)}
+    for part in plan.embeddings:  # numbered as the chunk table is
+        yield _blob("embeddings", numbered("embeddings", numbers[part.chunks.digest]), part.embeddings)
+    if plan.index.template is not None:
+        yield _blob("index_template", "index_template.faiss", plan.index.template)
+    for number, segment in enumerate(plan.index.segments):
+        yield _blob("index", numbered("index", number, "faiss"), segment.index)
+        yield _blob("segment_rows", numbered("segment_rows", number), segment.rows)
+        if segment.mask is not None:
+            yield _blob("segment_mask", numbered("segment_mask", number), segment.mask)
+        if segment.sparse is not None:
+            yield _blob("sparse_index", numbered("sparse_index", number, "safetensors"), segment.sparse)
+    yield from _parts("indexed_chunks", plan.indexed_chunks)
 
 
 def _parts(role: str, refs: Iterable[BlobRef]) -> Iterator[ManifestBlob]:
     for number, ref in enumerate(refs):
-        yield _blob(role, f"{role}/{number:05d}.parquet", ref)
+        yield _blob(role, numbered(role, number), ref)
 
 
 def _blob(role: str, path: str, ref: BlobRef) -> ManifestBlob:

@@ -36,25 +36,60 @@ _opening = threading.Lock()  # Faiss's limit for a file's vectors is per process
 logger = logging.getLogger(__name__)
 
 
-def build_index(spec: IndexSpec, dimensions: int, count: int, parts: Callable[[], Iterable[Vectors]]) -> Any:
+def train_index(spec: IndexSpec, dimensions: int, count: int, parts: Callable[[], Iterable[Vectors]]) -> Any | None:
+    """An empty index that was trained on the vectors [rows, dimensions] of `parts`, or on a sample of them.
+
+    `count` is their number. None for a kind that needs no training. Equal vectors give an equal index, see
+    `build_index`.
+    """
+    index = _new(spec, dimensions)
+    if index.is_trained:
+        return None
+    with _reproducible(spec.factory):
+        index = _on_device(index, spec, lambda there: _train(there, spec, count, parts))
+    _set_search_effort(index)
+    return index
+
+
+def build_index(
+    spec: IndexSpec,
+    dimensions: int,
+    count: int,
+    parts: Callable[[], Iterable[Vectors]],
+    template: Path | None = None,
+) -> Any:
     """An index over the vectors [rows, dimensions] that each call of `parts` yields; `count` rows in all.
 
-    Equal vectors give an equal index: Faiss's random numbers are seeded, and where a result depends on the number of
-    threads (graphs, and the matrix kernels of PCA and OPQ) only one is used. Only the trained kinds read `parts` twice.
+    `template` is the file of an index that `train_index` made; without it, one of a kind that needs training is trained
+    on its own vectors. Equal vectors give an equal index: Faiss's random numbers are seeded, and where a result depends
+    on the number of threads (graphs, and the matrix kernels of PCA and OPQ) only one is used. Only training reads
+    `parts` twice.
     """
+    index = _new(spec, dimensions) if template is None else _read(template, faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE)
+
+    def fill(there: Any) -> None:
+        if not there.is_trained:
+            _train(there, spec, count, parts)
+        for vectors in parts():
+            there.add(vectors)
+
+    with _reproducible(spec.factory):
+        index = _on_device(index, spec, fill)
+    _set_search_effort(index)
+    return index
+
+
+def _new(spec: IndexSpec, dimensions: int) -> Any:
     try:
-        index = faiss.index_factory(dimensions, spec.factory, faiss.METRIC_INNER_PRODUCT)
+        return faiss.index_factory(dimensions, spec.factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
         raise MemoragError(
             f"index.factory {spec.factory} does not suit vectors of {dimensions} dimensions: {_reason(error)}"
         ) from error
-    with _one_thread() if re.search("HNSW|PCA|OPQ", spec.factory) else contextlib.nullcontext():
-        if spec.device == "gpu":
-            index = _fill_on_gpu(index, spec, count, parts)
-        else:
-            _fill(index, spec, count, parts)
-    _set_search_effort(index)
-    return index
+
+
+def _reproducible(factory: str) -> contextlib.AbstractContextManager[None]:
+    return _one_thread() if re.search("HNSW|PCA|OPQ", factory) else contextlib.nullcontext()
 
 
 def write_index(index: Any, path: Path) -> None:
@@ -66,18 +101,21 @@ def open_index(path: Path) -> Any:
     """The index in a file, memory-mapped: vectors are read from disk as searches need them."""
     one_thread_after_fork(faiss.omp_set_num_threads)
     # A table of products that only L2 distances use; it may be larger than the file, and is not needed here.
-    flags = faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE
-    try:
-        with _vectors_of_at_most(path.stat().st_size):
-            index = faiss.read_index(str(path), flags)
-    except RuntimeError as error:
-        raise CorruptBlobError(f"{path}: not a Faiss index that this version reads ({_reason(error)})") from error
+    index = _read(path, faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE)
     if any(isinstance(part, faiss.IndexHNSWPQ) for part in _parts_of(index)):
         raise MemoragError(
             f"{path}: an index of kind HNSW,PQ gives distances, not inner products, so its order would be wrong; set"
             " index.factory to HNSW32,SQ8 and refresh"
         )
     return index
+
+
+def _read(path: Path, flags: int = 0) -> Any:
+    try:
+        with _vectors_of_at_most(path.stat().st_size):
+            return faiss.read_index(str(path), flags)
+    except RuntimeError as error:
+        raise CorruptBlobError(f"{path}: not a Faiss index that this version reads ({_reason(error)})") from error
 
 
 def cosine(index: Any, row: int, vector: Vectors) -> float:
@@ -91,13 +129,6 @@ def cosine(index: Any, row: int, vector: Vectors) -> float:
     if inverted:
         inverted.make_direct_map()  # location of each row; does nothing the second time
     return float(index.reconstruct(row) @ vector)
-
-
-def _fill(index: Any, spec: IndexSpec, count: int, parts: Callable[[], Iterable[Vectors]]) -> None:
-    if not index.is_trained:
-        _train(index, spec, count, parts)
-    for vectors in parts():
-        index.add(vectors)
 
 
 def _train(index: Any, spec: IndexSpec, count: int, parts: Callable[[], Iterable[Vectors]]) -> None:
@@ -124,7 +155,11 @@ def _sample(parts: Callable[[], Iterable[Vectors]], step: int) -> Vectors:
     return np.concatenate(taken)
 
 
-def _fill_on_gpu(index: Any, spec: IndexSpec, count: int, parts: Callable[[], Iterable[Vectors]]) -> Any:
+def _on_device(index: Any, spec: IndexSpec, work: Callable[[Any], None]) -> Any:
+    """The index after `work` was done with it, on the GPU if the spec says so."""
+    if spec.device != "gpu":
+        work(index)
+        return index
     if not faiss.get_num_gpus():
         raise MemoragError("index.device is gpu, but this worker sees no GPU; set cpu, or run index on a GPU worker")
     resources = faiss.StandardGpuResources()
@@ -134,7 +169,7 @@ def _fill_on_gpu(index: Any, spec: IndexSpec, count: int, parts: Callable[[], It
         raise MemoragError(
             f"index.factory {spec.factory} cannot be built on a GPU ({_reason(error)}); set index.device: cpu"
         ) from error
-    _fill(on_gpu, spec, count, parts)
+    work(on_gpu)
     return faiss.index_gpu_to_cpu(on_gpu)
 
 

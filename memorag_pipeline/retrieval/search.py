@@ -1,104 +1,103 @@
-"""Search: the passages nearest to a question, from a version's index.
+"""Search: the passages nearest to a question, from the segments of a version's index.
 
-In:  the index file, its row table, access to the chunk tables, the embedding model's spec; optionally a sparse index.
-Out: for each question its passages, best first, each text once.
-Wrong: an index, a row table and an embedding model that do not belong together are refused before any search.
+In:  the files of each segment, access to the chunk tables, which shard holds which place of a document, the embedding
+     model's spec.
+Out: for each question its passages, best first, each text once, whichever segments have it.
+Wrong: an index, a row table and an embedding model that do not belong together are a `CorruptBlobError` or a
+       `MemoragError`, at the latest when something of them is found.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from memorag_pipeline.errors import CorruptBlobError, MemoragError
-from memorag_pipeline.retrieval.faiss_index import cosine, open_index
+from memorag_pipeline.machine.threads import BLOBS, in_threads
 from memorag_pipeline.retrieval.fusion import fused_weights
 from memorag_pipeline.retrieval.passage import Passage
+from memorag_pipeline.retrieval.segment import ChunkPlace, Segment, SegmentFiles, open_segment
 from memorag_pipeline.retrieval.sparse_index import SparseIndex
+from memorag_pipeline.retrieval.sparse_search import SparseSearch
 from memorag_pipeline.specs.retrieval import EmbeddingSpec
 
 if TYPE_CHECKING:
     from memorag_pipeline.retrieval.embedder import Embedder
 
-__all__ = ["Passage", "Searcher", "open_searcher"]
+__all__ = ["Passage", "Searcher", "SegmentFiles", "open_searcher"]
 
-_PARTS_KEPT = 64
+_TABLES_KEPT = 64
 _FUSED_PER_HIT = 2  # hits from vectors and from the sparse index for each passage wanted
+_SAME_SCORE = 1e-5  # how far the scores of one vector in two segments may differ by rounding
+_COLUMNS = ["chunk_id", "document_id", "uri", "start", "end", "text"]
 
-_REMEDY = "refresh again to rebuild both"
 
-_Hits = list[tuple[int, float]]  # row of the index, cosine
+@dataclass(frozen=True)
+class _Hit:
+    """A text that was found: its score, and the rows that it has, by number of segment."""
+
+    key: int
+    score: float
+    rows: tuple[tuple[int, int], ...]
 
 
 def open_searcher(
-    index_path: Path,
-    rows: pa.Table,
-    get_chunks: Callable[[int], pa.Table],
+    segments: Iterable[Callable[[], SegmentFiles]],
+    get_chunks: Callable[[int, list[str]], pa.Table],
+    get_shard: Callable[[str, int], str],
     embedding: EmbeddingSpec,
     model_digest: str,
-    sparse_path: Path | None = None,
+    name: str,
 ) -> Searcher:
-    """Open a version's index. The embedding model is loaded with the first question.
+    """Open the segments of a version's index, several at a time. The embedding model is loaded with the first question.
 
-    `rows` has schemas.INDEX_ROWS, `get_chunks(part)` gives the chunk table of a part, `model_digest` is that of the
-    model that made the vectors. Raises CorruptBlobError.
+    Each of `segments` fetches the files of one. `get_chunks(number, columns)` gives columns of one of the version's
+    chunk tables, `get_shard(document, start)` the shard that holds a place of a document; `model_digest` is that of the
+    model that made the vectors, `name` identifies the version in errors. Raises CorruptBlobError.
     """
-    with _named(index_path):
-        index = open_index(index_path)
-    if index.metric_type != faiss.METRIC_INNER_PRODUCT:
-        raise CorruptBlobError(f"{index_path}: not an index over inner products; refresh again to rebuild it")
-    sparse = None if sparse_path is None else SparseIndex(sparse_path)
-    numbers = set(rows.column("row").unique().to_pylist())
-    texts = len(numbers)
-    if numbers and (min(numbers), max(numbers)) != (0, texts - 1):
+    opened = in_threads(lambda fetch: _opened(fetch()), segments, BLOBS)
+    return Searcher(opened, get_chunks, get_shard, embedding, model_digest, name)
+
+
+def _opened(files: SegmentFiles) -> tuple[Segment, SparseIndex | None]:
+    segment = open_segment(files)
+    if files.sparse is None:
+        return segment, None
+    sparse = SparseIndex(files.sparse)
+    if sparse.texts != segment.texts:
         raise CorruptBlobError(
-            f"{index_path}: its row table goes from row {min(numbers)} to {max(numbers)} and has {texts} of them;"
-            " refresh again to rebuild both"
+            f"{files.sparse}: the index has {sparse.texts} rows and that of the vectors {segment.texts}; refresh again"
+            " to rebuild both"
         )
-    for path, count in ((index_path, index.ntotal), (sparse_path, texts if sparse is None else sparse.texts)):
-        if count != texts:
-            raise CorruptBlobError(
-                f"{path}: the index has {count} rows and its row table {texts}; refresh again to rebuild both"
-            )
-    return Searcher(index, rows, get_chunks, embedding, model_digest, sparse, index_path)
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Faiss's various exceptions for a bad index as an error that names the file."""
-    try:
-        yield
-    except (RuntimeError, AssertionError, ValueError, MemoryError) as error:
-        reason = str(error).strip().rpartition("\n")[2] or type(error).__name__
-        raise CorruptBlobError(f"{path}: not an index that can be searched ({reason}); {_REMEDY}") from error
+    return segment, sparse
 
 
 class Searcher:
-    """Finds passages. Texts are read part by part, as they are found."""
+    """Finds passages. Chunk tables are read as chunks of them are found."""
 
     def __init__(
         self,
-        index: Any,
-        rows: pa.Table,
-        get_chunks: Callable[[int], pa.Table],
+        segments: Sequence[tuple[Segment, SparseIndex | None]],
+        get_chunks: Callable[[int, list[str]], pa.Table],
+        get_shard: Callable[[str, int], str],
         embedding: EmbeddingSpec,
         model_digest: str,
-        sparse: SparseIndex | None = None,
-        path: Path = Path("index"),
+        name: str,
     ) -> None:
-        """`path` identifies the index in errors."""
-        self._index, self._rows, self._sparse, self._path = index, rows, sparse, path
-        self._embedding, self._model_digest = embedding, model_digest
-        self._texts = functools.lru_cache(_PARTS_KEPT)(lambda part: get_chunks(part).column("text"))
+        self._name = name
+        self._segments = [segment for segment, _ in segments]
+        sparse = [index for _, index in segments if index is not None]
+        if sparse and len(sparse) < len(segments):
+            raise CorruptBlobError(f"{name}: not every segment has a sparse index; refresh again to rebuild them")
+        self._sparse = SparseSearch(sparse) if sparse else None
+        self._get_shard, self._embedding, self._model_digest = get_shard, embedding, model_digest
+        self._chunks = functools.lru_cache(_TABLES_KEPT)(lambda number: get_chunks(number, _COLUMNS))
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
         """The `k` passages nearest to each question, by vectors and, if there is a sparse index, by its terms.
@@ -107,12 +106,13 @@ class Searcher:
         """
         if self._sparse is None:
             return self.search_vectors(self.embed(queries), k)
-        wanted = k * _FUSED_PER_HIT
+        wanted, dead = k * _FUSED_PER_HIT, [segment.dead for segment in self._segments]
         if self._sparse.of_tokens:
             vectors, weights = self._embedder().weigh_queries(queries)
-            sparse = [self._sparse.search_tokens(query, wanted) for query in weights]
+            found = [self._sparse.search_tokens(query, wanted, dead) for query in weights]
         else:
-            vectors, sparse = self.embed(queries), [self._sparse.search(query, wanted) for query in queries]
+            vectors, found = self.embed(queries), [self._sparse.search(query, wanted, dead) for query in queries]
+        sparse = (self._merged([_pairs(*scored) for scored in each], wanted) for each in found)
         return [
             self._passages(self._fused(hits, others, vector)[:k])
             for hits, others, vector in zip(self._nearest(vectors, wanted), sparse, vectors, strict=True)
@@ -137,62 +137,74 @@ class Searcher:
         """The `k` passages nearest to each vector of [queries, dimensions] float32, by inner product."""
         return [self._passages(hits) for hits in self._nearest(vectors, k)]
 
-    def _nearest(self, vectors: npt.NDArray[np.float32], k: int) -> list[_Hits]:
-        if vectors.shape[1] != self._index.d:
-            raise MemoragError(
-                f"embedding model {self._embedding.model} gives vectors of {vectors.shape[1]} dimensions, but those of"
-                f" the index have {self._index.d}; name the model in embedding.model that made the index, or refresh"
-            )
-        with _named(self._path):
-            scores, found = self._index.search(vectors, min(k, self._index.ntotal))
-        if found.size and found.max() >= self._index.ntotal:
-            raise CorruptBlobError(f"{self._path}: the index has a vector of row {found.max()}; {_REMEDY}")
-        return [
-            # An index that searches some of its lists can find fewer than k; Faiss pads with -1.
-            sorted(
-                ((int(row), float(score)) for score, row in zip(*hits, strict=True) if row >= 0),
-                key=lambda hit: (-hit[1], hit[0]),
-            )
-            for hits in zip(scores, found, strict=True)
-        ]
+    def _nearest(self, vectors: npt.NDArray[np.float32], k: int) -> list[list[_Hit]]:
+        for segment in self._segments:
+            if vectors.shape[1] != segment.dimensions:
+                raise MemoragError(
+                    f"embedding model {self._embedding.model} gives vectors of {vectors.shape[1]} dimensions, but those"
+                    f" of the index have {segment.dimensions}; name the model in embedding.model that made the index,"
+                    " or refresh"
+                )
+        found = [segment.nearest(vectors, k) for segment in self._segments]
+        return [self._merged(hits, k) for hits in zip(*found, strict=True)]
 
-    def _fused(self, dense: _Hits, sparse: Sequence[tuple[int, float]], vector: npt.NDArray[np.float32]) -> _Hits:
-        """The rows of both lists by reciprocal rank, with their cosines."""
-        cosines = dict(dense)
-        weights = fused_weights([(1.0, [row for row, _ in dense]), (1.0, [row for row, _ in sparse])])
-        with _named(self._path):
-            return [
-                (row, cosines[row] if row in cosines else cosine(self._index, row, vector))
-                for row in sorted(weights, key=lambda row: -weights[row])
-            ]
+    def _merged(self, found: Sequence[Sequence[tuple[int, float]]], k: int) -> list[_Hit]:
+        """The `k` best texts of the (row, score) of all segments, best first; a text that several have is one."""
+        hits = sorted(
+            ((number, row, score) for number, rows in enumerate(found) for row, score in rows),
+            key=lambda hit: (-hit[2], *hit[:2]),
+        )
+        if len(self._segments) == 1:
+            return [_Hit(row, score, ((number, row),)) for number, row, score in hits[:k]]
+        merged: dict[int, _Hit] = {}
+        for number, row, score in hits:
+            if len(merged) == k and score < list(merged.values())[-1].score - _SAME_SCORE:
+                break
+            key = int(self._segments[number].text_keys(np.array([row]))[0])
+            if (hit := merged.get(key)) is not None:
+                merged[key] = _Hit(key, hit.score, (*hit.rows, (number, row)))
+            elif len(merged) < k:
+                merged[key] = _Hit(key, score, ((number, row),))
+        return list(merged.values())
 
-    def _passages(self, hits: _Hits) -> list[Passage]:
-        return [self._passage(row, score) for row, score in hits]
+    def _fused(self, dense: Sequence[_Hit], sparse: Sequence[_Hit], vector: npt.NDArray[np.float32]) -> list[_Hit]:
+        """The texts of both lists by reciprocal rank, with their cosines."""
+        known = {hit.key: hit for hit in (*sparse, *dense)}
+        cosines = {hit.key: hit.score for hit in dense}
+        weights = fused_weights([(1.0, [hit.key for hit in dense]), (1.0, [hit.key for hit in sparse])])
+        fused = []
+        for key in sorted(weights, key=lambda key: -weights[key]):
+            hit = known[key]
+            if key not in cosines:
+                number, row = hit.rows[0]
+                cosines[key] = self._segments[number].cosine(row, vector)
+            fused.append(_Hit(key, cosines[key], hit.rows))
+        return fused
 
-    def _passage(self, row: int, score: float) -> Passage:
-        order, starts = self._chunks_of_rows
-        place, *copies = self._rows.take(order[starts[row] : starts[row + 1]]).to_pylist()
-        texts = self._texts(place["part"])
-        if not 0 <= place["part_row"] < len(texts):
-            raise CorruptBlobError(
-                f"{self._path}: its row table names chunk {place['part_row']} of part {place['part']}, which has"
-                f" {len(texts)}; {_REMEDY}"
-            )
+    def _passages(self, hits: Sequence[_Hit]) -> list[Passage]:
+        return [self._passage(hit) for hit in hits]
+
+    def _passage(self, hit: _Hit) -> Passage:
+        first, *copies = [place for number, row in sorted(hit.rows) for place in self._segments[number].chunks(row)]
+        chunk = self._chunk(first)
+        others = dict.fromkeys(self._chunk(copy)["uri"] for copy in copies)
         return Passage(
-            chunk_id=place["chunk_id"],
-            document_id=place["document_id"],
-            uri=place["uri"],
-            start=place["start"],
-            end=place["end"],
-            score=score,
-            text=texts[place["part_row"]].as_py(),
-            shard_id=place["shard_id"],
-            also_in=tuple(dict.fromkeys(copy["uri"] for copy in copies if copy["uri"] != place["uri"])),
+            **{name: chunk[name] for name in _COLUMNS},
+            score=hit.score,
+            shard_id=self._get_shard(chunk["document_id"], chunk["start"]),
+            also_in=tuple(uri for uri in others if uri != chunk["uri"]),
         )
 
-    @cached_property
-    def _chunks_of_rows(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """The places in the row table in order of index row, and where those of each row begin."""
-        rows = self._rows.column("row").to_numpy()
-        order = np.argsort(rows, kind="stable")
-        return order, np.searchsorted(rows[order], np.arange(self._index.ntotal + 1))
+    def _chunk(self, place: ChunkPlace) -> dict[str, Any]:
+        table = self._chunks(place.table)
+        if not 0 <= place.row < len(table):
+            raise CorruptBlobError(
+                f"{self._name}: the row table of a segment names chunk {place.row} of chunk table {place.table}, which"
+                f" has {len(table)}; refresh again to rebuild both"
+            )
+        row: dict[str, Any] = table.slice(place.row, 1).to_pylist()[0]
+        return row
+
+
+def _pairs(rows: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]) -> list[tuple[int, float]]:
+    return list(zip(rows.tolist(), scores.tolist(), strict=True))

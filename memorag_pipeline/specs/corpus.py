@@ -97,7 +97,7 @@ class CorpusSpec(Section):
                 "refresh": True,
                 "memory": True,
                 "embedding": {"model", "revision", "pooling", "max_tokens", "query_instruction"},
-                "index": {"factory"},
+                "index": {"factory", "segment_chunks"},
                 "retrieval": {"sparse"},
             },
             exclude={"memory": {"budget_mib", "reproducible"}},

@@ -35,7 +35,15 @@ class IndexSpec(Section):
     """The Faiss index, by factory string."""
 
     factory: Factory = Field(
-        default="Flat", description="Flat, HNSW32, IVF256,Flat, IVF256,PQ16, … (inner product; no PQ under HNSW)."
+        default="auto",
+        description="auto chooses by the number of texts; or Flat, HNSW32, IVF256,Flat, IVF256,PQ16, … (inner product;"
+        " no PQ under HNSW).",
+    )
+    segment_chunks: int = Field(
+        default=262_144,
+        ge=16,
+        description="Most texts in one segment of the index. A refresh builds the segments again that changed; building"
+        " one holds its vectors in memory.",
     )
     device: Literal["cpu", "gpu"] = Field(default="cpu", description="gpu needs the extra gpu instead of cpu.")
 

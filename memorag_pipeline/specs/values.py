@@ -68,6 +68,7 @@ def is_hub_id(model: str) -> bool:
 
 # Not SQ8_direct, which keeps whole numbers: nothing would be left of normalized vectors.
 _CODES = r"(Flat|PQ\d+(x\d+)?|SQ(4|6|8|fp16|bf16))"
+AUTO = "auto"  # of index.factory: chosen by the number of texts
 _FACTORY = re.compile(rf"(OPQ\d+(_\d+)?,|PCA[RW]?\d+,)?((IVF\d+(_HNSW\d+)?,|HNSW\d+,)?{_CODES}|HNSW\d+)")
 
 
@@ -100,8 +101,8 @@ def _faiss_factory(text: str) -> str:
         raise ValueError(
             "Faiss gives distances for PQ under HNSW, not inner products; use e.g. HNSW32,SQ8 or IVF256,PQ16"
         )
-    if not _FACTORY.fullmatch(text):
-        raise ValueError("not a Faiss factory string; use Flat, HNSW32, or e.g. IVF256,Flat")
+    if text != AUTO and not _FACTORY.fullmatch(text):
+        raise ValueError("not a Faiss factory string; use auto, Flat, HNSW32, or e.g. IVF256,Flat")
     return text
 
 

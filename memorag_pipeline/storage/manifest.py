@@ -13,7 +13,8 @@ from memorag_pipeline.digests import value_digest
 from memorag_pipeline.errors import CorruptBlobError, StorageError
 from memorag_pipeline.storage.blobs import LARGEST_BLOB, BlobRef
 
-FORMAT = 1
+FORMAT = 2
+_READ = (1, FORMAT)  # of format 1 the index is one file, its row table another
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 
@@ -64,6 +65,43 @@ class MemoryRecord(_Record):
         return self.stale_tokens / max(1, self.tokens)
 
 
+class SegmentRecord(_Record):
+    """A segment of the index: an index over the texts of some chunk tables, made once and never changed.
+
+    `tables` are numbers among the version's `chunk_tables`; `rows` says which chunk of which of them each row of
+    `index` is. `mask` has the chunks that are not in the corpus any more, `masked` of `chunks`. A base segment follows
+    from its chunk tables, a delta segment holds what changed since.
+    """
+
+    kind: Literal["base", "delta"]
+    fingerprint: str
+    tables: tuple[int, ...]
+    index: BlobRef
+    rows: BlobRef
+    sparse: BlobRef | None = Field(default=None, exclude_if=lambda value: value is None)
+    mask: BlobRef | None = Field(default=None, exclude_if=lambda value: value is None)
+    vectors: int = Field(ge=0)
+    chunks: int = Field(ge=0)
+    masked: int = Field(default=0, ge=0, exclude_if=lambda value: not value)
+
+    @property
+    def live(self) -> int:
+        """Chunks that are in the corpus."""
+        return self.chunks - self.masked
+
+
+class IndexRecord(_Record):
+    """The index of a version: its segments, and the `template` that those of a trained kind share.
+
+    `factory` is the kind of the base segments; the template was trained when the corpus had `trained_on` vectors.
+    """
+
+    factory: str
+    template: BlobRef | None = Field(default=None, exclude_if=lambda value: value is None)
+    trained_on: int = Field(default=0, ge=0, exclude_if=lambda value: not value)
+    segments: tuple[SegmentRecord, ...]
+
+
 class Manifest(_Record):
     """A version of a corpus. `spec` is `CorpusSpec.content()`: the parts of the spec that decided what it holds."""
 
@@ -76,7 +114,13 @@ class Manifest(_Record):
     models: tuple[ModelRecord, ...]
     blobs: tuple[ManifestBlob, ...]
     memories: tuple[MemoryRecord, ...] = ()
+    index: IndexRecord | None = Field(default=None, exclude_if=lambda value: value is None)
     counts: dict[str, int]
+
+    @property
+    def chunk_tables(self) -> list[ManifestBlob]:
+        """The chunk tables of the corpus, then those that only segments of the index were made from."""
+        return [*self.of_role("chunks"), *self.of_role("indexed_chunks")]
 
     def of_role(self, role: str) -> list[ManifestBlob]:
         """The blobs of one role, in order of path."""
@@ -146,8 +190,9 @@ def parse_manifest(values: Any, where: str, remedy: str) -> Manifest:
     """
     if not isinstance(values, dict) or "format" not in values:
         raise CorruptBlobError(f"{where}: its manifest is none that a refresh writes; it has no format")
-    if values["format"] != FORMAT:
-        raise StorageError(f"{where} has format {values['format']!r}, this release reads format {FORMAT}; {remedy}")
+    if values["format"] not in _READ:
+        known = " and ".join(map(str, _READ))
+        raise StorageError(f"{where} has format {values['format']!r}, this release reads formats {known}; {remedy}")
     try:
         return Manifest.model_validate(values)
     except ValidationError as error:
@@ -159,6 +204,19 @@ def _first(error: ValidationError) -> str:
     problem, *more = error.errors(include_url=False, include_input=False, include_context=False)
     place = ".".join(map(str, problem["loc"])) or "all of it"
     return f"{place}: {problem['msg']}" + (f", and {len(more)} more" if more else "")
+
+
+def numbered(role: str, number: int, kind: str = "parquet") -> str:
+    """Name of one of several blobs of a role within a version."""
+    return f"{role}/{number:05d}.{kind}"
+
+
+def part_number(path: str) -> int:
+    """The number in a name that `numbered` made. Raises CorruptBlobError."""
+    digits = path.rpartition("/")[2].partition(".")[0]
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 10):
+        raise CorruptBlobError(f"a manifest names {path!r:.80}, where a number is expected; refresh again")
+    return int(digits)
 
 
 def memory_path(shard_id: str) -> str:

@@ -7,14 +7,16 @@ Wrong: a table that is missing, altered or of another kind is a `CorruptBlobErro
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from memorag_pipeline.errors import CorruptBlobError
 from memorag_pipeline.schemas import OF_ROLE
-from memorag_pipeline.storage.manifest import Manifest, ManifestBlob
+from memorag_pipeline.storage.manifest import Manifest, ManifestBlob, part_number
 from memorag_pipeline.storage.parquet import StoredTable, open_table
 from memorag_pipeline.storage.store import CorpusStore
 
@@ -42,13 +44,35 @@ class VersionTables:
         """The blob of a role that another table names by its number. Raises CorruptBlobError."""
         if role not in self._of_role:  # it is asked for part by part, of versions with many
             self._of_role[role] = self.manifest.of_role(role)
-        blobs = self._of_role[role]
+        return self.of_number(self._of_role[role], number, role)
+
+    def of_number(self, blobs: Sequence[ManifestBlob], number: int, role: str) -> ManifestBlob:
+        """One of these blobs of the version, by its number; `role` says in an error what they are."""
         if not 0 <= number < len(blobs):
             raise CorruptBlobError(
                 f"a table of version {self.number} of {self.uri} names part {number} of the {role}, of which the"
                 f" version has {len(blobs)}; refresh again to write both"
             )
         return blobs[number]
+
+    def embeddings_of(self, part: int) -> ManifestBlob:
+        """The embedding table of the chunk table `part`, which has chunks. Raises CorruptBlobError."""
+        found = self.embeddings.get(part)
+        if found is None:
+            raise CorruptBlobError(f"version {self.number} of {self.uri} has no embeddings of part {part}; refresh")
+        return found
+
+    @cached_property
+    def embeddings(self) -> dict[int, ManifestBlob]:
+        """The embedding tables by number of the chunk table, which is in their name.
+
+        In versions of format 1 they are numbered among each other, and the row table names the parts that have chunks.
+        """
+        blobs = self.manifest.of_role("embeddings")
+        if self.manifest.index is not None:
+            return {part_number(blob.path): blob for blob in blobs}
+        parts = self.read(self.manifest.one("index_rows"), ["part"]).column("part")
+        return dict(zip(sorted(pc.unique(parts).to_pylist()), blobs, strict=False))
 
     def name(self, blob: ManifestBlob) -> str:
         """A blob's name for messages."""

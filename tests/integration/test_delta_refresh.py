@@ -64,7 +64,7 @@ def test_what_changed_goes_to_a_delta_shard_and_base_memories_stay(changing: Cha
     assert new == old | {f"memories/{delta.shard_id}.safetensors": new[f"memories/{delta.shard_id}.safetensors"]}
 
     # The text that was changed is looked for in the shard that has read it, and every question goes there, too.
-    places = {row["uri"].rsplit("/", 1)[1]: row["shard_id"] for row in rows(pipeline, 2, "index_rows")}
+    places = {row["uri"].rsplit("/", 1)[1]: row["shard_id"] for row in rows(pipeline, 2, "sections")}
     assert places["04.md"] == delta.shard_id
     assert list(places.values()).count(delta.shard_id) == 1
     searcher = Version(pipeline.store, 2, trust_models=True).searcher

@@ -62,10 +62,16 @@ def plan_of(pipeline: Pipeline, **changes: Any) -> dict[str, Any]:
             }
             for n in (0, 1)
         ],
-        "digests": ref("digests"),
-        "index": ref("index"),
-        "index_rows": ref("rows"),
-        "sparse_index": None,
+        "index": {
+            "factory": "Flat",
+            "segments": [
+                {"kind": "base", "fingerprint": "f", "tables": [0, 1], "index": ref("index"), "rows": ref("rows")}
+                | {"vectors": 9, "chunks": 9},
+                {"kind": "delta", "fingerprint": "f", "tables": [2], "index": ref("delta"), "rows": ref("delta rows")}
+                | {"vectors": 2, "chunks": 2, "mask": ref("mask"), "masked": 1},
+            ],
+        },
+        "indexed_chunks": [ref("chunks of the delta")],
         "counts": {**COUNTS, "memorize_units": 0},
     }
     return {**plan, **changes}
@@ -89,11 +95,14 @@ def test_a_plan_becomes_a_version_with_every_blob(pipeline: Pipeline) -> None:
         ("memory", "memories/s1.safetensors"),
         ("embeddings", "embeddings/00000.parquet"),
         ("embeddings", "embeddings/00001.parquet"),
-        ("digests", "digests.parquet"),
-        ("index", "index.faiss"),
-        ("index_rows", "index_rows.parquet"),
+        ("index", "index/00000.faiss"),
+        ("segment_rows", "segment_rows/00000.parquet"),
+        ("index", "index/00001.faiss"),
+        ("segment_rows", "segment_rows/00001.parquet"),
+        ("segment_mask", "segment_mask/00001.parquet"),
+        ("indexed_chunks", "indexed_chunks/00000.parquet"),
     ]
-    (index,) = manifest.of_role("index")
+    index, _ = manifest.of_role("index")
     assert pipeline.store.blobs.get_bytes(index.ref) == b"index"
     assert (manifest.corpus, manifest.language, manifest.parent) == ("topics", "en", None)
     assert manifest.spec == pipeline.spec.content()
@@ -115,8 +124,8 @@ def test_a_retry_finds_the_version_of_the_first_try(pipeline: Pipeline) -> None:
 
 def test_a_missing_blob_refuses_the_version(pipeline: Pipeline) -> None:
     publish(pipeline, write_json(pipeline, plan_of(pipeline)), "run-1")
-    plan = plan_of(pipeline, index={"digest": "b" * 64, "size": 7})
-    with pytest.raises(CorruptBlobError, match=r"not published: 1 blobs .* index.faiss \(sha256:bbbb"):
+    plan = plan_of(pipeline, sections={"digest": "b" * 64, "size": 7})
+    with pytest.raises(CorruptBlobError, match=r"not published: 1 blobs .* sections.parquet \(sha256:bbbb"):
         publish(pipeline, write_json(pipeline, plan), "run-2")
     assert pipeline.store.versions.newest() == 1
 

@@ -12,7 +12,10 @@ from memorag_pipeline import schemas
 from memorag_pipeline.digests import text_digest
 from memorag_pipeline.models.references import resolve
 from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.refresh.segment_build import IndexedTable, SegmentKind, build_segment
+from memorag_pipeline.specs.retrieval import IndexSpec
 from memorag_pipeline.storage import BlobRef, Manifest, ManifestBlob, ModelRecord, fingerprint
+from memorag_pipeline.storage.manifest import IndexRecord, SegmentRecord
 from tests.storage.work_json import write_json
 
 Documents = Mapping[str, Sequence[str]]  # URI to the texts of its chunks
@@ -71,11 +74,7 @@ def index_plan(pipeline: Pipeline, units: Sequence[dict[str, Any]], sections: Se
     A section has shard_id, uri and start.
     """
     nothing = pipeline.store.blobs.put_table(schemas.CHUNKS.empty_table()).model_dump()
-    rows = [
-        {**section, "document_id": document_id(section["uri"]), "part": 1, "end": 10**6, "tokens": 1}
-        | {"content": f"content {number}", "key": f"key {number}", "text": f"text {number}"}
-        for number, section in enumerate(sections)
-    ]
+    rows = [section_row(section, 1) for section in sections]
     table = pipeline.store.blobs.put_table(pa.Table.from_pylist(rows, schema=schemas.SECTIONS))
     return write_json(
         pipeline,
@@ -98,17 +97,32 @@ def index_plan(pipeline: Pipeline, units: Sequence[dict[str, Any]], sections: Se
     )
 
 
-def publish_embeddings(pipeline: Pipeline, units: Sequence[dict[str, Any]], digests: bool = False) -> int:
-    """A version that holds the embeddings of `units` and no more but, if asked for, the table of their digests."""
-    blobs = []
-    if digests:
-        rows = [
-            {"digest": schemas.beginning(digest), "part": number}
-            for number, unit in enumerate(units)
-            for digest in pipeline.store.blobs.get_table(embeddings_of(pipeline, unit)).column("digest").to_pylist()
-        ]
-        ref = pipeline.store.blobs.put_table(pa.Table.from_pylist(rows, schema=schemas.DIGESTS))
-        blobs.append(ManifestBlob(role="digests", path="digests.parquet", **ref.model_dump()))
+def section_row(section: Mapping[str, Any], part: int) -> dict[str, Any]:
+    """A row of the table of sections, from shard_id, uri and start."""
+    name = f"{section['uri']} {section['start']}"
+    places = {"document_id": document_id(section["uri"]), "part": part, "end": 10**6, "tokens": 1}
+    return {**section, **places, "content": f"content {name}", "key": f"key {name}", "text": f"text {name}"}
+
+
+def publish_embeddings(pipeline: Pipeline, units: Sequence[dict[str, Any]]) -> int:
+    """A version that holds the embeddings of `units`, with a table of sections and one segment as the stages write."""
+    stored = pipeline.store.blobs
+    tables = [IndexedTable(BlobRef(**unit["chunks"]), (embeddings_of(pipeline, unit),)) for unit in units]
+    made, counts = build_segment(stored, tables, SegmentKind(IndexSpec(factory="Flat"), None, None))
+    segment = SegmentRecord(
+        kind="base", fingerprint="", tables=tuple(range(len(units))), index=made["index"], rows=made["rows"], **counts
+    )
+    blobs = [
+        ManifestBlob(role="index", path="index/00000.faiss", **made["index"].model_dump()),
+        ManifestBlob(role="segment_rows", path="segment_rows/00000.parquet", **made["rows"].model_dump()),
+    ]
+    sections = []
+    for number, table in enumerate(tables):
+        blobs.append(ManifestBlob(role="chunks", path=f"chunks/{number:05d}.parquet", **table.chunks.model_dump()))
+        uris = sorted(set(stored.get_table(table.chunks).column("uri").to_pylist()))
+        sections += [section_row({"shard_id": "s0", "uri": uri, "start": 0}, number) for uri in uris]
+    ref = stored.put_table(pa.Table.from_pylist(sections, schema=schemas.SECTIONS))
+    blobs.append(ManifestBlob(role="sections", path="sections.parquet", **ref.model_dump()))
     for number, unit in enumerate(units):
         ref = embeddings_of(pipeline, unit)
         blobs.append(ManifestBlob(role="embeddings", path=f"embeddings/{number:05d}.parquet", **ref.model_dump()))
@@ -121,6 +135,7 @@ def publish_embeddings(pipeline: Pipeline, units: Sequence[dict[str, Any]], dige
         spec=spec.content(),
         models=(ModelRecord(role="embedding", name=spec.embedding.model, digest=resolve(spec.embedding.model).digest),),
         blobs=tuple(blobs),
+        index=IndexRecord(factory="Flat", segments=(segment,)),
         counts={},
     )
     return pipeline.store.versions.publish(manifest, "test").version

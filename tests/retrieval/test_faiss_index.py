@@ -191,7 +191,7 @@ def test_a_process_forked_while_an_index_is_opened_opens_another(tmp_path: Path)
 def test_the_limit_of_the_process_is_put_back(tmp_path: Path) -> None:
     before = faiss.get_deserialization_vector_byte_limit()
     assert before > 1 << 32
-    write_index(build_index(IndexSpec(), DIMENSIONS, len(VECTORS), parts), tmp_path / "index")
+    write_index(build_index(IndexSpec(factory="Flat"), DIMENSIONS, len(VECTORS), parts), tmp_path / "index")
     open_index(tmp_path / "index")
     assert faiss.get_deserialization_vector_byte_limit() == before
     (tmp_path / "index").write_bytes(b"no index")

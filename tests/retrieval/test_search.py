@@ -16,7 +16,8 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.embed import embed
 from memorag_pipeline.refresh.index import build_index
 from memorag_pipeline.retrieval import faiss_index
-from memorag_pipeline.retrieval.search import Searcher, open_searcher
+from memorag_pipeline.retrieval.search import Searcher, SegmentFiles, open_searcher
+from memorag_pipeline.retrieval.shard_places import ShardPlaces
 from memorag_pipeline.retrieval.sparse_index import build_sparse_index
 from memorag_pipeline.retrieval.terms import terms_of
 from memorag_pipeline.specs.corpus import CorpusSpec
@@ -72,36 +73,62 @@ def make_index(pipeline: Pipeline) -> dict[str, Any]:
     embed(pipeline, batch)
     built = build_index(pipeline, index_plan(pipeline, units, SECTIONS))
     plan: dict[str, Any] = read_json(pipeline, built["plan"])
-    assert built["counts"] == {"vectors": 6}  # the copy has that of lambda
+    assert built["counts"]["vectors"] == 6  # the copy has that of lambda
     return plan
 
 
 def open_plan(pipeline: Pipeline, plan: dict[str, Any], **arguments: Any) -> Searcher:
     blobs = pipeline.store.blobs
+
+    def files(segment: dict[str, Any]) -> SegmentFiles:
+        return SegmentFiles(
+            blobs.open_file(BlobRef(**segment["index"]), "index.faiss"),
+            rows=lambda: blobs.get_table(BlobRef(**segment["rows"])),
+            tables=tuple(segment["tables"]),
+            texts=segment["vectors"],
+            sparse=blobs.open_file(BlobRef(**segment["sparse"]), "sparse") if "sparse" in segment else None,
+        )
+
+    sections = blobs.get_table(BlobRef(**plan["sections"]))
     return open_searcher(
-        blobs.open_file(BlobRef(**plan["index"]), "index.faiss"),
-        blobs.get_table(BlobRef(**plan["index_rows"])),
-        lambda part: blobs.get_table(BlobRef(**plan["chunks"][part])),
         **{
+            "segments": [lambda segment=segment: files(segment) for segment in plan["index"]["segments"]],
+            "get_chunks": lambda part, columns: blobs.get_table(BlobRef(**plan["chunks"][part]), columns),
+            "get_shard": ShardPlaces(lambda: sections, "version 1"),
             "embedding": pipeline.spec.embedding,
             "model_digest": DIGEST,
-            "sparse_path": None if (ref := plan["sparse_index"]) is None else blobs.open_file(BlobRef(**ref), "sparse"),
+            "name": "version 1",
             **arguments,
         },
     )
 
 
+def the_segment(plan: dict[str, Any]) -> dict[str, Any]:
+    (segment,) = plan["index"]["segments"]
+    return segment
+
+
+def without_words(plan: dict[str, Any]) -> dict[str, Any]:
+    segments = [{name: value for name, value in each.items() if name != "sparse"} for each in plan["index"]["segments"]]
+    return {**plan, "index": {**plan["index"], "segments": segments}}
+
+
 def test_rows_say_which_chunk_is_where(pipeline: Pipeline) -> None:
     plan = make_index(pipeline)
-    rows = pipeline.store.blobs.get_table(BlobRef(**plan["index_rows"]))
-    assert rows.schema == schemas.INDEX_ROWS
+    segment = the_segment(plan)
+    rows = pipeline.store.blobs.get_table(BlobRef(**segment["rows"]))
+    assert rows.schema == schemas.SEGMENT_ROWS
     chunks = pa.concat_tables([chunk_table(part) for part in PARTS])
-    for name in ("chunk_id", "document_id", "uri", "start", "end"):
-        assert rows.column(name).to_pylist() == chunks.column(name).to_pylist()
+    for name, column in (("digest", "digest"), ("document", "document_id")):
+        assert [key.hex() for key in rows.column(name).to_pylist()] == [
+            value[:16] for value in chunks.column(column).to_pylist()
+        ]
     assert rows.column("row").to_pylist() == [0, 1, 2, 3, 0, 4, 5]
-    assert rows.column("part").to_pylist() == [1] * 4 + [2] * 3  # part 0 has no chunks
-    assert rows.column("part_row").to_pylist() == [0, 1, 2, 3, 0, 1, 2]
-    assert rows.column("shard_id").to_pylist() == ["s0", "s0", "s1", "s1", "s1", "s2", "s2"]
+    assert segment["tables"] == [1, 2]  # part 0 has no chunks
+    assert rows.column("table").to_pylist() == [0] * 4 + [1] * 3
+    assert rows.column("table_row").to_pylist() == [0, 1, 2, 3, 0, 1, 2]
+    shards = [hit.shard_id for (hit, *_) in open_plan(pipeline, plan).search([*LAMBDA, *WHILE, *GLOBAL], 1)]
+    assert shards == ["s0", "s0", "s1", "s1", "s2", "s2"]
 
 
 @pytest.mark.parametrize("factory", ["Flat", "HNSW32", "IVF2,Flat"])
@@ -130,15 +157,11 @@ def test_texts_are_read_only_of_parts_that_were_found(pipeline: Pipeline) -> Non
     plan = make_index(pipeline)
     asked: list[int] = []
 
-    def get_chunks(part: int) -> pa.Table:
+    def get_chunks(part: int, columns: list[str]) -> pa.Table:
         asked.append(part)
-        return chunk_table(PARTS[part - 1])
+        return chunk_table(PARTS[part - 1]).select(columns)
 
-    blobs = pipeline.store.blobs
-    rows = blobs.get_table(BlobRef(**plan["index_rows"]))
-    searcher = open_searcher(
-        blobs.open_file(BlobRef(**plan["index"])), rows, get_chunks, pipeline.spec.embedding, DIGEST
-    )
+    searcher = open_plan(pipeline, plan, get_chunks=get_chunks)
     searcher.search(GLOBAL, 1)
     searcher.search(GLOBAL, 1)
     assert asked == [2]
@@ -148,7 +171,7 @@ def test_texts_are_read_only_of_parts_that_were_found(pipeline: Pipeline) -> Non
 def test_words_find_what_vectors_do_not(factory: str, pipeline: Pipeline) -> None:
     pipeline = with_store(Path(pipeline.spec.store.uri), factory, "bm25")
     plan = make_index(pipeline)
-    both, dense = open_plan(pipeline, plan), open_plan(pipeline, plan, sparse_path=None)
+    both, dense = open_plan(pipeline, plan), open_plan(pipeline, without_words(plan))
     others = {term for text in [*WHILE, *GLOBAL] for term in terms_of(text)}
     question = next(term for term in terms_of(LAMBDA[0]) if term not in others)
     (found,), (by_vectors,) = both.search([f"xyzzy {question}"], 1), dense.search([f"xyzzy {question}"], 6)
@@ -159,8 +182,10 @@ def test_words_find_what_vectors_do_not(factory: str, pipeline: Pipeline) -> Non
 
 def test_an_index_by_words_of_other_texts_is_refused(pipeline: Pipeline, tmp_path: Path) -> None:
     build_sparse_index(["one text", "another"], tmp_path / "sparse")
-    with pytest.raises(CorruptBlobError, match="sparse: the index has 2 rows and its row table 6"):
-        open_plan(pipeline, make_index(pipeline), sparse_path=tmp_path / "sparse")
+    plan = make_index(pipeline)
+    the_segment(plan)["sparse"] = pipeline.store.blobs.put_file(tmp_path / "sparse").model_dump()
+    with pytest.raises(CorruptBlobError, match="the index has 2 rows and that of the vectors 6"):
+        open_plan(pipeline, plan)
 
 
 def test_same_inputs_give_the_same_blobs_and_are_done_once(
@@ -168,7 +193,7 @@ def test_same_inputs_give_the_same_blobs_and_are_done_once(
 ) -> None:
     plan = make_index(pipeline)
     other = make_index(with_store(tmp_path))
-    assert (plan["index"], plan["index_rows"]) == (other["index"], other["index_rows"])
+    assert plan["index"] == other["index"]
     recorded: list[Outcome] = []
     monkeypatch.setattr(type(pipeline.store.units), "record", lambda self, outcome: recorded.append(outcome) or outcome)
     assert make_index(pipeline) == plan
@@ -186,7 +211,7 @@ def test_units_that_were_not_run_are_named(tmp_path: Path) -> None:
 def test_an_index_that_cannot_be_opened_is_not_recorded(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, cut: int
 ) -> None:
-    pipeline = with_store(Path(pipeline.spec.store.uri), "SQfp16")  # an index that no other test makes
+    pipeline = with_store(Path(pipeline.spec.store.uri), "HNSW8")  # an index that no other test makes
     batch, units = embed_batch(pipeline, None, PARTS)
     embed(pipeline, batch)
     write = faiss_index.write_index
@@ -198,7 +223,7 @@ def test_an_index_that_cannot_be_opened_is_not_recorded(
     monkeypatch.setattr(faiss_index, "write_index", write_a_part)
     recorded: list[Outcome] = []
     monkeypatch.setattr(type(pipeline.store.units), "record", lambda self, outcome: recorded.append(outcome) or outcome)
-    with pytest.raises(MemoragError, match=r"index\.factory SQfp16 cannot be opened .*set index\.factory to Flat"):
+    with pytest.raises(MemoragError, match=r"index\.factory HNSW8 cannot be opened .*set index\.factory to Flat"):
         build_index(pipeline, index_plan(pipeline, units, SECTIONS))
     assert recorded == []
 
@@ -221,7 +246,7 @@ def test_memories_of_the_plan_get_their_blobs(pipeline: Pipeline) -> None:
 def test_altered_index_is_named(pipeline: Pipeline) -> None:
     pipeline = with_store(Path(pipeline.spec.store.uri), "SQ8")  # an index that no other test opens
     plan = make_index(pipeline)
-    path = Path(pipeline.store.blobs.uri(BlobRef(**plan["index"])).removeprefix("file://"))
+    path = Path(pipeline.store.blobs.uri(BlobRef(**the_segment(plan)["index"])).removeprefix("file://"))
     path.chmod(0o644)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -232,12 +257,13 @@ def test_altered_index_is_named(pipeline: Pipeline) -> None:
 
 def test_index_and_rows_must_belong_together(pipeline: Pipeline) -> None:
     plan = make_index(pipeline)
-    blobs = pipeline.store.blobs
-    rows = blobs.get_table(BlobRef(**plan["index_rows"])).slice(0, 5)
+    segment, blobs = the_segment(plan), pipeline.store.blobs
+    segment["rows"] = blobs.put_table(blobs.get_table(BlobRef(**segment["rows"])).slice(0, 5)).model_dump()
     with pytest.raises(CorruptBlobError, match="6 rows and its row table 4"):
-        open_searcher(
-            blobs.open_file(BlobRef(**plan["index"])), rows, lambda part: rows, pipeline.spec.embedding, DIGEST
-        )
+        open_plan(pipeline, plan).search_vectors(np.ones((1, 384), np.float32), 1)
+    segment["vectors"] = 5
+    with pytest.raises(CorruptBlobError, match="6 rows, and 5 in the manifest"):
+        open_plan(pipeline, plan)
 
 
 def test_model_of_other_dimensions_is_refused(pipeline: Pipeline) -> None:

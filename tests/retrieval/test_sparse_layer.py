@@ -16,6 +16,7 @@ from memorag_pipeline.errors import CorruptBlobError, NotFoundError
 from memorag_pipeline.models.references import SPARSE_LAYER, resolve
 from memorag_pipeline.retrieval.embedder import Embedder, load_embedder
 from memorag_pipeline.retrieval.sparse_index import SparseIndex, build_token_index
+from memorag_pipeline.retrieval.sparse_search import SparseSearch
 from memorag_pipeline.retrieval.terms import TokenWeights
 from memorag_pipeline.specs.retrieval import EmbeddingSpec
 from tests.retrieval.chunk_tables import paragraphs
@@ -58,17 +59,22 @@ def test_weights_and_vectors_are_those_of_flag_embedding(embedder: Embedder, ref
         assert list(found.terms) == sorted(set(found.terms))
 
 
+def search(index: SparseIndex, query: TokenWeights) -> list[tuple[int, float]]:
+    ((rows, scores),) = SparseSearch([index]).search_tokens(query, len(TEXTS), [None])
+    return list(zip(rows.tolist(), scores.tolist(), strict=True))
+
+
 def test_scores_are_those_of_flag_embedding(embedder: Embedder, reference: BGEM3FlagModel, tmp_path: Path) -> None:
     build_token_index(embedder.weigh_passages(TEXTS)[1], tmp_path / "index")
     index = SparseIndex(tmp_path / "index")
-    assert (index.texts, index.of_tokens) == (len(TEXTS), True)
+    assert (index.texts, SparseSearch([index]).of_tokens) == (len(TEXTS), True)
     queries = embedder.weigh_queries(QUESTIONS)[1]
     passages = reference.encode_corpus(TEXTS, return_sparse=True)["lexical_weights"]
     asked = reference.encode_queries(QUESTIONS, return_sparse=True)["lexical_weights"]
     expected = reference.compute_lexical_matching_score(asked, passages)
     assert (expected > 0).sum() > 3
     for query, scores in zip(queries, expected, strict=True):
-        found = index.search_tokens(query, len(TEXTS))
+        found = search(index, query)
         assert dict(found) == pytest.approx({row: score for row, score in enumerate(scores) if score}, rel=1e-4)
         assert [score for _, score in found] == sorted((score for _, score in found), reverse=True)
 
@@ -89,10 +95,10 @@ def test_equal_texts_give_equal_files_and_texts_without_weights_an_index(tmp_pat
     for name in ("one", "two"):
         build_token_index(iter(texts), tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-    assert SparseIndex(tmp_path / "one").search_tokens(texts[0], 5) == [(0, 1.25), (1, 1.25)]
+    assert search(SparseIndex(tmp_path / "one"), texts[0]) == [(0, 1.25), (1, 1.25)]
     nothing = TokenWeights(np.empty(0, np.int32), np.empty(0, np.float32))
     build_token_index([nothing], tmp_path / "empty")
-    assert SparseIndex(tmp_path / "empty").search_tokens(texts[0], 5) == []
+    assert search(SparseIndex(tmp_path / "empty"), texts[0]) == []
 
 
 def test_the_digest_of_the_model_covers_the_layer(folder: Path, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.inventory import take_inventory
 from memorag_pipeline.refresh.known_units import KnownUnits
+from memorag_pipeline.refresh.parent_texts import ParentTexts
 from memorag_pipeline.refresh.parent_version import Parent
 from memorag_pipeline.reports.overview import OverviewReader
 from memorag_pipeline.reports.status import StatusReader
@@ -46,7 +47,7 @@ from memorag_pipeline.storage.packages.import_version import import_version
 from memorag_pipeline.storage.verify import verify
 from tests.fixtures.corpus import spec_of, write_topics
 
-TABLES = ("inventory", "documents", "chunks", "quarantine", "shards", "sections", "digests", "index_rows")
+TABLES = ("inventory", "documents", "chunks", "quarantine", "shards", "sections", "segment_rows")
 BINARY = (*TABLES, "embeddings", "index", "sparse_index", "memory")
 HOSTILE = (None, True, -1, 10**30, 1.5, "", "\ud800", "\x00", "../../x", "9" * 5000, [], {}, [[]], {"x": {}}, [None])
 NUMBERS = (0, 1, -1, 7, 2**31 - 1, -(2**31), 2**62, -(2**63))
@@ -99,7 +100,12 @@ class Attacked:
         digest, _ = self.put(data)
         manifest = copy.deepcopy(self.manifest)
         named = next(blob for blob in manifest["blobs"] if blob["role"] == role)
-        named["digest"], named["size"] = digest, len(data)
+        old, ref = (named["digest"], named["size"]), {"digest": digest, "size": len(data)}
+        named.update(ref)
+        for segment in manifest["index"]["segments"]:
+            for name, value in segment.items():
+                if isinstance(value, dict) and (value["digest"], value["size"]) == old:
+                    segment[name] = ref
         self.put_manifest(json.dumps(manifest).encode())
 
 
@@ -129,7 +135,10 @@ def uses(attacked: Attacked, scratch: Path) -> list[tuple[str, Callable[[], obje
     def search() -> None:
         version = opened()
         version.search("what is a lambda", 3)
-        version.searcher.search_vectors(np.ones((1, version.searcher._index.d), np.float32), 3)
+        version.searcher.search_vectors(np.ones((1, version.searcher._segments[0].dimensions), np.float32), 3)
+
+    def texts() -> None:
+        ParentTexts(opened().tables).parts_of_texts(["0" * 64, "f" * 64])
 
     def memories() -> None:
         version = opened()
@@ -156,6 +165,7 @@ def uses(attacked: Attacked, scratch: Path) -> list[tuple[str, Callable[[], obje
         ("documents", lambda: list(opened().documents())),
         ("chunks", lambda: list(opened().chunks())),
         ("search", search),
+        ("texts", texts),
         ("memories", memories),
         ("parent", parent),
         ("inventory", lambda: take_inventory(attacked.pipeline)),
@@ -258,9 +268,8 @@ BY_ROLE = {
     "chunks": {"chunks", "search"},
     "quarantine": {"parent", "inventory"},
     "shards": {"parent"},
-    "sections": {"parent"},
-    "digests": {"parent"},
-    "index_rows": {"search"},
+    "sections": {"parent", "search"},
+    "segment_rows": {"search", "texts"},
     "embeddings": {"verify"},
     "index": {"search"},
     "sparse_index": {"search"},

@@ -255,10 +255,10 @@ def test_an_altered_commit_record_is_named(store: CorpusStore, make_manifest: Ma
 
 def test_a_manifest_of_another_format_is_told(store: CorpusStore, make_manifest: MakeManifest) -> None:
     published = store.versions.publish(make_manifest(documents=b"one"), "run-1")
-    future = {**store.blobs.get_json(published.manifest), "format": 2, "beacons": []}
+    future = {**store.blobs.get_json(published.manifest), "format": 3, "beacons": []}
     record = store.versions.record(1).model_copy(update={"manifest": store.blobs.put_json(future)})
     store.objects.put(store.objects.list("versions")[0], canonical_json(record.model_dump(mode="json")))
-    with pytest.raises(StorageError, match="has format 2, this release reads format 1"):
+    with pytest.raises(StorageError, match="has format 3, this release reads formats 1 and 2"):
         store.versions.manifest(1)
 
 

@@ -9,13 +9,12 @@ A part has few vectors, so the exact inner product over them costs less than a s
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from memorag_pipeline.jobs.summaries.targets import PartSection, TargetPart
 from memorag_pipeline.retrieval.passage import Passage
@@ -97,15 +96,9 @@ class PartTables:
         """The vectors of a chunk table, and the place of each digest."""
         from memorag_pipeline.retrieval.vectors import vectors_of
 
-        table = self._read("embeddings", self._with_chunks[number], ["digest", "vector"])
+        table = self._tables.read(self._tables.embeddings_of(number), ["digest", "vector"])
         places = {digest: place for place, digest in enumerate(table.column("digest").to_pylist())}
         return vectors_of(table), places
-
-    @cached_property
-    def _with_chunks(self) -> dict[int, int]:
-        """The number of its embedding table for each chunk table; one without chunks has none."""
-        parts = self._tables.read(self._tables.manifest.one("index_rows"), ["part"]).column("part")
-        return {number: place for place, number in enumerate(sorted(pc.unique(parts).to_pylist()))}
 
     def _read(self, role: str, number: int, columns: list[str]) -> pa.Table:
         return self._tables.read(self._tables.numbered(role, number), columns)
