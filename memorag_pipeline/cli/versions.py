@@ -20,6 +20,7 @@ from memorag_pipeline.errors import CorruptBlobError
 
 if TYPE_CHECKING:
     from memorag_pipeline.storage import Manifest
+    from memorag_pipeline.storage.manifest import IndexRecord
 
 
 _COLUMNS = ("documents", "chunks", "quarantined", "shards", "tokens")
@@ -92,11 +93,25 @@ def show(
         [[model.role, model.name, model.revision, model.digest[:16]] for model in manifest.models],
     )
     print_table("\nMemories", ["kind", "shards", "tokens", "stale tokens", "stale", "stalest"], _memory_rows(manifest))
+    if manifest.index is not None:
+        columns = ["segments", "kind", "number", "texts", "chunks", "masked chunks"]
+        print_table("\nIndex", columns, _segment_rows(manifest.index))
     blobs: Counter[str] = Counter(blob.role for blob in manifest.blobs)
     sizes: Counter[str] = Counter()
     for blob in manifest.blobs:
         sizes[blob.role] += blob.size
     print_table("\nBlobs", ["role", "blobs", "size"], [[role, blobs[role], bytes_text(sizes[role])] for role in blobs])
+
+
+def _segment_rows(index: IndexRecord) -> list[list[object]]:
+    """For each kind of segment what its segments have."""
+    rows = list[list[object]]()
+    for kind, factory in (("base", index.factory), ("delta", "Flat")):
+        segments = [segment for segment in index.segments if segment.kind == kind]
+        if segments:
+            sums = (sum(getattr(segment, name) for segment in segments) for name in ("vectors", "chunks", "masked"))
+            rows.append([kind, factory, len(segments), *sums])
+    return rows
 
 
 def diff(

@@ -145,7 +145,8 @@ class Searcher:
                     f" of the index have {segment.dimensions}; name the model in embedding.model that made the index,"
                     " or refresh"
                 )
-        found = [segment.nearest(vectors, k) for segment in self._segments]
+        probes = next(filter(None, (segment.probes(vectors) for segment in self._segments)), None)
+        found = [segment.nearest(vectors, k, probes) for segment in self._segments]
         return [self._merged(hits, k) for hits in zip(*found, strict=True)]
 
     def _merged(self, found: Sequence[Sequence[tuple[int, float]]], k: int) -> list[_Hit]:

@@ -35,6 +35,14 @@ class ChunkPlace(NamedTuple):
     row: int
 
 
+class Probes(NamedTuple):
+    """The inverted lists, `of` so many, that are nearest to each query, [queries, lists], and their distances."""
+
+    of: int
+    lists: npt.NDArray[np.int64]
+    distances: npt.NDArray[np.float32]
+
+
 @dataclass(frozen=True)
 class SegmentFiles:
     """What a segment is opened from.
@@ -70,12 +78,29 @@ class Segment:
         dimensions: int = self._index.d
         return dimensions
 
-    def nearest(self, vectors: npt.NDArray[np.float32], k: int) -> list[list[tuple[int, float]]]:
-        """The `k` nearest rows that are in the corpus, with their inner products, for each of [queries, dimensions]."""
+    def probes(self, vectors: npt.NDArray[np.float32]) -> Probes | None:
+        """Which inverted lists each vector is looked for in; None for an index that has none, or transforms vectors.
+
+        Segments that were made from one template have the same lists.
+        """
+        inverted = self._inverted
+        if inverted is None:
+            return None
+        with named(self._files.path):
+            distances, lists = inverted.quantizer.search(vectors, inverted.nprobe)
+        return Probes(inverted.nlist, lists, distances)
+
+    def nearest(
+        self, vectors: npt.NDArray[np.float32], k: int, probes: Probes | None = None
+    ) -> list[list[tuple[int, float]]]:
+        """The `k` nearest rows that are in the corpus, with their inner products, for each of [queries, dimensions].
+
+        `probes` are those of a segment that was made from the same template: they take longer to find than to use.
+        """
         wanted = min(k if self.dead is None else k + _MORE, self.texts)
         while True:
             with named(self._files.path):
-                scores, found = self._index.search(vectors, wanted)
+                scores, found = self._search(vectors, wanted, probes)
             if found.size and found.max() >= self.texts:
                 self._refuse(f"the index has a vector of row {found.max()}")
             # An index that searches some of its lists can find fewer than asked for; Faiss pads with -1.
@@ -85,6 +110,18 @@ class Segment:
             if wanted == self.texts or enough.all():
                 return [_ordered(*hits, k) for hits in zip(found, scores, live, strict=True)]
             wanted = min(4 * wanted, self.texts)
+
+    def _search(self, vectors: npt.NDArray[np.float32], k: int, probes: Probes | None) -> Any:
+        inverted = self._inverted
+        if probes is None or inverted is None or inverted.nlist != probes.of:
+            return self._index.search(vectors, k)
+        return inverted.search_preassigned(vectors, k, probes.lists, probes.distances)
+
+    @property
+    def _inverted(self) -> Any | None:
+        """The index, if it is one of inverted lists over the vectors as they are."""
+        index = faiss.downcast_index(self._index)
+        return index if isinstance(index, faiss.IndexIVF) else None
 
     def cosine(self, row: int, vector: npt.NDArray[np.float32]) -> float:
         """The inner product of a row's vector with `vector`."""

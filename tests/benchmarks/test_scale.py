@@ -65,9 +65,7 @@ def test_bytes_of_the_index_are_among_those_written(figures: list[dict[str, Any]
     assert 0 < grown["new_chunks"] < grown["chunks"]
     assert grown["times_share_of_documents"] == pytest.approx(grown["new_mb"] / (0.1 * grown["all_mb"]), rel=1e-3)
     (size,) = of_row(figures, "size").values()
-    assert size["index_mb"] + size["segment_rows_mb"] == pytest.approx(
-        grown["all_mb"], rel=0.2
-    )
+    assert size["index_mb"] + size["segment_rows_mb"] == pytest.approx(grown["all_mb"], rel=0.2)
 
 
 def test_what_reads_a_version_is_measured(figures: list[dict[str, Any]]) -> None:
