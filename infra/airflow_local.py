@@ -63,6 +63,7 @@ class LocalAirflow:
         self.url = f"http://{HOST}:{port}"
         self.environment = {**os.environ, **settings(home, port), **(environment or {})}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._token: str | None = None  # it holds for a day
 
     def __enter__(self) -> LocalAirflow:
         try:
@@ -162,7 +163,9 @@ class LocalAirflow:
         """Call the REST API and return the JSON answer; HTTPError as the server answers."""
         headers = {"Content-Type": "application/json"}
         if token:
-            headers["Authorization"] = f"Bearer {self.call('GET', '/auth/token', token=False)['access_token']}"
+            if self._token is None:
+                self._token = self.call("GET", "/auth/token", token=False)["access_token"]
+            headers["Authorization"] = f"Bearer {self._token}"
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}{path}", data, headers, method=method)
         # No proxy: a configured one would be asked for the loopback address.

@@ -28,6 +28,10 @@ pytestmark = pytest.mark.slow
 
 KEPT = ("lambda", "pass", "nonlocal")
 QUESTIONS = ("What does an anonymous function yield?", "Which statement does nothing?")
+# The files of DAGs do not change while the test runs, and each time that they are read costs seconds of the processor.
+READ_ONCE = dict.fromkeys(
+    ("AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL", "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL"), "600"
+)
 SCRIPT = Path(__file__).parents[2] / "infra" / "airflow_local.py"
 
 
@@ -65,7 +69,7 @@ def corpus(
 @pytest.fixture
 def stack(corpus: Pipeline, tmp_path: Path) -> Iterator[Any]:
     """A running stack with the connection and the pool; all of its processes end with the test."""
-    with local_airflow(tmp_path / "airflow") as running:
+    with local_airflow(tmp_path / "airflow", READ_ONCE) as running:
         connect(running, "artifacts", corpus.spec.store.storage_options)
         assert "broken.yaml: memory: is missing" in running.make_pools()  # as `make airflow` prints it
         yield running
@@ -147,7 +151,7 @@ def wait(stack: Any, what: str, condition: Callable[[], Any], seconds: float = 2
     while not (value := condition()):
         stack.require_running()
         assert time.monotonic() < deadline, f"{what}: not there after {seconds} s"
-        time.sleep(0.5)
+        time.sleep(1)
     return value
 
 
