@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -24,6 +25,8 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     path = tmp_path_factory.mktemp("benchmark") / "results" / "figures.jsonl"
     sizes = [word for name, size in SIZES.items() for word in (f"--{name}", str(size))]
     threads = torch.get_num_threads()
+    gc.collect()
+    gc.freeze()  # the benchmark collects garbage before each call, and need not look through what other tests left
     with redirect_stdout(StringIO()) as lines, redirect_stderr(StringIO()) as table:
         memory.main(["--model", "tiny-shape", "--dtype", "float32", "--only", *ROWS, "--append", str(path), *sizes])
     torch.set_num_threads(threads)
