@@ -189,7 +189,10 @@ def test_two_processes_train_what_one_does(
 ) -> None:
     alone, _ = trained
     spec, out = tmp_path / "training.yaml", tmp_path / "adapter.safetensors"
-    spec.write_text(yaml.safe_dump(training_values | {"store": {"uri": str(tmp_path / "shared")}}), encoding="utf-8")
+    # What is measured of an adapter does not change it.
+    values = training_values | {"store": {"uri": str(tmp_path / "shared")}}
+    values |= {"evaluation": {"texts": 1, "ratios": [4], "needles": False}}
+    spec.write_text(yaml.safe_dump(values), encoding="utf-8")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     memorag = Path(sys.executable).with_name("memorag")
     done = subprocess.run(
