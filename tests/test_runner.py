@@ -21,7 +21,7 @@ REFRESH = ["inventory", "extract", "shard", "memorize", "embed", "index", "publi
 
 
 @pytest.fixture
-def pipeline(source: Path, tmp_path: Path, make_spec: Callable[..., CorpusSpec]) -> Pipeline:
+def pipeline(source: Path, tmp_path: Path, make_tiny_spec: Callable[..., CorpusSpec]) -> Pipeline:
     for path in sorted(source.iterdir())[4:]:
         path.unlink()
     questions = tmp_path / "questions.jsonl"
@@ -33,7 +33,9 @@ def pipeline(source: Path, tmp_path: Path, make_spec: Callable[..., CorpusSpec])
         "clue_tokens": 16,
         "shards_per_question": 1,
     }
-    return Pipeline(make_spec(source, jobs={"faq": job}, generation={"max_new_tokens": 16, "evidence_tokens": 256}))
+    return Pipeline(
+        make_tiny_spec(source, jobs={"faq": job}, generation={"max_new_tokens": 16, "evidence_tokens": 256})
+    )
 
 
 def test_a_refresh_and_a_job_give_versions_rows_counts_and_seconds(pipeline: Pipeline, source: Path) -> None:

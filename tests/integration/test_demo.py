@@ -95,7 +95,7 @@ def test_the_commands_of_the_readme_show_what_the_demo_made(
 
 
 def test_the_example_of_the_readme_is_refreshed_gated_answered_and_summarized_offline(
-    demo: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_answers: None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_answers: None
 ) -> None:
     monkeypatch.setenv("MEMORAG_HOME", str(tmp_path))
     for line in commands(2):
