@@ -21,6 +21,7 @@ import statistics
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,8 @@ from memorag_pipeline.retrieval.embedder import load_embedder
 from memorag_pipeline.retrieval.evidence import choose
 from memorag_pipeline.retrieval.faiss_index import build_index, write_index
 from memorag_pipeline.retrieval.passage import Passage
-from memorag_pipeline.retrieval.search import Searcher, open_searcher
-from memorag_pipeline.retrieval.segment import SegmentFiles, rows_of_one
+from memorag_pipeline.retrieval.search import IndexSegments, Searcher, open_searcher
+from memorag_pipeline.retrieval.segment import SegmentFiles, open_segment, rows_of_one
 from memorag_pipeline.retrieval.sparse_index import SparseIndex, build_sparse_index
 from memorag_pipeline.retrieval.sparse_search import SparseSearch
 from memorag_pipeline.specs.generation import GenerationSpec
@@ -139,7 +140,14 @@ class _Corpus:
         def searcher(sparse: Path | None) -> Searcher:
             files = SegmentFiles(folder / "index", rows=lambda: rows, tables=(0,), sparse=sparse)
             chunks_of = lambda _, columns: table.select(columns)  # noqa: E731
-            return open_searcher([lambda: files], chunks_of, lambda *_: "", EMBEDDING, embedder.model_digest, "")
+            return open_searcher(
+                IndexSegments([partial(open_segment, files)]),
+                chunks_of,
+                lambda *_: "",
+                EMBEDDING,
+                embedder.model_digest,
+                "",
+            )
 
         self.dense, self.hybrid = searcher(None), searcher(folder / "sparse")
         self._sparse = SparseSearch([SparseIndex(folder / "sparse")])

@@ -34,12 +34,22 @@ if TYPE_CHECKING:
 class OpenedVersion:
     """One version of a corpus. It never changes; open another to see what a later refresh made."""
 
-    def __init__(self, store: CorpusStore, number: int, trust_models: bool = False, pinned: bool = False) -> None:
-        """With `pinned` the version may have been retired since, for a run in progress that has opened it before."""
+    def __init__(
+        self,
+        store: CorpusStore,
+        number: int,
+        trust_models: bool = False,
+        pinned: bool = False,
+        prefetch: bool = True,
+    ) -> None:
+        """With `pinned` the version may have been retired since, for a run in progress that has opened it before.
+
+        Without `prefetch` only the parts of a large remote index are fetched that searches look into.
+        """
         self.store = store
         self.uri = store.uri
         self.number = number
-        self._trust_models = trust_models
+        self._trust_models, self._prefetch = trust_models, prefetch
         self.manifest: Manifest = store.versions.pinned(number) if pinned else store.versions.manifest(number)
         self.tables = VersionTables(store, number, self.manifest)
 
@@ -80,9 +90,10 @@ class OpenedVersion:
         from memorag_pipeline.retrieval.version_segments import segments_of
 
         self.require_trusted_models("embedding")
+        ranges = None if self._prefetch or self.store.blobs.are_files else self._range
         chunks, name = self.manifest.chunk_tables, f"version {self.number} of {self.uri}"
         return open_searcher(
-            segments_of(self.manifest, self._files, lambda blob: self._table(blob).read()),
+            segments_of(self.manifest, self._files, lambda blob: self._table(blob).read(), ranges),
             lambda number, columns: self._table(self.tables.of_number(chunks, number, "chunk tables")).read(columns),
             ShardPlaces(lambda: self._table(self._sections).read(["document_id", "start", "shard_id"]), name),
             self.manifest.section("embedding", EmbeddingSpec),
@@ -111,6 +122,10 @@ class OpenedVersion:
     def _table(self, blob: ManifestBlob) -> StoredTable:
         with self._unless_retired(blob):
             return self.tables.open(blob)
+
+    def _range(self, blob: ManifestBlob, start: int, size: int) -> bytes:
+        with self._unless_retired(blob):
+            return self.store.blobs.get_range(blob.ref, start, size, self.tables.name(blob))
 
     @contextmanager
     def _files(self, blobs: Iterable[ManifestBlob]) -> Iterator[list[Path]]:

@@ -28,17 +28,21 @@ def open_version(
     channel: str | None = None,
     storage_options: dict[str, Any] | None = None,
     trust_models: bool = False,
+    prefetch: bool = False,
 ) -> Version:
     """Open a version of the corpus at `uri` (such as `s3://bucket/kb/handbook`): by number, by channel, or the newest.
 
     `version` may also be the name of a channel, as on the command line. `storage_options` are those of fsspec. With
     `trust_models` the version may name its models by local paths and URLs: only for a store whose every writer is
-    trusted. Raises ArgumentError, NotFoundError, StorageError, CorruptBlobError.
+    trusted. With `prefetch` the first search fetches the whole index, as a service wants it; without it, of a large
+    index in a remote store only what searches look into.
+
+    Raises ArgumentError, NotFoundError, StorageError, CorruptBlobError.
     """
     if version is not None and channel is not None:
         raise ArgumentError("give version or channel, not both")
     store = CorpusStore(uri, storage_options)
-    return Version(store, store.number(version if channel is None else channel), trust_models)
+    return Version(store, store.number(version if channel is None else channel), trust_models, prefetch=prefetch)
 
 
 class Version(OpenedVersion):

@@ -225,7 +225,7 @@ def _searcher(model: WindowedMemoryModel, context: str, embedding: EmbeddingSpec
         }
     )
     return Searcher(
-        [(Segment(index, SegmentFiles(Path("context"), rows=lambda: rows, tables=(0,))), None)],
+        [Segment(index, SegmentFiles(Path("context"), rows=lambda: rows, tables=(0,)))],
         lambda _, columns: table.select(columns),
         lambda *_: "",
         embedding,

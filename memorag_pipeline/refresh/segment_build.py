@@ -133,9 +133,10 @@ class SegmentKind:
 def build_segment(
     blobs: Blobs, tables: Sequence[IndexedTable], kind: SegmentKind
 ) -> tuple[dict[str, BlobRef], dict[str, int]]:
-    """Build and store a segment: its blobs "index", "rows" and, if asked for, "sparse"; its counts."""
+    """Build and store a segment: its blobs "index", "rows", and if there are any "lists" and "sparse"; its counts."""
     # Only here, because a refresh that changed no chunk need not wait for Faiss.
     from memorag_pipeline.retrieval import faiss_index
+    from memorag_pipeline.retrieval.inverted_lists import table_of_lists
 
     texts = SegmentTexts(blobs, tables)
     first = next(texts.vectors())[:1]
@@ -148,6 +149,8 @@ def build_segment(
         del index
         _require_searchable(path, kind.index.factory, first, texts.count)
         stored["index"] = blobs.put_file(path)
+        if (lists := table_of_lists(path)) is not None:
+            stored["lists"] = blobs.put_bytes(lists.data())
         if kind.sparse is not None:
             from memorag_pipeline.retrieval.sparse_index import build_sparse_index, build_token_index
 

@@ -29,7 +29,7 @@ STAGE = INDEX.outcomes
 STAGE_VERSION = 5  # to be raised also when `retrieval.terms` finds other terms
 _LEAST_SHARE = 4  # a base segment has at least this part of the maximum, where that is possible
 
-_OF_RECORD = ("kind", "fingerprint", "index", "rows", "sparse", "mask", "vectors", "chunks", "masked")
+_OF_RECORD = ("kind", "fingerprint", "index", "rows", "sparse", "lists", "mask", "vectors", "chunks", "masked")
 
 Keys = npt.NDArray[np.uint64]
 
@@ -44,6 +44,7 @@ class Segment:
     index: BlobRef
     rows: BlobRef
     sparse: BlobRef | None
+    lists: BlobRef | None
     vectors: int
     chunks: int
     mask: BlobRef | None = None
@@ -52,7 +53,8 @@ class Segment:
     @property
     def blobs(self) -> list[BlobRef]:
         """All that it needs."""
-        return [ref for ref in (*self.tables, self.index, self.rows, self.sparse, self.mask) if ref is not None]
+        refs = (*self.tables, self.index, self.rows, self.sparse, self.lists, self.mask)
+        return [ref for ref in refs if ref is not None]
 
     def whole(self) -> Segment:
         """The segment without a mask."""
@@ -82,6 +84,7 @@ class WantedSegment:
             blobs["index"],
             blobs["rows"],
             blobs.get("sparse"),
+            blobs.get("lists"),
             counts["vectors"],
             counts["chunks"],
         )

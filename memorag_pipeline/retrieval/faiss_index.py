@@ -97,11 +97,11 @@ def write_index(index: Any, path: Path) -> None:
     faiss.write_index(index, str(path))
 
 
-def open_index(path: Path) -> Any:
-    """The index in a file, memory-mapped: vectors are read from disk as searches need them."""
+def open_index(path: Path, mapped: bool = True) -> Any:
+    """The index in a file, memory-mapped: vectors are read from disk as searches need them. Else it can be added to."""
     one_thread_after_fork(faiss.omp_set_num_threads)
     # A table of products that only L2 distances use; it may be larger than the file, and is not needed here.
-    index = _read(path, faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE)
+    index = _read(path, faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE | (faiss.IO_FLAG_MMAP_IFC if mapped else 0))
     if any(isinstance(part, faiss.IndexHNSWPQ) for part in _parts_of(index)):
         raise MemoragError(
             f"{path}: an index of kind HNSW,PQ gives distances, not inner products, so its order would be wrong; set"

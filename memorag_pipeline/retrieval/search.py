@@ -10,7 +10,7 @@ Wrong: an index, a row table and an embedding model that do not belong together 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,21 +21,29 @@ import pyarrow as pa
 from memorag_pipeline.errors import CorruptBlobError, MemoragError
 from memorag_pipeline.machine.threads import BLOBS, in_threads
 from memorag_pipeline.retrieval.fusion import fused_weights
+from memorag_pipeline.retrieval.inverted_lists import RemoteLists
 from memorag_pipeline.retrieval.passage import Passage
-from memorag_pipeline.retrieval.segment import ChunkPlace, Segment, SegmentFiles, open_segment
-from memorag_pipeline.retrieval.sparse_index import SparseIndex
+from memorag_pipeline.retrieval.segment import ChunkPlace, Segment
 from memorag_pipeline.retrieval.sparse_search import SparseSearch
 from memorag_pipeline.specs.retrieval import EmbeddingSpec
 
 if TYPE_CHECKING:
     from memorag_pipeline.retrieval.embedder import Embedder
 
-__all__ = ["Passage", "Searcher", "SegmentFiles", "open_searcher"]
+__all__ = ["IndexSegments", "Passage", "Searcher", "open_searcher"]
 
 _TABLES_KEPT = 64
 _FUSED_PER_HIT = 2  # hits from vectors and from the sparse index for each passage wanted
 _SAME_SCORE = 1e-5  # how far the scores of one vector in two segments may differ by rounding
 _COLUMNS = ["chunk_id", "document_id", "uri", "start", "end", "text"]
+
+
+@dataclass(frozen=True)
+class IndexSegments:
+    """The segments of an index: what opens each, and the lists of those that are not fetched as a whole."""
+
+    open: Sequence[Callable[[], Segment]]
+    remote: Callable[[], RemoteLists] | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,7 @@ class _Hit:
 
 
 def open_searcher(
-    segments: Iterable[Callable[[], SegmentFiles]],
+    segments: IndexSegments,
     get_chunks: Callable[[int, list[str]], pa.Table],
     get_shard: Callable[[str, int], str],
     embedding: EmbeddingSpec,
@@ -57,25 +65,13 @@ def open_searcher(
 ) -> Searcher:
     """Open the segments of a version's index, several at a time. The embedding model is loaded with the first question.
 
-    Each of `segments` fetches the files of one. `get_chunks(number, columns)` gives columns of one of the version's
-    chunk tables, `get_shard(document, start)` the shard that holds a place of a document; `model_digest` is that of the
-    model that made the vectors, `name` identifies the version in errors. Raises CorruptBlobError.
+    `get_chunks(number, columns)` gives columns of one of the version's chunk tables, `get_shard(document, start)` the
+    shard that holds a place of a document; `model_digest` is that of the model that made the vectors, `name` identifies
+    the version in errors. Raises CorruptBlobError.
     """
-    opened = in_threads(lambda fetch: _opened(fetch()), segments, BLOBS)
-    return Searcher(opened, get_chunks, get_shard, embedding, model_digest, name)
-
-
-def _opened(files: SegmentFiles) -> tuple[Segment, SparseIndex | None]:
-    segment = open_segment(files)
-    if files.sparse is None:
-        return segment, None
-    sparse = SparseIndex(files.sparse)
-    if sparse.texts != segment.texts:
-        raise CorruptBlobError(
-            f"{files.sparse}: the index has {sparse.texts} rows and that of the vectors {segment.texts}; refresh again"
-            " to rebuild both"
-        )
-    return segment, sparse
+    opened = in_threads(lambda each: each(), segments.open, BLOBS)
+    remote = None if segments.remote is None else segments.remote()
+    return Searcher(opened, get_chunks, get_shard, embedding, model_digest, name, remote)
 
 
 class Searcher:
@@ -83,16 +79,17 @@ class Searcher:
 
     def __init__(
         self,
-        segments: Sequence[tuple[Segment, SparseIndex | None]],
+        segments: Sequence[Segment],
         get_chunks: Callable[[int, list[str]], pa.Table],
         get_shard: Callable[[str, int], str],
         embedding: EmbeddingSpec,
         model_digest: str,
         name: str,
+        remote: RemoteLists | None = None,
     ) -> None:
-        self._name = name
-        self._segments = [segment for segment, _ in segments]
-        sparse = [index for _, index in segments if index is not None]
+        self._name, self._remote = name, remote
+        self._segments = segments
+        sparse = [segment.sparse for segment in segments if segment.sparse is not None]
         if sparse and len(sparse) < len(segments):
             raise CorruptBlobError(f"{name}: not every segment has a sparse index; refresh again to rebuild them")
         self._sparse = SparseSearch(sparse) if sparse else None
@@ -138,21 +135,47 @@ class Searcher:
         return [self._passages(hits) for hits in self._nearest(vectors, k)]
 
     def _nearest(self, vectors: npt.NDArray[np.float32], k: int) -> list[list[_Hit]]:
-        for segment in self._segments:
-            if vectors.shape[1] != segment.dimensions:
+        for dimensions in {part.dimensions for part in (*self._segments, self._remote) if part is not None}:
+            if dimensions not in (None, vectors.shape[1]):
                 raise MemoragError(
                     f"embedding model {self._embedding.model} gives vectors of {vectors.shape[1]} dimensions, but those"
-                    f" of the index have {segment.dimensions}; name the model in embedding.model that made the index,"
-                    " or refresh"
+                    f" of the index have {dimensions}; name the model in embedding.model that made the index, or"
+                    " refresh"
                 )
         probes = next(filter(None, (segment.probes(vectors) for segment in self._segments)), None)
-        found = [segment.nearest(vectors, k, probes) for segment in self._segments]
+        far = {} if self._remote is None else self._far(self._remote, vectors, k)
+        found = [
+            far[number] if number in far else segment.nearest(vectors, k, probes)
+            for number, segment in enumerate(self._segments)
+        ]
         return [self._merged(hits, k) for hits in zip(*found, strict=True)]
 
-    def _merged(self, found: Sequence[Sequence[tuple[int, float]]], k: int) -> list[_Hit]:
-        """The `k` best texts of the (row, score) of all segments, best first; a text that several have is one."""
+    def _far(
+        self, remote: RemoteLists, vectors: npt.NDArray[np.float32], k: int
+    ) -> dict[int, list[list[tuple[int, float]]]]:
+        """What segments that are not fetched find, by their number: the `k` nearest texts of all of them, or more."""
+        wanted = k
+        while True:  # a text that is masked, or in several segments, takes a place of those that are wanted
+            found = remote.nearest(vectors, wanted)
+            live = {number: list(map(self._segments[number].live, hits)) for number, hits in found.items()}
+            enough = [
+                sum(map(len, raw)) < wanted or len(self._merged(hits, k, list(live))) >= k
+                for raw, hits in zip(zip(*found.values(), strict=True), zip(*live.values(), strict=True), strict=True)
+            ]
+            if all(enough) or wanted >= remote.texts:
+                return live
+            wanted = min(4 * wanted, remote.texts)
+
+    def _merged(
+        self, found: Sequence[Sequence[tuple[int, float]]], k: int, numbers: Sequence[int] | None = None
+    ) -> list[_Hit]:
+        """The `k` best texts of the (row, score) of all segments, or of these; a text that several have is one."""
         hits = sorted(
-            ((number, row, score) for number, rows in enumerate(found) for row, score in rows),
+            (
+                (number, row, score)
+                for number, rows in zip(numbers or range(len(found)), found, strict=True)
+                for row, score in rows
+            ),
             key=lambda hit: (-hit[2], *hit[:2]),
         )
         if len(self._segments) == 1:

@@ -7,7 +7,7 @@ Wrong: files that do not belong together are a `CorruptBlobError` that names the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +23,7 @@ from memorag_pipeline import schemas
 from memorag_pipeline.errors import CorruptBlobError
 from memorag_pipeline.retrieval.faiss_index import cosine, open_index
 from memorag_pipeline.retrieval.keys import key_numbers
+from memorag_pipeline.retrieval.sparse_index import SparseIndex
 
 _REMEDY = "refresh again to rebuild both"
 _MORE = 16  # rows that are asked for beside those wanted, where some are masked
@@ -49,7 +50,7 @@ class SegmentFiles:
 
     `rows` gives its row table (schemas.SEGMENT_ROWS) and `mask` the places in it that are not in the corpus any more;
     `tables` are the numbers of its chunk tables in the version, `texts` is its number of distinct texts. `path`
-    identifies the index in errors.
+    identifies the index in errors, and is not there if it is not fetched as a whole.
     """
 
     path: Path
@@ -58,14 +59,20 @@ class SegmentFiles:
     texts: int | None = None
     mask: Callable[[], pa.Table] | None = None
     sparse: Path | None = None
+    whole: bool = True
 
 
 class Segment:
     """An opened segment. Its row table is read when a row of it is found, or when it has a mask."""
 
-    def __init__(self, index: Any, files: SegmentFiles) -> None:
-        """`index` is Faiss's, that in `files.path` or one in memory."""
-        self._files, self._index = files, index
+    def __init__(self, index: Any | None, files: SegmentFiles, sparse: SparseIndex | None = None) -> None:
+        """`index` is Faiss's, that in `files.path` or one in memory; None if its lists are read one by one."""
+        self.sparse = sparse
+        self._index: Any
+        self._files, self._index, self._has_index = files, index, index is not None
+        if not self._has_index:
+            self.texts = files.texts or 0
+            return
         if self._index.metric_type != faiss.METRIC_INNER_PRODUCT:
             raise CorruptBlobError(f"{files.path}: not an index over inner products; refresh again to rebuild it")
         self.texts = self._index.ntotal if files.texts is None else files.texts
@@ -73,10 +80,15 @@ class Segment:
             self._refuse(f"the index has {self._index.ntotal} rows, and {self.texts} in the manifest of the version")
 
     @property
-    def dimensions(self) -> int:
-        """Of its vectors."""
-        dimensions: int = self._index.d
+    def dimensions(self) -> int | None:
+        """Of its vectors; None if it has no index of its own."""
+        dimensions: int | None = self._index.d if self._has_index else None
         return dimensions
+
+    def live(self, hits: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+        """Those of the (row, score) whose text is in the corpus."""
+        dead = self.dead
+        return list(hits) if dead is None else [hit for hit in hits if not dead[hit[0]]]
 
     def probes(self, vectors: npt.NDArray[np.float32]) -> Probes | None:
         """Which inverted lists each vector is looked for in; None for an index that has none, or transforms vectors.
@@ -120,7 +132,7 @@ class Segment:
     @property
     def _inverted(self) -> Any | None:
         """The index, if it is one of inverted lists over the vectors as they are."""
-        index = faiss.downcast_index(self._index)
+        index = faiss.downcast_index(self._index) if self._has_index else None
         return index if isinstance(index, faiss.IndexIVF) else None
 
     def cosine(self, row: int, vector: npt.NDArray[np.float32]) -> float:
@@ -193,9 +205,19 @@ def _ordered(
 
 def open_segment(files: SegmentFiles) -> Segment:
     """A segment whose vectors are read from disk as searches need them. Raises CorruptBlobError."""
+    if not files.whole:
+        return Segment(None, files)
     with named(files.path):
         index = open_index(files.path)
-    return Segment(index, files)
+    if files.sparse is None:
+        return Segment(index, files)
+    segment = Segment(index, files, SparseIndex(files.sparse))
+    if segment.sparse is not None and segment.sparse.texts != segment.texts:
+        raise CorruptBlobError(
+            f"{files.sparse}: the index has {segment.sparse.texts} rows and that of the vectors {segment.texts};"
+            " refresh again to rebuild both"
+        )
+    return segment
 
 
 def rows_of_one(

@@ -37,8 +37,8 @@ class Backend(Protocol):
     def put(self, path: str, data: bytes) -> None:
         """Replace the object, atomically for readers."""
 
-    def read(self, path: str, most: int) -> bytes:
-        """The first `most` bytes, or all when there are fewer; memory for no more than there are."""
+    def read(self, path: str, most: int, start: int = 0) -> bytes:
+        """`most` bytes from `start` on, or all when there are fewer; memory for no more than there are."""
 
     def pieces(self, path: str, most: int) -> Iterator[bytes]:
         """The first `most` bytes in pieces of some MB."""

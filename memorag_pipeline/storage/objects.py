@@ -104,6 +104,10 @@ class ObjectStore:
             )
         return data
 
+    def range(self, key: str, start: int, size: int) -> bytes:
+        """`size` bytes of `key` from `start` on, or fewer where it ends; ObjectNotFoundError when it is not there."""
+        return self._attempt("read", key, lambda path: self._backend.read(path, size, start))
+
     def pieces(self, key: str, most: int) -> Iterator[bytes]:
         """The first `most` bytes of `key` in pieces of some MB; ObjectNotFoundError when it is not there."""
         pieces = self._attempt("read", key, lambda path: self._backend.pieces(path, most))
@@ -182,6 +186,11 @@ class ObjectStore:
         there = replace(leftover, key=f"{self._backend.root}/{leftover.key}")
         with suppress(ObjectNotFoundError):
             self._call("delete", self.uri_of(leftover.key), lambda: self._backend.discard(there))
+
+    @property
+    def are_files(self) -> bool:
+        """Whether the objects are files of a local folder."""
+        return self._folder is not None
 
     def local_path(self, key: str) -> Path | None:
         """The file of `key` if the store is a local folder, otherwise None."""

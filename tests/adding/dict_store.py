@@ -41,8 +41,8 @@ class DictObjects:
         with _lock:
             _objects[path] = _Object(data)
 
-    def read(self, path: str, most: int) -> bytes:
-        return self._at(path).data[:most]
+    def read(self, path: str, most: int, start: int = 0) -> bytes:
+        return self._at(path).data[start : start + most]
 
     def pieces(self, path: str, most: int) -> Iterator[bytes]:
         data = self.read(path, most)

@@ -501,10 +501,10 @@ def test_verify_names_what_is_damaged(corpus: Path) -> None:
     try:
         result = memorag("verify", spec, "1")
         assert result.exit_code == 5
-        assert "index.faiss" in result.stdout and "1 blobs of version 1 are damaged" in result.stdout
+        assert "index/00000.faiss" in result.stdout and "1 blobs of version 1 are damaged" in result.stdout
         result = memorag("verify", spec, "1", "--json")
         assert result.exit_code == 5
-        assert [problem["path"] for problem in json.loads(result.stdout)["problems"]] == ["index.faiss"]
+        assert [problem["path"] for problem in json.loads(result.stdout)["problems"]] == ["index/00000.faiss"]
     finally:
         path.write_bytes(good)
 

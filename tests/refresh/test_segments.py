@@ -6,13 +6,15 @@ Vectors are made from the digests of texts, so that no model is needed.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import s3fs
 
 from memorag_pipeline import schemas
 from memorag_pipeline.errors import CorruptBlobError
@@ -21,9 +23,12 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.index import build_index
 from memorag_pipeline.refresh.plans import IndexPlan
 from memorag_pipeline.refresh.publish import manifest_blobs
+from memorag_pipeline.retrieval import version_segments
 from memorag_pipeline.retrieval.passage import Passage
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage import Manifest, ModelRecord, Outcome, fingerprint
+from memorag_pipeline.version import open_version
+from tests.fixtures.s3 import S3Server
 from tests.retrieval.chunk_tables import chunk_table, document_id
 from tests.storage.work_json import write_json
 
@@ -230,7 +235,7 @@ def test_a_history_of_delta_refreshes_always_finds_the_corpus(tmp_path: Path, ma
     documents, random = corpus(), np.random.default_rng(7)
     refresh(pipeline, documents)
     most = 0
-    for night in range(24):
+    for night in range(14):
         documents = edited(documents, *random.choice(sorted(int(uri[4:]) for uri in documents), 2).tolist())
         documents.pop(f"doc-{random.integers(60):03d}", None)
         documents[f"doc-{random.integers(60):03d}"] = [f"Written on night {night}.", f"The end of {night}."]
@@ -241,7 +246,7 @@ def test_a_history_of_delta_refreshes_always_finds_the_corpus(tmp_path: Path, ma
         assert all(segment.masked <= max_stale * segment.chunks for segment in index.segments)
         assert sum(segment.live for segment in index.segments) == sum(map(len, documents.values()))
         assert_found(pipeline, documents)
-    assert 3 <= most < 12  # of 24 nights: those that are alike become one
+    assert 3 <= most < 12  # of 14 nights: those that are alike become one
     again = documents | {"doc-001": ["Once more."]}
     exact = pipeline_of(tmp_path, retrieval={"sparse": "bm25"})
     refresh(exact, again)
@@ -324,3 +329,58 @@ def test_a_lost_segment_is_built_again(tmp_path: Path) -> None:
     number, counts = refresh(pipeline, corpus(), [lost.digest])
     assert (number, counts["segments_built"]) == (1, 1)  # the same version
     assert_found(pipeline, corpus())
+
+
+@pytest.fixture
+def on_s3(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], OpenedVersion]:
+    """Copies a store to a server, and opens its newest version there, with an empty cache."""
+
+    def copied(folder: Path, prefetch: bool = False) -> OpenedVersion:
+        bucket, options = s3_server.new_bucket(), s3_server.options()
+        s3fs.S3FileSystem(**options).put(str(folder / "numbers"), f"{bucket}/kb/numbers", recursive=True)
+        monkeypatch.setenv("MEMORAG_CACHE", str(tmp_path / f"cache-{prefetch}"))
+        monkeypatch.setattr(version_segments, "_LEAST_REMOTE", 0)
+        return open_version(f"s3://{bucket}/kb/numbers", storage_options=options, trust_models=True, prefetch=prefetch)
+
+    return copied
+
+
+def fetched(version: OpenedVersion, cache: Path) -> Counter[str]:
+    roles = {blob.digest: blob.role for blob in version.manifest.blobs}
+    return Counter(roles[path.name] for path in (cache / "blobs").glob("??/*") if path.name in roles)
+
+
+@pytest.mark.parametrize("factory", ["IVF8,Flat", "IVF8,SQ8", "IVF4,PQ4x4"])
+def test_a_remote_index_of_lists_is_searched_without_its_files(
+    factory: str, tmp_path: Path, on_s3: Callable[..., OpenedVersion]
+) -> None:
+    spec: dict[str, Any] = {"refresh": {"mode": "delta", "max_stale": 0.5}}
+    pipeline = pipeline_of(tmp_path / "store", index={"factory": factory, "segment_chunks": 40}, **spec)
+    refresh(pipeline, corpus())
+    refresh(pipeline, edited(corpus(), 5, 33, 34))
+    assert kinds(pipeline).count("delta") == 1
+    expected = search(pipeline)
+    version = on_s3(tmp_path / "store")
+    assert version.searcher.search_vectors(QUERIES, 12) == expected
+    assert [version.searcher.search_vectors(QUERIES[[n]], 12)[0] for n in range(9)] == expected
+    roles = fetched(version, tmp_path / "cache-False")
+    assert roles["index"] == 1  # that of the delta segment
+    assert roles["index_template"] == 1
+    whole = on_s3(tmp_path / "store", prefetch=True)
+    assert whole.searcher.search_vectors(QUERIES, 12) == expected
+    assert fetched(whole, tmp_path / "cache-True")["index"] == len(kinds(pipeline))
+
+
+def test_a_list_that_was_altered_is_named(tmp_path: Path, on_s3: Callable[..., OpenedVersion]) -> None:
+    pipeline = pipeline_of(tmp_path / "store", index={"factory": "IVF4,Flat", "segment_chunks": 40})
+    refresh(pipeline, corpus())
+    index = opened(pipeline).manifest.index
+    assert index is not None
+    path = Path(pipeline.store.blobs.uri(index.segments[1].index).removeprefix("file://"))
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
+    searcher = on_s3(tmp_path / "store").searcher
+    with pytest.raises(CorruptBlobError, match=r"index/00001.faiss: inverted list \d was altered"):
+        searcher.search_vectors(QUERIES, 3)

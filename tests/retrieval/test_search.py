@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.embed import embed
 from memorag_pipeline.refresh.index import build_index
 from memorag_pipeline.retrieval import faiss_index
-from memorag_pipeline.retrieval.search import Searcher, SegmentFiles, open_searcher
+from memorag_pipeline.retrieval.search import IndexSegments, Searcher, open_searcher
+from memorag_pipeline.retrieval.segment import Segment, SegmentFiles, open_segment
 from memorag_pipeline.retrieval.shard_places import ShardPlaces
 from memorag_pipeline.retrieval.sparse_index import build_sparse_index
 from memorag_pipeline.retrieval.terms import terms_of
@@ -80,19 +82,20 @@ def make_index(pipeline: Pipeline) -> dict[str, Any]:
 def open_plan(pipeline: Pipeline, plan: dict[str, Any], **arguments: Any) -> Searcher:
     blobs = pipeline.store.blobs
 
-    def files(segment: dict[str, Any]) -> SegmentFiles:
-        return SegmentFiles(
+    def opened(segment: dict[str, Any]) -> Segment:
+        files = SegmentFiles(
             blobs.open_file(BlobRef(**segment["index"]), "index.faiss"),
             rows=lambda: blobs.get_table(BlobRef(**segment["rows"])),
             tables=tuple(segment["tables"]),
             texts=segment["vectors"],
             sparse=blobs.open_file(BlobRef(**segment["sparse"]), "sparse") if "sparse" in segment else None,
         )
+        return open_segment(files)
 
     sections = blobs.get_table(BlobRef(**plan["sections"]))
     return open_searcher(
         **{
-            "segments": [lambda segment=segment: files(segment) for segment in plan["index"]["segments"]],
+            "segments": IndexSegments([partial(opened, segment) for segment in plan["index"]["segments"]]),
             "get_chunks": lambda part, columns: blobs.get_table(BlobRef(**plan["chunks"][part]), columns),
             "get_shard": ShardPlaces(lambda: sections, "version 1"),
             "embedding": pipeline.spec.embedding,

@@ -84,7 +84,7 @@ def test_a_minimal_spec_is_read_with_its_defaults(write: Write, tmp_path: Path) 
     assert spec.store.uri == str(tmp_path / "store")
     assert spec.job("daily").questions.uri == str(tmp_path / "questions.jsonl")
     assert spec.job("daily").warehouse.database == str(tmp_path / "answers.duckdb")
-    assert spec.memory.kind == "full" and spec.index.factory == "Flat"
+    assert spec.memory.kind == "full" and spec.index.factory == "auto"
     assert (spec.memory.window, spec.memory.ratios) == (None, None)
 
 
@@ -254,7 +254,7 @@ WRONG = {
         "3000",
         "leave room",
     ),
-    "unknown index": (changed(index={"factory": "Flatt"}), "index.factory", "'Flatt'", "use Flat, HNSW32"),
+    "unknown index": (changed(index={"factory": "Flatt"}), "index.factory", "'Flatt'", "use auto, Flat, HNSW32"),
     "uri and sql": (
         changed(jobs=job(questions={"uri": "q.jsonl", "sql": "SELECT 1"})),
         "jobs.daily.questions.uri",

@@ -73,8 +73,8 @@ class FaultyBackend:
     def put(self, path: str, data: bytes) -> None:
         self._run("put", path, lambda: self._backend.put(path, data))
 
-    def read(self, path: str, most: int = 1 << 30) -> bytes:
-        return self._run("read", path, lambda: self._backend.read(path, most))
+    def read(self, path: str, most: int = 1 << 30, start: int = 0) -> bytes:
+        return self._run("read", path, lambda: self._backend.read(path, most, start))
 
     def pieces(self, path: str, most: int) -> Iterator[bytes]:
         yield from self._run("read", path, lambda: list(self._backend.pieces(path, most)))

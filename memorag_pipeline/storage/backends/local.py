@@ -47,8 +47,9 @@ class LocalObjects:
         with _written(target, lambda file: file.write(data)) as part:
             part.replace(target)
 
-    def read(self, path: str, most: int) -> bytes:
+    def read(self, path: str, most: int, start: int = 0) -> bytes:
         with self._open(path) as file:
+            file.seek(start)
             # Not `most` itself: Python would allocate that much memory before it reads.
             return file.read(min(most, os.fstat(file.fileno()).st_size))
 

@@ -37,8 +37,8 @@ class MemoryObjects:
         with _lock:
             self._fs.pipe_file(path, data)
 
-    def read(self, path: str, most: int) -> bytes:
-        return bytes(self._fs.cat_file(path, 0, most))
+    def read(self, path: str, most: int, start: int = 0) -> bytes:
+        return bytes(self._fs.cat_file(path, start, start + most))
 
     def pieces(self, path: str, most: int) -> Iterator[bytes]:
         yield self.read(path, most)  # an opened file would share its position with other readers

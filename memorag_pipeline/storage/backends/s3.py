@@ -79,8 +79,8 @@ class S3Objects:
     def put(self, path: str, data: bytes) -> None:
         self._ask(lambda: self._fs.pipe_file(path, data))
 
-    def read(self, path: str, most: int) -> bytes:
-        return self._range(path, 0, most)
+    def read(self, path: str, most: int, start: int = 0) -> bytes:
+        return self._range(path, start, start + most)
 
     def pieces(self, path: str, most: int) -> Iterator[bytes]:
         for start, end in _ranges(most):
