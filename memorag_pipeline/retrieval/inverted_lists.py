@@ -65,7 +65,8 @@ def table_of_lists(path: Path) -> ListTable | None:
     index: Any = faiss.downcast_index(opened)  # which does not keep what it is a view of
     if not isinstance(index, faiss.IndexIVF):
         return None
-    lists: Any = faiss.downcast_InvertedLists(index.invlists)
+    inner: Any = index.invlists
+    lists: Any = faiss.downcast_InvertedLists(inner)
     if not isinstance(lists, faiss.OnDiskInvertedLists):
         return None
     sizes = np.array([lists.list_size(number) for number in range(lists.nlist)], np.int64)
