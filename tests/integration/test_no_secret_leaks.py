@@ -25,7 +25,7 @@ SECRETS = (ADMIN["secret"], WRONG)
 
 
 @pytest.fixture
-def write_spec(s3_server: S3Server, tmp_path: Path) -> Callable[..., Path]:
+def write_spec(s3_server: S3Server, tiny_models: dict[str, Any], tmp_path: Path) -> Callable[..., Path]:
     """Write a spec of a corpus in a fresh bucket; keyword arguments replace its sections."""
     bucket = s3_server.new_bucket()
     s3 = s3fs.S3FileSystem(**s3_server.options())
@@ -46,8 +46,7 @@ def write_spec(s3_server: S3Server, tmp_path: Path) -> Callable[..., Path]:
             "source": {"uris": [f"s3://{bucket}/documents"], "storage_options": options},
             "store": {"uri": f"s3://{bucket}/kb", "storage_options": options},
             "sharding": {"max_tokens": 512, "min_tokens": 64},
-            "memory": {"kind": "full", "model": "package:smollm2-135m-instruct", "window": 64},
-            "embedding": {"model": "package:all-minilm-l6-v2", "pooling": "mean"},
+            **tiny_models,
             "generation": {"max_new_tokens": 8, "evidence_tokens": 128},
             "jobs": {"faq": job},
         }
@@ -92,7 +91,7 @@ def test_no_secret_is_written_anywhere(
         ["versions", good],
         ["promote", good, "production", 1, "--why", "good"],
         ["export", good, 1, tmp_path / "package.tar"],
-        ["import", tmp_path / "package.tar", good],
+        ["import", tmp_path / "package.tar", good, "--trust-models"],
     ):
         memorag(*command)
 

@@ -43,7 +43,7 @@ def bucket(s3_server: S3Server) -> str:
 
 @pytest.fixture(scope="module")
 def make_pipeline(
-    s3_server: S3Server, bucket: str, tmp_path_factory: pytest.TempPathFactory
+    s3_server: S3Server, bucket: str, tiny_models: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Pipeline]:
     """A pipeline from the bucket into itself; keyword arguments replace sections of the spec."""
     folder = tmp_path_factory.mktemp("warehouse")
@@ -63,7 +63,7 @@ def make_pipeline(
             "source": {"uris": [f"s3://{bucket}/documents"], "storage_options": options},
             "store": {"uri": f"s3://{bucket}/kb", "storage_options": options},
             "sharding": {"max_tokens": 512, "min_tokens": 64},
-            "memory": {"kind": "full", "model": "package:smollm2-135m-instruct", "window": 64},
+            "memory": tiny_models["memory"],
             "embedding": {"model": "package:all-minilm-l6-v2", "pooling": "mean"},
             "generation": {"max_new_tokens": 16, "evidence_tokens": 256},
             "jobs": {"faq": job},
@@ -92,7 +92,7 @@ def test_a_bucket_becomes_a_version_that_a_service_searches_and_asks(
 ) -> None:
     with monkeypatch.context() as fresh:  # an empty cache of blobs, as on a new machine; the models stay where they are
         fresh.setenv("MEMORAG_CACHE", str(tmp_path))
-        version = open_version(version_uri, version=1, storage_options=s3_server.options(READER))
+        version = open_version(version_uri, version=1, storage_options=s3_server.options(READER), trust_models=True)
     assert version.manifest.counts["documents"] == len(NAMES)
     (best,) = version.search("Which statement ends the nearest enclosing loop?", k=1)
     assert best.uri.endswith("/documents/break.rst")

@@ -43,7 +43,7 @@ _SHAPE = {
     "head_dim": 64,
     "num_hidden_layers": 2,
 }
-_WINDOW = 64
+_WINDOW, _GIST_WINDOW = 64, 32  # a gist is written token by token
 
 
 def memories(dtype: torch.dtype) -> Iterator[tuple[str, bool]]:
@@ -73,9 +73,9 @@ def gists() -> Iterator[tuple[str, bool]]:
     with tempfile.TemporaryDirectory() as folder:
         save_random_model(Path(folder), "llama", **_SHAPE)
         made = load_memory_model(
-            MemorySpec(kind="gist", model=folder, window=_WINDOW, dtype="float32", reproducible=True), "en"
+            MemorySpec(kind="gist", model=folder, window=_GIST_WINDOW, dtype="float32", reproducible=True), "en"
         )
-    streams = [stream_of(tokens, seed) for seed, tokens in enumerate((64, 70))]
+    streams = [stream_of(tokens, seed) for seed, tokens in enumerate((_GIST_WINDOW, _GIST_WINDOW + 6))]
     together = made.extend_many([made.empty()] * 2, streams)
     alone = [made.memorize(stream) for stream in streams]
     yield (
