@@ -68,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     common = {
         "label": given.label,
         "factory": given.factory,
+        "segment_chunks": given.segment_chunks,
         "dimensions": given.dimensions,
         "device": device_name(),
         "cores": os.cpu_count(),
@@ -101,13 +102,15 @@ class Bench:
 
     def pipeline(self, corpus: str, mode: str, source: str) -> Pipeline:
         """From a source into a store of its own."""
+        most = self._given.segment_chunks
+        segments = {} if most is None else {"segment_chunks": most}
         values: dict[str, Any] = {
             "corpus": corpus,
             "source": {"uris": [source or "synthetic://none/documents"]},
             "store": {"uri": f"{PROTOCOL}://{self._folder}/store"},
             "memory": {"kind": KIND, "model": str(self._memory), "dtype": "float32"},
             "embedding": {"model": str(self._embedding), "pooling": "mean"},
-            "index": {"factory": self._given.factory},
+            "index": {"factory": self._given.factory, **segments},
             "refresh": mode,
             "compute": {"units_per_task": self._given.units_per_task},
         }
@@ -289,6 +292,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--real", type=int, default=5000, help="chunks that these are made from")
     parser.add_argument("--dimensions", type=int, default=384)
     parser.add_argument("--factory", default="Flat", help="the Faiss index, as in a spec")
+    parser.add_argument("--segment-chunks", type=int, help="most texts of a segment; default: that of a spec")
     parser.add_argument("--units-per-task", type=int, default=256)
     parser.add_argument("--folder", type=Path, help="where stores and caches are kept while it runs")
     parser.add_argument("--label", default="", help="a word that is written into each line")
