@@ -9,7 +9,8 @@ pieces here are unions of such parts. `PieceCounts.of` returns None for tokenize
 | tokenizer                                              | pieces end                                              |
 |--------------------------------------------------------|---------------------------------------------------------|
 | BERT's (WordPiece)                                     | at spaces, tabs, line ends; around Chinese characters   |
-| byte-level BPE with the pattern of GPT-2 (SmolLM2)     | before a space or line end that follows a character     |
+| byte-level BPE with the pattern of GPT-2 (SmolLM2)     | before a space or line end that follows a character; in |
+|                                                        | ASCII also between letters, digits and other signs      |
 | byte-level BPE with the pattern of Qwen2 or Llama 3    | before a space, or a line end after a letter or digit   |
 | XLM-RoBERTa's (Unigram over words between white space) | at spaces and line ends that no combining mark follows  |
 | SentencePiece's BPE over a whole text (Llama 2,        | before a space that follows another character           |
@@ -43,6 +44,7 @@ _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)
 _LLAMA3 = _QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
 
 _AFTER_CHARACTER = re.compile(r"\s*\S+(?:[^\S \n]\s*\S*)*|\s+")
+_ASCII = re.compile(r"[\t-\r ]*(?:[A-Za-z]+|[0-9]+|[^\t-\r 0-9A-Za-z]+(?:(?<=')[A-Za-z]+)?)|[\t-\r ]+")
 _AFTER_WORD = re.compile(r"(?<=\S)(?= )|(?<=[A-Za-z0-9])(?=\n)")
 _BETWEEN_WORDS = regex.compile(r"(?<=\S)[ \n](?=[^\s\p{M}\p{Cf}\uff9e\uff9f\U0001f3fb-\U0001f3ff])")
 _CHINESE_LETTER = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]")
@@ -51,9 +53,7 @@ _SPACE = "\u2581"  # SentencePiece's sign for it
 _BEFORE_SPACE = re.compile(f"(?<=[^ {_SPACE}])(?=[ {_SPACE}])")
 _AT_SPACE = re.compile(f"(?<=[^ {_SPACE}])[ {_SPACE}](?=.)", re.DOTALL)
 _WORDS = re.compile(r"[0-9A-Za-z]+|[^0-9A-Za-z]")
-_PLAIN_WORD = re.compile(r"[!-~]+")
-_PLAIN = re.compile(r"[\t\n\r -~]+")  # what is a letter or a digit does not depend on a library's release of Unicode
-_BYTES = str.maketrans({sign: chr(256 + ord(sign)) for sign in "\t\n\r "})
+_BYTES = {byte: 256 + number for number, byte in enumerate([*range(33), 127])}
 Split = Callable[[str], list[str]]
 
 
@@ -61,13 +61,13 @@ Split = Callable[[str], list[str]]
 class Cut:
     """How texts are cut: into `pieces`, the whole text, or all but one character between each two of them.
 
-    A `plain` piece, in ASCII, is cut further: into the `words` that the tokenizer gives to its model, `written` as the
-    model is given them. There are fewer different ones.
+    A `plain` piece is cut further: into the `words` that the tokenizer gives to its model, `written` as the model is
+    given them. There are fewer different ones. What is a letter in ASCII does not depend on a release of Unicode.
     """
 
     pieces: Split
     words: Split = lambda piece: [piece]
-    plain: re.Pattern[str] = re.compile(r"(?!)")
+    plain: Callable[[str], bool] = lambda piece: False
     written: Callable[[str], str] = str
 
 
@@ -89,7 +89,7 @@ class PieceCounts(dict[str, int]):
         return sum(map(self.__getitem__, self.pieces(text)))
 
     def __missing__(self, piece: str) -> int:
-        if not self._cut.plain.fullmatch(piece):
+        if not self._cut.plain(piece):
             count = len(self._tokenizer.encode(piece, add_special_tokens=False))
         elif len(words := self._cut.words(piece)) > 1:
             count = sum(map(self.__getitem__, words))
@@ -109,7 +109,7 @@ def _cut_of(tokenizer: dict[str, Any]) -> Cut | None:
     names = [step["type"] for step in (first, *others)]
     if kind == "WordPiece" and normalizer == "BertNormalizer" and names == ["BertPreTokenizer"]:
         words = _words if tokenizer["normalizer"]["handle_chinese_chars"] else _plain_words
-        return Cut(words, _WORDS.findall, _PLAIN_WORD, str.lower if tokenizer["normalizer"]["lowercase"] else str)
+        return Cut(words, _WORDS.findall, _is_visible, str.lower if tokenizer["normalizer"]["lowercase"] else str)
     if kind == "Unigram" and normalizer == "Precompiled" and names == ["WhitespaceSplit", "Metaspace"]:
         always = others[0].get("prepend_scheme", "always") == "always"
         return Cut(_BETWEEN_WORDS.split) if always else None
@@ -119,13 +119,13 @@ def _cut_of(tokenizer: dict[str, Any]) -> Cut | None:
         return _before_spaces(tokenizer)
     if normalizer in {None, "NFC"}:
         if names == ["ByteLevel"] and first["use_regex"] and not first["add_prefix_space"]:
-            return Cut(_AFTER_CHARACTER.findall, regex.compile(_GPT2).findall, _PLAIN, _bytes)
+            return Cut(_gpt2_pieces, regex.compile(_GPT2).findall, str.isascii, _bytes)
         if names == ["Split", "ByteLevel"] and not others[0]["use_regex"] and not others[0]["add_prefix_space"]:
             pattern = first["pattern"].get("Regex")
             isolated = first["behavior"] == "Isolated" and not first["invert"]
             known = pattern in {_QWEN2, _LLAMA3}
             words = regex.compile(pattern).findall
-            return Cut(_AFTER_WORD.split, words, _PLAIN, _bytes) if known and isolated else None
+            return Cut(_AFTER_WORD.split, words, str.isascii, _bytes) if known and isolated else None
     return None
 
 
@@ -160,6 +160,14 @@ def _steps(parts: dict[str, Any] | None, name: str = "pretokenizers") -> list[di
     if parts is None:
         return []
     return list(parts[name]) if parts["type"] == "Sequence" else [parts]
+
+
+def _gpt2_pieces(text: str) -> list[str]:
+    return (_ASCII if text.isascii() else _AFTER_CHARACTER).findall(text)
+
+
+def _is_visible(word: str) -> bool:
+    return word.isascii() and word.isprintable() and " " not in word
 
 
 def _plain_words(text: str) -> list[str]:
