@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import os
-import selectors
+import select
 import time
 from dataclasses import astuple
 from typing import IO, Any
@@ -34,12 +34,13 @@ MILLION = 1_000_000  # characters that may take as long to cut as reading a docu
 _LONGEST_WAIT = 3600.0  # seconds of one system call, which does not accept arbitrary numbers
 
 
-def write_frame(stream: IO[bytes], value: Frame) -> None:
-    """Send a frame."""
+def write_frame(stream: IO[bytes], value: Frame, more: bool = False) -> None:
+    """Send a frame, or keep it until the next one is sent if there are `more`."""
     # A text may hold a lone surrogate, which JSON's reader accepts in this form, too.
     data = json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
     stream.write(len(data).to_bytes(8, "big") + data)
-    stream.flush()
+    if not more:
+        stream.flush()
 
 
 class FrameReader:
@@ -47,6 +48,8 @@ class FrameReader:
 
     def __init__(self, pipe: IO[bytes]) -> None:
         self._pipe = pipe.fileno()
+        self._poll = select.poll()
+        self._poll.register(self._pipe, select.POLLIN)
         self._received = bytearray()
 
     def read(self, deadline: float) -> Frame:
@@ -56,17 +59,15 @@ class FrameReader:
         return frame
 
     def _take(self, size: int, deadline: float) -> bytes:
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._pipe, selectors.EVENT_READ)
-            while len(self._received) < size:
-                left = deadline - time.monotonic()
-                if selector.select(min(max(left, 0), _LONGEST_WAIT)):
-                    piece = os.read(self._pipe, 1 << 20)
-                    if not piece:
-                        raise EOFError
-                    self._received += piece
-                elif left <= 0:
-                    raise TimeoutError
+        while len(self._received) < size:
+            left = deadline - time.monotonic()
+            if self._poll.poll(1000 * min(max(left, 0), _LONGEST_WAIT)):
+                piece = os.read(self._pipe, 1 << 20)
+                if not piece:
+                    raise EOFError
+                self._received += piece
+            elif left <= 0:
+                raise TimeoutError
         taken = bytes(self._received[:size])
         del self._received[:size]
         return taken

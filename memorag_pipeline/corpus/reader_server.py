@@ -62,7 +62,7 @@ def _serve(
 ) -> None:
     def answer(read: ReadDocument) -> None:
         try:
-            write_frame(answers, to_frame(read))
+            write_frame(answers, to_frame(read), more=not records)
         except MemoryError as error:  # before anything was written
             write_frame(answers, to_frame(ReadDocument(read.document_id, read.uri, refusal(error), [], [])))
 
