@@ -2,37 +2,53 @@
 
 | row       | measured                                          | against                                     |
 |-----------|---------------------------------------------------|---------------------------------------------|
-| extract   | MB/s and documents/s of the stage, 1 process      | the embedding model's tokenizer alone       |
-| extract   | the same                                          | reading the same documents, without chunks  |
-| extract   | the same, 2 processes on a half each              | 1 process                                   |
+| part      | CPU seconds of what extraction cannot do without: |                                             |
+|           | start, reading, each tokenizer once, writing      |                                             |
+| extract   | CPU seconds of the stage, 1 process               | the sum of its parts: to reach 0.8 of it    |
+| extract   | MB per CPU second                                 | to reach 1                                  |
+| extract   | seconds of a task on 2 cores, with 2 processes    | on 1 core, with 1: to reach 1.8 times       |
+| extract   | growth of memory over all documents, both         | over half of them: to reach 1.1             |
+|           | processes of the stage together                   |                                             |
 | list      | seconds and memory of listing a bucket            | fsspec's `find` alone, which it calls       |
 | unchanged | seconds and memory of a refresh of that bucket    | the listing                                 |
 |           | when nothing changed                              |                                             |
 
-The documents are the topics of Python's own documentation, as reStructuredText and as HTML, or the files of a folder.
-The bucket is on a real S3 server on loopback, filled with small texts. Run on an idle machine:
-python -m benchmarks.ingest
+The documents are the topics of Python's own documentation, as reStructuredText and as HTML, and after them the
+reference of installed packages, a page for each module, up to `--mb`; or the files of a folder. Parts are measured by
+the libraries themselves, each tokenizer by its own `encode_batch`. The bucket is on a real S3 server on loopback,
+filled with small texts. Run on an idle machine: python -m benchmarks.ingest
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import html
+import io
 import multiprocessing
 import os
+import resource
 import sys
+import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import s3fs
+from tokenizers import Tokenizer
 
 from benchmarks.figures import Report
 from benchmarks.timing import device_name, peak_growth, seconds_of
+from memorag_pipeline import schemas
 from memorag_pipeline.corpus.parser import Parser
 from memorag_pipeline.corpus.source import Source
 from memorag_pipeline.corpus.text import read_text
@@ -50,6 +66,7 @@ from tests.refresh.conftest import refresh
 ROWS = ("extract", "list", "unchanged")
 MB = 1e6
 _AT_ONCE = 500  # objects
+_TEXTS_AT_ONCE = 64
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -58,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="python -m benchmarks.ingest"
     )
     parser.add_argument("--only", nargs="+", choices=ROWS, default=ROWS)
-    parser.add_argument("--folder", type=Path, help="documents to extract, in place of Python's topics")
+    parser.add_argument("--folder", type=Path, help="documents to extract, in place of Python's and packages'")
+    parser.add_argument("--mb", type=float, default=12, help="of documents to extract")
     parser.add_argument("--objects", type=int, default=100_000, help="in the bucket")
     parser.add_argument("--append", type=Path, help="file that the lines of JSON are appended to")
     given = parser.parse_args(argv)
@@ -66,7 +84,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     report = Report("ingest", {"device": device_name(), "cores": os.cpu_count()}, given.append)
     with tempfile.TemporaryDirectory(prefix="memorag-ingest-") as temporary:
         if "extract" in given.only:
-            measure_extraction(given.folder or _topics(Path(temporary) / "topics"), Path(temporary), report)
+            measure_extraction(
+                given.folder or _pages(Path(temporary) / "pages", given.mb * MB), Path(temporary), report
+            )
         if {"list", "unchanged"} & set(given.only):
             with run_s3_server(_new(Path(temporary) / "s3")) as server:
                 bucket, options = server.new_bucket(), server.options()
@@ -80,64 +100,111 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def measure_extraction(folder: Path, temporary: Path, report: Report) -> None:
     """The stage on one and two processes, beside its parts alone."""
-
-    def pipeline(name: str, parts: int) -> Pipeline:
-        compute = {"units_per_task": parts}
-        return Pipeline(
-            _spec({"uris": [str(folder)], "documents_per_part": 8}, {"uri": str(temporary / name)}, compute)
-        )
-
-    one = pipeline("one", 1 << 20)
-    counter = token_counter(Extraction.of(one).embedding)
     documents = [(path.name, path.read_bytes()) for path in sorted(folder.rglob("*")) if path.is_file()]
-    size = sum(len(data) for _, data in documents)
+    size = sum(len(data) for _, data in documents) / MB
+    half = _half(folder, _new(temporary / "half"))
+
+    def staged(name: str, source: Path, processes: int, cores: int) -> tuple[Staged, Pipeline, str]:
+        store = {"uri": str(temporary / name)}
+        compute = {"units_per_task": 1 << 20, "extract_processes": processes}
+        pipeline = Pipeline(_spec({"uris": [str(source)]}, store, compute))
+        (batch,) = take_inventory(pipeline)["extract"]
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            return pool.submit(_extract, pipeline.spec.model_dump_json(), batch, cores).result(), pipeline, batch
+
+    one, done, batch = staged("one", folder, 1, 1)
+    parts = _parts(documents, done, batch)
+    for name, cpu in parts.items():
+        _add(report, "part", name, {"cpu_seconds": cpu, "mb_per_cpu_second": size / cpu})
+    bound = sum(parts.values())
+    common = {"documents": len(documents), "mb": size}
+
+    def add(name: str, found: Staged, **values: float) -> None:
+        taken = {"seconds": found.seconds, "cpu_seconds": found.cpu, "mb_per_cpu_second": size / found.cpu}
+        _add(report, "extract", name, {**common, **taken, "mib": found.memory / 2**20, **values})
+
+    lesser, *_ = staged("half", half, 1, 1)
+    more = {"mib_of_half": lesser.memory / 2**20, "times_memory_of_half": one.memory / lesser.memory}
+    add("1 process, 1 core", one, bound_cpu_seconds=bound, of_bound=bound / one.cpu, **more)
+    for name, processes in (("1 process, 2 cores", 1), ("2 processes, 2 cores", 2)):
+        found, *_ = staged(f"{processes}-of-2", folder, processes, 2)
+        add(name, found, times_1_core=one.seconds / found.seconds)
+
+
+def _half(folder: Path, half: Path) -> Path:
+    """A folder with every second document of another."""
+    for number, path in enumerate(sorted(path for path in folder.rglob("*") if path.is_file())):
+        if number % 2:
+            (half / f"{number}-{path.name}").write_bytes(path.read_bytes())
+    return half
+
+
+def _parts(documents: Sequence[tuple[str, bytes]], done: Pipeline, batch: str) -> dict[str, float]:
+    """CPU seconds of each part of extraction by itself; `done` has extracted the documents."""
+    extraction, blobs = Extraction.of(done), done.store.blobs
     texts: list[str] = []
+
+    def start() -> None:
+        with extraction.reader() as reader:
+            reader.document("id", "file:///a.txt", b"text")
 
     def read() -> None:
         texts.extend(read_text(name, data, "en", Parser(), 1 << 30).text for name, data in documents)
 
-    read()
-    counter.count("warm")
+    def tokenize(tokenizer: Tokenizer) -> None:
+        for at in range(0, len(texts), _TEXTS_AT_ONCE):
+            tokenizer.encode_batch(texts[at : at + _TEXTS_AT_ONCE], add_special_tokens=False)
+
+    def write() -> None:
+        for rows, schema in tables:
+            pq.write_table(pa.Table.from_pylist(rows, schema=schema), io.BytesIO(), compression="zstd")
+
+    read()  # what it imports is in the start
     texts.clear()
-    taken = {"bare extraction": _taken(read), "bare tokenizer": _taken(lambda: counter.counts(texts))}
-    taken["1 process"] = _staged(one, 1)
-    parts = sum(
-        len(one.read_work(uri, ExtractList).units) for uri in take_inventory(pipeline("count", 1 << 20))["extract"]
-    )
-    taken["2 processes"] = _staged(pipeline("two", -(-parts // 2)), 2)
-    for name, (seconds, cpu) in taken.items():
-        speed = {"mb_per_second": size / MB / seconds, "documents_per_second": len(documents) / seconds}
-        speed |= {"seconds": seconds, "cpu_seconds": cpu}
-        _add(report, "extract", name, {"documents": len(documents), "mb": size / MB, **speed})
+    found = {"start": _taken(start), "reading": _taken(read)}
+    for role, model in (("embedding", extraction.embedding), ("memory", extraction.memory)):
+        found[f"tokenizer, {role}"] = _taken(partial(tokenize, token_counter(model).tokenizer))
+    fingerprints = [part.fingerprint for part in done.read_work(batch, ExtractList).units]
+    outcomes = [outcome for outcome in done.store.units.find_all(STAGE, fingerprints) if outcome is not None]
+    blobs_of = [blob for outcome in outcomes for blob in outcome.blobs.items()]
+    tables = [
+        (blobs.cached_table(ref, None, role, schemas.OF_ROLE[role]).to_pylist(), schemas.OF_ROLE[role])
+        for role, ref in blobs_of
+    ]
+    found["writing"] = _taken(write)
+    return found
 
 
-def _taken(call: Callable[[], object]) -> tuple[float, float]:
-    """Seconds, and CPU seconds of this process and of those that it has started and ended."""
-    before, started = os.times(), time.perf_counter()
+def _taken(call: Callable[[], object]) -> float:
+    """CPU seconds of this process and of those that it has started and ended."""
+    before = os.times()
     call()
-    after = os.times()
-    return time.perf_counter() - started, sum(after[:4]) - sum(before[:4])
+    return sum(os.times()[:4]) - sum(before[:4])
 
 
-def _staged(pipeline: Pipeline, processes: int) -> tuple[float, float]:
-    """The time of the stage extract over work lists in `processes` processes, without their start."""
-    batches = take_inventory(pipeline)["extract"]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        list(pool.map(_warm_up, [pipeline.spec.model_dump_json()] * processes))
-        started = time.perf_counter()
-        cpu = list(pool.map(_extract, [pipeline.spec.model_dump_json()] * len(batches), batches))
-        return time.perf_counter() - started, sum(cpu)
+@dataclass(frozen=True)
+class Staged:
+    """What the stage took, with the start of its reading processes: seconds, CPU seconds, bytes of memory at most."""
+
+    seconds: float
+    cpu: float
+    memory: int
 
 
-def _warm_up(spec: str) -> None:
-    """Import and read what a worker has read once it has done its first task."""
-    Extraction.of(Pipeline(CorpusSpec.model_validate_json(spec))).reader()
-    time.sleep(1)  # so that each process gets one of these calls
+def _extract(spec: str, batch: str, cores: int) -> Staged:
+    """The stage in this process, on that many cores."""
+    pipeline = Pipeline(CorpusSpec.model_validate_json(spec))
+    Extraction.of(pipeline).reader().close()  # imports, and digests of the models, which the task before has found
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+    before, memory, started = os.times(), _grown(), time.perf_counter()
+    extract(pipeline, batch)
+    seconds, after = time.perf_counter() - started, os.times()
+    return Staged(seconds, sum(after[:4]) - sum(before[:4]), _grown() - memory)
 
 
-def _extract(spec: str, batch: str) -> float:
-    return _taken(lambda: extract(Pipeline(CorpusSpec.model_validate_json(spec)), batch))[1]
+def _grown() -> int:
+    """The most memory that this process and the largest that it has started had."""
+    return 1024 * sum(resource.getrusage(each).ru_maxrss for each in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
 def measure_listing(place: dict[str, Any], objects: int, report: Report) -> float:
@@ -217,13 +284,42 @@ def _spec(source: dict[str, Any], store: dict[str, Any], compute: dict[str, Any]
     )
 
 
-def _topics(folder: Path) -> Path:
+def _pages(folder: Path, size: float) -> Path:
+    """Pages of about so many bytes: Python's topics in two formats, then the reference of installed packages."""
     _new(folder)
     for name, text in topics.items():
         (folder / f"{name}.rst").write_text(text, encoding="utf-8")
         paragraphs = "".join(f"<p>{html.escape(part)}</p>\n" for part in text.split("\n\n"))
         (folder / f"{name}.html").write_text(f"<!DOCTYPE html><html><body>{paragraphs}</body></html>", encoding="utf-8")
+    written = sum(path.stat().st_size for path in folder.iterdir())
+    for number, (name, page) in enumerate(_reference()):
+        if written >= size:
+            break
+        (folder / f"{name}{'.md' if number % 2 else '.rst'}").write_text(page, encoding="utf-8", errors="replace")
+        written += len(page)
     return folder
+
+
+def _reference() -> Iterator[tuple[str, str]]:
+    """A page for each module of Python and of some packages, with all that its docstrings say."""
+    packages = [Path(sysconfig.get_path("purelib"), name) for name in ("numpy", "scipy", "sklearn", "pandas", "torch")]
+    for root in (Path(sysconfig.get_path("stdlib")), *packages):
+        for path in sorted(root.rglob("*.py")):
+            inside = path.relative_to(root)
+            if {"site-packages", "test", "tests"} & set(inside.parts):
+                continue
+            with suppress(SyntaxError, ValueError):  # some are there to be refused
+                module = ast.parse(path.read_bytes())
+                name = ".".join((root.name, *inside.with_suffix("").parts))
+                if page := "\n".join(_sections(module, name)):
+                    yield name, page
+
+
+def _sections(module: ast.Module, name: str) -> Iterator[str]:
+    for node in ast.walk(module):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node)):
+            title = name if isinstance(node, ast.Module) else node.name
+            yield f"{title}\n{'=-'[title != name] * len(title)}\n\n{text}\n"
 
 
 def _fill(bucket: str, options: dict[str, Any], objects: int) -> None:

@@ -24,6 +24,9 @@ class Bar(Protocol):
     def skip(self, amount: float) -> None:
         """Advance by work done before: it counts as done, but not for the rate or the time left."""
 
+    def read(self, size: int) -> None:
+        """Bytes that the work took, which are shown per second beside the rate."""
+
 
 class Reporter(Protocol):
     """Makes and closes bars; `finish` is called once for each bar."""
@@ -40,7 +43,7 @@ class LogBar:
         self, name: str, total: float | None, unit: str, interval: float, write: Callable[[str], None]
     ) -> None:
         self.name, self.total, self.unit, self.interval, self.write = name, total, unit, interval, write
-        self.done = self.skipped = 0.0
+        self.done = self.skipped = self.bytes = 0.0
         self.started = self.spoken = time.monotonic()
 
     def advance(self, amount: float = 1) -> None:
@@ -55,22 +58,34 @@ class LogBar:
         self.skipped += amount
         self.done += amount
 
+    def read(self, size: int) -> None:
+        self.bytes += size
+
     def finish(self) -> None:
         """Write the last line, if there was anything to do."""
         if self.done > self.skipped:
             self.write(f"{self._so_far()}, {time.monotonic() - self.started:,.1f} s")
 
     def _rate(self) -> float:
-        return (self.done - self.skipped) / max(time.monotonic() - self.started, 1e-9)
+        return (self.done - self.skipped) / self._elapsed()
+
+    def _elapsed(self) -> float:
+        return max(time.monotonic() - self.started, 1e-9)
 
     def _so_far(self) -> str:
         total = f" of {self.total:,.0f}" if self.total else ""
-        return f"{self.name}: {self.done:,.0f}{total} {self.unit}, {rate_text(self._rate(), self.unit)}"
+        rates = f"{rate_text(self._rate(), self.unit)}{bytes_rate_text(self.bytes / self._elapsed())}"
+        return f"{self.name}: {self.done:,.0f}{total} {self.unit}, {rates}"
 
 
 def rate_text(rate: float, unit: str) -> str:
     """A rate in units per second; slow ones with two significant digits."""
     return f"{rate:,.1f} {unit}/s" if rate >= 1 else f"{rate:.2g} {unit}/s"
+
+
+def bytes_rate_text(rate: float) -> str:
+    """Bytes per second, to be appended to a rate; nothing if there are none."""
+    return f", {rate_text(rate / 1e6, 'MB')}" if rate else ""
 
 
 class LogReporter:

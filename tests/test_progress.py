@@ -187,3 +187,16 @@ def test_workers_report_to_their_log(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "memorag_pipeline.progress"), track("documents", 2, "documents") as bar:
         bar.advance(2)
     assert [record.getMessage().partition(",")[0] for record in caplog.records] == ["documents: 2 of 2 documents"]
+
+
+@pytest.mark.parametrize("console", [terminal(), plain()], ids=["terminal", "log"])
+def test_bytes_are_shown_per_second_beside_the_rate(console: Console) -> None:
+    progress.install(reporter_for(console))
+    with track("documents", 2, "documents") as bar:
+        bar.read(3_000_000)
+        bar.advance(2)
+    with track("chunks", 2, "chunks") as bar:
+        bar.advance(2)
+    shown = output_of(console)
+    assert re.search(r"[\d,.]+ documents/s, [\d,.]+ MB/s", shown)
+    assert not re.search(r"chunks/s, [\d,.]+ MB/s", shown)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
-from memorag_pipeline.progress import Bar, LogReporter, Reporter, rate_text
+from memorag_pipeline.progress import Bar, LogReporter, Reporter, bytes_rate_text, rate_text
 
 
 def reporter_for(console: Console) -> Reporter:
@@ -42,6 +42,11 @@ class RichBar:
             task.completed += amount  # not by `advance` nor `update`, which would count it for the speed
             task.fields["skipped"] += amount
 
+    def read(self, size: int) -> None:
+        """Count bytes that the work took."""
+        with self._lock:
+            self._progress.tasks[self._progress.task_ids.index(self.task)].fields["bytes"] += size
+
 
 class RichReporter:
     """Bars that run at the same time are drawn together; when the last of them ends, they stay on the screen."""
@@ -67,7 +72,7 @@ class RichReporter:
                 )
                 self._progress.start()
             self._open += 1
-            return RichBar(self._progress, self._progress.add_task(name, total=total, unit=unit, skipped=0.0))
+            return RichBar(self._progress, self._progress.add_task(name, total=total, unit=unit, skipped=0.0, bytes=0))
 
     def finish(self, bar: Bar) -> None:
         """Stop a bar's clock. A bar without work disappears; one that fell short of its total shows that."""
@@ -95,12 +100,15 @@ class _DoneColumn(ProgressColumn):
 
 
 class _RateColumn(ProgressColumn):
-    """Units per second: lately while the bar runs, over all of it afterwards."""
+    """Units per second: lately while the bar runs, over all of it afterwards; and bytes per second over all of it."""
 
     def render(self, task: Task) -> Text:
         overall = _done_now(task) / task.elapsed if task.elapsed else 0.0
         rate = overall if task.stop_time is not None else task.speed or overall
-        return Text(rate_text(rate, task.fields["unit"]) if rate else "", style="progress.data.speed")
+        if not rate:
+            return Text("")
+        read = bytes_rate_text(task.fields["bytes"] / task.elapsed if task.elapsed else 0.0)
+        return Text(f"{rate_text(rate, task.fields['unit'])}{read}", style="progress.data.speed")
 
 
 class _TimeColumn(ProgressColumn):

@@ -28,7 +28,7 @@ from memorag_pipeline.corpus.source import Source, SourceObject
 from memorag_pipeline.digests import bytes_digest, text_digest
 from memorag_pipeline.machine.threads import TABLES
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.progress import rate_text, track
+from memorag_pipeline.progress import Bar, rate_text, track
 from memorag_pipeline.refresh.extraction import STAGE, Extraction, unsettled
 from memorag_pipeline.refresh.parent_version import Parent, object_of
 from memorag_pipeline.refresh.plans import ExtractList, ExtractUnit
@@ -70,7 +70,7 @@ def extract(pipeline: Pipeline, batch_uri: str) -> dict[str, int]:
     ):
         for part, read in extractor.read(batch.units):
             with at_work([part.fingerprint], len(part.objects), bar.advance) as advance:
-                outcome = extractor.run(part, read, advance, bar.skip)
+                outcome = extractor.run(part, read, advance, bar)
             for name in totals:
                 totals[name] += outcome.counts[name]
             if extractor.bytes:
@@ -146,15 +146,15 @@ class _PartExtractor:
         for part, results in groupby(done, key=lambda result: result[0][0]):
             yield part, ((item, *found) for (_, item), found in results if item is not None)
 
-    def run(self, part: _Begun, read: Iterable[_Read], advance: Advance, skip: Advance) -> Outcome:
+    def run(self, part: _Begun, read: Iterable[_Read], advance: Advance, bar: Bar) -> Outcome:
         """The outcome of one part, from the unit cache or done now.
 
-        `advance` receives the numbers of documents done now, `skip` those of a part that was done before.
+        `advance` receives the numbers of documents done now, `bar` those of a part that was done before.
         """
         if part.error is not None:
             raise part.error
         if part.earlier is not None:
-            skip(len(part.objects))
+            bar.skip(len(part.objects))
             return part.earlier
         started = time.monotonic()
         rows = part.kept()
@@ -164,6 +164,7 @@ class _PartExtractor:
                 source = {"document_id": each.document_id, "uri": each.uri, "source_size": item.size}
                 self._add_document(rows, {**source, "source_digest": digest}, each)
             self.bytes += item.size
+            bar.read(item.size)
             advance(1)
         outcome = self._record(part.fingerprint, rows, len(part.reused), time.monotonic() - started)
         self._seconds += outcome.seconds

@@ -59,10 +59,11 @@ def test_parts_are_the_same_by_one_process_and_by_several(
     for processes in (1, 3):
         started.clear()
         where = {"source": {"include": ["**"]}, "store": {"uri": str(tmp_path / f"store-{processes}")}}
-        with caplog.at_level(logging.INFO, "memorag_pipeline.refresh.extract"):
+        with caplog.at_level(logging.INFO, "memorag_pipeline"):
             refreshed = refresh(make_pipeline(**where, compute={"extract_processes": processes}))
         assert len(started) == processes * len(refreshed.extracted)
         found.append({role: refreshed.plan[role] for role in ("documents", "chunks", "quarantine")})
     assert found[0] == found[1]
     assert found[0]["quarantine"]
     assert re.search(r"extracted [\d.]+ [kM]B so far, [\d.]+ MB/s", caplog.text)
+    assert re.search(r"documents extracted or kept: .* documents/s, [\d.]+ MB/s", caplog.text)
