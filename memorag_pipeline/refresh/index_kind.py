@@ -4,9 +4,10 @@ In:  `index.factory` of the spec, the number of distinct texts, the index of the
 Out: the kind, with the template for a kind that is trained on vectors.
 Wrong: a kind that does not suit the vectors is a `MemoragError`.
 
-A template is kept from version to version, because segments of another one are other segments: it is trained again, and
-all base segments with it, when the corpus has more than `GROWTH` times the texts that it had then, or less than one in
-`GROWTH` of them; the log says so. So with a trained kind, what a version holds depends on when it was trained.
+Graphs and scalar quantizers are made from the vectors of each segment alone. For other kinds a template is kept from
+version to version, because segments of another template are other segments: it is trained again, and all base segments
+with it, when the corpus has more than `GROWTH` times the texts that it had then, or less than one in `GROWTH` of them;
+the log says so. So with such a kind, what a version holds depends on when its template was trained.
 """
 
 from __future__ import annotations
@@ -28,19 +29,20 @@ from memorag_pipeline.storage import BlobRef, Blobs, Outcome, fingerprint
 from memorag_pipeline.storage.manifest import IndexRecord
 
 GROWTH = 2
-_FLAT_UP_TO = 200_000  # texts
-_UNTRAINED = re.compile(r"Flat|HNSW\d+(,Flat)?")  # others are asked
+# Bytes of all vectors in float32: up to here a search of one core takes 7 ms and 18 ms (benchmarks, scale.py, `kinds`).
+_FLAT_UP_TO, _SQ8_UP_TO = 64_000_000, 400_000_000
+_OWN = re.compile(r"(HNSW\d+(,(?=\S)|$))?(Flat|SQ\w+)?")  # not trained, or for each segment by its own vectors
 _TRAINING_TABLES = 2048
 
 logger = logging.getLogger(__name__)
 
 
-def factory_for(texts: int) -> str:
+def factory_for(texts: int, dimensions: int) -> str:
     """What `factory: auto` means for a corpus of so many distinct texts."""
-    if texts <= _FLAT_UP_TO:
-        return "Flat"
-    lists = 2 ** round(math.log2(4 * math.sqrt(texts)))
-    return f"IVF{lists},SQ8"
+    size = 4 * texts * dimensions
+    if size <= _SQ8_UP_TO:
+        return "Flat" if size <= _FLAT_UP_TO else "SQ8"
+    return f"IVF{2 ** round(math.log2(2 * math.sqrt(texts)))},SQ8"
 
 
 def choose_kind(pipeline: Pipeline, parent: IndexRecord | None, tables: Sequence[IndexedTable], texts: int) -> Kind:
@@ -49,15 +51,23 @@ def choose_kind(pipeline: Pipeline, parent: IndexRecord | None, tables: Sequence
     kept = parent if parent is not None and texts <= GROWTH * parent.trained_on <= GROWTH**2 * texts else None
     factory = spec.factory
     if factory == AUTO:
-        factory = factory_for(texts) if kept is None else kept.factory
+        dimensions = _dimensions(pipeline.store.blobs, tables)
+        factory = factory_for(texts, dimensions) if kept is None else kept.factory
     if kept is not None and kept.factory == factory:
         return Kind(factory, kept.template, kept.trained_on, sparse)
-    if _UNTRAINED.fullmatch(factory):
+    if _OWN.fullmatch(factory):
         return Kind(factory, None, 0, sparse)
     template = _trained(pipeline, spec.model_copy(update={"factory": factory}), tables)
     if template is not None and parent is not None and parent.trained_on:
         logger.info("index: %s is trained again: %d texts now, %d then", factory, texts, parent.trained_on)
     return Kind(factory, template, 0 if template is None else texts, sparse)
+
+
+def _dimensions(blobs: Blobs, tables: Sequence[IndexedTable]) -> int:
+    """Of the vectors in the tables."""
+    table = blobs.cached_table(tables[0].embeddings[0], ["vector"], "embeddings")
+    dimensions: int = table.schema.field("vector").type.list_size
+    return dimensions
 
 
 def _trained(pipeline: Pipeline, spec: IndexSpec, tables: Sequence[IndexedTable]) -> BlobRef | None:

@@ -36,8 +36,8 @@ class IndexSpec(Section):
 
     factory: Factory = Field(
         default="auto",
-        description="auto chooses by the number of texts; or Flat, HNSW32, IVF256,Flat, IVF256,PQ16, … (inner product;"
-        " no PQ under HNSW).",
+        description="auto: Flat, SQ8 or IVF…,SQ8 by the bytes of all vectors; or Flat, HNSW32, IVF256,Flat, IVF256,PQ16,"
+        " … (inner product; no PQ under HNSW).",
     )
     segment_chunks: int = Field(
         default=262_144,

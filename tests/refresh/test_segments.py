@@ -21,6 +21,7 @@ from memorag_pipeline.errors import CorruptBlobError
 from memorag_pipeline.opened_version import OpenedVersion
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.index import build_index
+from memorag_pipeline.refresh.index_kind import factory_for
 from memorag_pipeline.refresh.plans import IndexPlan
 from memorag_pipeline.refresh.publish import manifest_blobs
 from memorag_pipeline.retrieval import version_segments
@@ -314,7 +315,11 @@ def test_auto_chooses_by_the_number_of_texts_and_says_so(tmp_path: Path, monkeyp
     monkeypatch.setattr("memorag_pipeline.refresh.index_kind._FLAT_UP_TO", 100)
     refresh(pipeline, edited(corpus(), 1))
     index = opened(pipeline).manifest.index
-    assert index is not None and index.factory == "IVF64,SQ8"
+    assert index is not None and (index.factory, index.template) == ("SQ8", None)
+    monkeypatch.setattr("memorag_pipeline.refresh.index_kind._SQ8_UP_TO", 100)
+    refresh(pipeline, edited(corpus(), 2))
+    index = opened(pipeline).manifest.index
+    assert index is not None and index.factory == "IVF32,SQ8" and index.template is not None
 
 
 def test_a_lost_segment_is_built_again(tmp_path: Path) -> None:
@@ -384,3 +389,29 @@ def test_a_list_that_was_altered_is_named(tmp_path: Path, on_s3: Callable[..., O
     searcher = on_s3(tmp_path / "store").searcher
     with pytest.raises(CorruptBlobError, match=r"index/00001.faiss: inverted list \d was altered"):
         searcher.search_vectors(QUERIES, 3)
+
+
+@pytest.mark.parametrize(
+    ("texts", "dimensions", "factory"),
+    [
+        (41_000, 384, "Flat"),
+        (42_000, 384, "SQ8"),
+        (16_000, 1024, "SQ8"),
+        (260_000, 384, "SQ8"),
+        (261_000, 384, "IVF1024,SQ8"),
+        (1_000_000, 384, "IVF2048,SQ8"),
+        (10_000_000, 384, "IVF8192,SQ8"),
+    ],
+)
+def test_auto_follows_the_bytes_of_all_vectors(texts: int, dimensions: int, factory: str) -> None:
+    assert factory_for(texts, dimensions) == factory
+
+
+@pytest.mark.parametrize("factory", ["SQ8", "HNSW16,SQ8", "HNSW16"])
+def test_kinds_of_one_segment_alone_make_no_template(factory: str, tmp_path: Path) -> None:
+    pipeline = pipeline_of(tmp_path, index={"factory": factory, "segment_chunks": 40})
+    refresh(pipeline, corpus())
+    index = opened(pipeline).manifest.index
+    assert index is not None and index.template is None and index.trained_on == 0
+    (found, *_) = search(pipeline)
+    assert found[0].score == pytest.approx(brute_force(corpus(), 1)[0][0][0], abs=0.02)
