@@ -36,7 +36,7 @@ class IndexSpec(Section):
 
     factory: Factory = Field(
         default="auto",
-        description="auto: Flat, SQ8 or IVF…,SQ8 by the bytes of all vectors; or Flat, HNSW32, IVF256,Flat, IVF256,PQ16,"
+        description="auto: Flat, SQ8 or IVF…,SQ8 by the bytes of all vectors; or Flat, HNSW32, IVF256,Flat, IVF256,PQ16"
         " … (inner product; no PQ under HNSW).",
     )
     segment_chunks: int = Field(
