@@ -24,7 +24,7 @@ MakePipeline = Callable[[str, str], Pipeline]
 
 
 @pytest.fixture
-def make_pipeline(s3_server: S3Server) -> MakePipeline:
+def make_pipeline(s3_server: S3Server, tiny_models: dict[str, Any]) -> MakePipeline:
     """A pipeline from a bucket's documents into a store in another bucket, all through one endpoint."""
 
     def make(bucket: str, store: str, endpoint: str = s3_server.endpoint) -> Pipeline:
@@ -34,8 +34,7 @@ def make_pipeline(s3_server: S3Server) -> MakePipeline:
             "source": {"uris": [f"s3://{bucket}/documents"], "storage_options": options, "documents_per_part": 2},
             "store": {"uri": f"s3://{store}/kb", "storage_options": options},
             "sharding": {"max_tokens": 512, "min_tokens": 64},
-            "memory": {"kind": "full", "model": "package:smollm2-135m-instruct", "window": 64},
-            "embedding": {"model": "package:all-minilm-l6-v2", "pooling": "mean"},
+            **tiny_models,
         }
         return Pipeline(CorpusSpec.model_validate(values))
 
@@ -66,7 +65,8 @@ def require_equal_refreshes(
             s3.pipe_file(f"{bucket}/documents/{names[0]}.rst", topics[names[0]].encode() + EDIT)
         assert refresh(stormy, "stormy-3").created is False
         assert verify(stormy.store, 2) == []
-        version = open_version(stormy.store.uri, storage_options=stormy.spec.store.storage_options)
+        options = stormy.spec.store.storage_options
+        version = open_version(stormy.store.uri, storage_options=options, trust_models=True)
         assert version.search("Which statement does nothing?", k=1)[0].uri.endswith(".rst")
         return sum(proxy.struck.values())
 
