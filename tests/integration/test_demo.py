@@ -94,6 +94,7 @@ def test_the_commands_of_the_readme_show_what_the_demo_made(
     assert "Stages" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.models
 def test_the_example_of_the_readme_is_refreshed_gated_answered_and_summarized_offline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_answers: None
 ) -> None:
