@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import regex
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models
 
 _MOST_PIECES = 1 << 19
 _LONGEST = 256  # characters of a piece that is remembered
@@ -81,7 +81,7 @@ class PieceCounts(dict[str, int]):
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> PieceCounts | None:
         """The counts for this tokenizer, None if it may join what is on both sides of any place in a text."""
-        cut = _cut_of(json.loads(tokenizer.to_str()))
+        cut = _cut_of(tokenizer)
         return None if cut is None else cls(tokenizer, cut)
 
     def count(self, text: str) -> int:
@@ -102,21 +102,22 @@ class PieceCounts(dict[str, int]):
         return count
 
 
-def _cut_of(tokenizer: dict[str, Any]) -> Cut | None:
-    """How texts are cut for a tokenizer, given as the content of its tokenizer.json."""
-    kind, normalizer = tokenizer["model"]["type"], (tokenizer["normalizer"] or {}).get("type")
-    first, *others = _steps(tokenizer["pre_tokenizer"]) or [{"type": None}]
+def _cut_of(tokenizer: Tokenizer) -> Cut | None:
+    """How texts are cut for a tokenizer."""
+    settings = _settings(tokenizer)
+    kind, normalizer = type(tokenizer.model).__name__, (settings["normalizer"] or {}).get("type")
+    first, *others = _steps(settings["pre_tokenizer"]) or [{"type": None}]
     names = [step["type"] for step in (first, *others)]
     if kind == "WordPiece" and normalizer == "BertNormalizer" and names == ["BertPreTokenizer"]:
-        words = _words if tokenizer["normalizer"]["handle_chinese_chars"] else _plain_words
-        return Cut(words, _WORDS.findall, _is_visible, str.lower if tokenizer["normalizer"]["lowercase"] else str)
+        words = _words if settings["normalizer"]["handle_chinese_chars"] else _plain_words
+        return Cut(words, _WORDS.findall, _is_visible, str.lower if settings["normalizer"]["lowercase"] else str)
     if kind == "Unigram" and normalizer == "Precompiled" and names == ["WhitespaceSplit", "Metaspace"]:
         always = others[0].get("prepend_scheme", "always") == "always"
         return Cut(_BETWEEN_WORDS.split) if always else None
-    if kind != "BPE" or tokenizer["model"].get("dropout") is not None:
+    if kind != "BPE" or tokenizer.model.dropout is not None:
         return None
     if names in ([None], ["Metaspace"]):
-        return _before_spaces(tokenizer)
+        return _before_spaces(tokenizer, settings)
     if normalizer in {None, "NFC"}:
         if names == ["ByteLevel"] and first["use_regex"] and not first["add_prefix_space"]:
             return Cut(_gpt2_pieces, regex.compile(_GPT2).findall, str.isascii, _bytes)
@@ -129,18 +130,30 @@ def _cut_of(tokenizer: dict[str, Any]) -> Cut | None:
     return None
 
 
-def _before_spaces(tokenizer: dict[str, Any]) -> Cut | None:
+def _settings(tokenizer: Tokenizer) -> dict[str, Any]:
+    """As in tokenizer.json, without the vocabulary, which takes long to write and read."""
+    bare = Tokenizer(models.BPE())
+    if tokenizer.normalizer is not None:
+        bare.normalizer = tokenizer.normalizer
+    if tokenizer.pre_tokenizer is not None:
+        bare.pre_tokenizer = tokenizer.pre_tokenizer
+    settings: dict[str, Any] = json.loads(bare.to_str())
+    return settings
+
+
+def _before_spaces(tokenizer: Tokenizer, settings: dict[str, Any]) -> Cut | None:
     """For BPE of a whole text with a space put in front; None if a token has a space after another character.
 
     Without such a token no merge reaches over the place before such a space, so those on its two sides are independent.
     """
-    model, normalizers = tokenizer["model"], _steps(tokenizer["normalizer"], "normalizers")
+    model, normalizers = tokenizer.model, _steps(settings["normalizer"], "normalizers")
+    vocabulary = tokenizer.get_vocab(with_added_tokens=False)
     others = ("continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")
-    if _SPACE not in model["vocab"] or any(model.get(each) for each in others):
+    if _SPACE not in vocabulary or any(getattr(model, each) for each in others):
         return None
-    if any(_SPACE in token.lstrip(_SPACE) for token in model["vocab"]):
+    if any(_SPACE in token.lstrip(_SPACE) for token in vocabulary):
         return None
-    if (step := tokenizer["pre_tokenizer"]) is not None:
+    if (step := settings["pre_tokenizer"]) is not None:
         # It puts no space in front of one.
         prepends = step["prepend_scheme"] in {"first", "always"} and step["replacement"] == _SPACE
         return Cut(_BEFORE_SPACE.split) if prepends and not step["split"] and not normalizers else None
