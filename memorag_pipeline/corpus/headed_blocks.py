@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+_BEGINS = re.compile(r"\s*(?:```|~~~|\.\. |\+-|=)")  # any of the lines below, or a row of a table, which has a bar
 _FENCE = re.compile(r"\s{0,12}(`{3,}|~{3,})([^`\n]*)$")
 _DIRECTIVE = re.compile(r"(\s*)\.\. (?:code-block|code|sourcecode|highlight|literalinclude|parsed-literal)::")
 _DELIMITERS = re.compile(r"[\s>]*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$")
@@ -42,6 +43,9 @@ def headed_blocks(text: str) -> list[HeadedBlock]:
     blocks: list[HeadedBlock] = []
     at = 0
     while at < len(lines):
+        if "|" not in lines[at][1] and not _BEGINS.match(lines[at][1]):
+            at += 1
+            continue
         found = _code(lines, at) or _directive(lines, at) or _table(lines, at) or _rst_table(lines, at)
         if found is None:
             at += 1

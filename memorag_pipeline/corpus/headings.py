@@ -16,6 +16,7 @@ from memorag_pipeline.corpus.front_matter import front_matter
 
 _MOST = 200  # characters of a heading that are kept
 _LONGEST_TAG = 2000  # characters of a heading in HTML
+_MARKS = "`~#=-"  # what the next three begin with
 _FENCE = re.compile(r" {0,3}(`{3,}(?=[^`]*$)|~{3,})")
 _HIDDEN = re.compile(r"<!--|<(pre|script|style|textarea)\b", re.I)  # no headings up to the end of these
 _TAG = re.compile(r" {0,3}<h([1-6])\b[^>]*>", re.I)
@@ -43,25 +44,30 @@ def markdown_headings(text: str) -> list[Heading]:
     for start, line in _lines(text, front_matter(text)[1]):
         if start < shown:
             continue
-        opened = _FENCE.match(line[:1000])
+        marked = line[:4].lstrip(" ")[:1] in _MARKS
+        opened = _FENCE.match(line[:1000]) if marked else None
         if fence:
             if opened and opened[1].startswith(fence) and not line.strip(" \t`~"):
                 fence = ""
         elif opened:
             fence = opened[1]
-        elif mark := _ATX.match(line[:1000]):
+        elif marked and (mark := _ATX.match(line[:1000])):
             words = line[mark.end(1) :].strip()
             closing = words.rstrip("#")
             words = closing.rstrip() if closing.endswith((" ", "\t")) or not closing else words
             _add(headings, len(mark[1]), start, words)
             line = ""
-        elif previous[1].strip() and (mark := _SETEXT.match(line[:1000])) and not previous[1].startswith(_BLOCK):
-            _add(headings, 1 if mark[1][0] == "=" else 2, previous[0], previous[1].strip())
+        elif marked and _is_underline(line, previous[1]):
+            _add(headings, 1 if line.lstrip(" ")[0] == "=" else 2, previous[0], previous[1].strip())
             line = ""
         elif "<" in line:
             shown = _html(text, start, line, headings, endless)
         previous = (start, "" if fence else line)
     return headings
+
+
+def _is_underline(line: str, above: str) -> bool:
+    return bool(above.strip()) and _SETEXT.match(line[:1000]) is not None and not above.startswith(_BLOCK)
 
 
 def _html(text: str, start: int, line: str, headings: list[Heading], endless: set[str]) -> int:
