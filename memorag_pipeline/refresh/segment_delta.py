@@ -79,6 +79,8 @@ def plan_delta(
     while bases := left("base"):  # making one anew masks documents of others
         documents = np.unique(np.concatenate([draft.documents() for draft in bases]))
         found = set(group_of[parts.parts_of(documents)].tolist()) - rebuilt
+        if not found:  # the table of sections lacks documents that a segment has
+            return None
         moved = parts.documents_in([place for number in found for place in groups[number]])
         rebuilt |= found
         new = np.setdiff1d(new, moved)
