@@ -18,7 +18,7 @@ from memorag_pipeline.refresh.shard_plan import Shard
 from memorag_pipeline.refresh.stages import EMBED, MEMORIZE
 from memorag_pipeline.storage import BlobRef, ModelRecord, Outcome, fingerprint
 
-EMBED_VERSION = 1
+EMBED_VERSION = 2
 # Of section memory: what has its own digest, or changes no memory.
 _NOT_IN_FINGERPRINT = {"model", "revision", "adapter", "budget_mib", "reproducible"}
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -103,6 +104,25 @@ def _named(name: str) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
         raise CorruptBlobError(f"{name}: not a table in Parquet that can be read ({error}); {_REMEDY}") from error
+
+
+def encodings(schema: pa.Schema) -> dict[str, Any]:
+    """How columns are written, for pyarrow.parquet: no dictionary where values do not repeat.
+
+    Vectors are split by byte: one of 384 dimensions takes 1,372 bytes, and 2,280 with a dictionary of its numbers.
+    Nothing is said of tables without such columns.
+    """
+    vectors = [field.name for field in schema if pa.types.is_fixed_size_list(field.type)]
+    distinct = [field.name for field in schema if pa.types.is_fixed_size_binary(field.type)]
+    if not vectors and not distinct:
+        return {}
+    others = [field for field in schema if field.name not in (*vectors, *distinct)]
+    return {
+        "use_dictionary": [
+            f"{each.name}.list.element" if pa.types.is_list(each.type) else each.name for each in others
+        ],
+        "use_byte_stream_split": [f"{name}.list.element" for name in vectors],
+    }
 
 
 def open_table(source: Path | pa.Buffer, name: str, schema: pa.Schema | None = None) -> StoredTable:

@@ -52,7 +52,8 @@ def test_its_version_is_searched_and_its_memories_are_read(spec: dict[str, Any])
 def test_a_refresh_reads_nothing_again_but_what_changed(spec: dict[str, Any]) -> None:
     pipeline = Pipeline(CorpusSpec.model_validate(spec))
     same = refresh(pipeline, "run-2")
-    assert same.counts["shard"]["memorize_units"] == same.counts["shard"]["embed_units"] == 0
+    assert same.counts["shard"]["memorize_units"] == same.counts["embed"]["embedded"] == 0
+    assert same.counts["index"]["segments"] == 1
     bears = "# Bears\n\nA bear wakes up when the snow melts.\n"
     fsspec.filesystem("memory").pipe("/animals/bears.md", bears.encode())
     after = refresh(pipeline, "run-3")
