@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import threading
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
@@ -18,11 +19,15 @@ from memorag_pipeline.corpus.source import Source
 from memorag_pipeline.digests import bytes_digest, text_digest
 from memorag_pipeline.errors import CorruptBlobError, StorageError
 from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.refresh import extract as extract_stage
 from memorag_pipeline.refresh import extraction
 from memorag_pipeline.refresh.extract import extract
 from memorag_pipeline.refresh.inventory import take_inventory
+from memorag_pipeline.refresh.plans import ExtractList
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage import BlobRef
+from memorag_pipeline.storage.blobs import Blobs
+from memorag_pipeline.storage.units import Units
 from tests.corpus.documents import docx, pdf
 from tests.fixtures.plain_bucket import plain_bucket
 from tests.fixtures.s3 import S3Server
@@ -165,6 +170,57 @@ BAD = {
     "cut.pdf": (pdf("words")[:250], "unreadable"),
     "cut.docx": (docx(("words", "Normal"))[:-60], "unreadable"),
 }
+
+
+def test_documents_of_the_next_part_are_read_while_one_is_recorded(
+    make_pipeline: MakePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    seen = threading.Condition()
+    read_bytes, put_table, begun = Source.read, Blobs.put_table, []
+
+    def reading(source: Source, uri: str, limit: int) -> Any:
+        with seen:
+            read.append(uri)
+            seen.notify_all()
+        return read_bytes(source, uri, limit)
+
+    def recording(store: Blobs, table: Any) -> Any:
+        if not begun:
+            begun.append("the first part")
+            with seen:
+                assert seen.wait_for(lambda: len(read) > parts[0], 20), "nothing is read ahead"
+        return put_table(store, table)
+
+    pipeline = make_pipeline(source={"documents_per_part": 2}, compute={"units_per_task": 100})
+    (uri,) = take_inventory(pipeline)["extract"]
+    parts = [len(part.objects) for part in pipeline.read_work(uri, ExtractList).units]
+    assert len(parts) > 1
+    monkeypatch.setattr(Source, "read", reading)
+    monkeypatch.setattr(Blobs, "put_table", recording)
+    monkeypatch.setattr(extract_stage, "TABLES", 1)  # documents read ahead
+    assert extract(pipeline, uri)["documents"] == sum(parts) == len(read)
+
+
+def test_a_store_that_fails_fails_the_part_whose_turn_it_is(
+    make_pipeline: MakePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = make_pipeline(source={"documents_per_part": 2}, compute={"units_per_task": 100})
+    (uri,) = take_inventory(pipeline)["extract"]
+    parts = pipeline.read_work(uri, ExtractList).units
+    find = Units.find
+
+    def finding(units: Units, stage: str, fingerprint: str) -> Any:
+        if fingerprint == parts[1].fingerprint:
+            raise StorageError("the store is closed")
+        return find(units, stage, fingerprint)
+
+    monkeypatch.setattr(Units, "find", finding)
+    with pytest.raises(StorageError, match="is closed"):
+        extract(pipeline, uri)
+    monkeypatch.undo()
+    found = pipeline.store.units.find_all(extraction.STAGE, [part.fingerprint for part in parts[:2]])
+    assert found[0] is not None and found[1] is None
 
 
 def test_bad_documents_are_quarantined_with_the_reason(make_pipeline: MakePipeline, source: Path) -> None:
