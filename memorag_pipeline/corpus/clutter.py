@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from fnmatch import translate
+from functools import lru_cache
 
 _VERSIONS = (".git", ".svn", ".hg", ".bzr", ".jj", "CVS", "_darcs", ".git-credentials")
 _SECRETS = (
@@ -41,4 +42,10 @@ _NAMED = re.compile(
 
 def is_clutter(name: str) -> bool:
     """Whether a part of the name is one of those in `CLUTTER`, ignoring case."""
-    return any(_NAMED.match(part) for part in name.split("/"))
+    folder, _, last = name.rpartition("/")
+    return _NAMED.match(last) is not None or _is_in_clutter(folder)
+
+
+@lru_cache(1024)  # neighbours in a listing are in the same folder
+def _is_in_clutter(folder: str) -> bool:
+    return any(_NAMED.match(part) for part in folder.split("/"))

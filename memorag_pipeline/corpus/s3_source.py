@@ -11,9 +11,14 @@ folder of others for that folder.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fsspec.asyn import sync
+
+Info = dict[str, Any]
+Request = Callable[[], Any]
 
 _PIECE = 1 << 20
 _FOLDER_MARK = "_$folder$"  # of Hadoop and EMR
@@ -35,6 +40,29 @@ def first_keys(filesystem: Any, root: str, most: int) -> tuple[list[str], bool]:
     page = filesystem.call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{key}/" if key else "", MaxKeys=most)
     paths = [(f"{bucket}/{item['Key']}", {"size": item["Size"]}) for item in page.get("Contents", [])]
     return [path for path, info in paths if not is_folder_marker(path, info)], not page.get("IsTruncated")
+
+
+def object_pages(filesystem: Any, root: str, call: Callable[[Request], Any]) -> Iterator[list[tuple[str, Info]]]:
+    """The objects below `root` in the store's order, a page at a time; `call` makes each request.
+
+    The next page is asked for while one is handled. s3fs's `find` gives them all at once.
+    """
+    bucket, key, _ = filesystem.split_path(root)
+    asked = {"Bucket": bucket, "Prefix": f"{key.lstrip('/')}/" if key else ""}
+
+    def ask(token: str | None) -> Any:
+        more = {} if token is None else {"ContinuationToken": token}
+        return call(lambda: filesystem.call_s3("list_objects_v2", **asked, **more))
+
+    with ThreadPoolExecutor(1) as ahead:
+        waiting = ahead.submit(ask, None)
+        while True:
+            page = waiting.result()
+            if page.get("IsTruncated"):
+                waiting = ahead.submit(ask, page["NextContinuationToken"])
+            yield [(f"{bucket}/{item['Key']}", {**item, "size": item["Size"]}) for item in page.get("Contents", [])]
+            if not page.get("IsTruncated"):
+                return
 
 
 def read_object(filesystem: Any, path: str, limit: int) -> tuple[bytes, dict[str, Any]]:

@@ -15,18 +15,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import Any
 
 import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.utils import glob_translate
 
 from memorag_pipeline.corpus.clutter import is_clutter
+from memorag_pipeline.corpus.inventory import Inventory, Listing, SourceObject
 from memorag_pipeline.corpus.quarantine import Refused
-from memorag_pipeline.corpus.s3_source import first_keys, is_folder_marker, is_s3, read_object
-from memorag_pipeline.digests import text_digest
+from memorag_pipeline.corpus.s3_source import first_keys, is_folder_marker, is_s3, object_pages, read_object
 from memorag_pipeline.errors import MissingDependencyError, StorageError
 from memorag_pipeline.specs.source import SourceSpec
 from memorag_pipeline.storage.credentials import options_for
@@ -39,41 +40,6 @@ _MODIFIED = ("LastModified", "last_modified", "modified", "updated", "created")
 # Denials that may concern one object alone, an archived one for instance; an expired token concerns all of them.
 _FORBIDDEN = {"", "AccessDenied", "403", "Forbidden", "InvalidObjectState"}
 _CLIENT_ERRORS = {"botocore", "aiobotocore", "aiohttp"}  # what s3fs lets through unchanged
-
-
-@dataclass(frozen=True)
-class SourceObject:
-    """One object of the source as listed. `modified` (ISO 8601, UTC) only counts if the store gives no etag."""
-
-    uri: str
-    size: int
-    etag: str | None
-    modified: str | None
-
-    @cached_property
-    def document_id(self) -> str:
-        """Stable id of the document: 16 hex digits of the SHA-256 of its URI."""
-        return text_digest(self.uri)[:16]
-
-    @property
-    def identity(self) -> tuple[int, str | None]:
-        """If this is equal, the content is taken as equal without reading it."""
-        return self.size, self.etag or self.modified
-
-    def row(self) -> dict[str, Any]:
-        """The object as a row of the inventory."""
-        return {
-            "document_id": self.document_id,
-            "uri": self.uri,
-            "size": self.size,
-            "etag": self.etag,
-            "modified": self.modified,
-        }
-
-    @classmethod
-    def from_row(cls, row: dict[str, Any]) -> SourceObject:
-        """The object of an inventory row."""
-        return cls(row["uri"], row["size"], row["etag"], row["modified"])
 
 
 @dataclass(frozen=True)
@@ -100,28 +66,23 @@ class Source:
         self._outages = Outages(f"source {', '.join(spec.uris)}")
         self._filesystems = {fs.unstrip_protocol(root).partition("://")[0]: fs for _, fs, root in self._roots}
 
-    def list(self) -> list[SourceObject]:
-        """All objects that the globs match, sorted by URI, each once."""
-        found: dict[str, SourceObject] = {}
-        left_out: set[str] = set()
+    def list(self) -> Inventory:
+        """All objects that the globs match."""
+        found, left_out = Listing(), list[pa.Array]()
         for uri, fs, root in self._roots:
-            for path, info in _find(uri, fs, root, self._outages):
-                if not self._admits(_name(root, path)):
-                    continue
-                if self._default_exclude and is_clutter(path[len(root) :]):
-                    left_out.add(_uri_of(fs, path))
-                else:
-                    item = _describe(_uri_of(fs, path), info)
-                    if self._leads_out(fs, path):
-                        # Listed, so that it appears in quarantine; its target is not part of its identity.
-                        item = SourceObject(item.uri, 0, None, None)
-                    found[item.uri] = item
-        left_out -= set(found)
-        self.left_out = len(left_out)
-        if left_out:
-            examples = ", ".join(sorted(left_out)[:3])
-            logger.info("source.default_exclude leaves out %d objects, such as %s", len(left_out), examples)
-        return [found[uri] for uri in sorted(found)]
+            for page in _pages(uri, fs, root, self._outages):
+                admitted = [(path, info) for path, info in page if self._admits(_name(root, path))]
+                clutter = {path for path, _ in admitted if self._default_exclude and is_clutter(path[len(root) :])}
+                found.add(self._described(fs, path, info) for path, info in admitted if path not in clutter)
+                left_out.append(pa.array([_uri_of(fs, path) for path in clutter], pa.string()))
+        inventory = found.inventory()
+        uris = pa.chunked_array(left_out, pa.string()).unique()
+        uris = uris.filter(pc.invert(pc.is_in(uris, value_set=inventory.column("uri"))))
+        self.left_out = len(uris)
+        if self.left_out:
+            examples = ", ".join(uris.take(pc.sort_indices(uris)).slice(0, 3).to_pylist())
+            logger.info("source.default_exclude leaves out %d objects, such as %s", self.left_out, examples)
+        return inventory
 
     def first_page(self) -> FirstPage:
         """A look at the source that takes one request, or a walk through as many files."""
@@ -130,7 +91,7 @@ class Source:
             with _explained("list", uri):
                 paths, all_of_it = _first_paths(fs, root)
             if not paths:  # nothing, a single object, or no such place
-                paths = [path for path, _ in _find(uri, fs, root, self._outages)]
+                paths = [path for page in _pages(uri, fs, root, self._outages) for path, _ in page]
             names = [(_name(root, path), path[len(root) :]) for path in paths]
             matching += sum(
                 self._admits(name) and not (self._default_exclude and is_clutter(below)) for name, below in names
@@ -169,6 +130,11 @@ class Source:
         ]
         return any(pattern.match(name) for pattern in self._records for name in names)
 
+    def _described(self, fs: Any, path: str, info: dict[str, Any]) -> SourceObject:
+        item = _describe(_uri_of(fs, path), info)
+        # Listed, so that it appears in quarantine; its target is not part of its identity.
+        return SourceObject(item.uri, 0, None, None) if self._leads_out(fs, path) else item
+
     def _leads_out(self, fs: Any, path: str) -> bool:
         """Whether a local path is a link to a place outside of the roots."""
         if not isinstance(fs, LocalFileSystem) or not os.path.islink(path):
@@ -202,6 +168,10 @@ def _open(uri: str, options: dict[str, Any]) -> tuple[Any, str]:
         raise MissingDependencyError(f"source {uri}: {error}") from error
     except ValueError as error:
         raise StorageError(f"source {uri}: not a place that fsspec knows ({error})") from error
+    if is_s3(fs):
+        from memorag_pipeline.storage.backends.s3_times import read_times_fast
+
+        read_times_fast(fs)
     return fs, root.rstrip("/")
 
 
@@ -246,17 +216,29 @@ def _outage_of(fs: Any) -> Callable[[Exception], bool]:
     return is_unreachable
 
 
-def _find(uri: str, fs: Any, root: str, outages: Outages) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Path and description of every file below `root`. Links to files count as files, links to folders are skipped."""
-    local = isinstance(fs, LocalFileSystem)
+def _pages(uri: str, fs: Any, root: str, outages: Outages) -> Iterator[list[tuple[str, dict[str, Any]]]]:
+    """Path and description of every file below `root`, some at a time, as the store lists them."""
     fs.invalidate_cache()
+    is_outage, empty = _outage_of(fs), True
     with _explained("list", uri):
-        # A folder that cannot be listed must not look like one whose documents were removed.
-        options = {"on_error": "raise"} if local else {}
-        found = outages.call(lambda: fs.find(root, detail=True, **options), _outage_of(fs))
-        if not found and not _exists(fs, root):
-            raise FileNotFoundError(root)
-    skipped = 0
+        if is_s3(fs):
+            for page in object_pages(fs, root, lambda request: outages.call(request, is_outage)):
+                empty = empty and not page
+                yield [(path, info) for path, info in page if not is_folder_marker(path, info)]
+        if empty:  # or on no store with pages
+            yield from _found(uri, fs, root, lambda request: outages.call(request, is_outage))
+
+
+def _found(
+    uri: str, fs: Any, root: str, call: Callable[[Callable[[], Any]], Any]
+) -> Iterator[list[tuple[str, dict[str, Any]]]]:
+    """The same by fsspec. Links to files count as files, links to folders are skipped."""
+    # A folder that cannot be listed must not look like one whose documents were removed.
+    options = {"on_error": "raise"} if isinstance(fs, LocalFileSystem) else {}
+    found = call(lambda: fs.find(root, detail=True, **options))
+    if not found and not _exists(fs, root):
+        raise FileNotFoundError(root)
+    skipped, page = 0, list[tuple[str, dict[str, Any]]]()
     for path, info in found.items():
         if info.get("islink"):
             try:
@@ -266,7 +248,11 @@ def _find(uri: str, fs: Any, root: str, outages: Outages) -> Iterator[tuple[str,
         if info["type"] != "file":
             skipped += 1
         elif not (is_folder_marker(path, info) if is_s3(fs) else path.endswith("/")):
-            yield path, info
+            page.append((path, info))
+        if len(page) == _PAGE:
+            yield page
+            page = []
+    yield page
     if skipped:
         logger.warning("%s: %d links to folders and special files were passed over", uri, skipped)
 
@@ -301,8 +287,8 @@ def _describe(uri: str, info: dict[str, Any]) -> SourceObject:
 
 def _uri_of(fs: Any, path: str) -> str:
     """URI of a path; bytes of a local name that are not UTF-8 are written as \\xNN."""
-    uri: str = fs.unstrip_protocol(path)
-    return uri.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    uri: str = f"s3://{path}" if is_s3(fs) else fs.unstrip_protocol(path)
+    return uri if uri.isascii() else uri.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _path_of(fs: Any, uri: str) -> str:

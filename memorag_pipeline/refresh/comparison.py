@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from fsspec.utils import glob_translate
 
+from memorag_pipeline.corpus.inventory import Inventory, InventoryDifference, SourceObject, equal
 from memorag_pipeline.corpus.quarantine import UNSETTLED, Refused
-from memorag_pipeline.corpus.source import Source, SourceObject
+from memorag_pipeline.corpus.source import Source
 from memorag_pipeline.digests import bytes_digest
 from memorag_pipeline.errors import EmptyCorpusError, NotFoundError, SpecError
 from memorag_pipeline.machine.threads import TABLES
@@ -40,14 +43,26 @@ class SourceComparison:
     pipeline: Pipeline
     extraction: Extraction
     parent: Parent | None
-    objects: list[SourceObject]
+    objects: Inventory
     lost: list[str]
     left_out: int  # objects of the source that `source.default_exclude` leaves out
 
     @cached_property
+    def difference(self) -> InventoryDifference:
+        """How the objects differ from those of the newest version."""
+        return InventoryDifference.of(self.objects, self.parent.inventory if self.parent else Inventory.of(()))
+
+    @property
     def counts(self) -> dict[str, int]:
         """Documents added, modified, removed and unchanged."""
-        return _difference(self.objects, self.parent.objects if self.parent else {})
+        found = self.difference
+        return {
+            "documents": len(self.objects),
+            "added": found.added,
+            "changed": found.changed,
+            "removed": found.removed,
+            "unchanged": len(self.objects) - found.added - found.changed,
+        }
 
     @property
     def changed(self) -> bool:
@@ -76,7 +91,7 @@ def compare(pipeline: Pipeline, documents: str | None = None) -> SourceCompariso
     if documents:
         listed = _only(documents, listed, parent, spec.corpus)
     listed = Purge(spec.refresh.purge).admitted(listed)
-    if not listed:
+    if not len(listed):
         raise EmptyCorpusError(_nothing_found(spec.source, source.left_out))
     objects = _keep_untouched(listed, parent, source, spec.source) if parent else listed
     return SourceComparison(
@@ -84,7 +99,7 @@ def compare(pipeline: Pipeline, documents: str | None = None) -> SourceCompariso
     )
 
 
-def _only(glob: str, listed: Sequence[SourceObject], parent: Parent | None, corpus: str) -> list[SourceObject]:
+def _only(glob: str, listed: Inventory, parent: Parent | None, corpus: str) -> Inventory:
     """The current state of what the glob matches, and everything else as in the newest version."""
     if parent is None:
         raise NotFoundError(
@@ -92,9 +107,8 @@ def _only(glob: str, listed: Sequence[SourceObject], parent: Parent | None, corp
             " are; refresh without a filter first"
         )
     matches = re.compile(glob_translate(glob)).match
-    found = [item for item in listed if matches(item.uri)]
-    found += [item for item in parent.objects.values() if not matches(item.uri)]
-    return sorted(found, key=lambda item: item.uri)
+    found = (item for item in listed if matches(item.uri))
+    return Inventory.of(chain(found, (item for item in parent.inventory if not matches(item.uri))))
 
 
 def _nothing_found(source: SourceSpec, left_out: int) -> str:
@@ -106,22 +120,17 @@ def _nothing_found(source: SourceSpec, left_out: int) -> str:
     return f"no document in {', '.join(source.uris)} matches ({globs}); correct source.uris or the globs"
 
 
-def _keep_untouched(
-    listed: Sequence[SourceObject], parent: Parent, source: Source, spec: SourceSpec
-) -> list[SourceObject]:
+def _keep_untouched(listed: Inventory, parent: Parent, source: Source, spec: SourceSpec) -> Inventory:
     """The listing, with the parent's entry for every object whose content is the same.
 
     An object with another etag or time but the same size is read and compared, so that a touched or re-uploaded file
     changes nothing. Too large objects are never read; their size says all that is used of them.
     """
     limit = int(spec.max_document_mb * (1 << 20))
-
-    def was(item: SourceObject) -> SourceObject | None:
-        return parent.objects.get(item.document_id)
-
-    suspects = [
-        item for item in listed if (old := was(item)) and old.identity != item.identity and old.size == item.size
-    ]
+    old = Inventory(parent.inventory.table.take(listed.where(parent.inventory)))  # null where there is none
+    same_size = pc.fill_null(pc.equal(listed.column("size"), old.column("size")), False)
+    same = pc.and_(same_size, equal(listed.identities, old.identities))
+    suspects = listed.only(pc.and_not(same_size, same))
     readable = [item for item in suspects if item.size <= limit]
     digests = parent.source_digests([item.document_id for item in readable])
 
@@ -135,27 +144,13 @@ def _keep_untouched(
         return bytes_digest(data) == digests[item.document_id]
 
     with track("documents compared", len(readable), "documents") as bar, ThreadPoolExecutor(TABLES) as pool:
-        same = {item.document_id for item in suspects if item.size > limit}
-        for item, equal in zip(readable, pool.map(is_same, readable), strict=True):
+        touched = [item.document_id for item in suspects if item.size > limit]
+        for item, is_equal in zip(readable, pool.map(is_same, readable), strict=True):
             bar.advance()
-            if equal:
-                same.add(item.document_id)
-    return [
-        old if (old := was(item)) and (old.identity == item.identity or item.document_id in same) else item
-        for item in listed
-    ]
-
-
-def _difference(objects: Sequence[SourceObject], known: dict[str, SourceObject]) -> dict[str, int]:
-    added = sum(item.document_id not in known for item in objects)
-    unchanged = sum(known.get(item.document_id) == item for item in objects)
-    return {
-        "documents": len(objects),
-        "added": added,
-        "changed": len(objects) - added - unchanged,
-        "removed": len(known) + added - len(objects),
-        "unchanged": unchanged,
-    }
+            if is_equal:
+                touched.append(item.document_id)
+    same = pc.or_(same, pc.is_in(listed.column("document_id"), value_set=pa.array(touched, pa.string())))
+    return listed.with_entries(old, same)
 
 
 def _is_outdated(parent: Parent, counts: dict[str, int], extraction: Extraction, spec_fingerprint: str) -> bool:

@@ -23,8 +23,9 @@ import pyarrow as pa
 from memorag_pipeline import schemas
 from memorag_pipeline.amounts import bytes_text
 from memorag_pipeline.corpus.document_reader import ReadDocument
+from memorag_pipeline.corpus.inventory import SourceObject
 from memorag_pipeline.corpus.quarantine import Refused, advice
-from memorag_pipeline.corpus.source import Source, SourceObject
+from memorag_pipeline.corpus.source import Source
 from memorag_pipeline.digests import bytes_digest, text_digest
 from memorag_pipeline.machine.threads import TABLES
 from memorag_pipeline.pipeline import Pipeline
@@ -117,9 +118,9 @@ class _PartExtractor:
         self._extraction = Extraction.of(pipeline)
         self._parent = parent
         self._reusable: dict[int, bool] = {}
-        known = {} if parent is None else parent.objects
         objects = [item for part in batch.units for item in part.objects]
-        size = sum(item.size for item in objects if known.get(item.document_id) != item)
+        self._before = {} if parent is None else parent.inventory.among([item.document_id for item in objects])
+        size = sum(item.size for item in objects if self._before.get(item.document_id) != item)
         processes = processes_for(size, pipeline.spec.compute.extract_processes)
         self._readers = Readers(self._extraction.reader, processes)
         self._ahead = max(TABLES, 2 * processes)
@@ -185,7 +186,7 @@ class _PartExtractor:
         parent = self._parent
         if parent is None:
             return part
-        same = [item.document_id for item in part.objects if parent.objects.get(item.document_id) == item]
+        same = [item.document_id for item in part.objects if self._before.get(item.document_id) == item]
         reused = {object_id for object_id in same if self._is_reusable(parent, parent.part_of(object_id))}
         refused = parent.refused(reused)
         reused -= {parent.object_of(row) for row in refused if unsettled([row])}
@@ -202,11 +203,11 @@ class _PartExtractor:
     def _settled(self, part: _Begun, earlier: Outcome) -> _Begun:
         """With the objects of the same unit, done before, but those that a passing cause left out."""
         ids = {item.document_id for item in part.objects}
-        left_out = {object_of(row, ids) for row in self._rows_of(earlier, "quarantine") if unsettled([row])}
+        left_out = {object_of(row, ids.__contains__) for row in self._rows_of(earlier, "quarantine") if unsettled([row])}
 
         def kept() -> _Rows:
             found = _Rows(*(self._rows_of(earlier, role) for role in ("documents", "chunks", "quarantine")))
-            return found.only(lambda row: object_of(row, ids) not in left_out)
+            return found.only(lambda row: object_of(row, ids.__contains__) not in left_out)
 
         return replace(part, reused=ids - left_out, kept=kept)
 

@@ -13,7 +13,6 @@ from typing import Any
 from memorag_pipeline.corpus.document_reader import ReadingSpec
 from memorag_pipeline.corpus.quarantine import UNSETTLED
 from memorag_pipeline.corpus.reader_process import ReaderProcess
-from memorag_pipeline.corpus.source import SourceObject
 from memorag_pipeline.memory.stream import render_section
 from memorag_pipeline.models.file_digests import remembered_digest
 from memorag_pipeline.models.references import ResolvedModel, resolve, resolve_file
@@ -87,13 +86,17 @@ class Extraction:
         )
         return ReaderProcess(reading, source.timeout_seconds, "memorag_pipeline.refresh.reading_process")
 
-    def fingerprint(self, part: Sequence[SourceObject]) -> str:
-        """Fingerprint of the unit that extracts `part`. Not of the time limit: what it left out is tried again."""
+    def fingerprint(self, part: Sequence[Sequence[Any]]) -> str:
+        """Fingerprint of the unit that extracts `part`, rows of the inventory as lists of values.
+
+        Not of the time limit: what it left out is tried again.
+        """
+        return fingerprint(STAGE, STAGE_VERSION, objects=part, **self._settings)
+
+    @cached_property
+    def _settings(self) -> dict[str, Any]:
         spec = self.pipeline.spec
-        return fingerprint(
-            STAGE,
-            STAGE_VERSION,
-            objects=[[item.document_id, item.uri, item.size, item.etag, item.modified] for item in part],
+        return dict(
             language=spec.language,
             chunking=spec.chunking.model_dump(mode="json"),
             chunk_tokens=self.chunk_tokens,

@@ -15,7 +15,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from operator import itemgetter
 
-from memorag_pipeline.corpus.source import SourceObject
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from memorag_pipeline.corpus.inventory import Inventory
 from memorag_pipeline.memory.cost import TEXT_BYTES_PER_TOKEN, MemoryCost
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.preflight import memory_cost
@@ -67,7 +70,7 @@ def forecast(pipeline: Pipeline, gpu_hour_price: float | None = None, documents:
     parent = compared.parent
     per_byte, notes = _tokens_per_byte(parent)
     todo = _to_read(compared)
-    source_bytes = sum(item.size for item in todo)
+    source_bytes = pc.sum(todo.column("size")).as_py() or 0
     tokens = round(source_bytes * per_byte)
     shards, memorize_tokens = _shards(compared, todo, tokens) if compared.changed else (0, 0)
     memory = memory_cost(pipeline.spec, 1 / per_byte)
@@ -117,22 +120,23 @@ def _embeds_alike(compared: SourceComparison, parent: Parent) -> bool:
     return same and digests.get("embedding") == compared.extraction.embedding.digest
 
 
-def _to_read(compared: SourceComparison) -> list[SourceObject]:
+def _to_read(compared: SourceComparison) -> Inventory:
     """The objects that are not as the newest version has them."""
-    known = compared.parent.objects if compared.parent else {}
-    return [item for item in compared.objects if known.get(item.document_id) != item]
+    return compared.objects.only(pc.invert(compared.difference.same))
 
 
 def _tokens_per_byte(parent: Parent | None) -> tuple[float, list[str]]:
     if parent is not None:
-        size = sum(item.size for item in parent.objects.values() if item.document_id not in parent.quarantined)
+        refused = pa.array(list(parent.quarantined), pa.string())
+        read = parent.inventory.only(pc.invert(pc.is_in(parent.inventory.column("document_id"), value_set=refused)))
+        size = pc.sum(read.column("size")).as_py() or 0
         tokens = parent.manifest.count("tokens")
         if size and tokens:
             return tokens / size, [f"tokens: {size / tokens:.2f} bytes of source each, as in version {parent.number}"]
     return 1 / TEXT_BYTES_PER_TOKEN, [f"tokens: {TEXT_BYTES_PER_TOKEN:g} bytes of source each, as no version tells"]
 
 
-def _shards(compared: SourceComparison, todo: list[SourceObject], tokens: int) -> tuple[int, int]:
+def _shards(compared: SourceComparison, todo: Inventory, tokens: int) -> tuple[int, int]:
     """About how many shards would be memorized, and their tokens: borders that move to other shards are left out."""
     spec, parent = compared.pipeline.spec, compared.parent
     if parent is None or not parent.sections:
@@ -167,18 +171,21 @@ def _made_otherwise(compared: SourceComparison, parent: Parent) -> set[str]:
     }
 
 
-def _gone(compared: SourceComparison, todo: Iterable[SourceObject]) -> set[str]:
+def _gone(compared: SourceComparison, todo: Inventory) -> set[str]:
     """Ids of the documents whose text has changed since the newest version."""
-    known = compared.parent.objects if compared.parent else {}
-    return known.keys() - {item.document_id for item in compared.objects} | {item.document_id for item in todo}
+    gone = set(todo.column("document_id").to_pylist())
+    if compared.parent is not None:
+        before = compared.parent.inventory
+        gone.update(before.only(pc.is_null(before.where(compared.objects))).column("document_id").to_pylist())
+    return gone
 
 
-def _touched(parent: Parent, todo: Iterable[SourceObject], gone: Collection[str]) -> set[str]:
+def _touched(parent: Parent, todo: Inventory, gone: Collection[str]) -> set[str]:
     """The shards that held a document that is gone or modified, or stand where a new one comes in order of URI."""
     touched = {row["shard_id"] for row in parent.sections if row["document_id"] in gone}
     rows = sorted(parent.sections, key=itemgetter("uri"))
-    for item in todo:
-        place = bisect_right(rows, item.uri, key=itemgetter("uri"))
+    for uri in todo.uris():
+        place = bisect_right(rows, uri, key=itemgetter("uri"))
         touched.add(rows[max(place - 1, 0)]["shard_id"])
     return touched
 

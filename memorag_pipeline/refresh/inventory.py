@@ -9,17 +9,12 @@ Wrong: a spec that its models cannot serve: `SpecError`, before any work. Nothin
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import Any
 
-import pyarrow as pa
-
-from memorag_pipeline import schemas
-from memorag_pipeline.corpus.source import SourceObject
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.comparison import compare
 from memorag_pipeline.refresh.known_units import KnownUnits
-from memorag_pipeline.refresh.parent_version import group_documents
+from memorag_pipeline.refresh.parent_version import Parent, group_documents
 from memorag_pipeline.refresh.plans import ExtractList, ExtractUnit, InventoryPlan
 from memorag_pipeline.refresh.purge import retire_purged
 from memorag_pipeline.refresh.stages import EXTRACT
@@ -43,40 +38,43 @@ def take_inventory(pipeline: Pipeline, documents: str | None = None, force: bool
         _discard_damaged(pipeline)
     compared = compare(pipeline, documents)
     parent, objects, extraction, lost = compared.parent, compared.objects, compared.extraction, compared.lost
-    parts = [objects[part.start : part.stop] for part in _parts(objects, spec.source.documents_per_part)]
-    fingerprints = [extraction.fingerprint(part) for part in parts]
+    parts = group_documents(objects, spec.source.documents_per_part)
+    fingerprints = [extraction.fingerprint(rows) for rows in objects.runs(parts)]
     number = parent.number if parent else None
     plan = InventoryPlan(
         parent=number,
         lost=tuple(lost),
-        inventory=pipeline.store.blobs.put_table(
-            pa.Table.from_pylist([item.row() for item in objects], schema=schemas.INVENTORY)
-        ),
+        inventory=pipeline.store.blobs.put_table(objects.table),
         models=tuple(extraction.models),
         parts=tuple(fingerprints),
         spec_fingerprint=pipeline.settled.fingerprint(),
     )
-    found = KnownUnits.of_plan(pipeline, plan).find_all(EXTRACT.outcomes, fingerprints)
+    known = KnownUnits(pipeline, parent and Parent(pipeline, parent.number, lost, parent.manifest))
+    found = known.find_all(EXTRACT.outcomes, fingerprints)
     missing = [
-        ExtractUnit(fingerprint=fingerprint, objects=tuple(part))
+        (fingerprint, part)
         for fingerprint, part, outcome in zip(fingerprints, parts, found, strict=True)
         if outcome is None or outcome.counts["unsettled"]
     ]
+
+    def work_list(units: tuple[tuple[str, range], ...]) -> ExtractList:
+        return ExtractList(
+            parent=number,
+            units=tuple(
+                ExtractUnit(fingerprint=fingerprint, objects=tuple(objects[part.start : part.stop]))
+                for fingerprint, part in units
+            ),
+        )
+
     changed = force or compared.changed
     return {
         "plan": pipeline.write_work(plan),
-        EXTRACT.name: pipeline.write_batches(
-            missing, spec.compute.units_per_task, lambda units: ExtractList(parent=number, units=units)
-        ),
+        EXTRACT.name: pipeline.write_batches(missing, spec.compute.units_per_task, work_list),
         "changed": changed,
         "notes": "" if changed or number is None else retire_purged(pipeline, number),
         "parent": number,
         "counts": compared.counts,
     }
-
-
-def _parts(objects: Sequence[SourceObject], documents_per_part: int) -> list[range]:
-    return group_documents([item.document_id for item in objects], documents_per_part)
 
 
 def _discard_damaged(pipeline: Pipeline) -> None:

@@ -20,6 +20,7 @@ from memorag_pipeline.refresh.plans import InventoryPlan
 from memorag_pipeline.refresh.stages import EMBED
 from memorag_pipeline.refresh.unit_table import COUNTS
 from memorag_pipeline.storage import BlobRef, Outcome
+from memorag_pipeline.storage.version_tables import Row
 
 
 class KnownUnits:
@@ -46,31 +47,44 @@ class KnownUnits:
         """The outcomes of many units, in the order of `fingerprints`."""
         unknown = [fingerprint for fingerprint in fingerprints if (stage, fingerprint) not in self._known]
         asked = dict(zip(unknown, self._pipeline.store.units.find_all(stage, unknown), strict=True))
-        return [self._known.get((stage, fingerprint)) or asked[fingerprint] for fingerprint in fingerprints]
+        known = self._known
+        return [
+            _outcome(known[stage, fingerprint]) if (stage, fingerprint) in known else asked[fingerprint]
+            for fingerprint in fingerprints
+        ]
 
     def embedded(self, chunks: BlobRef, configuration: str) -> str | None:
         """The fingerprint of the unit that embedded a chunk table for the parent, if it was configured alike."""
         return self._embedded.get((chunks.digest, configuration))
 
     @cached_property
-    def _rows(self) -> list[dict[str, Any]]:
+    def _rows(self) -> list[Row]:
         return [] if self._parent is None else self._parent.units
 
     @cached_property
-    def _known(self) -> dict[tuple[str, str], Outcome]:
-        found: dict[tuple[str, str], Outcome] = {}
+    def _known(self) -> dict[tuple[str, str], Row]:
         lost = frozenset[str]() if self._parent is None else self._parent.lost
-        for row in self._rows:
-            values = {name: row[name] for name in ("stage", "fingerprint", "blobs", "counts", "made_on") if name in row}
-            outcome = Outcome.model_validate(values)
-            if not any(ref.digest in lost for ref in outcome.blobs.values()):
-                found[outcome.stage, outcome.fingerprint] = outcome
-        return found
+        return {
+            (row["stage"], row["fingerprint"]): row
+            for row in self._rows
+            if not (lost and any(ref["digest"] in lost for ref in row["blobs"].values()))
+        }
 
     @cached_property
     def _embedded(self) -> dict[tuple[str, str], str]:
         rows = [row for row in self._rows if row["stage"] == EMBED.name]
         return {(row["chunks"], row["configuration"]): row["fingerprint"] for row in rows}
+
+
+def _outcome(row: Row) -> Outcome:
+    """The outcome of a row of a version's table of units, which was checked when it was read."""
+    return Outcome.model_construct(
+        stage=row["stage"],
+        fingerprint=row["fingerprint"],
+        blobs={role: BlobRef.model_construct(**ref) for role, ref in row["blobs"].items()},
+        counts=row["counts"],
+        made_on=row.get("made_on", ""),
+    )
 
 
 def unit_rows(outcomes: Iterable[Outcome], **inputs: Sequence[str]) -> list[dict[str, Any]]:

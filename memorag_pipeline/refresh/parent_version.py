@@ -8,15 +8,16 @@ Wrong: a blob that is missing or altered: `CorruptBlobError` that names it.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Collection, Container
+from collections.abc import Callable, Collection
 from functools import cached_property
+from typing import Any
 
 import pyarrow as pa
 
 from memorag_pipeline.corpus.grouping import group_by_priority
-from memorag_pipeline.corpus.source import SourceObject
-from memorag_pipeline.digests import text_digest
+from memorag_pipeline.corpus.inventory import Inventory, document_id_of
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.unit_table import units_of
 from memorag_pipeline.storage import BlobRef, Manifest, ModelRecord
@@ -26,10 +27,15 @@ from memorag_pipeline.storage.version_tables import Row, VersionTables
 class Parent:
     """A published version as the parent of a refresh."""
 
-    def __init__(self, pipeline: Pipeline, number: int, lost: Collection[str] = ()) -> None:
-        """`lost` are digests of blobs that are gone; a table that is one of them says nothing."""
+    def __init__(
+        self, pipeline: Pipeline, number: int, lost: Collection[str] = (), manifest: Manifest | None = None
+    ) -> None:
+        """`lost` are digests of blobs that are gone; a table that is one of them says nothing.
+
+        `manifest` is that of the version, if it was read before.
+        """
         self.number = number
-        self.manifest: Manifest = pipeline.store.versions.pinned(number)
+        self.manifest: Manifest = manifest or pipeline.store.versions.pinned(number)
         self._tables = VersionTables(pipeline.store, number, self.manifest, lost)
         self.lost = self._tables.lost
 
@@ -40,9 +46,9 @@ class Parent:
         return None if number is None else cls(pipeline, number)
 
     @cached_property
-    def objects(self) -> dict[str, SourceObject]:
-        """The inventory by document id, in order of URI."""
-        return {row["document_id"]: SourceObject.from_row(row) for row in self._tables.rows("inventory")}
+    def inventory(self) -> Inventory:
+        """The objects that the version was made from."""
+        return Inventory(self._tables.whole("inventory"))
 
     @cached_property
     def quarantined(self) -> dict[str, Row]:
@@ -94,8 +100,8 @@ class Parent:
         """Rows of "documents" or "chunks" that were read from the objects, in order."""
         parts: defaultdict[int, set[str]] = defaultdict(set)
         for object_id in object_ids:
-            if object_id in self._part_of:
-                parts[self._part_of[object_id]].add(object_id)
+            if (part := self.part_of(object_id)) is not None:
+                parts[part].add(object_id)
         return [row for part in sorted(parts) for row in self._rows(role, part, columns, parts[part])]
 
     def refused(self, object_ids: Collection[str]) -> list[Row]:
@@ -106,28 +112,24 @@ class Parent:
     def object_of(self, row: Row) -> str:
         """Id of the object that a row of a document, chunk or quarantine was read from; for a record, that of its
         file."""
-        return object_of(row, self.objects)
+        return object_of(row, self.inventory.holds)
 
     def part_of(self, object_id: str) -> int | None:
         """Number of the part that holds the object."""
-        return self._part_of.get(object_id)
+        place = self.inventory.place(object_id) if self._parts else None
+        return None if place is None else bisect_right(self._parts, place, key=lambda part: part.start) - 1
 
-    def part(self, number: int) -> tuple[list[SourceObject], BlobRef]:
-        """The objects of a part, and its document table."""
-        return self._parts[number], self._tables.numbered("documents", number).ref
+    def part(self, number: int) -> tuple[list[list[Any]], BlobRef]:
+        """The rows of a part's objects, and its document table."""
+        (rows,) = self.inventory.runs([self._parts[number]])
+        return rows, self._tables.numbered("documents", number).ref
 
     @cached_property
-    def _parts(self) -> list[list[SourceObject]]:
+    def _parts(self) -> list[range]:
         """The parts: a pure function of the inventory, so they are not stored."""
-        objects = list(self.objects.values())
-        parts = group_documents(list(self.objects), self.manifest.value("source", "documents_per_part", int))
+        parts = group_documents(self.inventory, self.manifest.value("source", "documents_per_part", int))
         # A version that was grouped by other rules has other parts; nothing can be taken from it by part.
-        known = len(parts) == len(self.manifest.of_role("documents"))
-        return [objects[part.start : part.stop] for part in parts] if known else []
-
-    @cached_property
-    def _part_of(self) -> dict[str, int]:
-        return {item.document_id: number for number, part in enumerate(self._parts) for item in part}
+        return parts if len(parts) == len(self.manifest.of_role("documents")) else []
 
     def _rows(self, role: str, part: int, columns: list[str] | None, object_ids: Collection[str]) -> list[Row]:
         table = self._tables.read(self._tables.numbered(role, part), columns)
@@ -138,12 +140,13 @@ class Parent:
         return rows
 
 
-def object_of(row: Row, object_ids: Container[str]) -> str:
-    """Id of the object, one of `object_ids`, that a row was read from: a record's is its file."""
+def object_of(row: Row, is_object: Callable[[str], bool]) -> str:
+    """Id of the object that a row was read from: a record's is its file."""
     document_id: str = row["document_id"]
-    return document_id if document_id in object_ids else text_digest(row["uri"].rpartition("#")[0])[:16]
+    return document_id if is_object(document_id) else document_id_of(row["uri"].rpartition("#")[0])
 
 
-def group_documents(document_ids: list[str], documents_per_part: int) -> list[range]:
+def group_documents(inventory: Inventory, documents_per_part: int) -> list[range]:
     """The parts of an inventory: ranges of documents in order of URI."""
-    return group_by_priority(document_ids, [1] * len(document_ids), documents_per_part)
+    ids = inventory.column("document_id").to_pylist()
+    return group_by_priority(ids, [1] * len(ids), documents_per_part)

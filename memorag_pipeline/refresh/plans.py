@@ -10,7 +10,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import AliasChoices, Field, PlainSerializer
 
-from memorag_pipeline.corpus.source import SourceObject
+from memorag_pipeline.corpus.inventory import SourceObject
 from memorag_pipeline.evaluation.gate import MetricVerdict
 from memorag_pipeline.evaluation.version_scores import Scores
 from memorag_pipeline.storage import BlobRef, MemoryRecord, ModelRecord

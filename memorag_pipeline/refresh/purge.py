@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 
+import pyarrow as pa
 from fsspec.utils import glob_translate
 
-from memorag_pipeline.corpus.source import SourceObject
+from memorag_pipeline.corpus.inventory import Inventory
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.parent_version import Parent
 from memorag_pipeline.refresh.shard_plan import Shard
@@ -40,9 +41,11 @@ class Purge:
         """Whether the document is to be forgotten."""
         return any(pattern.match(uri) for pattern in self._patterns)
 
-    def admitted(self, listed: Sequence[SourceObject]) -> list[SourceObject]:
+    def admitted(self, listed: Inventory) -> Inventory:
         """The objects that stay in the corpus."""
-        stay = [item for item in listed if not self.matches(item.uri)]
+        if not self.globs:
+            return listed
+        stay = listed.only(pa.array([not self.matches(uri) for uri in listed.uris()], pa.bool_()))
         if len(stay) < len(listed):
             logger.info("%d documents of the source are left out by refresh.purge", len(listed) - len(stay))
         return stay
@@ -78,7 +81,7 @@ class Purge:
         return found
 
     def _holds(self, version: Parent, contents: Collection[str]) -> bool:
-        if any(self.matches(item.uri) for item in version.objects.values()):
+        if any(map(self.matches, version.inventory.uris())):
             return True
         return any(row["content"] in contents for row in (*version.sections, *_read_rows(version)))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from memorag_pipeline.corpus.inventory import Inventory, InventoryDifference
 from memorag_pipeline.corpus.quarantine import advice
 from memorag_pipeline.errors import CorruptBlobError, MemoragError
 from memorag_pipeline.pipeline import Pipeline
@@ -66,16 +67,16 @@ def _version_columns(pipeline: Pipeline, number: int, is_new: bool) -> dict[str,
         return {**columns, "added": 0, "changed": 0, "removed": 0, "units_done": 0, "units_reused": len(units)}
     try:
         parent = None if version.manifest.parent is None else Parent(pipeline, version.manifest.parent)
-        before = {} if parent is None else parent.objects
+        before = Inventory.of(()) if parent is None else parent.inventory
         known = set() if parent is None else {(row["stage"], row["fingerprint"]) for row in parent.units}
     except CorruptBlobError:
         return columns  # the refresh repaired a damaged store; what was new in it is unknown
-    both = version.objects.keys() & before.keys()
+    difference = InventoryDifference.of(version.inventory, before)
     return {
         **columns,
-        "added": len(version.objects) - len(both),
-        "changed": sum(version.objects[name] != before[name] for name in both),
-        "removed": len(before) - len(both),
+        "added": difference.added,
+        "changed": difference.changed,
+        "removed": difference.removed,
         "units_done": len(units - known),
         "units_reused": len(units & known),
     }

@@ -11,10 +11,11 @@ started by a watcher finds nothing to do. So a watcher starts only one refresh f
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
 
-from memorag_pipeline.corpus.source import Source, SourceObject
-from memorag_pipeline.digests import value_digest
+from memorag_pipeline.corpus.inventory import Inventory
+from memorag_pipeline.corpus.source import Source
+from memorag_pipeline.digests import canonical_json
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.parent_version import Parent
 from memorag_pipeline.refresh.purge import Purge
@@ -29,8 +30,14 @@ def listed_digest(pipeline: Pipeline) -> str:
 def published_digest(pipeline: Pipeline) -> str:
     """The digest of the source as recorded in the newest version; before the first version, that of an empty source."""
     parent = Parent.newest(pipeline)
-    return _digest(parent.objects.values() if parent is not None else ())
+    return _digest(Inventory.of(()) if parent is None else parent.inventory)
 
 
-def _digest(objects: Iterable[SourceObject]) -> str:
-    return value_digest(sorted([item.uri, *item.identity] for item in objects))
+def _digest(listed: Inventory) -> str:
+    """The digest of the list of URIs with sizes and identities, as `value_digest` gives it, without the list."""
+    digest, before = hashlib.sha256(b"["), b""
+    for item in listed:
+        digest.update(before + canonical_json([item.uri, *item.identity]))
+        before = b","
+    digest.update(b"]")
+    return digest.hexdigest()

@@ -8,9 +8,9 @@ Wrong: rows that no refresh writes are a `CorruptBlobError` that names the blob.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from memorag_pipeline.errors import CorruptBlobError
 from memorag_pipeline.refresh.stages import EMBED, REFRESH
@@ -29,16 +29,6 @@ class _Row(BaseModel):
     blobs: dict[str, BlobRef]
     counts: dict[str, int]
 
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        missing = set(COUNTS.get(self.stage, ())) - self.counts.keys()
-        inputs = self.model_extra or {}
-        if missing or (self.stage == EMBED.outcomes and not {"chunks", "configuration"} <= inputs.keys()):
-            raise ValueError("a count or an input is missing")
-        if not all(isinstance(value, str) for value in inputs.values()):
-            raise ValueError("an input is not text")
-        return self
-
 
 _ROWS = TypeAdapter(list[_Row])
 
@@ -53,10 +43,28 @@ def _checked(rows: Any, name: str) -> list[Row]:
     try:
         _ROWS.validate_python(rows)
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        raise CorruptBlobError(
-            f"{name}: no table of units that a refresh writes ({'.'.join(map(str, problem['loc']))}: {problem['msg']});"
-            " restore it from a copy of the store, or refresh into another one"
-        ) from error
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        raise _refused(name, ".".join(map(str, first["loc"])), first["msg"]) from error
     found: list[Row] = rows
+    for number, row in enumerate(found):
+        if problem := _incomplete(row):
+            raise _refused(name, str(number), problem)
     return found
+
+
+def _incomplete(row: Row) -> str | None:
+    """What is missing in a row, if something is."""
+    if any(count not in row["counts"] for count in COUNTS.get(row["stage"], ())):
+        return "a count is missing"
+    if row["stage"] == EMBED.outcomes and not ("chunks" in row and "configuration" in row):
+        return "an input is missing"
+    if not all(isinstance(row[name], str) for name in row.keys() - _Row.model_fields.keys()):
+        return "an input is not text"
+    return None
+
+
+def _refused(name: str, place: str, problem: str) -> CorruptBlobError:
+    return CorruptBlobError(
+        f"{name}: no table of units that a refresh writes ({place}: {problem});"
+        " restore it from a copy of the store, or refresh into another one"
+    )

@@ -147,7 +147,7 @@ class ObjectStore:
         """The objects below the folder `prefix` in the store's order, listed lazily."""
         start = len(self._backend.root) + 1
         found = iter(self._attempt("list", prefix, self._backend.listing))
-        while stored := self._attempt("list", prefix, lambda _: next(found, None)):
+        while stored := self._call("list", self.uri_of(prefix), lambda: next(found, None)):
             yield replace(stored, key=stored.key[start:])
 
     def entries(self) -> Sequence[str]:

@@ -91,6 +91,12 @@ class VersionTables:
         """The rows of all tables of a role."""
         return [row for blob in self.there(role) for row in self.read(blob, columns).to_pylist()]
 
+    def whole(self, role: str) -> pa.Table:
+        """All tables of a role as one; without rows if there is none."""
+        schema = OF_ROLE[role]
+        tables = [self.read(blob, schema.names).cast(schema) for blob in self.there(role)]
+        return pa.concat_tables([schema.empty_table(), *tables]).combine_chunks()
+
     def values(self, role: str) -> list[tuple[str, Any]]:
         """The JSON of all blobs of a role, each with its name for messages."""
         return [(self.name(blob), self._blobs.cached_json(blob.ref, self.name(blob))) for blob in self.there(role)]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import s3fs
 
 from memorag_pipeline.corpus.quarantine import Refused
+from memorag_pipeline.corpus.s3_source import object_pages
 from memorag_pipeline.corpus.source import FirstPage, Source
 from memorag_pipeline.specs.source import SourceSpec
 from tests.fixtures.plain_bucket import PlainBucket, plain_bucket
@@ -71,7 +74,7 @@ def test_each_key_is_listed_and_read_as_it_is(bucket: PlainBucket) -> None:
 def test_a_folder_that_is_an_object_too_gives_what_is_below_it(bucket: PlainBucket) -> None:
     source = source_of(bucket, "/same")
     assert [item.uri.rpartition("same/")[2] for item in source.list()] == ["child.md", "child.md/grandchild.md"]
-    assert [source.read(item.uri, 2000)[1] for item in source.list()] == source.list()
+    assert [source.read(item.uri, 2000)[1] for item in source.list()] == list(source.list())
 
 
 def test_objects_without_bytes_are_passed_over_only_where_they_are_folders(bucket: PlainBucket) -> None:
@@ -115,6 +118,26 @@ def test_a_versioned_bucket_gives_the_newest_version(s3_server: S3Server) -> Non
     source = Source(SourceSpec.model_validate({"uris": [f"s3://{name}"], "storage_options": s3_server.options()}))
     (item,) = source.list()
     assert source.read(item.uri, 100) == (b"newer words", item)
+
+
+def test_a_listing_holds_one_page_and_asks_for_the_next(bucket: PlainBucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    filesystem = s3fs.S3FileSystem(**bucket.options)
+    asked, second = 0, threading.Event()
+
+    def call(request: Callable[[], Any]) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            second.set()
+        return request()
+
+    pages = object_pages(filesystem, bucket.name, call)
+    first = next(pages)
+    assert [path for path, _ in first] == [f"{bucket.name}/{key}" for key in sorted([*KEYS, *MARKERS])[:2]]
+    assert second.wait(10) and asked == 2
+    assert sum(map(len, pages)) + 2 == len({*KEYS, *MARKERS})
+    monkeypatch.setattr(s3fs.S3FileSystem, "_find", lambda *_, **__: pytest.fail("all of it was listed at once"))
+    assert len(source_of(bucket).list()) == len(KEYS)
 
 
 def test_the_first_page_of_a_bucket_is_one_request(bucket: PlainBucket) -> None:

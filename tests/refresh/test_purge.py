@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memorag_pipeline.corpus.source import SourceObject
+from memorag_pipeline.corpus.inventory import Inventory, SourceObject
 from memorag_pipeline.refresh.purge import Purge
 from memorag_pipeline.refresh.shard_plan import Shard
 from memorag_pipeline.refresh.shard_sections import ShardSection
@@ -17,8 +17,8 @@ def shard(shard_id: str, content: str, *uris: str) -> Shard:
 def test_globs_are_of_whole_uris() -> None:
     uris = ["s3://bucket/a/secret.md", "s3://bucket/private/b/c.md", "file:///x/secret.md"]
     others = ["s3://bucket/a/not-secret.md", "s3://other/private/c.md", "s3://bucket/secret.md.txt"]
-    listed = [SourceObject(uri, 1, "etag", None) for uri in (*uris, *others)]
-    assert [item.uri for item in PURGE.admitted(listed)] == others
+    listed = Inventory.of(SourceObject(uri, 1, "etag", None) for uri in (*uris, *others))
+    assert list(PURGE.admitted(listed).uris()) == sorted(others)
 
 
 def test_shards_that_read_a_document_under_any_name_are_read_again() -> None:

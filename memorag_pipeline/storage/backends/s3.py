@@ -23,6 +23,7 @@ from s3fs.core import set_custom_error_handler
 from memorag_pipeline.errors import StorageError
 from memorag_pipeline.machine.threads import BLOBS
 from memorag_pipeline.storage.backend import StoredObject
+from memorag_pipeline.storage.backends.s3_times import read_times_fast
 from memorag_pipeline.storage.outages import Outages
 
 T = TypeVar("T")
@@ -65,6 +66,7 @@ class S3Objects:
 
     def _connect(self, uri: str) -> Any:
         connected, _ = url_to_fs(uri, **self._options)
+        read_times_fast(connected)
         connected.connect()
         connected.retries = _ROUNDS
         return connected
