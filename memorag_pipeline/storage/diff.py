@@ -58,6 +58,7 @@ def diff(store: CorpusStore, old: int, new: int) -> VersionDiff:
     """Compare version `old` with version `new`."""
     tables = VersionTables(store, old), VersionTables(store, new)
     before, after = (each.manifest for each in tables)
+    known = _sizes(before)
     quarantined = _compare(*_rows(*tables, "quarantine", "uri", ["reason"]))
     return VersionDiff(
         old=old,
@@ -68,7 +69,7 @@ def diff(store: CorpusStore, old: int, new: int) -> VersionDiff:
         memories=_compare(_memories(before), _memories(after)),
         models=_value_changes(_models(before), _models(after)),
         spec=_value_changes(dict(_flat(before.spec)), dict(_flat(after.spec))),
-        new_bytes=sum(size for digest, size in _sizes(after).items() if digest not in _sizes(before)),
+        new_bytes=sum(size for digest, size in _sizes(after).items() if digest not in known),
     )
 
 

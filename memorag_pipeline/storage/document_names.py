@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from fsspec.utils import glob_translate
 
 from memorag_pipeline.errors import NotFoundError
 from memorag_pipeline.storage.manifest import Manifest
 from memorag_pipeline.storage.version_tables import Row, VersionTables
+
+_ROWS = 65_536  # of the table of sections at a time
 
 
 def find_row(tables: VersionTables, name: str, columns: Sequence[str]) -> tuple[int, Row]:
@@ -27,14 +31,32 @@ def find_row(tables: VersionTables, name: str, columns: Sequence[str]) -> tuple[
     names = DocumentNames(tables.manifest)
     chosen = [
         (number, row)
-        for number, blob in enumerate(tables.there("documents"))
-        for row in tables.read(blob, [*columns]).to_pylist()
+        for number in _parts_of(tables, name)
+        for row in _named(tables.read(tables.numbered("documents", number), [*columns]), name)
         if name in (row["document_id"], *names.of(row["uri"]))
     ]
     if len(chosen) != 1:
         found = "has several documents" if chosen else "has no document"
         raise NotFoundError(f"version {tables.number} of {tables.uri} {found} {name}; give the URI of one")
     return chosen[0]
+
+
+def _parts_of(tables: VersionTables, name: str) -> Collection[int]:
+    """The numbers of the tables that may hold the document: by the table of sections, which names all documents."""
+    parts = {
+        row["part"]
+        for blob in tables.there("sections")
+        for batch in tables.open(blob).batches(_ROWS, ["document_id", "uri", "part"])
+        for row in _named(batch, name)
+    }
+    return sorted(parts) or range(len(tables.manifest.of_role("documents")))  # that table may be lost
+
+
+def _named(rows: pa.Table | pa.RecordBatch, name: str) -> list[Row]:
+    """The rows whose id is the name, or whose URI ends with it, as with every name of a document."""
+    wanted = pc.or_(pc.equal(rows["document_id"], name), pc.ends_with(rows["uri"], name))
+    found: list[Row] = rows.filter(wanted).to_pylist()
+    return found
 
 
 class DocumentNames:

@@ -33,6 +33,7 @@ from memorag_pipeline.refresh.inventory import take_inventory
 from memorag_pipeline.refresh.known_units import KnownUnits
 from memorag_pipeline.refresh.parent_texts import ParentTexts
 from memorag_pipeline.refresh.parent_version import Parent
+from memorag_pipeline.refresh.source_digest import published_digest
 from memorag_pipeline.reports.overview import OverviewReader
 from memorag_pipeline.reports.status import StatusReader
 from memorag_pipeline.runner import refresh
@@ -148,9 +149,11 @@ def uses(attacked: Attacked, scratch: Path) -> list[tuple[str, Callable[[], obje
 
     def parent() -> None:
         found = Parent(attacked.pipeline, 1)
-        found.objects, found.sections, found.shards, found.memories  # noqa: B018
-        found.rows("documents", list(found.objects))
-        found.source_digests(list(found.objects))
+        found.sections, found.shards, found.memories  # noqa: B018
+        ids = [item.document_id for item in found.inventory]
+        found.rows("documents", ids)
+        found.source_digests(ids)
+        published_digest(attacked.pipeline)
         KnownUnits(attacked.pipeline, found).find_all("embed", ["0" * 64])
 
     def packed() -> None:
