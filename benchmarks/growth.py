@@ -51,7 +51,7 @@ from memorag_pipeline.opened_version import OpenedVersion
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.extraction import Extraction
 from memorag_pipeline.refresh.forecast import forecast
-from memorag_pipeline.refresh.gpu_units import memory_fingerprint
+from memorag_pipeline.refresh.gpu_units import MemoryFingerprints
 from memorag_pipeline.refresh.inventory import take_inventory
 from memorag_pipeline.refresh.parent_version import group_documents
 from memorag_pipeline.refresh.plans import EmbedUnit, InventoryPlan, PlannedMemory, ShardPlan
@@ -180,6 +180,7 @@ class MadeUp:
         etags = inventory.column("etag").to_pylist()
         contents = [_digest(f"{number} {etag}")[:32] for number, etag in enumerate(etags)]
         shards = [_digest(" ".join(contents[group.start : group.stop]))[:16] for group in groups]
+        prints = MemoryFingerprints(self._extraction)
         memories = [
             PlannedMemory(
                 shard_id=shard,
@@ -187,7 +188,7 @@ class MadeUp:
                 tokens=TOKENS * len(group),
                 stale_tokens=0,
                 made_on="cpu:x86_64:float32",
-                fingerprint=memory_fingerprint(self._extraction, contents[group.start : group.stop]),
+                fingerprint=prints.of(contents[group.start : group.stop]),
             )
             for shard, group in zip(shards, groups, strict=True)
         ]

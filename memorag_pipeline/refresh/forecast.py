@@ -10,28 +10,26 @@ from bytes, and seconds from what units of the newest version took for a token, 
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from operator import itemgetter
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from memorag_pipeline import schemas
 from memorag_pipeline.corpus.inventory import Inventory
 from memorag_pipeline.memory.cost import TEXT_BYTES_PER_TOKEN, MemoryCost
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.preflight import memory_cost
 from memorag_pipeline.refresh.comparison import SourceComparison, compare
-from memorag_pipeline.refresh.gpu_units import memory_fingerprint
+from memorag_pipeline.refresh.gpu_units import MemoryFingerprints
 from memorag_pipeline.refresh.parent_version import Parent
-from memorag_pipeline.refresh.shard_tables import parent_shards
 from memorag_pipeline.refresh.stages import EMBED, MEMORIZE
 from memorag_pipeline.runs.stage import Stage
 from memorag_pipeline.storage import Outcome
-from memorag_pipeline.storage.version_tables import Row
 
 _SAMPLE = 32  # units whose pace is measured
+_AT_ONCE = 1024  # shards whose contents are Python objects
+_COLUMNS = ["document_id", "uri", "tokens", "shard_id"]
 
 
 @dataclass(frozen=True)
@@ -139,17 +137,18 @@ def _tokens_per_byte(parent: Parent | None) -> tuple[float, list[str]]:
 def _shards(compared: SourceComparison, todo: Inventory, tokens: int) -> tuple[int, int]:
     """About how many shards would be memorized, and their tokens: borders that move to other shards are left out."""
     spec, parent = compared.pipeline.spec, compared.parent
-    if parent is None or not parent.sections:
+    sections = schemas.SECTIONS.empty_table() if parent is None else parent.columns("sections", _COLUMNS)
+    if parent is None or not len(sections):
         return _filled(tokens, spec.sharding.max_tokens, spec.sharding.min_tokens), tokens
-    sizes = {shard.shard_id: shard.tokens for shard in parent_shards(parent)}
-    stale = _made_otherwise(compared, parent)
+    sizes, stale = _read_before(compared, parent)
+    gone = _gone(compared, todo)
+    replaced = _tokens_of(sections.filter(pc.is_in(sections["document_id"], value_set=gone)))
     if len(stale) == len(sizes):
-        kept = sum(row["tokens"] for row in parent.sections) - _tokens_of(parent.sections, _gone(compared, todo))
+        kept = _tokens_of(sections) - replaced
         return _filled(kept + tokens, spec.sharding.max_tokens, spec.sharding.min_tokens), kept + tokens
     if spec.refresh.mode == "delta":
         return len(stale) + -(-tokens // spec.sharding.max_tokens), sum(sizes[shard] for shard in stale) + tokens
-    touched = stale | _touched(parent, todo, _gone(compared, todo))
-    replaced = _tokens_of(parent.sections, _gone(compared, todo))
+    touched = stale | _touched(sections, todo, gone)
     total = max(sum(sizes.get(shard, 0) for shard in touched) - replaced, 0) + tokens
     return max(len(touched), -(-total // spec.sharding.max_tokens)), total
 
@@ -159,39 +158,52 @@ def _filled(tokens: int, most: int, least: int) -> int:
     return -(-tokens * 2 // (most + least))
 
 
-def _made_otherwise(compared: SourceComparison, parent: Parent) -> set[str]:
-    """The parent's shards whose memories are lost, or would differ with the current spec and models."""
+def _read_before(compared: SourceComparison, parent: Parent) -> tuple[dict[str, int], set[str]]:
+    """Tokens of the parent's shards by id; and those whose memories are lost, or would differ with the current spec and
+    models.
+    """
+    kinds = {record.shard_id for record in parent.manifest.memories}
     made = {row["fingerprint"] for row in parent.units if row["stage"] == MEMORIZE.name}
     lost = set(compared.lost)
-    return {
-        shard.shard_id
-        for shard in parent_shards(parent)
-        if memory_fingerprint(compared.extraction, shard.contents) not in made
-        or (shard.shard_id in parent.memories and parent.memories[shard.shard_id].digest in lost)
-    }
+    gone = {shard_id for shard_id, ref in parent.memories.items() if ref.digest in lost} if lost else set[str]()
+    prints = MemoryFingerprints(compared.extraction)
+    rows = parent.columns("shards", ["shard_id", "tokens", "content"])
+    # In one thread the contents of a shard stay in order.
+    shards = rows.group_by("shard_id", use_threads=False).aggregate([("tokens", "sum"), ("content", "list")])
+    sizes, stale = dict[str, int](), gone & kinds
+    for batch in shards.to_batches(_AT_ONCE):
+        for row in batch.to_pylist():
+            if row["shard_id"] in kinds:
+                sizes[row["shard_id"]] = row["tokens_sum"]
+                if prints.of(row["content_list"]) not in made:
+                    stale.add(row["shard_id"])
+    return sizes, stale & sizes.keys()
 
 
-def _gone(compared: SourceComparison, todo: Inventory) -> set[str]:
+def _gone(compared: SourceComparison, todo: Inventory) -> pa.Array:
     """Ids of the documents whose text has changed since the newest version."""
-    gone = set(todo.column("document_id").to_pylist())
+    found = todo.column("document_id").chunks
     if compared.parent is not None:
         before = compared.parent.inventory
-        gone.update(before.only(pc.is_null(before.where(compared.objects))).column("document_id").to_pylist())
-    return gone
+        found += before.only(pc.is_null(before.where(compared.objects))).column("document_id").chunks
+    return pa.chunked_array(found, pa.string()).combine_chunks()
 
 
-def _touched(parent: Parent, todo: Inventory, gone: Collection[str]) -> set[str]:
+def _touched(sections: pa.Table, todo: Inventory, gone: pa.Array) -> set[str]:
     """The shards that held a document that is gone or modified, or stand where a new one comes in order of URI."""
-    touched = {row["shard_id"] for row in parent.sections if row["document_id"] in gone}
-    rows = sorted(parent.sections, key=itemgetter("uri"))
-    for uri in todo.uris():
-        place = bisect_right(rows, uri, key=itemgetter("uri"))
-        touched.add(rows[max(place - 1, 0)]["shard_id"])
-    return touched
+    held = sections.filter(pc.is_in(sections["document_id"], value_set=gone))["shard_id"]
+    # Each new document takes the shard of the last section that is not after it, or else of the first one.
+    uris = pa.chunked_array([*sections["uri"].chunks, *todo.column("uri").chunks], pa.string())
+    shards = pa.chunked_array([*sections["shard_id"].chunks, pa.nulls(len(todo), pa.string())], pa.string())
+    order = pc.sort_indices(pa.table({"uri": uris}), [("uri", "ascending")])  # stable
+    near = pc.fill_null_backward(pc.fill_null_forward(shards.take(order)))
+    beside = near.filter(pc.greater_equal(order, len(sections)))
+    return {*held.unique().to_pylist(), *beside.unique().to_pylist()}
 
 
-def _tokens_of(rows: Iterable[Row], documents: Collection[str]) -> int:
-    return sum(row["tokens"] for row in rows if row["document_id"] in documents)
+def _tokens_of(sections: pa.Table) -> int:
+    tokens: int | None = pc.sum(sections["tokens"]).as_py()
+    return tokens or 0
 
 
 def _bytes_per_token(parent: Parent) -> float:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.memory.stream import MEMORIZE_VERSION, common_prefix
@@ -37,19 +40,26 @@ def require_planned(models: Iterable[ModelRecord], loaded: Mapping[str, str]) ->
             )
 
 
-def memory_fingerprint(extraction: Extraction, contents: Sequence[str]) -> str:
-    """Fingerprint of the unit that memorizes a stream of these contents, whatever the names of the documents."""
-    spec = extraction.pipeline.spec
-    return fingerprint(
-        MEMORIZE.outcomes,
-        MEMORIZE_VERSION,
-        contents=list(contents),
-        language=spec.language,
-        memory=spec.memory.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT),
-        model=extraction.memory.digest,
-        adapter=extraction.adapter_digest,
-        tokenizer=extraction.memory.tokenizer_digest,
-    )
+@dataclass(frozen=True)
+class MemoryFingerprints:
+    """Fingerprints of units that memorize a stream of contents, whatever the names of the documents."""
+
+    extraction: Extraction
+
+    def of(self, contents: Sequence[str]) -> str:
+        """That of a stream."""
+        return fingerprint(MEMORIZE.outcomes, MEMORIZE_VERSION, contents=list(contents), **self._settings)
+
+    @cached_property
+    def _settings(self) -> dict[str, Any]:
+        spec = self.extraction.pipeline.spec
+        return {
+            "language": spec.language,
+            "memory": spec.memory.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT),
+            "model": self.extraction.memory.digest,
+            "adapter": self.extraction.adapter_digest,
+            "tokenizer": self.extraction.memory.tokenizer_digest,
+        }
 
 
 class ParentStreams:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -54,6 +54,10 @@ class Parent:
     def quarantined(self) -> dict[str, Row]:
         """Quarantine rows by document id."""
         return {row["document_id"]: row for row in self._tables.rows("quarantine")}
+
+    def columns(self, role: str, names: Sequence[str]) -> pa.Table:
+        """Columns of all tables of a role; without rows if they are lost, or in a version of an earlier release."""
+        return self._tables.whole(role, names)
 
     @cached_property
     def sections(self) -> list[Row]:

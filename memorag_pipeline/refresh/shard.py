@@ -21,7 +21,7 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.delta_plan import plan_delta, stale_tokens
 from memorag_pipeline.refresh.extraction import STAGE as EXTRACT
 from memorag_pipeline.refresh.extraction import Extraction
-from memorag_pipeline.refresh.gpu_units import ParentStreams, embedding_unit, memory_fingerprint, memory_work
+from memorag_pipeline.refresh.gpu_units import MemoryFingerprints, ParentStreams, embedding_unit, memory_work
 from memorag_pipeline.refresh.known_units import KnownUnits
 from memorag_pipeline.refresh.plans import (
     EmbedList,
@@ -64,7 +64,8 @@ def plan_shards(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
     sections = [section for found in by_part for section in found]
     shards = _shards(extraction, known, sections)
     current = {section.content for section in sections}
-    memories = tuple(_planned(extraction, shard, current) for shard in shards)
+    prints = MemoryFingerprints(extraction)
+    memories = tuple(_planned(prints, shard, current) for shard in shards)
     embeddings = tuple(embedding_unit(extraction, part, known) for part in parts if part.counts["chunks"])
     counts.update(
         shards=len(shards),
@@ -109,14 +110,14 @@ def _work_lists(
     }
 
 
-def _planned(extraction: Extraction, shard: Shard, current: Collection[str]) -> PlannedMemory:
+def _planned(prints: MemoryFingerprints, shard: Shard, current: Collection[str]) -> PlannedMemory:
     """A shard's memory; `current` are the contents that documents have now."""
     return PlannedMemory(
         shard_id=shard.shard_id,
         kind=shard.kind,
         tokens=shard.tokens,
         stale_tokens=stale_tokens(shard, current),
-        fingerprint=memory_fingerprint(extraction, shard.contents),
+        fingerprint=prints.of(shard.contents),
     )
 
 
@@ -149,7 +150,8 @@ def _shards(extraction: Extraction, known: KnownUnits, sections: Sequence[ShardS
     if spec.refresh.mode == "exact" or parent is None or parent.manifest.spec.get("sharding") != sharding:
         return plan_exact(sections, bounds)
     shards = parent_shards(parent)
-    made = known.find_all(MEMORIZE.outcomes, [memory_fingerprint(extraction, shard.contents) for shard in shards])
+    prints = MemoryFingerprints(extraction)
+    made = known.find_all(MEMORIZE.outcomes, [prints.of(shard.contents) for shard in shards])
     gone = {shard.shard_id for shard, outcome in zip(shards, made, strict=True) if outcome is None}
     if len(gone) == len(shards):  # made in another way, or by an earlier release
         return plan_exact(sections, bounds)

@@ -12,6 +12,7 @@ started by a watcher finds nothing to do. So a watcher starts only one refresh f
 from __future__ import annotations
 
 import hashlib
+from itertools import islice
 
 from memorag_pipeline.corpus.inventory import Inventory
 from memorag_pipeline.corpus.source import Source
@@ -19,6 +20,8 @@ from memorag_pipeline.digests import canonical_json
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.parent_version import Parent
 from memorag_pipeline.refresh.purge import Purge
+
+_AT_ONCE = 16_384  # objects in memory
 
 
 def listed_digest(pipeline: Pipeline) -> str:
@@ -36,8 +39,9 @@ def published_digest(pipeline: Pipeline) -> str:
 def _digest(listed: Inventory) -> str:
     """The digest of the list of URIs with sizes and identities, as `value_digest` gives it, without the list."""
     digest, before = hashlib.sha256(b"["), b""
-    for item in listed:
-        digest.update(before + canonical_json([item.uri, *item.identity]))
+    objects = iter(listed)
+    while some := [[item.uri, *item.identity] for item in islice(objects, _AT_ONCE)]:
+        digest.update(before + canonical_json(some)[1:-1])
         before = b","
     digest.update(b"]")
     return digest.hexdigest()

@@ -104,7 +104,7 @@ class StatusReader:
 
     store: CorpusStore
     _done: dict[tuple[str, str], Outcome] = field(default_factory=dict)
-    _parents: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    _parents: dict[tuple[int, tuple[str, ...]], set[tuple[str, str]]] = field(default_factory=dict)
 
     @cached_property
     def _plans(self) -> Plans:
@@ -207,14 +207,14 @@ class StatusReader:
         plan = self._plans.at(result_of(reports, INVENTORY).get("plan"), InventoryPlan)
         if plan is None or plan.parent is None:
             return set()
-        if plan.parent not in self._parents:
-            self._parents[plan.parent] = self._rows(plan.parent)
-        lost = set(plan.lost)
-        return {
-            (row["stage"], row["fingerprint"])
-            for row in self._parents[plan.parent]
-            if not any(blob["digest"] in lost for blob in row["blobs"].values())
-        }
+        key, lost = (plan.parent, plan.lost), set(plan.lost)
+        if key not in self._parents:
+            self._parents[key] = {
+                (row["stage"], row["fingerprint"])
+                for row in self._rows(plan.parent)
+                if not any(blob["digest"] in lost for blob in row["blobs"].values())
+            }
+        return self._parents[key]
 
     def _rows(self, version: int) -> list[dict[str, Any]]:
         """The table of units of a version; empty if it was swept."""

@@ -91,9 +91,9 @@ class VersionTables:
         """The rows of all tables of a role."""
         return [row for blob in self.there(role) for row in self.read(blob, columns).to_pylist()]
 
-    def whole(self, role: str) -> pa.Table:
-        """All tables of a role as one; without rows if there is none."""
-        schema = OF_ROLE[role]
+    def whole(self, role: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """All tables of a role as one, or some columns of it; without rows if there is none."""
+        schema = OF_ROLE[role] if columns is None else pa.schema([OF_ROLE[role].field(name) for name in columns])
         tables = [self.read(blob, schema.names).cast(schema) for blob in self.there(role)]
         return pa.concat_tables([schema.empty_table(), *tables]).combine_chunks()
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from memorag_pipeline import runner
+from memorag_pipeline.corpus.inventory import Inventory, SourceObject
 from memorag_pipeline.errors import NotFoundError
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.refresh.forecast import forecast
+from memorag_pipeline.refresh.forecast import _touched, forecast
 from memorag_pipeline.refresh.inventory import take_inventory
 from memorag_pipeline.refresh.source_digest import listed_digest, published_digest
 from memorag_pipeline.specs.corpus import CorpusSpec
@@ -99,3 +103,27 @@ def test_some_documents_are_refreshed_alone_and_damage_is_made_good_by_force(pip
     made = runner.refresh(pipeline, "two", "**/pass.rst", force=True)
     assert made.version == 2 and made.counts["inventory"]["changed"] == 1
     assert verify(pipeline.store, 2) == []
+
+
+@given(
+    st.lists(st.tuples(st.text("abc", min_size=1, max_size=2), st.sampled_from("xyz")), min_size=1, max_size=8),
+    st.lists(st.text("abc", max_size=2), max_size=6),
+    st.sets(st.integers(0, 7)),
+)
+def test_shards_touched_hold_what_is_gone_or_stand_beside_what_is_new(
+    rows: list[tuple[str, str]], new: list[str], gone: set[int]
+) -> None:
+    sections = pa.table(
+        {
+            "document_id": [str(number) for number in range(len(rows))],
+            "uri": [uri for uri, _ in rows],
+            "shard_id": [shard for _, shard in rows],
+        }
+    )
+    todo = Inventory.of(SourceObject(uri, 1, None, None) for uri in new)
+    ordered = sorted(rows, key=lambda row: row[0])
+    expected = {shard for number, (_, shard) in enumerate(rows) if number in gone}
+    for uri in set(new):
+        place = sum(row[0] <= uri for row in ordered)
+        expected.add(ordered[max(place - 1, 0)][1])
+    assert _touched(sections, todo, pa.array(map(str, sorted(gone)), pa.string())) == expected
