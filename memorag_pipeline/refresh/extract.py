@@ -203,7 +203,9 @@ class _PartExtractor:
     def _settled(self, part: _Begun, earlier: Outcome) -> _Begun:
         """With the objects of the same unit, done before, but those that a passing cause left out."""
         ids = {item.document_id for item in part.objects}
-        left_out = {object_of(row, ids.__contains__) for row in self._rows_of(earlier, "quarantine") if unsettled([row])}
+        left_out = {
+            object_of(row, ids.__contains__) for row in self._rows_of(earlier, "quarantine") if unsettled([row])
+        }
 
         def kept() -> _Rows:
             found = _Rows(*(self._rows_of(earlier, role) for role in ("documents", "chunks", "quarantine")))
