@@ -86,17 +86,18 @@ def compare(pipeline: Pipeline, documents: str | None = None) -> SourceCompariso
         raise SpecError(problems)
     for remark in remarks(spec.embedding):
         logger.warning("%s", remark)
-    source = Source(spec.source)
-    listed, parent = source.list(), Parent.newest(pipeline)
+    source, parent = Source(spec.source), Parent.newest(pipeline)
+    with ThreadPoolExecutor(1) as pool:  # two listings, of two places
+        looked = pool.submit(_lost, pipeline, parent) if parent else None
+        listed = source.list()
+    lost = looked.result() if looked else []
     if documents:
         listed = _only(documents, listed, parent, spec.corpus)
     listed = Purge(spec.refresh.purge).admitted(listed)
     if not len(listed):
         raise EmptyCorpusError(_nothing_found(spec.source, source.left_out))
     objects = _keep_untouched(listed, parent, source, spec.source) if parent else listed
-    return SourceComparison(
-        pipeline, Extraction.of(pipeline), parent, objects, _lost(pipeline, parent) if parent else [], source.left_out
-    )
+    return SourceComparison(pipeline, Extraction.of(pipeline), parent, objects, lost, source.left_out)
 
 
 def _only(glob: str, listed: Inventory, parent: Parent | None, corpus: str) -> Inventory:
@@ -168,7 +169,7 @@ def _lost(pipeline: Pipeline, parent: Parent) -> list[str]:
     """Digests of the parent's missing or truncated blobs; a refresh rebuilds them, for the same version."""
     # One listing, a request for each thousand objects, instead of a request for each blob. `memorag verify` checks
     # their bytes.
-    sizes = {stored.key: stored.size for stored in pipeline.store.objects.listing("blobs")}
+    sizes = {stored.key: stored.size for stored in pipeline.store.objects.listed("blobs")}
     lost = [blob for blob in parent.manifest.blobs if sizes.get(blob.ref.key) != blob.size]
     for blob in lost:
         logger.warning("%s of version %d is missing or truncated and is rebuilt", blob.path, parent.number)
