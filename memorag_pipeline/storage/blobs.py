@@ -22,7 +22,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json
 
 from memorag_pipeline.digests import bytes_digest, canonical_json, file_digest
-from memorag_pipeline.errors import CorruptBlobError, ObjectNotFoundError, ObjectTooLargeError, OutsideStoreError
+from memorag_pipeline.errors import (
+    CorruptBlobError,
+    ObjectNotFoundError,
+    ObjectTooLargeError,
+    OutsideStoreError,
+    StorageError,
+)
 from memorag_pipeline.machine.threads import in_threads
 from memorag_pipeline.storage.backend import StoredObject
 from memorag_pipeline.storage.cache import LocalCache
@@ -82,7 +88,7 @@ class Blobs:
 
     def put_json(self, value: Any) -> BlobRef:
         """Store `value` as canonical JSON."""
-        return self.put_bytes(canonical_json(value))
+        return self.put_bytes(readable_json(value, f"JSON in {self._objects.uri}"))
 
     def put_table(self, table: pa.Table) -> BlobRef:
         """Store a table as zstd Parquet; equal tables give equal blobs."""
@@ -245,6 +251,17 @@ class Blobs:
             f"{what}blob sha256:{ref.digest} at {self.uri(ref)} {problem};"
             " restore it from a copy of the store, or delete what is left of it and refresh again"
         )
+
+
+def readable_json(value: Any, name: str) -> bytes:
+    """`value` as canonical JSON. StorageError if it is longer than what is read; `name` says what it is."""
+    data = canonical_json(value)
+    if len(data) > LARGEST_JSON:
+        raise StorageError(
+            f"{name}: not written, it would have {len(data):,} bytes and at most {LARGEST_JSON:,} are read; split the"
+            " corpus, or let sharding.max_tokens and source.documents_per_part be larger (docs/deploy.md)"
+        )
+    return data
 
 
 def parsed_json(data: bytes) -> Any:

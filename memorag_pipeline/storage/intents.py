@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from memorag_pipeline.digests import canonical_json
 from memorag_pipeline.errors import CorruptBlobError, ObjectNotFoundError, StorageError
 from memorag_pipeline.storage.backend import StoredObject
-from memorag_pipeline.storage.blobs import BlobRef
+from memorag_pipeline.storage.blobs import LARGEST_JSON, BlobRef
 from memorag_pipeline.storage.deletions import Deletions
 from memorag_pipeline.storage.layout import own
 from memorag_pipeline.storage.objects import ObjectStore
@@ -76,7 +76,7 @@ class Intents:
     def read(self, key: str) -> Intent | None:
         """The intent at `key`; None if it was withdrawn in the meantime."""
         try:
-            return Intent.model_validate_json(self._objects.read(key))
+            return Intent.model_validate_json(self._objects.read(key, LARGEST_JSON))  # as long a list as a manifest's
         except ObjectNotFoundError:
             return None
         except ValidationError as error:

@@ -26,7 +26,7 @@ from memorag_pipeline.errors import (
     StorageError,
 )
 from memorag_pipeline.storage.backend import StoredObject
-from memorag_pipeline.storage.blobs import BlobRef, Blobs
+from memorag_pipeline.storage.blobs import BlobRef, Blobs, readable_json
 from memorag_pipeline.storage.channel_log import ChannelLog
 from memorag_pipeline.storage.intents import Intent, Intents
 from memorag_pipeline.storage.layout import own
@@ -305,7 +305,8 @@ def _numbers(stored: Sequence[StoredObject]) -> Iterator[int]:
 
 def _content(manifest: Manifest, parent: int | None) -> bytes:
     """The bytes of the manifest as the child of `parent`."""
-    return canonical_json(manifest.model_copy(update={"parent": parent}).model_dump(mode="json"))
+    values = manifest.model_copy(update={"parent": parent}).model_dump(mode="json")
+    return readable_json(values, f"manifest of a version of {manifest.corpus!r}")
 
 
 def _key(version: int) -> str:

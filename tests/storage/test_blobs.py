@@ -8,9 +8,10 @@ import pyarrow as pa
 import pytest
 
 from memorag_pipeline.digests import bytes_digest
-from memorag_pipeline.errors import CorruptBlobError
+from memorag_pipeline.errors import CorruptBlobError, StorageError
 from memorag_pipeline.storage import BlobRef, CorpusStore
 from memorag_pipeline.storage.cache import LocalCache
+from tests.storage.conftest import manifest_of
 
 DATA = b"a document's text"
 
@@ -115,3 +116,19 @@ def test_a_fetch_that_breaks_off_leaves_no_file_in_the_cache(tmp_path: Path) -> 
     assert not [path for path in tmp_path.glob("??/*") if path.is_file()]
     assert not list(tmp_path.glob("leases/*/*"))
     assert cache.fetch(bytes_digest(DATA), len(DATA), lambda path: path.write_bytes(DATA) and None).read_bytes() == DATA
+
+
+def test_json_that_would_be_too_long_to_read_is_not_written(
+    store: CorpusStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan or a manifest that nothing can read would be found out by the next stage, or by every reader."""
+    monkeypatch.setattr("memorag_pipeline.storage.blobs.LARGEST_JSON", 40)
+    assert store.blobs.put_json(["a" * 30])
+    for write in (
+        lambda: store.blobs.put_json(["a" * 40]),
+        lambda: store.versions.publish(manifest_of(store, a=b"words"), "run"),
+    ):
+        with pytest.raises(StorageError, match=r"not written.*at most 40 are read; split the corpus"):
+            write()
+    assert list(store.versions.numbers()) == [] and list(store.objects.list("intents")) == []
+    assert len(store.objects.list("blobs")) == 2  # the first, and what the manifest would have named
