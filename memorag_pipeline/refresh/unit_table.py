@@ -53,7 +53,10 @@ def _checked(rows: Any, name: str) -> list[Row]:
 
 
 def _incomplete(row: Row) -> str | None:
-    """What is missing in a row, if something is."""
+    """What is wrong with a row that has the right form, if something is. Rows are used as they are."""
+    numbers = [*row["counts"].values(), *(blob["size"] for blob in row["blobs"].values())]
+    if any(type(number) is not int for number in numbers):
+        return "a count or a size is not a whole number"
     if any(count not in row["counts"] for count in COUNTS.get(row["stage"], ())):
         return "a count is missing"
     if row["stage"] == EMBED.outcomes and not ("chunks" in row and "configuration" in row):
