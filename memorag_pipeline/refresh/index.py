@@ -14,13 +14,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-import pyarrow.compute as pc
 
 from memorag_pipeline import schemas
 from memorag_pipeline.errors import MemoragError
@@ -34,6 +30,7 @@ from memorag_pipeline.refresh.publish import manifest_blobs
 from memorag_pipeline.refresh.purge import Purge
 from memorag_pipeline.refresh.segment_build import IndexedTable, SegmentKind, build_segment
 from memorag_pipeline.refresh.segment_delta import delta_tables, plan_delta
+from memorag_pipeline.refresh.segment_purge import holding_purged
 from memorag_pipeline.refresh.segments import (
     DELTA_FACTORY,
     STAGE,
@@ -141,7 +138,8 @@ class _Index:
         spec, plan = self._pipeline.spec, None
         if spec.refresh.mode == "delta" and self._may_stay(before):
             tables, most = (before, self._plan.chunks), spec.refresh.max_stale
-            plan = plan_delta(self._blobs, self._kept, *tables, parts, groups, most, self._holds_purged)
+            must_go = partial(holding_purged, self._blobs, Purge(spec.refresh.purge))
+            plan = plan_delta(self._blobs, self._kept, *tables, parts, groups, most, must_go)
         if plan is None:
             return self._made(bases, known)
         stay = [segment for segment in plan.stay if segment.kind == "base"]
@@ -203,20 +201,6 @@ class _Index:
             and (old.factory, old.template) == (kind.factory, kind.template)
             and self._parent.manifest.spec.get("retrieval") == self._pipeline.settled.content()["retrieval"]
         )
-
-    def _holds_purged(self, segment: Segment, masked: npt.NDArray[np.int32]) -> bool:
-        """Whether what is masked of a segment is of a document that `refresh.purge` names: nothing of it may stay."""
-        purge = Purge(self._pipeline.spec.refresh.purge)
-        if not purge.globs or not len(masked):
-            return False
-        rows = self._blobs.cached_table(segment.rows, ["table", "table_row"], "segment_rows", schemas.SEGMENT_ROWS)
-        rows = rows.take(masked)
-        for number in pc.unique(rows.column("table")).to_pylist():
-            uris = self._blobs.cached_table(segment.tables[number], ["uri"], "chunks", schemas.CHUNKS).column("uri")
-            places = rows.filter(pc.equal(rows.column("table"), number)).column("table_row")
-            if any(map(purge.matches, pc.unique(uris.take(places)).to_pylist())):
-                return True
-        return False
 
     def _made(self, wanted: Sequence[WantedSegment], known: dict[str, Segment]) -> list[Segment]:
         """The segments: of the parent, of an earlier attempt, or built now."""

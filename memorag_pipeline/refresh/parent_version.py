@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from memorag_pipeline.corpus.grouping import group_by_priority
 from memorag_pipeline.corpus.inventory import Inventory, document_id_of
@@ -49,6 +50,12 @@ class Parent:
     def inventory(self) -> Inventory:
         """The objects that the version was made from."""
         return Inventory(self._tables.whole("inventory"))
+
+    @property
+    def indexed_uris(self) -> list[str]:
+        """Documents in the chunk tables that only segments of the index were made from; they may be gone since."""
+        uris: list[str] = pc.unique(self.columns("indexed_chunks", ["uri"]).column("uri")).to_pylist()
+        return uris
 
     @cached_property
     def quarantined(self) -> dict[str, Row]:

@@ -81,7 +81,7 @@ class Purge:
         return found
 
     def _holds(self, version: Parent, contents: Collection[str]) -> bool:
-        if any(map(self.matches, version.inventory.uris())):
+        if any(map(self.matches, (*version.inventory.uris(), *version.indexed_uris))):
             return True
         return any(row["content"] in contents for row in (*version.sections, *_read_rows(version)))
 

@@ -17,7 +17,7 @@ not masked there:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -51,12 +51,12 @@ def plan_delta(
     parts: CorpusParts,
     groups: Sequence[range],
     max_stale: float,
-    must_go: Callable[[Segment, npt.NDArray[np.int32]], bool] = lambda segment, masked: False,
+    must_go: Callable[[Sequence[tuple[Segment, npt.NDArray[np.int32]]]], Collection[str]] = lambda masked: (),
 ) -> DeltaPlan | None:
     """The plan; None if all base segments are to be made as in an exact refresh.
 
-    `before` and `now` are the chunk tables of the parent and of the corpus. A segment of which `must_go` says so, given
-    the places that are masked in it, is left whatever its share.
+    `before` and `now` are the chunk tables of the parent and of the corpus. Segments whose fingerprints `must_go`
+    returns, given all with the places that are masked in them, are left whatever their share.
     """
     gone, new = changed_documents(blobs, before, now)
     drafts = [_Draft(blobs, segment) for segment in parent]
@@ -65,7 +65,7 @@ def plan_delta(
     group_of = np.zeros(len(parts.numbers), np.int64)
     for number, group in enumerate(groups):
         group_of[group.start : group.stop] = number
-    rebuilt = set[int]()
+    rebuilt, going = set[int](), must_go([(draft.segment, draft.places) for draft in drafts])
 
     def left(kind: str) -> list[_Draft]:
         return [
@@ -73,7 +73,7 @@ def plan_delta(
             for draft in drafts
             if draft.segment.kind == kind
             and draft.live
-            and (draft.masked > max_stale * draft.segment.chunks or must_go(draft.segment, draft.places))
+            and (draft.masked > max_stale * draft.segment.chunks or draft.segment.fingerprint in going)
         ]
 
     while bases := left("base"):  # making one anew masks documents of others

@@ -22,8 +22,10 @@ from memorag_pipeline.opened_version import OpenedVersion
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.index import build_index
 from memorag_pipeline.refresh.index_kind import factory_for
+from memorag_pipeline.refresh.parent_version import Parent
 from memorag_pipeline.refresh.plans import IndexPlan
 from memorag_pipeline.refresh.publish import manifest_blobs
+from memorag_pipeline.refresh.purge import Purge
 from memorag_pipeline.retrieval import version_segments
 from memorag_pipeline.retrieval.passage import Passage
 from memorag_pipeline.specs.corpus import CorpusSpec
@@ -96,7 +98,7 @@ def refresh(pipeline: Pipeline, documents: Corpus, lost: Sequence[str] = ()) -> 
             | {"key": uri, "text": uri, "part": number, "shard_id": f"shard of {uri}"}
             for uri in part
         ]
-    nothing = blobs.put_table(schemas.CHUNKS.empty_table()).model_dump()
+    listed = [{"document_id": document_id(uri), "uri": uri, "size": 1} for uri in sorted(documents)]
     parent = pipeline.store.versions.newest()
     plan = {
         **{name: [] for name in ("parts", "memories", "documents", "quarantine")},
@@ -105,8 +107,8 @@ def refresh(pipeline: Pipeline, documents: Corpus, lost: Sequence[str] = ()) -> 
         "sections": blobs.put_table(pa.Table.from_pylist(sections, schema=schemas.SECTIONS)).model_dump(),
         "parent": parent,
         "embeddings": embeddings,
-        "inventory": nothing,
-        "shards": nothing,
+        "inventory": blobs.put_table(pa.Table.from_pylist(listed, schema=schemas.INVENTORY)).model_dump(),
+        "shards": blobs.put_table(schemas.SHARDS.empty_table()).model_dump(),
         "models": [MODEL.model_dump()],
         "spec_fingerprint": pipeline.settled.fingerprint(),
         "counts": {},
@@ -266,8 +268,9 @@ def test_delta_segments_that_hold_too_much_become_base_segments(tmp_path: Path) 
 def test_what_is_purged_stays_in_no_segment(tmp_path: Path) -> None:
     spec: dict[str, Any] = {"mode": "delta", "max_stale": 0.9}
     pipeline = pipeline_of(tmp_path, refresh=spec)
-    refresh(pipeline, corpus())
-    documents = {uri: texts for uri, texts in corpus().items() if uri != "doc-012"}
+    copied = {**corpus(), "doc-055": ["Another beginning.", "The end of 12."]}
+    refresh(pipeline, copied)
+    documents = {uri: texts for uri, texts in copied.items() if uri not in ("doc-012", "doc-055")}
     refresh(pipeline, documents)
     stays = "The end of 12."
 
@@ -280,6 +283,9 @@ def test_what_is_purged_stays_in_no_segment(tmp_path: Path) -> None:
     refresh(pipeline, edited(documents, 50))
     assert stays not in indexed()
     assert_found(pipeline, edited(documents, 50))
+    purge = Purge(pipeline.spec.refresh.purge)
+    versions = [Parent(pipeline, number) for number in (1, 2)]
+    assert purge.holders(versions, Parent(pipeline, 3)) == [1, 2]  # in the second it is masked
 
 
 def test_a_trained_kind_keeps_its_template_until_the_corpus_has_grown(
