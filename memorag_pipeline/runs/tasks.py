@@ -43,7 +43,8 @@ BEAT_SECONDS = 5.0
 _BEATS_MISSED = 8
 _PATIENCE_SECONDS = 30.0  # for the last write; a store that hangs must not keep the task
 _LONGEST_ERROR = 500
-_BEGAN = "%Y%m%dT%H%M%SZ"
+_BEGAN, _BEGAN_BEFORE = "%Y%m%dT%H%M%S%fZ", "%Y%m%dT%H%M%SZ"  # earlier releases named runs by whole seconds
+_LENGTH_BEFORE = len("20261130T120000Z")
 
 State = Literal["running", "done", "failed"]
 
@@ -177,7 +178,11 @@ def as_begun(objects: ObjectStore, run: Run) -> Run:
     folder = FOLDER if run.job is None else f"{JOBS_FOLDER}/{run.job}"
     names = {stored.key.split("/")[-2] for stored in own(objects, folder)}
     found = max((name for name in names if name.endswith(ending)), default=None)
-    return run if found is None else replace(run, began=datetime.strptime(found[:16], _BEGAN).replace(tzinfo=UTC))
+    if found is None:
+        return run
+    began = found.removesuffix(ending)
+    kind = _BEGAN_BEFORE if len(began) == _LENGTH_BEFORE else _BEGAN
+    return replace(run, began=datetime.strptime(began, kind).replace(tzinfo=UTC))
 
 
 def run_digest(run_id: str) -> str:

@@ -16,7 +16,7 @@ from memorag_pipeline.storage.backend import StoredObject
 from memorag_pipeline.storage.objects import ObjectStore
 
 NAME = r"[a-z0-9][a-z0-9_-]{1,62}"  # of channels and jobs
-_RUN = r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}"
+_RUN = r"[0-9]{8}T[0-9]{6}([0-9]{6})?Z-[0-9a-f]{12}"  # earlier releases wrote whole seconds
 _NUMBERED = r"[0-9]{20}\.json"
 _NAMED = r"[0-9a-f]{32}\.json"
 _TASK = r"[a-z_-]+-[0-9]{4,}\.json"

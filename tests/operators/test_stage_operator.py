@@ -159,15 +159,23 @@ def test_a_run_is_filed_by_its_start_and_keeps_it_when_its_tasks_are_cleared(spe
         xcoms.try_number, xcoms.map_index = try_number, -1
         run = SimpleNamespace(run_id=run_id, run_after=due, start_date=started, dag_id="topics_refresh")
         operator(task_id="say", spec_file=spec_file, outcome={"batches": []}).execute({"ti": xcoms, "dag_run": run})
-        return sorted({key.split("/")[1][:16] for key in Pipeline(read_spec(spec_file)).store.objects.list("runs")})
+        return sorted(
+            {key.split("/")[1].partition("-")[0] for key in Pipeline(read_spec(spec_file)).store.objects.list("runs")}
+        )
 
     due, start = datetime(2026, 1, 2, 2, tzinfo=UTC), datetime(2026, 1, 2, 11, tzinfo=UTC)
-    assert folders(ReadOperator, "late", start) == ["20260102T110000Z"]
-    assert folders(ReadOperator, "late", start + timedelta(days=1)) == ["20260102T110000Z"]
-    assert folders(ListOperator, "late", start + timedelta(days=1), try_number=2) == ["20260102T110000Z"]
+    assert folders(ReadOperator, "late", start) == ["20260102T110000"]
+    assert folders(ReadOperator, "late", start + timedelta(days=1)) == ["20260102T110000"]
+    assert folders(ListOperator, "late", start + timedelta(days=1), try_number=2) == ["20260102T110000"]
     # A run that was deleted, and is made again with the same id, begins again.
-    assert folders(ListOperator, "late", start + timedelta(days=2)) == ["20260102T110000Z", "20260104T110000Z"]
-    assert folders(ReadOperator, "late", start + timedelta(days=3)) == ["20260102T110000Z", "20260104T110000Z"]
+    assert folders(ListOperator, "late", start + timedelta(days=2)) == [
+        "20260102T110000",
+        "20260104T110000",
+    ]
+    assert folders(ReadOperator, "late", start + timedelta(days=3)) == [
+        "20260102T110000",
+        "20260104T110000",
+    ]
 
 
 def test_numbers_of_a_stage_become_metrics(spec_file: str, metrics: StatsD) -> None:

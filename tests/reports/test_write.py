@@ -202,7 +202,7 @@ def test_the_sweep_keeps_the_newest_reports_of_refreshes_and_of_each_job(
         for day in range(1 if job == "other" else 3):
             archive.write(store.objects, Run("night", BEGAN + timedelta(days=day), job), report, "<p>")
     deleted = {swept.key.rpartition("-")[0] for swept in sweep(store, outdated=archive.outdated(store.objects)).deleted}
-    assert deleted == {"reports/refresh/20260102T030405Z", "reports/jobs/faq/20260102T030405Z"}
+    assert deleted == {"reports/refresh/20260102T030405000000Z", "reports/jobs/faq/20260102T030405000000Z"}
     assert len(store.objects.list("reports")) == 2 * (2 + 2 + 1)
 
 

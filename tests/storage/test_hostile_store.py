@@ -375,8 +375,10 @@ def uses_of_housekeeping(store: CorpusStore) -> dict[str, Callable[[], object]]:
     intent = Intent(write_id="d" * 32, run_id="run-4", blobs=(), since="2026-01-01T00:00:00+00:00")
 
     def declared() -> None:
-        store.intents.declare(intent)
-        store.intents.withdraw(intent.write_id)
+        try:
+            store.intents.declare(intent)
+        finally:
+            store.intents.withdraw(intent.write_id)
 
     def retired() -> None:
         OverviewReader(store).read()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -272,6 +273,7 @@ def test_a_publish_waits_for_a_listing_to_show_the_newest_version(
 ) -> None:
     """Pauses double, so that few requests are made; what is waited for is said once a minute."""
     monkeypatch.setenv("MEMORAG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(random, "uniform", lambda _, longest: longest)
     clock = StoreClock()
     clock.rule(monkeypatch)
     store, backend = open_faulty((str(tmp_path / "store"), {}), clock)
