@@ -108,7 +108,7 @@ def opened_version(target: str, version: str | None, trust_models: bool) -> Vers
 
     store = store_of(target)
     # Whoever wrote the spec chose the store; what is brought into it from elsewhere is looked at by `memorag import`.
-    return Version(store, version_of(store, version), trust_models or is_spec_file(target))
+    return Version(store, version_of(store, version), trust_models or is_spec_file(target), prefetch=False)
 
 
 def version_of(store: CorpusStore, version: str | None) -> int:
