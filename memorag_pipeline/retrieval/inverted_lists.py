@@ -44,8 +44,9 @@ class ListTable:
         return save({"starts": self.starts, "digests": self.digests})
 
     @classmethod
-    def of(cls, data: bytes, lists: int, name: str) -> ListTable:
-        """From such a file, for an index of so many lists. Raises CorruptBlobError."""
+    def of(cls, data: bytes, template: Any, name: str) -> ListTable:
+        """From such a file, for an index that was made from this one. Raises CorruptBlobError."""
+        lists = template.nlist if isinstance(template, faiss.IndexIVF) else -1
         try:
             tensors = load(data)
             table = cls(tensors["starts"], tensors["digests"])

@@ -181,14 +181,15 @@ class Searcher:
         if len(self._segments) == 1:
             return [_Hit(row, score, ((number, row),)) for number, row, score in hits[:k]]
         merged: dict[int, _Hit] = {}
+        least = 0.0  # the score of the last text
         for number, row, score in hits:
-            if len(merged) == k and score < list(merged.values())[-1].score - _SAME_SCORE:
+            if len(merged) == k and score < least - _SAME_SCORE:
                 break
             key = int(self._segments[number].text_keys(np.array([row]))[0])
             if (hit := merged.get(key)) is not None:
                 merged[key] = _Hit(key, hit.score, (*hit.rows, (number, row)))
             elif len(merged) < k:
-                merged[key] = _Hit(key, score, ((number, row),))
+                merged[key], least = _Hit(key, score, ((number, row),)), score
         return list(merged.values())
 
     def _fused(self, dense: Sequence[_Hit], sparse: Sequence[_Hit], vector: npt.NDArray[np.float32]) -> list[_Hit]:

@@ -151,7 +151,7 @@ class Segment:
     def text_keys(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
         """For each row the key of its text, the same in all segments."""
         order, starts = self._order
-        return key_numbers(self._rows.column("digest"))[order[starts[rows]]]
+        return self._text_keys[order[starts[rows]]]
 
     def chunks(self, row: int) -> list[ChunkPlace]:
         """The chunks of the corpus that have the text of a row, in order."""
@@ -184,6 +184,11 @@ class Segment:
         if len(numbers) != self.texts or (numbers == 0).any():
             self._refuse(f"the index has {self.texts} rows and its row table {np.count_nonzero(numbers)}")
         return table.combine_chunks()
+
+    @cached_property
+    def _text_keys(self) -> npt.NDArray[np.uint64]:
+        """The keys of the texts of all places of the row table."""
+        return key_numbers(self._rows.column("digest"))
 
     @cached_property
     def _order(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

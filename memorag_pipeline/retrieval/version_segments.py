@@ -1,8 +1,8 @@
 """The segments of a version's index, by its manifest.
 
 In:  the tables of the version, and how its blobs are fetched.
-Out: for each segment what opens it. A version of format 1, whose index is one file and
-     whose row table describes the chunks, is one segment.
+Out: for each segment what opens it. A version of format 1, whose index is one file and whose row table describes the
+     chunks, is one segment.
 Wrong: a manifest that names blobs which the version does not have is a `CorruptBlobError`.
 """
 
@@ -50,7 +50,7 @@ def segments_of(manifest: Manifest, files: Files, read: Read, ranges: Ranges | N
             )
         return blobs[ref.digest]
 
-    def opened_segment(record: SegmentRecord) -> Segment:
+    def opened_segment(number: int, record: SegmentRecord) -> Segment:
         rows, mask = blob(record.rows), None if record.mask is None else blob(record.mask)
         opened = partial(
             SegmentFiles,
@@ -59,7 +59,7 @@ def segments_of(manifest: Manifest, files: Files, read: Read, ranges: Ranges | N
             texts=record.vectors,
             mask=None if mask is None else lambda: read(mask),
         )
-        if record in remote:
+        if number in remote:
             return open_segment(opened(Path(blob(record.index).path), whole=False))
         parts = [record.index] if record.sparse is None else [record.index, record.sparse]
         with files([blob(ref) for ref in parts]) as (path, *sparse):
@@ -67,20 +67,26 @@ def segments_of(manifest: Manifest, files: Files, read: Read, ranges: Ranges | N
 
     def lists() -> RemoteLists:
         assert ranges is not None and index.template is not None
-        tables = [blob(record.lists) for record in remote if record.lists is not None]
+        tables = [blob(ref) for ref in remote.values()]
         with files([blob(index.template), *tables]) as (template, *paths):
             trained, found = open_index(template, mapped=False), list[RemoteSegment]()
-            for record, table, path in zip(remote, tables, paths, strict=True):
+            for number, table, path in zip(remote, tables, paths, strict=True):
+                record = index.segments[number]
                 where = blob(record.index)
-                place = ListTable.of(path.read_bytes(), trained.nlist, table.path)
-                number, get = index.segments.index(record), partial(ranges, where)
-                found.append(RemoteSegment(number, record.vectors, place, get, where.path))
+                place = ListTable.of(path.read_bytes(), trained, table.path)
+                found.append(RemoteSegment(number, record.vectors, place, partial(ranges, where), where.path))
             return RemoteLists(trained, found)
 
-    remote = [record for record in index.segments if record.lists is not None and record.sparse is None]
-    if ranges is None or index.template is None or sum(record.index.size for record in remote) < _LEAST_REMOTE:
-        remote = []
-    return IndexSegments([partial(opened_segment, record) for record in index.segments], lists if remote else None)
+    remote = {
+        number: record.lists
+        for number, record in enumerate(index.segments)
+        if record.lists is not None and record.sparse is None
+    }
+    size = sum(index.segments[number].index.size for number in remote)
+    if ranges is None or index.template is None or size < _LEAST_REMOTE:
+        remote = {}
+    opening = [partial(opened_segment, number, record) for number, record in enumerate(index.segments)]
+    return IndexSegments(opening, lists if remote else None)
 
 
 def _single(manifest: Manifest, files: Files, read: Read) -> Segment:
