@@ -55,6 +55,7 @@ from memorag_pipeline.refresh.gpu_units import MemoryFingerprints
 from memorag_pipeline.refresh.inventory import take_inventory
 from memorag_pipeline.refresh.parent_version import group_documents
 from memorag_pipeline.refresh.plans import EmbedUnit, InventoryPlan, PlannedMemory, ShardPlan
+from memorag_pipeline.refresh.publish import manifest_of
 from memorag_pipeline.refresh.record import _version_columns
 from memorag_pipeline.refresh.source_digest import published_digest
 from memorag_pipeline.reports.refresh_facts import of_version
@@ -225,23 +226,14 @@ class MadeUp:
         else:
             self._first = blobs
         spec = self.pipeline.settled
-        return Manifest(
-            corpus=spec.corpus,
-            language=spec.language,
-            parent=None,
-            spec_fingerprint=plan.spec_fingerprint,
-            spec=spec.content(),
-            models=plan.models,
-            blobs=tuple(blobs),
-            memories=tuple(memory.record for memory in memories),
-            counts={
-                "documents": self.count,
-                "chunks": CHUNKS * self.count,
-                "quarantined": 0,
-                "shards": len(shards),
-                "tokens": TOKENS * self.count,
-            },
-        )
+        counts = {
+            "documents": self.count,
+            "chunks": CHUNKS * self.count,
+            "quarantined": 0,
+            "shards": len(shards),
+            "tokens": TOKENS * self.count,
+        }
+        return manifest_of(spec, plan, blobs, counts, memories)
 
     def report(self) -> None:
         """The reports of a run that has made the second edition."""

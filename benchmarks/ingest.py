@@ -64,8 +64,9 @@ from memorag_pipeline.refresh.extraction import STAGE, Extraction
 from memorag_pipeline.refresh.inventory import take_inventory
 from memorag_pipeline.refresh.known_units import unit_rows
 from memorag_pipeline.refresh.plans import ExtractList, InventoryPlan
+from memorag_pipeline.refresh.publish import manifest_of
 from memorag_pipeline.specs.corpus import CorpusSpec
-from memorag_pipeline.storage import BlobRef, Manifest, ManifestBlob, Outcome
+from memorag_pipeline.storage import BlobRef, ManifestBlob, Outcome
 from tests.fixtures.s3 import run_s3_server
 
 ROWS = ("extract", "list", "unchanged")
@@ -313,17 +314,8 @@ def _publish(pipeline: Pipeline) -> None:
     named += [
         (role, f"{role}/{number:05d}.parquet", ref) for role, refs in roles.items() for number, ref in enumerate(refs)
     ]
-    manifest = Manifest(
-        corpus=spec.corpus,
-        language=spec.language,
-        parent=None,
-        spec_fingerprint=plan.spec_fingerprint,
-        spec=spec.content(),
-        models=plan.models,
-        blobs=tuple(ManifestBlob(role=role, path=path, digest=ref.digest, size=ref.size) for role, path, ref in named),
-        counts={},
-    )
-    pipeline.store.versions.publish(manifest, "benchmark")
+    made = (ManifestBlob(role=role, path=path, digest=ref.digest, size=ref.size) for role, path, ref in named)
+    pipeline.store.versions.publish(manifest_of(spec, plan, made, {}), "benchmark")
 
 
 def _spec(source: dict[str, Any], store: dict[str, Any], compute: dict[str, Any]) -> CorpusSpec:

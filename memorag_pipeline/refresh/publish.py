@@ -13,10 +13,11 @@ from typing import Any
 
 from memorag_pipeline.errors import StorageError
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.refresh.plans import IndexPlan
+from memorag_pipeline.refresh.plans import IndexPlan, InventoryPlan, PlannedMemory
 from memorag_pipeline.refresh.purge import retire_purged
+from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage import BlobRef
-from memorag_pipeline.storage.manifest import Manifest, ManifestBlob, memory_path, numbered
+from memorag_pipeline.storage.manifest import IndexRecord, Manifest, ManifestBlob, memory_path, numbered
 
 _COUNTS = ("documents", "chunks", "quarantined", "shards", "tokens")
 
@@ -30,18 +31,8 @@ def publish(pipeline: Pipeline, plan_uri: str, run_id: str) -> dict[str, Any]:
             f"not published: the spec of corpus {spec.corpus} was changed while run {run_id} was under way; refresh"
             " again"
         )
-    manifest = Manifest(
-        corpus=spec.corpus,
-        language=spec.language,
-        parent=None,
-        spec_fingerprint=plan.spec_fingerprint,
-        spec=spec.content(),
-        models=plan.models,
-        blobs=tuple(manifest_blobs(plan)),
-        memories=tuple(memory.record for memory in plan.memories),
-        index=plan.index,
-        counts={name: plan.counts[name] for name in _COUNTS},
-    )
+    counts = {name: plan.counts[name] for name in _COUNTS}
+    manifest = manifest_of(spec, plan, manifest_blobs(plan), counts, plan.memories, plan.index)
     versions = pipeline.store.versions
     published = versions.publish(manifest, run_id, base=plan.parent, fresh=plan.fresh)
     return {
@@ -51,6 +42,29 @@ def publish(pipeline: Pipeline, plan_uri: str, run_id: str) -> dict[str, Any]:
         "notes": retire_purged(pipeline, published.version),
         "counts": manifest.counts,
     }
+
+
+def manifest_of(
+    spec: CorpusSpec,
+    plan: InventoryPlan,
+    blobs: Iterable[ManifestBlob],
+    counts: dict[str, int],
+    memories: Iterable[PlannedMemory] = (),
+    index: IndexRecord | None = None,
+) -> Manifest:
+    """The manifest of a version that a plan describes; its parent is not known before it is published."""
+    return Manifest(
+        corpus=spec.corpus,
+        language=spec.language,
+        parent=None,
+        spec_fingerprint=plan.spec_fingerprint,
+        spec=spec.content(),
+        models=plan.models,
+        blobs=tuple(blobs),
+        memories=tuple(memory.record for memory in memories),
+        index=index,
+        counts=counts,
+    )
 
 
 def manifest_blobs(plan: IndexPlan) -> Iterator[ManifestBlob]:
