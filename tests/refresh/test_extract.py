@@ -351,15 +351,15 @@ def test_a_document_that_is_too_large_is_not_read(
 def test_a_document_that_does_harm_costs_itself_and_is_tried_again(make_pipeline: MakePipeline, source: Path) -> None:
     deep = '{"a":' * 450 + '"x"' + "}" * 450
     (source / "deep.jsonl").write_text(f'{{"a": "Words."}}\n{deep}\n')
-    # Quotes within quotes: minutes of the Markdown splitter. The others take it milliseconds.
-    (source / "quotes.md").write_text("Words.\n\n" + ">" * 131_072)
+    # Quotes within quotes: minutes of cutting and joining. The others take milliseconds.
+    (source / "quotes.md").write_text("Words.\n\n" + ">" * 2_000_000)
     records = {"include": ["*.jsonl"], "text": ["a"]}
     pipeline = make_pipeline(source={"include": ["**"], "timeout_seconds": 4, "records": records, **ONE_PART})
     first = refresh(pipeline)
     assert quarantined(first) == {"deep.jsonl#1": "bad_record", "quotes.md": "timeout"}
     assert first.sharded["counts"]["documents"] == 13
     (row,) = (row for row in first.rows("quarantine") if row["reason"] == "timeout")
-    assert "cutting it into chunks took longer than 4 s" in row["detail"]
+    assert "cutting it into chunks took longer than" in row["detail"]
     assert "source.timeout_seconds" in row["advice"]
     first.publish()
     again = take_inventory(pipeline)
