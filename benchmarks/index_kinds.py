@@ -38,7 +38,7 @@ _BLOCK = 20_000
 # For each kind the efforts of a search: lists that are looked into, candidates of a graph, what is refined of each
 # passage wanted.
 Effort = dict[str, float]
-LISTS = ({"nprobe": 8}, {"nprobe": 16}, {"nprobe": 32}, {"nprobe": 64})
+LISTS = tuple({"nprobe": lists} for lists in (8, 16, 32, 64, 128))
 REFINED = tuple({"k_factor": factor, "nprobe": lists} for lists in (16, 32, 64) for factor in (4, 10))
 
 
@@ -61,8 +61,10 @@ def lists_for(count: int) -> int:
     return max(1, 1 << round(np.log2(2 * count**0.5)))
 
 
-def measure_kinds(counts: Sequence[int], chunks: int, queries: int, folder: Path, report: Report) -> None:
-    """All kinds over each number of vectors, made from those of so many chunks."""
+def measure_kinds(
+    counts: Sequence[int], chunks: int, queries: int, folder: Path, report: Report, only: Sequence[str] = ()
+) -> None:
+    """All kinds, or `only` inverted lists of these, over each number of vectors, made from those of so many chunks."""
     real = _real_vectors(chunks + queries)
     random = np.random.default_rng(7)
     places = random.permutation(len(real))
@@ -71,7 +73,7 @@ def measure_kinds(counts: Sequence[int], chunks: int, queries: int, folder: Path
     for count in counts:
         vectors = enlarged(base, count)
         nearest = _nearest(asked, vectors)
-        for kind, efforts in kinds(count).items():
+        for kind, efforts in (dict.fromkeys(only, LISTS) or kinds(count)).items():
             cpu, started = time.process_time(), time.perf_counter()
             index = _built(kind, vectors)
             built = {"build_seconds": time.perf_counter() - started, "build_cpu_seconds": time.process_time() - cpu}

@@ -46,7 +46,8 @@ from memorag_pipeline.retrieval.evidence import choose
 from memorag_pipeline.retrieval.faiss_index import build_index, write_index
 from memorag_pipeline.retrieval.passage import Passage
 from memorag_pipeline.retrieval.search import IndexSegments, Searcher, open_searcher
-from memorag_pipeline.retrieval.segment import SegmentFiles, open_segment, rows_of_one
+from memorag_pipeline.retrieval.segment import SegmentFiles, open_segment
+from memorag_pipeline.retrieval.segment_rows import RowTable
 from memorag_pipeline.retrieval.sparse_index import SparseIndex, build_sparse_index
 from memorag_pipeline.retrieval.sparse_search import SparseSearch
 from memorag_pipeline.specs.generation import GenerationSpec
@@ -135,7 +136,7 @@ class _Corpus:
         )
         places = np.arange(len(chunks), dtype=np.int32)
         texts = np.array([numbers[chunk.text] for _, chunk in chunks], np.int32)
-        rows = rows_of_one(texts, np.zeros_like(places), places)
+        rows = RowTable.of_columns(texts, np.zeros_like(places), places)
 
         def searcher(sparse: Path | None) -> Searcher:
             files = SegmentFiles(folder / "index", rows=lambda: rows, tables=(0,), sparse=sparse)

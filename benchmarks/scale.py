@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if "kinds" in given.only:
             from benchmarks.index_kinds import measure_kinds  # only here: it loads all that answers need
 
-            measure_kinds(given.vectors, given.real, given.queries, Path(temporary), report)
+            measure_kinds(given.vectors, given.real, given.queries, Path(temporary), report, given.kinds)
         if set(given.only) - {"index", "kinds"}:
             bench.nights()
         if "index" in given.only:
@@ -289,6 +289,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--chunks", type=int, default=100_000, help="of the row index")
     parser.add_argument("--queries", type=int, default=1000, help="of the row index, compared with all vectors")
     parser.add_argument("--vectors", nargs="+", type=int, default=[200_000], help="of the row kinds")
+    parser.add_argument(
+        "--kinds", nargs="+", default=[], help="inverted lists for the row kinds, in place of all kinds"
+    )
     parser.add_argument("--real", type=int, default=5000, help="chunks that these are made from")
     parser.add_argument("--dimensions", type=int, default=384)
     parser.add_argument("--factory", default="Flat", help="the Faiss index, as in a spec")

@@ -93,7 +93,7 @@ class OpenedVersion:
         ranges = None if self._prefetch or self.store.blobs.are_files else self._range
         chunks, name = self.manifest.chunk_tables, f"version {self.number} of {self.uri}"
         return open_searcher(
-            segments_of(self.manifest, self._files, lambda blob: self._table(blob).read(), ranges),
+            segments_of(self.manifest, self._files, self._table, ranges),
             lambda number, columns: self._table(self.tables.of_number(chunks, number, "chunk tables")).read(columns),
             ShardPlaces(lambda: self._table(self._sections).read(["document_id", "start", "shard_id"]), name),
             self.manifest.section("embedding", EmbeddingSpec),

@@ -109,7 +109,7 @@ INDEX_ROWS = _schema(
 )
 
 # Chunks of a segment that are not in the corpus any more, by their place in its row table.
-SEGMENT_MASK = _schema(place=_I32)
+SEGMENT_MASK = _schema(place=_I32, row=_I32, dead=pa.bool_())
 
 # The columns that readers need of a version's tables, by role. Earlier releases wrote some without those named `later`.
 OF_ROLE = {

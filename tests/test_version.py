@@ -287,7 +287,9 @@ def test_only_what_is_asked_for_is_read(
         return Counter(kinds[path.name] for path in (tmp_path / "cache" / "blobs").glob("??/*"))
 
     assert fetched() == {}
-    assert version.search("How do I end the nearest loop early?", k=1)
+    (passage,) = version.search("How do I end the nearest loop early?", k=1)
+    assert fetched() == {"index": 1, "segment_rows": 1, "chunks": 1}
+    assert passage.shard_id in list(version.memories())
     assert fetched() == {"index": 1, "segment_rows": 1, "sections": 1, "chunks": 1}
     (found,) = recall_questions(
         version,

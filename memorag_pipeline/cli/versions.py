@@ -106,7 +106,7 @@ def show(
 def _segment_rows(index: IndexRecord) -> list[list[object]]:
     """For each kind of segment what its segments have."""
     rows = list[list[object]]()
-    for kind, factory in (("base", index.factory), ("delta", "Flat")):
+    for kind, factory in (("base", index.factory), ("delta", "Flat, large ones as base")):
         segments = [segment for segment in index.segments if segment.kind == kind]
         if segments:
             sums = (sum(getattr(segment, name) for segment in segments) for name in ("vectors", "chunks", "masked"))

@@ -38,7 +38,8 @@ from memorag_pipeline.retrieval.embedder import load_embedder
 from memorag_pipeline.retrieval.faiss_index import build_index
 from memorag_pipeline.retrieval.passage import Passage
 from memorag_pipeline.retrieval.search import Searcher
-from memorag_pipeline.retrieval.segment import Segment, SegmentFiles, rows_of_one
+from memorag_pipeline.retrieval.segment import Segment, SegmentFiles
+from memorag_pipeline.retrieval.segment_rows import RowTable
 from memorag_pipeline.specs.answer_kinds import ClueKind
 from memorag_pipeline.specs.generation import GenerationSpec
 from memorag_pipeline.specs.memory import MemorySpec
@@ -213,7 +214,7 @@ def _searcher(model: WindowedMemoryModel, context: str, embedding: EmbeddingSpec
     vectors = embedder.embed_passages([chunk.text for chunk in chunks])
     index = build_index(IndexSpec(factory="Flat"), embedder.dimensions, len(chunks), lambda: [vectors])
     numbers = np.arange(len(chunks), dtype=np.int32)
-    rows = rows_of_one(numbers, np.zeros_like(numbers), numbers)
+    rows = RowTable.of_columns(numbers, np.zeros_like(numbers), numbers)
     table = pa.table(
         {
             "chunk_id": [chunk.chunk_id for chunk in chunks],

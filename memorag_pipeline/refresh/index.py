@@ -15,7 +15,6 @@ import logging
 import time
 from collections.abc import Sequence
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 from memorag_pipeline import schemas
@@ -32,7 +31,6 @@ from memorag_pipeline.refresh.segment_build import IndexedTable, SegmentKind, bu
 from memorag_pipeline.refresh.segment_delta import delta_tables, plan_delta
 from memorag_pipeline.refresh.segment_purge import holding_purged
 from memorag_pipeline.refresh.segments import (
-    DELTA_FACTORY,
     STAGE,
     CorpusParts,
     Kind,
@@ -145,9 +143,8 @@ class _Index:
         stay = [segment for segment in plan.stay if segment.kind == "base"]
         deltas = [segment for segment in plan.stay if segment.kind == "delta"]
         wanted = []
-        for table, embeddings in delta_tables(self._blobs, parts, plan.new, spec.index.segment_chunks):
-            indexed = IndexedTable(self._blobs.put_table(table), tuple(embeddings))
-            wanted.append(self.kind.wanted([indexed], "delta"))
+        for indexed, chunks in delta_tables(self._blobs, parts, plan.new, spec.index.segment_chunks):
+            wanted.append(self.kind.wanted(indexed, "delta", chunks))
         rebuilt = self._made([bases[number] for number in plan.rebuilt], known)
         return [*stay, *rebuilt, *deltas, *self._made(wanted, known)]
 
@@ -218,10 +215,9 @@ class _Index:
 
     def _build(self, segment: WantedSegment) -> Outcome:
         started = time.perf_counter()
-        base = segment.kind == "base"
         kind = SegmentKind(
-            self._pipeline.spec.index.model_copy(update={"factory": self.kind.factory if base else DELTA_FACTORY}),
-            self._template() if base else None,
+            self._pipeline.spec.index.model_copy(update={"factory": segment.factory}),
+            None if segment.template is None else self._blobs.open_file(segment.template, "index_template.faiss"),
             self.kind.sparse,
         )
         blobs, counts = build_segment(self._blobs, segment.tables, kind)
@@ -235,6 +231,3 @@ class _Index:
                 seconds=time.perf_counter() - started,
             )
         )
-
-    def _template(self) -> Path | None:
-        return None if self.kind.template is None else self._blobs.open_file(self.kind.template, "index_template.faiss")

@@ -88,8 +88,8 @@ def manifest_blobs(plan: IndexPlan) -> Iterator[ManifestBlob]:
         yield _blob("segment_rows", numbered("segment_rows", number), segment.rows)
         if segment.mask is not None:
             yield _blob("segment_mask", numbered("segment_mask", number), segment.mask)
-        if segment.lists is not None:
-            yield _blob("segment_lists", numbered("segment_lists", number, "safetensors"), segment.lists)
+        if segment.pieces is not None:
+            yield _blob("segment_pieces", numbered("segment_pieces", number, "safetensors"), segment.pieces)
         if segment.sparse is not None:
             yield _blob("sparse_index", numbered("sparse_index", number, "safetensors"), segment.sparse)
     yield from _parts("indexed_chunks", plan.indexed_chunks)

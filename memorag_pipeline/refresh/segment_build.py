@@ -24,10 +24,13 @@ import pyarrow.compute as pc
 from memorag_pipeline import schemas
 from memorag_pipeline.errors import CorruptBlobError, MemoragError
 from memorag_pipeline.retrieval.keys import short_keys
+from memorag_pipeline.retrieval.segment_rows import GROUP
 from memorag_pipeline.retrieval.terms import TokenWeights
 from memorag_pipeline.retrieval.vectors import vectors_of
 from memorag_pipeline.specs.retrieval import IndexSpec
 from memorag_pipeline.storage import BlobRef, Blobs
+from memorag_pipeline.storage.parquet import pieces_of_table, write_table
+from memorag_pipeline.storage.pieces import pieces_data
 
 Vectors = npt.NDArray[np.float32]
 
@@ -75,7 +78,7 @@ class SegmentTexts:
             yield from self._chunks(table, ["text"]).column("text").take(pa.array(first)).to_pylist()
 
     def rows(self) -> pa.Table:
-        """The row table."""
+        """The row table, in order of row, then of chunk."""
         found = []
         for number, (table, rows) in enumerate(zip(self._tables, self.numbers, strict=True)):
             chunks = self._chunks(table, ["digest", "document_id"])
@@ -87,7 +90,8 @@ class SegmentTexts:
                 np.arange(len(chunks), dtype=np.int32),
             ]
             found.append(pa.table(columns, schema=schemas.SEGMENT_ROWS))
-        return pa.concat_tables(found)
+        rows = pa.concat_tables(found)
+        return rows.take(np.argsort(rows.column("row").to_numpy(), kind="stable"))
 
     @cached_property
     def _first(self) -> list[npt.NDArray[np.int64]]:
@@ -133,24 +137,27 @@ class SegmentKind:
 def build_segment(
     blobs: Blobs, tables: Sequence[IndexedTable], kind: SegmentKind
 ) -> tuple[dict[str, BlobRef], dict[str, int]]:
-    """Build and store a segment: its blobs "index", "rows", and if there are any "lists" and "sparse"; its counts."""
+    """Build and store a segment: its blobs "index", "rows", "pieces" and, if there is one, "sparse"; its counts."""
     # Only here, because a refresh that changed no chunk need not wait for Faiss.
     from memorag_pipeline.retrieval import faiss_index
-    from memorag_pipeline.retrieval.inverted_lists import table_of_lists
+    from memorag_pipeline.retrieval.inverted_lists import pieces_of_lists
 
     texts = SegmentTexts(blobs, tables)
     first = next(texts.vectors())[:1]
     index = faiss_index.build_index(kind.index, first.shape[1], texts.count, texts.vectors, kind.template)
     rows = texts.rows()
-    stored = {"rows": blobs.put_table(rows)}
+    stored = {}
     with tempfile.TemporaryDirectory(prefix="memorag-index-") as folder:
-        path = Path(folder) / "index"
+        path, table = Path(folder) / "index", Path(folder) / "rows"
         faiss_index.write_index(index, path)
         del index
         _require_searchable(path, kind.index.factory, first, texts.count)
         stored["index"] = blobs.put_file(path)
-        if (lists := table_of_lists(path)) is not None:
-            stored["lists"] = blobs.put_bytes(lists.data())
+        lists = pieces_of_lists(path)
+        write_table(rows, table, GROUP)
+        stored["rows"] = blobs.put_file(table)
+        pieces = {"rows": pieces_of_table(table)} | ({} if lists is None else {"lists": lists})
+        stored["pieces"] = blobs.put_bytes(pieces_data(pieces))
         if kind.sparse is not None:
             from memorag_pipeline.retrieval.sparse_index import build_sparse_index, build_token_index
 

@@ -25,11 +25,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from memorag_pipeline import schemas
+from memorag_pipeline.refresh.segment_build import IndexedTable
 from memorag_pipeline.refresh.segments import CorpusParts, Keys, Segment
 from memorag_pipeline.retrieval.keys import key_numbers, short_keys
 from memorag_pipeline.storage import BlobRef, Blobs
 
 _MOST_ALIKE = 8
+_OF_TABLE = 4096  # chunks in a table of a delta segment, of which a search reads those with its passages
 _PLACE = ["document_id", "chunk_id", "start", "end"]
 
 
@@ -118,21 +120,32 @@ def changed_documents(blobs: Blobs, before: Sequence[BlobRef], now: Sequence[Blo
     return np.setdiff1d(gone, both[whole]), np.setdiff1d(fresh, both[whole])
 
 
-def delta_tables(blobs: Blobs, parts: CorpusParts, documents: Keys, most: int) -> list[tuple[pa.Table, list[BlobRef]]]:
-    """The chunks of the documents in tables of at most `most`, each with the embedding tables of their parts."""
-    pieces: list[tuple[list[pa.Table], list[BlobRef]]] = []
-    rows = most
+def delta_tables(blobs: Blobs, parts: CorpusParts, documents: Keys, most: int) -> list[tuple[list[IndexedTable], int]]:
+    """The chunks of the documents, stored in tables of some thousand; those of each segment, and how many it has."""
+    segments: list[tuple[list[IndexedTable], int]] = []
+    held, embeddings = list[pa.Table](), list[BlobRef]()
+
+    def store() -> None:
+        if held:
+            table = pa.concat_tables(held)
+            if not segments or segments[-1][1] + len(table) > most:
+                segments.append(([], 0))
+            tables, chunks = segments[-1]
+            tables.append(IndexedTable(blobs.put_table(table), tuple(embeddings)))
+            segments[-1] = tables, chunks + len(table)
+        held.clear()
+        embeddings.clear()
+
     for place in parts.parts_of(documents).tolist():
         table = parts.tables[place]
         chunks = blobs.cached_table(table.chunks, schemas.CHUNKS.names, "chunks", schemas.CHUNKS)
         chunks = chunks.filter(pa.array(np.isin(_keys(chunks), documents)))
-        if rows + len(chunks) > most:
-            pieces.append(([], []))
-            rows = 0
-        rows += len(chunks)
-        pieces[-1][0].append(chunks)
-        pieces[-1][1].extend(table.embeddings)
-    return [(pa.concat_tables(tables), embeddings) for tables, embeddings in pieces]
+        if sum(map(len, held)) + len(chunks) > min(most, _OF_TABLE):
+            store()
+        held.append(chunks)
+        embeddings.extend(table.embeddings)
+    store()
+    return segments
 
 
 class _Draft:
@@ -142,7 +155,7 @@ class _Draft:
         self._blobs, self.segment = blobs, segment
         self.places = np.empty(0, np.int32)
         if segment.mask is not None:
-            table = blobs.cached_table(segment.mask, None, "segment_mask", schemas.SEGMENT_MASK)
+            table = blobs.cached_table(segment.mask, ["place"], "segment_mask", schemas.SEGMENT_MASK)
             self.places = table.column("place").to_numpy()
 
     @property
@@ -167,12 +180,18 @@ class _Draft:
         """The segment with the mask that it has now."""
         if self.masked == self.segment.masked:
             return self.segment
-        mask = self._blobs.put_table(pa.table([self.places], schema=schemas.SEGMENT_MASK))
-        return replace(self.segment, mask=mask, masked=self.masked)
+        rows = self._rows("row").to_numpy()
+        masked = rows[self.places]
+        left = np.bincount(rows) - np.bincount(masked, minlength=int(rows[-1]) + 1)
+        mask = pa.table([self.places, masked, left[masked] == 0], schema=schemas.SEGMENT_MASK)
+        return replace(self.segment, mask=self._blobs.put_table(mask), masked=self.masked)
 
     def _keys(self) -> Keys:
-        rows = self._blobs.cached_table(self.segment.rows, ["document"], "segment_rows", schemas.SEGMENT_ROWS)
-        return key_numbers(rows.column("document"))
+        return key_numbers(self._rows("document"))
+
+    def _rows(self, column: str) -> pa.ChunkedArray:
+        table = self._blobs.cached_table(self.segment.rows, [column], "segment_rows", schemas.SEGMENT_ROWS)
+        return table.column(column)
 
 
 def _with(new: Keys, released: Sequence[_Draft]) -> Keys:

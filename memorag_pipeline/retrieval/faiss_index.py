@@ -29,8 +29,11 @@ Vectors = npt.NDArray[np.float32]
 # Faiss itself trains on at most this many vectors for each centroid, and calls fewer than 39 too few.
 _MOST_TRAINING_VECTORS = 256
 _LEAST_TRAINING_VECTORS = 39
+_TRAINING_BYTES = 1 << 30  # of vectors at most, if there are enough for each centroid
 _PQ_CENTROIDS = 256
+_MOST_ORDERED = 8192  # inverted lists whose centroids are compared with each other, 256 MB of numbers
 _EF_SEARCH = 64
+_MOST_LISTS = 64  # that a search looks into: of 2,048 over a million vectors twice as many find 0.03 % more
 
 _opening = threading.Lock()  # Faiss's limit for a file's vectors is per process
 logger = logging.getLogger(__name__)
@@ -48,7 +51,24 @@ def train_index(spec: IndexSpec, dimensions: int, count: int, parts: Callable[[]
     with _reproducible(spec.factory):
         index = _on_device(index, spec, lambda there: _train(there, spec, count, parts))
     _set_search_effort(index)
+    if isinstance(index, faiss.IndexIVF) and index.nlist <= _MOST_ORDERED:
+        _put_in_order(index)
     return index
+
+
+def _put_in_order(index: Any) -> None:
+    """Number the inverted lists so that neighbours by content are neighbours in a file: each after the one nearest.
+
+    A query looks into lists that are near each other, and so into few ranges of a file.
+    """
+    centroids = index.quantizer.reconstruct_n(0, index.nlist)
+    alike = centroids @ centroids.T
+    order = [0]
+    for _ in range(1, index.nlist):
+        alike[:, order[-1]] = -np.inf
+        order.append(int(alike[order[-1]].argmax()))
+    index.quantizer.reset()
+    index.quantizer.add(centroids[order])
 
 
 def build_index(
@@ -139,7 +159,9 @@ def _train(index: Any, spec: IndexSpec, count: int, parts: Callable[[], Iterable
         if count < inverted.nlist * _LEAST_TRAINING_VECTORS:
             logger.warning("index.factory %s: %d vectors are few for its lists; %s", spec.factory, count, _fit(count))
     _prepare(index)
-    most = _MOST_TRAINING_VECTORS * max(inverted.nlist if inverted else 0, _PQ_CENTROIDS)
+    centroids = max(inverted.nlist if inverted else 0, _PQ_CENTROIDS)
+    most = max(_TRAINING_BYTES // (4 * index.d), _LEAST_TRAINING_VECTORS * centroids)
+    most = min(most, _MOST_TRAINING_VECTORS * centroids)
     try:
         index.train(_sample(parts, step=-(-count // most)))
     except RuntimeError as error:
@@ -176,7 +198,7 @@ def _on_device(index: Any, spec: IndexSpec, work: Callable[[Any], None]) -> Any:
 def _set_search_effort(index: Any) -> None:
     """Search more lists, or further along the graph, than Faiss does by default; the numbers are kept in the file."""
     if inverted := faiss.try_extract_index_ivf(index):
-        inverted.nprobe = min(inverted.nlist, max(8, inverted.nlist // 16))
+        inverted.nprobe = min(inverted.nlist, max(8, min(inverted.nlist // 16, _MOST_LISTS)))
     innermost = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
     if isinstance(innermost, faiss.IndexHNSW):
         innermost.hnsw.efSearch = _EF_SEARCH

@@ -1,19 +1,17 @@
 """Searching an index of inverted lists without its files: only the lists that a query is looked for in are read.
 
-In:  the file of a segment's index; later its table of lists, and the template that the segments of a version share.
+In:  the file of a segment's index; later where its lists are, and the template that the segments of a version share.
 Out: where each list is in the file, with a digest of it; the nearest rows of all segments to queries.
 Wrong: a list that was altered is a `CorruptBlobError` that names the index.
 
-A file of Faiss's has, list by list, the codes of the vectors and then their row numbers. The table of lists says where
-each begins, so that a reader fetches it by its range of bytes; the digest of the whole file cannot prove a part of it,
-so each list has its own, the leading 16 bytes of its SHA-256. Lists that were read stay in memory.
+A file of Faiss's has, list by list, the codes of the vectors and then their row numbers, so that a reader fetches a
+list by its range of bytes. Lists that were read stay in memory.
 """
 
 from __future__ import annotations
 
-import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,47 +19,18 @@ from typing import Any
 import faiss
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from memorag_pipeline.errors import CorruptBlobError
 from memorag_pipeline.machine.threads import LOOKUPS, in_threads
+from memorag_pipeline.storage.pieces import Pieces, ReadRange
 
-DIGEST = 16  # bytes
 _ROW = 8  # bytes of a row number
+_GAP = 3  # between the numbers of lists that are read together
 _SEGMENT = 40  # bits of a row number, below the number of its segment
 
 
-@dataclass(frozen=True)
-class ListTable:
-    """Where the lists of an index are: list i is the bytes `starts[i]` to `starts[i + 1]`, with digest `digests[i]`."""
-
-    starts: npt.NDArray[np.int64]
-    digests: npt.NDArray[np.uint8]
-
-    def data(self) -> bytes:
-        """As a safetensors file."""
-        return save({"starts": self.starts, "digests": self.digests})
-
-    @classmethod
-    def of(cls, data: bytes, template: Any, name: str) -> ListTable:
-        """From such a file, for an index that was made from this one. Raises CorruptBlobError."""
-        lists = template.nlist if isinstance(template, faiss.IndexIVF) else -1
-        try:
-            tensors = load(data)
-            table = cls(tensors["starts"], tensors["digests"])
-            fits = table.starts.dtype == np.int64 and table.starts.shape == (lists + 1,)
-            fits = fits and table.digests.dtype == np.uint8 and table.digests.shape == (lists, DIGEST)
-            fits = fits and table.starts[0] >= 0 and bool((np.diff(table.starts) >= 0).all())
-        except (SafetensorError, KeyError, ValueError, TypeError) as error:
-            raise CorruptBlobError(f"{name}: not a table of inverted lists ({error}); refresh again") from error
-        if not fits:
-            raise CorruptBlobError(f"{name}: not a table of the inverted lists of its index; refresh again")
-        return table
-
-
-def table_of_lists(path: Path) -> ListTable | None:
-    """The table of the lists in a file of an index; None for an index that is not one of plain inverted lists."""
+def pieces_of_lists(path: Path) -> Pieces | None:
+    """The lists in a file of an index; None for an index that is not one of plain inverted lists."""
     opened = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE)
     index: Any = faiss.downcast_index(opened)  # which does not keep what it is a view of
     if not isinstance(index, faiss.IndexIVF):
@@ -74,16 +43,7 @@ def table_of_lists(path: Path) -> ListTable | None:
     places: Any = lists.lists
     first = next((places.at(number).offset for number in np.flatnonzero(sizes).tolist()), 0)
     starts = first + np.concatenate([[0], np.cumsum(sizes * (lists.code_size + _ROW))])
-    digests = np.zeros((lists.nlist, DIGEST), np.uint8)
-    with path.open("rb") as file:
-        file.seek(first)
-        for number, size in enumerate(np.diff(starts).tolist()):
-            digests[number] = np.frombuffer(_digest(file.read(size)), np.uint8)
-    return ListTable(starts, digests)
-
-
-def _digest(data: bytes) -> bytes:
-    return hashlib.sha256(data).digest()[:DIGEST]
+    return Pieces.of_file(path, starts)
 
 
 @dataclass(frozen=True)
@@ -95,8 +55,8 @@ class RemoteSegment:
 
     number: int
     texts: int
-    table: ListTable
-    read: Callable[[int, int], bytes]
+    lists: Pieces
+    read: ReadRange
     name: str
 
 
@@ -104,9 +64,14 @@ class RemoteLists:
     """The segments of a version that share a template, as one index of the lists that were read so far."""
 
     def __init__(self, template: Any, segments: Sequence[RemoteSegment]) -> None:
-        """`template` is the trained index without vectors, which becomes this object's own."""
+        """`template` is the trained index without vectors, which becomes this object's own. Raises CorruptBlobError."""
         self._index: Any
         self._owner, self._index = template, faiss.downcast_index(template)  # a view, which does not keep its owner
+        for segment in segments:
+            if not isinstance(self._index, faiss.IndexIVF) or len(segment.lists) != self._index.nlist:
+                raise CorruptBlobError(
+                    f"{segment.name}: its inverted lists are not those of its template; refresh again"
+                )
         self._segments = segments
         self._read = np.zeros(self._index.nlist, np.bool_)
         self._lock = threading.Lock()
@@ -140,12 +105,19 @@ class RemoteLists:
         return hits
 
     def _fetch(self, lists: npt.NDArray[np.int64]) -> None:
+        """Read these lists; neighbours together, and one or two between them, which cost less than another request."""
         with self._lock:
-            wanted = lists[~self._read[lists]]
-            pieces = [(segment, number) for number in wanted.tolist() for segment in self._segments]
-            for each, data in zip(pieces, in_threads(lambda each: _piece(*each), pieces, LOOKUPS), strict=True):
-                self._add(*each, data)
-            self._read[wanted] = True
+            wanted = np.sort(lists[~self._read[lists]])
+            if not len(wanted):
+                return
+            runs = [range(run[0], run[-1] + 1) for run in np.split(wanted, np.flatnonzero(np.diff(wanted) > _GAP) + 1)]
+            pieces = [(segment, run) for run in runs for segment in self._segments]
+            for (segment, run), data in zip(pieces, in_threads(lambda each: _run(*each), pieces, LOOKUPS), strict=True):
+                for number, piece in zip(run, data, strict=True):
+                    if not self._read[number]:
+                        self._add(segment, number, piece)
+            for run in runs:
+                self._read[run.start : run.stop] = True
 
     def _add(self, segment: RemoteSegment, number: int, data: bytes) -> None:
         size = self._index.code_size + _ROW
@@ -160,12 +132,5 @@ class RemoteLists:
         self._index.invlists.add_entries(number, count, faiss.swig_ptr(numbered), faiss.swig_ptr(codes))
 
 
-def _piece(segment: RemoteSegment, number: int) -> bytes:
-    start, end = segment.table.starts[number : number + 2].tolist()
-    data = segment.read(start, end - start) if end > start else b""
-    if _digest(data) != segment.table.digests[number].tobytes():
-        raise CorruptBlobError(
-            f"{segment.name}: inverted list {number} was altered: its SHA-256 is another; restore the index from a copy"
-            " of the store, or delete it and refresh again"
-        )
-    return data
+def _run(segment: RemoteSegment, run: range) -> list[bytes]:
+    return segment.lists.read_run(run, segment.read, f"{segment.name}: inverted list")

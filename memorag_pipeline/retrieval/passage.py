@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
 from textwrap import shorten
 
 
@@ -12,7 +14,8 @@ class Passage:
 
     If the passage continues a table or code block, the header row or fence line precedes it.
 
-    `also_in` are the URIs of other documents that hold the same text.
+    `also_in` are the URIs of other documents that hold the same text; `find_shard` gives the shard that holds a place
+    of a document.
     """
 
     chunk_id: str
@@ -22,8 +25,13 @@ class Passage:
     end: int
     score: float
     text: str
-    shard_id: str
+    find_shard: Callable[[str, int], str] = field(compare=False)
     also_in: tuple[str, ...] = ()
+
+    @cached_property
+    def shard_id(self) -> str:
+        """The shard whose memory has read the start of the passage: looked up when it is first asked for."""
+        return self.find_shard(self.document_id, self.start)
 
     def __repr__(self) -> str:
         text = shorten(self.text, 60, placeholder=" …")

@@ -43,7 +43,7 @@ class IndexSegments:
     """The segments of an index: what opens each, and the lists of those that are not fetched as a whole."""
 
     open: Sequence[Callable[[], Segment]]
-    remote: Callable[[], RemoteLists] | None = None
+    remote: Callable[[], RemoteLists | None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,7 @@ def open_searcher(
     the version in errors. Raises CorruptBlobError.
     """
     opened = in_threads(lambda each: each(), segments.open, BLOBS)
-    remote = None if segments.remote is None else segments.remote()
-    return Searcher(opened, get_chunks, get_shard, embedding, model_digest, name, remote)
+    return Searcher(opened, get_chunks, get_shard, embedding, model_digest, name, segments.remote())
 
 
 class Searcher:
@@ -185,7 +184,7 @@ class Searcher:
         for number, row, score in hits:
             if len(merged) == k and score < least - _SAME_SCORE:
                 break
-            key = int(self._segments[number].text_keys(np.array([row]))[0])
+            (key,) = self._segments[number].text_keys([row])
             if (hit := merged.get(key)) is not None:
                 merged[key] = _Hit(key, hit.score, (*hit.rows, (number, row)))
             elif len(merged) < k:
@@ -216,7 +215,7 @@ class Searcher:
         return Passage(
             **{name: chunk[name] for name in _COLUMNS},
             score=hit.score,
-            shard_id=self._get_shard(chunk["document_id"], chunk["start"]),
+            find_shard=self._get_shard,
             also_in=tuple(uri for uri in others if uri != chunk["uri"]),
         )
 

@@ -19,13 +19,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from memorag_pipeline import schemas
 from memorag_pipeline.errors import CorruptBlobError
 from memorag_pipeline.retrieval.faiss_index import cosine, open_index
-from memorag_pipeline.retrieval.keys import key_numbers
+from memorag_pipeline.retrieval.segment_rows import REMEDY, RowTable, SegmentRows
 from memorag_pipeline.retrieval.sparse_index import SparseIndex
 
-_REMEDY = "refresh again to rebuild both"
 _MORE = 16  # rows that are asked for beside those wanted, where some are masked
 
 
@@ -48,13 +46,13 @@ class Probes(NamedTuple):
 class SegmentFiles:
     """What a segment is opened from.
 
-    `rows` gives its row table (schemas.SEGMENT_ROWS) and `mask` the places in it that are not in the corpus any more;
+    `rows` gives its row table and `mask` the places in it that are not in the corpus any more (schemas.SEGMENT_MASK);
     `tables` are the numbers of its chunk tables in the version, `texts` is its number of distinct texts. `path`
     identifies the index in errors, and is not there if it is not fetched as a whole.
     """
 
     path: Path
-    rows: Callable[[], pa.Table]
+    rows: Callable[[], RowTable]
     tables: tuple[int, ...]
     texts: int | None = None
     mask: Callable[[], pa.Table] | None = None
@@ -63,19 +61,19 @@ class SegmentFiles:
 
 
 class Segment:
-    """An opened segment. Its row table is read when a row of it is found, or when it has a mask."""
+    """An opened segment. Parts of its row table are read when rows there are found."""
 
     def __init__(self, index: Any | None, files: SegmentFiles, sparse: SparseIndex | None = None) -> None:
         """`index` is Faiss's, that in `files.path` or one in memory; None if its lists are read one by one."""
         self.sparse = sparse
         self._index: Any
         self._files, self._index, self._has_index = files, index, index is not None
-        if not self._has_index:
-            self.texts = files.texts or 0
+        self.texts = (index.ntotal if index is not None else 0) if files.texts is None else files.texts
+        self._rows = SegmentRows(files.rows, self.texts, str(files.path))
+        if index is None:
             return
         if self._index.metric_type != faiss.METRIC_INNER_PRODUCT:
             raise CorruptBlobError(f"{files.path}: not an index over inner products; refresh again to rebuild it")
-        self.texts = self._index.ntotal if files.texts is None else files.texts
         if self._index.ntotal != self.texts:
             self._refuse(f"the index has {self._index.ntotal} rows, and {self.texts} in the manifest of the version")
 
@@ -143,62 +141,39 @@ class Segment:
     @cached_property
     def dead(self) -> npt.NDArray[np.bool_] | None:
         """Which rows have no chunk in the corpus; None where all have one."""
-        if self._live is None:
+        if self._mask is None:
             return None
-        rows = self._rows.column("row").to_numpy()
-        return np.asarray(np.bincount(rows[self._live], minlength=self.texts) == 0)
+        dead = np.zeros(self.texts, np.bool_)
+        dead[self._mask.column("row").to_numpy()[self._mask.column("dead").to_numpy()]] = True
+        return dead
 
-    def text_keys(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    def text_keys(self, rows: Sequence[int]) -> list[int]:
         """For each row the key of its text, the same in all segments."""
-        order, starts = self._order
-        return self._text_keys[order[starts[rows]]]
+        return self._rows.keys(rows)
 
     def chunks(self, row: int) -> list[ChunkPlace]:
         """The chunks of the corpus that have the text of a row, in order."""
-        order, starts = self._order
-        places = np.sort(order[starts[row] : starts[row + 1]])
-        if self._live is not None:
-            places = places[self._live[places]]
-        tables, rows = (self._rows.column(name).to_numpy()[places] for name in ("table", "table_row"))
+        places, chunks = self._rows.chunks(row)
+        if self._mask is not None:
+            chunks = chunks[~np.isin(places, self._mask.column("place").to_numpy())]
+        tables = chunks[:, 0]
         if len(tables) and not 0 <= tables.min() <= tables.max() < len(self._files.tables):
             self._refuse(f"its row table names chunk table {tables.max()} of {len(self._files.tables)}")
-        return [ChunkPlace(self._files.tables[table], int(row)) for table, row in zip(tables, rows, strict=True)]
+        return [ChunkPlace(self._files.tables[table], row) for table, row in chunks.tolist()]
 
     @cached_property
-    def _live(self) -> npt.NDArray[np.bool_] | None:
-        """Which places of the row table are in the corpus; None where all are."""
+    def _mask(self) -> pa.Table | None:
+        """The places of the row table that are not in the corpus; None where all are."""
         if self._files.mask is None:
             return None
-        places = self._files.mask().column("place").to_numpy()
-        live = np.ones(len(self._rows), np.bool_)
-        if len(places) and not 0 <= places.min() <= places.max() < len(live):
-            self._refuse(f"its mask names place {places.max()} of {len(live)}")
-        live[places] = False
-        return live
-
-    @cached_property
-    def _rows(self) -> pa.Table:
-        table = self._files.rows()
-        rows = table.column("row").to_numpy()
-        numbers = np.bincount(rows, minlength=self.texts) if len(rows) and rows.min() >= 0 else np.zeros(0, np.int64)
-        if len(numbers) != self.texts or (numbers == 0).any():
-            self._refuse(f"the index has {self.texts} rows and its row table {np.count_nonzero(numbers)}")
-        return table.combine_chunks()
-
-    @cached_property
-    def _text_keys(self) -> npt.NDArray[np.uint64]:
-        """The keys of the texts of all places of the row table."""
-        return key_numbers(self._rows.column("digest"))
-
-    @cached_property
-    def _order(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """The places in the row table in order of index row, and where those of each row begin."""
-        rows = self._rows.column("row").to_numpy()
-        order = np.argsort(rows, kind="stable")
-        return order, np.searchsorted(rows[order], np.arange(self.texts + 1))
+        mask = self._files.mask().combine_chunks()
+        rows = mask.column("row").to_numpy()
+        if len(rows) and not 0 <= rows.min() <= rows.max() < self.texts:
+            self._refuse(f"its mask names row {rows.max()} of {self.texts}")
+        return mask
 
     def _refuse(self, problem: str) -> None:
-        raise CorruptBlobError(f"{self._files.path}: {problem}; {_REMEDY}")
+        raise CorruptBlobError(f"{self._files.path}: {problem}; {REMEDY}")
 
 
 def _ordered(
@@ -225,14 +200,6 @@ def open_segment(files: SegmentFiles) -> Segment:
     return segment
 
 
-def rows_of_one(
-    rows: npt.NDArray[np.int32], tables: npt.NDArray[np.int32], table_rows: npt.NDArray[np.int32]
-) -> pa.Table:
-    """The row table of an index that has one segment: nobody asks for its keys."""
-    keys = pa.FixedSizeBinaryArray.from_buffers(pa.binary(8), len(rows), [None, pa.py_buffer(bytes(8 * len(rows)))])
-    return pa.table([rows, keys, keys, tables, table_rows], schema=schemas.SEGMENT_ROWS)
-
-
 @contextmanager
 def named(path: Path) -> Iterator[None]:
     """Faiss's various exceptions for a bad index as an error that names the file."""
@@ -240,4 +207,4 @@ def named(path: Path) -> Iterator[None]:
         yield
     except (RuntimeError, AssertionError, ValueError, MemoryError) as error:
         reason = str(error).strip().rpartition("\n")[2] or type(error).__name__
-        raise CorruptBlobError(f"{path}: not an index that can be searched ({reason}); {_REMEDY}") from error
+        raise CorruptBlobError(f"{path}: not an index that can be searched ({reason}); {REMEDY}") from error

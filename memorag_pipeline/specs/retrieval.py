@@ -40,7 +40,7 @@ class IndexSpec(Section):
         " … (inner product; no PQ under HNSW).",
     )
     segment_chunks: int = Field(
-        default=262_144,
+        default=1_048_576,
         ge=16,
         description="Most texts in one segment of the index. A refresh builds the segments again that changed; building"
         " one holds its vectors in memory.",

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json
 
@@ -34,7 +33,7 @@ from memorag_pipeline.storage.backend import StoredObject
 from memorag_pipeline.storage.cache import LocalCache
 from memorag_pipeline.storage.deletions import Deletions, is_old
 from memorag_pipeline.storage.objects import ObjectStore
-from memorag_pipeline.storage.parquet import encodings, open_table
+from memorag_pipeline.storage.parquet import open_table, write_table
 
 LARGEST_JSON = 256 << 20  # bytes; the manifest of 100,000 blobs has a tenth of it
 LARGEST_BLOB = (1 << 63) - 1  # bytes; what file systems count with
@@ -93,7 +92,7 @@ class Blobs:
     def put_table(self, table: pa.Table) -> BlobRef:
         """Store a table as zstd Parquet; equal tables give equal blobs."""
         buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd", compression_level=3, **encodings(table.schema))
+        write_table(table, buffer)
         return self.put_bytes(buffer.getvalue())
 
     def exists(self, ref: BlobRef) -> bool:

@@ -69,9 +69,9 @@ class SegmentRecord(_Record):
     """A segment of the index: an index over the texts of some chunk tables, made once and never changed.
 
     `tables` are numbers among the version's `chunk_tables`; `rows` says which chunk of which of them each row of
-    `index` is, and `lists` where in `index` its inverted lists are. `mask` has the chunks that are not in the corpus
-    any more, `masked` of `chunks`. A base segment follows from its chunk tables, a delta segment holds what changed
-    since.
+    `index` is, and `pieces` where the row groups of that table and the inverted lists of `index` are. `mask` has the
+    chunks that are not in the corpus any more, `masked` of `chunks`. A base segment follows from its chunk tables, a
+    delta segment holds what changed since.
     """
 
     kind: Literal["base", "delta"]
@@ -80,7 +80,7 @@ class SegmentRecord(_Record):
     index: BlobRef
     rows: BlobRef
     sparse: BlobRef | None = Field(default=None, exclude_if=lambda value: value is None)
-    lists: BlobRef | None = Field(default=None, exclude_if=lambda value: value is None)
+    pieces: BlobRef | None = Field(default=None, exclude_if=lambda value: value is None)
     mask: BlobRef | None = Field(default=None, exclude_if=lambda value: value is None)
     vectors: int = Field(ge=0)
     chunks: int = Field(ge=0)

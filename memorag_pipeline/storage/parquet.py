@@ -9,15 +9,18 @@ Wrong: a file that is not a table, one that claims to be far larger than it can 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from memorag_pipeline.errors import CorruptBlobError
+from memorag_pipeline.storage.pieces import Pieces, ReadRange
 
 # Every table of a store has a distinct key of at least 16 characters in each row, so a row takes more than a byte.
 _FREE_ROWS = 1_000_000
@@ -48,14 +51,28 @@ class StoredTable:
         self._require_values(table)
         return table
 
-    def group(self, number: int) -> pa.Table:
-        """One of its row groups. Raises CorruptBlobError."""
+    def group(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """One of its row groups, or some columns of it. Raises CorruptBlobError."""
         with _named(self._name):
-            self._require(None)
-            table = self._file.read_row_group(number)
+            self._require(columns)
+            table = self._file.read_row_group(number, None if columns is None else list(columns))
             table.validate(full=True)
         self._require_values(table)
         return table
+
+    def groups(self, column: str) -> list[tuple[int, int, int]]:
+        """Of each row group its number of rows, and the least and greatest number in a column, as the table says."""
+        self._require([column])
+        found = []
+        with _named(self._name):
+            place = self._file.schema_arrow.get_field_index(column)
+            for number in range(self._file.num_row_groups):
+                group = self._file.metadata.row_group(number)
+                known = group.column(place).statistics
+                if known is None or not known.has_min_max or not isinstance(known.min, int):
+                    raise ValueError(f"it does not say which numbers of {column!r} are in its row groups")
+                found.append((group.num_rows, known.min, known.max))
+        return found
 
     def batches(self, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """The table in batches of `rows` rows. Raises CorruptBlobError."""
@@ -125,6 +142,12 @@ def encodings(schema: pa.Schema) -> dict[str, Any]:
     }
 
 
+def write_table(table: pa.Table, target: Path | io.BytesIO, group_rows: int | None = None) -> None:
+    """Write a table as zstd Parquet; by default pyarrow chooses `group_rows`. Equal tables give equal files."""
+    columns = encodings(table.schema)
+    pq.write_table(table, target, compression="zstd", compression_level=3, row_group_size=group_rows, **columns)
+
+
 def open_table(source: Path | pa.Buffer, name: str, schema: pa.Schema | None = None) -> StoredTable:
     """A Parquet file, memory-mapped when it is a path; `name` says in an error which."""
     size = source.stat().st_size if isinstance(source, Path) else source.size
@@ -132,6 +155,83 @@ def open_table(source: Path | pa.Buffer, name: str, schema: pa.Schema | None = N
         file = pq.ParquetFile(source, memory_map=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise CorruptBlobError(f"{name}: not a table in Parquet ({error}); refresh to rebuild it") from error
+    return _credible(file, size, name, schema)
+
+
+def open_pieces(pieces: Pieces, read: ReadRange, name: str, schema: pa.Schema | None = None) -> StoredTable:
+    """A Parquet file of which only what is asked for is read: `pieces` are those of `pieces_of_table`."""
+    source = _PiecedFile(pieces, read, name)
+    try:
+        metadata = pq.read_metadata(pa.BufferReader(source.last))
+        file = pq.ParquetFile(source, metadata=metadata)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise CorruptBlobError(f"{name}: not a table in Parquet ({error}); refresh to rebuild it") from error
+    return _credible(file, int(pieces.starts[-1]), name, schema)
+
+
+def pieces_of_table(path: Path) -> Pieces:
+    """The pieces of a Parquet file: each of its row groups, and its footer."""
+    metadata = pq.read_metadata(path)
+    starts = [_start(metadata.row_group(number)) for number in range(metadata.num_row_groups)]
+    last = metadata.row_group(metadata.num_row_groups - 1)
+    end = max(
+        _first(last.column(place)) + last.column(place).total_compressed_size for place in range(last.num_columns)
+    )
+    return Pieces.of_file(path, np.array([*starts, end, path.stat().st_size], np.int64))
+
+
+def _start(group: Any) -> int:
+    return min(_first(group.column(place)) for place in range(group.num_columns))
+
+
+def _first(column: Any) -> int:
+    pages = (column.dictionary_page_offset, column.data_page_offset)
+    first: int = min(page for page in pages if page is not None)
+    return first
+
+
+class _PiecedFile(io.RawIOBase):
+    """A file of pieces. Those that were read stay in memory as long as the next reads are of the same one."""
+
+    def __init__(self, pieces: Pieces, read: ReadRange, name: str) -> None:
+        self._pieces, self._read, self._name = pieces, read, name
+        self._at, self._held = 0, (-1, b"")
+        self.last = self._piece(len(pieces) - 1)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + (0, self._at, int(self._pieces.starts[-1]))[whence]
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        starts = self._pieces.starts
+        end = int(starts[-1]) if size < 0 else min(self._at + size, int(starts[-1]))
+        found = []
+        while self._at < end:
+            number = int(np.searchsorted(starts, self._at, "right")) - 1
+            if number < 0:
+                raise OSError(f"byte {self._at} is before the first piece")
+            data = self._piece(number)[self._at - int(starts[number]) : end - int(starts[number])]
+            found.append(data)
+            self._at += len(data)
+        return b"".join(found)
+
+    def _piece(self, number: int) -> bytes:
+        if self._held[0] != number:
+            self._held = number, self._pieces.read(number, self._read, f"{self._name}: piece")
+        return self._held[1]
+
+
+def _credible(file: pq.ParquetFile, size: int, name: str, schema: pa.Schema | None) -> StoredTable:
+    """The table of a file, unless it says to hold far more than its bytes can."""
     metadata = file.metadata
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     rows = max(metadata.num_rows, sum(group.num_rows for group in groups))

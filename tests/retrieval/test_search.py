@@ -19,12 +19,14 @@ from memorag_pipeline.refresh.index import build_index
 from memorag_pipeline.retrieval import faiss_index
 from memorag_pipeline.retrieval.search import IndexSegments, Searcher, open_searcher
 from memorag_pipeline.retrieval.segment import Segment, SegmentFiles, open_segment
+from memorag_pipeline.retrieval.segment_rows import RowTable
 from memorag_pipeline.retrieval.shard_places import ShardPlaces
 from memorag_pipeline.retrieval.sparse_index import build_sparse_index
 from memorag_pipeline.retrieval.terms import terms_of
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.specs.retrieval import EmbeddingSpec
 from memorag_pipeline.storage import BlobRef, Outcome
+from memorag_pipeline.storage.parquet import open_table
 from tests.retrieval.chunk_tables import (
     Documents,
     chunk_table,
@@ -85,7 +87,9 @@ def open_plan(pipeline: Pipeline, plan: dict[str, Any], **arguments: Any) -> Sea
     def opened(segment: dict[str, Any]) -> Segment:
         files = SegmentFiles(
             blobs.open_file(BlobRef(**segment["index"]), "index.faiss"),
-            rows=lambda: blobs.get_table(BlobRef(**segment["rows"])),
+            rows=lambda: RowTable.of_stored(
+                open_table(blobs.open_file(BlobRef(**segment["rows"])), "rows", schemas.SEGMENT_ROWS)
+            ),
             tables=tuple(segment["tables"]),
             texts=segment["vectors"],
             sparse=blobs.open_file(BlobRef(**segment["sparse"]), "sparse") if "sparse" in segment else None,
@@ -121,15 +125,17 @@ def test_rows_say_which_chunk_is_where(pipeline: Pipeline) -> None:
     segment = the_segment(plan)
     rows = pipeline.store.blobs.get_table(BlobRef(**segment["rows"]))
     assert rows.schema == schemas.SEGMENT_ROWS
-    chunks = pa.concat_tables([chunk_table(part) for part in PARTS])
+    chunks = pa.concat_tables([chunk_table(part) for part in PARTS]).take(
+        [0, 4, 1, 2, 3, 5, 6]
+    )  # the copy of the first
     for name, column in (("digest", "digest"), ("document", "document_id")):
         assert [key.hex() for key in rows.column(name).to_pylist()] == [
             value[:16] for value in chunks.column(column).to_pylist()
         ]
-    assert rows.column("row").to_pylist() == [0, 1, 2, 3, 0, 4, 5]
+    assert rows.column("row").to_pylist() == [0, 0, 1, 2, 3, 4, 5]
     assert segment["tables"] == [1, 2]  # part 0 has no chunks
-    assert rows.column("table").to_pylist() == [0] * 4 + [1] * 3
-    assert rows.column("table_row").to_pylist() == [0, 1, 2, 3, 0, 1, 2]
+    assert rows.column("table").to_pylist() == [0, 1, 0, 0, 0, 1, 1]
+    assert rows.column("table_row").to_pylist() == [0, 0, 1, 2, 3, 1, 2]
     shards = [hit.shard_id for (hit, *_) in open_plan(pipeline, plan).search([*LAMBDA, *WHILE, *GLOBAL], 1)]
     assert shards == ["s0", "s0", "s1", "s1", "s2", "s2"]
 
@@ -262,7 +268,7 @@ def test_index_and_rows_must_belong_together(pipeline: Pipeline) -> None:
     plan = make_index(pipeline)
     segment, blobs = the_segment(plan), pipeline.store.blobs
     segment["rows"] = blobs.put_table(blobs.get_table(BlobRef(**segment["rows"])).slice(0, 5)).model_dump()
-    with pytest.raises(CorruptBlobError, match="6 rows and its row table 4"):
+    with pytest.raises(CorruptBlobError, match="6 rows, and its row table those from 0 to 3"):
         open_plan(pipeline, plan).search_vectors(np.ones((1, 384), np.float32), 1)
     segment["vectors"] = 5
     with pytest.raises(CorruptBlobError, match="6 rows, and 5 in the manifest"):

@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import strategies as st
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -135,7 +136,7 @@ def uses(attacked: Attacked, scratch: Path) -> list[tuple[str, Callable[[], obje
 
     def search() -> None:
         version = opened()
-        version.search("what is a lambda", 3)
+        assert all(passage.shard_id for passage in version.search("what is a lambda", 3))
         version.searcher.search_vectors(np.ones((1, version.searcher._segments[0].dimensions), np.float32), 3)
 
     def texts() -> None:
