@@ -7,7 +7,8 @@
 | grown    | bytes of what the index stage made that no version before has, against the changed share of all of it     |
 | night    | an unchanged night against the listing of the source alone                                                |
 | commands | seconds and peak memory to open, compare and forecast versions of this size                               |
-| reader   | a cold reader on an S3 server: seconds and bytes until the first passages, and of a second search         |
+| reader   | a cold reader on an S3 server: seconds and bytes until the first passages, and of other searches; of the  |
+|          | corpus after its nights and of the row index, whichever are measured                                      |
 | index    | the index stage alone over generated vectors: seconds, bytes, peak memory; recall of its searches         |
 | kinds    | kinds of Faiss indexes over vectors of real chunks (`index_kinds.py`)                                     |
 
@@ -86,10 +87,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             from benchmarks.index_kinds import measure_kinds  # only here: it loads all that answers need
 
             measure_kinds(given.vectors, given.real, given.queries, Path(temporary), report, given.kinds)
-        if set(given.only) - {"index", "kinds"}:
+        if {"nights", "commands"} & set(given.only):
             bench.nights()
         if "index" in given.only:
-            measure_index(bench.pipeline("index", "exact", ""), given.chunks, given.queries, given.dimensions, report)
+            pipeline = bench.pipeline("index", "exact", "")
+            measure_index(pipeline, given.chunks, given.queries, given.dimensions, report)
+            if "reader" in given.only:
+                measure_reader(pipeline, Path(temporary), report, {"chunks": given.chunks})
 
 
 class Bench:
@@ -133,7 +137,7 @@ class Bench:
             source.revisions.clear()
             self._run_mode(pipeline, source)
         if "reader" in given.only:
-            measure_reader(first, self._folder, self._report, given.documents)
+            measure_reader(first, self._folder, self._report, {"documents": given.documents})
 
     def _build(self, pipeline: Pipeline, source: SyntheticCorpus) -> None:
         """The first version of a corpus."""

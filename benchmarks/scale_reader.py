@@ -1,16 +1,20 @@
 """A reader of a version, on a real S3 server: what its first searches cost with an empty cache.
 
 In:  a corpus whose newest version is to be read.
-Out: seconds and bytes until the version is open, of the first search, and of another one.
+Out: seconds and bytes until the version is open, of the first search, and of others.
+
+Each search is for the text of a passage. Seconds are those of a reader that asks the server itself, bytes those of
+another one whose requests go through a proxy that counts them; both begin with an empty cache.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import s3fs
@@ -18,7 +22,7 @@ import s3fs
 from benchmarks.figures import Report
 from benchmarks.meter import forget_blobs
 from benchmarks.timing import seconds_of
-from benchmarks.traffic import Traffic, counted
+from benchmarks.traffic import counted
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.storage import Manifest
 from memorag_pipeline.version import Version, open_version
@@ -30,44 +34,41 @@ _NOT_SEARCHED = {
 }
 _QUERIES = 22
 _AT_ONCE = 16
+_MANY = "a search of many"
 
 
-def measure_reader(pipeline: Pipeline, folder: Path, report: Report, documents: int) -> None:
-    """Copy what a search needs of the newest version to a server, and read it there."""
-    place = folder / "s3"
-    place.mkdir()
-    with run_s3_server(place) as server, counted(server.endpoint) as traffic:
+def measure_reader(pipeline: Pipeline, folder: Path, report: Report, size: Mapping[str, int]) -> None:
+    """Copy what a search needs of the newest version to a server, and read it there; `size` is said in each line."""
+    with TemporaryDirectory(dir=folder) as place, run_s3_server(Path(place)) as server, counted(server.endpoint) as traffic:
         bucket = server.new_bucket()
         manifest = _upload(pipeline, s3fs.S3FileSystem(**server.options()), bucket)
         texts = _texts(pipeline, manifest)
-        options = {**server.options(), "endpoint_url": traffic.endpoint}
-        reader = Reader(f"s3://{bucket}/kb", options, traffic)
-        steps: dict[str, Callable[[], object]] = {
-            "open": reader.open,
-            "first search": lambda: reader.expect(texts[0]),
-            "second search": lambda: reader.expect(texts[1]),
-            "a search of many": lambda: [reader.expect(text) for text in texts[2:]],
-        }
-        for name, call in steps.items():
-            seconds, fetched = reader.measure(call)
-            each = len(texts) - 2 if name == "a search of many" else 1
-            values = {"documents": documents, "seconds": seconds / each, "fetched_mb": fetched / each / 1e6}
-            report.values("reader", name, values)
+        uri = f"s3://{bucket}/kb"
+        timed = [(name, seconds_of(call)) for name, call in _steps(Reader(uri, server.options()), texts)]
+        fetched = []
+        for _, call in _steps(Reader(uri, {**server.options(), "endpoint_url": traffic.endpoint}), texts):
+            began = datetime.now(UTC)
+            call()
+            fetched.append(traffic.between(began, datetime.now(UTC))[0])
+        for (name, seconds), read in zip(timed, fetched, strict=True):
+            each = len(texts) - 2 if name == _MANY else 1
+            report.values("reader", name, {**size, "seconds": seconds / each, "fetched_mb": read / each / 1e6})
+
+
+def _steps(reader: Reader, texts: Sequence[str]) -> Iterator[tuple[str, Callable[[], object]]]:
+    yield "open", reader.open
+    yield "first search", lambda: reader.expect(texts[0])
+    yield "second search", lambda: reader.expect(texts[1])
+    yield _MANY, lambda: [reader.expect(text) for text in texts[2:]]
 
 
 class Reader:
-    """A reader with an empty cache; all that it fetches is counted."""
+    """A reader with an empty cache."""
 
-    def __init__(self, uri: str, options: dict[str, object], traffic: Traffic) -> None:
-        self._uri, self._options, self._traffic = uri, options, traffic
+    def __init__(self, uri: str, options: dict[str, object]) -> None:
+        self._uri, self._options = uri, options
         self._version: Version | None = None
         forget_blobs()
-
-    def measure(self, call: Callable[[], object]) -> tuple[float, int]:
-        """Seconds of a call, and bytes that it fetched."""
-        began = datetime.now(UTC)
-        seconds = seconds_of(call)
-        return seconds, self._traffic.between(began, datetime.now(UTC))[0]
 
     def open(self) -> None:
         """Open the newest version."""

@@ -124,8 +124,8 @@ class Searcher:
         embedder = load_embedder(self._embedding)
         if embedder.model_digest != self._model_digest:
             raise MemoragError(
-                f"embedding model {self._embedding.model} has weights sha256:{embedder.model_digest}, but the index was"
-                f" made with sha256:{self._model_digest}; get that model, or refresh with this one"
+                f"embedding model {self._embedding.model} has weights sha256:{embedder.model_digest}, but the index of"
+                f" {self._name} was made with sha256:{self._model_digest}; get that model, or refresh with this one"
             )
         return embedder
 

@@ -44,6 +44,8 @@ def segments_of(manifest: Manifest, files: Files, read: Read, ranges: Ranges | N
     """
     if manifest.index is None:
         return IndexSegments([lambda: _single(manifest, files, read)])
+    if not manifest.index.segments:
+        raise CorruptBlobError(f"the manifest of {manifest.corpus!r} has an index without segments; refresh again")
     opening = _Opening(manifest, manifest.index, files, read, ranges)
     segments = [partial(opening.segment, number) for number in range(len(manifest.index.segments))]
     return IndexSegments(segments, opening.lists)

@@ -22,7 +22,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import strategies as st
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
