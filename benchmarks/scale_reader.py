@@ -39,7 +39,11 @@ _MANY = "a search of many"
 
 def measure_reader(pipeline: Pipeline, folder: Path, report: Report, size: Mapping[str, int]) -> None:
     """Copy what a search needs of the newest version to a server, and read it there; `size` is said in each line."""
-    with TemporaryDirectory(dir=folder) as place, run_s3_server(Path(place)) as server, counted(server.endpoint) as traffic:
+    with (
+        TemporaryDirectory(dir=folder) as place,
+        run_s3_server(Path(place)) as server,
+        counted(server.endpoint) as traffic,
+    ):
         bucket = server.new_bucket()
         manifest = _upload(pipeline, s3fs.S3FileSystem(**server.options()), bucket)
         texts = _texts(pipeline, manifest)
