@@ -15,6 +15,7 @@ from typing import Any
 from memorag_pipeline.errors import (
     CorruptBlobError,
     MemoryConfigError,
+    MemoryMismatchError,
     MissingDependencyError,
     ModelError,
     ModelProblem,
@@ -28,11 +29,11 @@ from memorag_pipeline.memory.engine.beacon_config import ATTENDED, BeaconConfig
 from memorag_pipeline.memory.stream import gist_tokens
 from memorag_pipeline.models import hub
 from memorag_pipeline.models.chat_template import require_turns
+from memorag_pipeline.models.context import context_length, yarn_for
 from memorag_pipeline.models.pooling import remarks, settled
 from memorag_pipeline.models.references import (
     MODEL_TYPES,
     SPARSE_LAYER,
-    context_length,
     place_of,
     read_config,
     read_safetensors_header,
@@ -76,7 +77,8 @@ def check_models(spec: CorpusSpec, file: str) -> list[SpecProblem]:
     form = _form(problems, file, spec.memory, memory) if memory is not None else None
     if memory is not None and form is not None:
         problems += _check_form(file, form)
-        problems += _check_shards(spec, file, context_length(memory), form)
+        problems += _check_rotation(file, spec.memory, memory, form)
+        problems += _check_shards(spec, file, spec.memory.context or context_length(memory), form)
     # Nothing is known here about an endpoint's model, not even its context.
     model, generator = spec.generation.model, memory if spec.generation.endpoint is None else None
     if model is not None and spec.generation.endpoint is None:
@@ -142,6 +144,28 @@ def _check_form(file: str, form: BeaconConfig) -> Iterator[SpecProblem]:
         yield SpecProblem(file, "memory.sink", str(form.sink), problem, "make it smaller, or the window larger")
 
 
+def _check_rotation(
+    file: str, memory: MemorySpec, config: Mapping[str, Any], form: BeaconConfig
+) -> Iterator[SpecProblem]:
+    """A rope scaling that the model cannot have, or that the adapter was not trained with."""
+    try:
+        scaling = _rope_scaling(memory, config)
+    except MemoryConfigError as error:
+        yield SpecProblem(file, "memory.rope_scaling", "", str(error))
+        return
+    try:
+        form.require_rotation(scaling, memory.adapter or memory.model)
+    except MemoryMismatchError as error:
+        yield SpecProblem(file, "memory.rope_scaling", "", str(error))
+
+
+def _rope_scaling(memory: MemorySpec, config: Mapping[str, Any]) -> str:
+    """What a spec adds to the rotation of a model. Raises MemoryConfigError."""
+    if memory.rope_scaling is None or memory.context is None:
+        return ""
+    return str(yarn_for(config, memory.context))
+
+
 def _check_shards(spec: CorpusSpec, file: str, context: int, form: BeaconConfig) -> Iterator[SpecProblem]:
     clues = max((_recall_tokens(job) for job in spec.jobs.values()), default=0)
     room, kept = _shard_room(spec.memory.kind, form, context - PROMPT_TOKENS - clues)
@@ -151,9 +175,9 @@ def _check_shards(spec: CorpusSpec, file: str, context: int, form: BeaconConfig)
             file,
             "sharding.max_tokens",
             str(spec.sharding.max_tokens),
-            f"a shard can be larger than {spec.memory.model} can hold: its context is {context} tokens,"
+            f"a shard can be larger than {spec.memory.model} can hold: its context is {context} positions,"
             f" of which {PROMPT_TOKENS} are kept for a prompt and {clues} for clues{kept}",
-            f"{fix}, or a smaller memory.window" if kept and room < 64 else fix,
+            f"{fix}, or a smaller memory.window" if kept and room < 64 else f"{fix}, or give memory.context",
         )
 
 
@@ -229,7 +253,12 @@ def _positions(config: dict[str, Any]) -> int:
 
 def notes(spec: CorpusSpec) -> list[str]:
     """Notes on a valid spec."""
-    return [*remarks(spec.embedding), *_untrained_ratios(spec.memory), *_connections_without_airflow(spec)]
+    return [
+        *remarks(spec.embedding),
+        *_untrained_ratios(spec.memory),
+        *_untrained_positions(spec.memory),
+        *_connections_without_airflow(spec),
+    ]
 
 
 def _connections_without_airflow(spec: CorpusSpec) -> Iterator[str]:
@@ -255,6 +284,29 @@ def _untrained_ratios(memory: MemorySpec) -> Iterator[str]:
             f"memory.ratio {', '.join(map(str, others))}: {memory.adapter or memory.model} was trained for"
             f" {', '.join(map(str, trained))}, and how good its memories are at another ratio has not been measured;"
             " use one of these, or measure it with memorag eval"
+        )
+
+
+def _untrained_positions(memory: MemorySpec) -> Iterator[str]:
+    """Positions that the model, or the adapter's beacons, have not seen in training."""
+    if memory.context is None:
+        return
+    try:
+        config = read_config(memory.model, memory.revision)
+        known = context_length(config)
+        trained = "" if memory.adapter is None else _trained(memory, config).rope_scaling
+    except (NotFoundError, CorruptBlobError, MemoryConfigError, MissingDependencyError):
+        return  # one of the problems
+    if memory.rope_scaling is None and memory.context > known:
+        yield (
+            f"memory.context {memory.context}: {memory.model} has {known} positions by its config.json, and how good"
+            " its memories are beyond them has not been measured; rope_scaling: yarn spreads the rotation that it"
+            " knows, and memorag eval measures both"
+        )
+    if memory.rope_scaling is not None and memory.adapter is not None and not trained:
+        yield (
+            f"memory.rope_scaling {memory.rope_scaling}: {memory.adapter} was trained without it, and how good its"
+            " memories are with it has not been measured; measure it with memorag eval, or train with rope_scaling"
         )
 
 

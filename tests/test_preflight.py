@@ -285,3 +285,43 @@ def test_connections_are_noted_where_there_is_no_airflow(make_spec: MakeSpec, mo
     (note,) = notes(spec)
     assert note.startswith("connection_id lake: Airflow is not installed here")
     assert notes(make_spec("docs")) == []
+
+
+def test_a_spec_may_give_more_positions_and_scale_the_rotation(make_spec: MakeSpec, tmp_path: Path) -> None:
+    model = model_folder(tmp_path / "qwen2", model_type="qwen2", max_position_embeddings=32768)
+    memory = {"kind": "beacon", "model": model, "ratio": 4, "window": 2048}
+    sharding = {"max_tokens": 400_000}
+    told = problems(make_spec, memory=memory, sharding=sharding)["sharding.max_tokens"]
+    assert "its context is 32768 positions" in told and "or give memory.context" in told
+    for fields in ({"context": 131072}, {"context": 131072, "rope_scaling": "yarn"}):
+        assert problems(make_spec, memory={**memory, **fields}, sharding=sharding) == {}
+    room = (131072 - 512 - 2048 - 512) * 4
+    found = problems(make_spec, memory={**memory, "context": 131072}, sharding={"max_tokens": room + 1})
+    assert f"use at most {room}" in found["sharding.max_tokens"]
+    yarn = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+    scaled = model_folder(tmp_path / "scaled", model_type="qwen2", max_position_embeddings=32768, rope_scaling=yarn)
+    assert problems(make_spec, memory={**memory, "model": scaled}, sharding=sharding) == {}
+
+    def noted(**fields: Any) -> list[str]:
+        return notes(make_spec("docs", memory={**memory, "ratio": None, **fields}))
+
+    assert (
+        noted(context=32768) == noted(context=131072, rope_scaling="yarn") == noted(model=scaled, context=99_999) == []
+    )
+    (note,) = noted(context=131072)
+    assert "has 32768 positions by its config.json" in note and "rope_scaling: yarn" in note
+
+
+def test_a_rope_scaling_that_cannot_be_is_told(make_spec: MakeSpec, tmp_path: Path) -> None:
+    memory = {"kind": "beacon", "model": SMOLLM2}
+    found = problems(make_spec, memory={**memory, "context": 8192, "rope_scaling": "yarn"})
+    assert "8192 is not more than the 8192 positions" in found["memory.rope_scaling"]
+    trained = adapter(tmp_path, beacon_rope_scaling="yarn 2 of 8192")
+    fields = {"adapter": trained, "context": 16384, "rope_scaling": "yarn"}
+    assert problems(make_spec, memory={**memory, **fields}) == {}
+    found = problems(make_spec, memory={**memory, "adapter": trained})
+    assert "was trained with the rope scaling yarn 2 of 8192, but the memory has none" in found["memory.rope_scaling"]
+    (note,) = notes(make_spec("docs", memory={**memory, **fields, "adapter": adapter(tmp_path)}))
+    assert "was trained without it" in note
+    with pytest.raises(ValueError, match="does not say to how many positions"):
+        make_spec("docs", memory={**memory, "rope_scaling": "yarn"})

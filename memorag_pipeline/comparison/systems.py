@@ -36,7 +36,18 @@ if TYPE_CHECKING:
 Mode = Literal["retrieval_only", "full_context", "memory_only", "memorag"]
 
 _ADAPTERS = {"package:smollm2-135m-instruct": "package:smollm2-135m-beacon"}
-_SHARED = ("model", "revision", "window", "dtype", "codec", "quantization", "budget_mib", "reproducible")
+_SHARED = (
+    "model",
+    "revision",
+    "window",
+    "context",
+    "rope_scaling",
+    "dtype",
+    "codec",
+    "quantization",
+    "budget_mib",
+    "reproducible",
+)
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,8 @@ def _load(model: LanguageModel, language: Language, **form: Any) -> Any:
         "model": model.resolved.name,
         "revision": model.resolved.revision,
         "dtype": str(model.dtype).removeprefix("torch."),
+        "context": model.context,
+        "rope_scaling": None if model.yarn is None else "yarn",
     }
     # Bypasses the cache: an adapter's file may be rewritten under its name, and its weights are not kept afterwards.
     return load_memory_model.load(MemorySpec.model_validate(named | form), language)

@@ -29,6 +29,7 @@ FORMAT_VERSION = 2
 _KEY = "memory"  # one header key only: safetensors writes several in no fixed order
 _TOKEN_IDS = "token_ids"
 _NOT_STORED = {"stored": False}
+_LATER = {"stored": "if it is not empty"}  # files without it are those of before
 _ROLES: tuple[Role, Role] = ("keys", "values")
 
 
@@ -38,8 +39,8 @@ class MemoryOrigin:
 
     `ratios` are the candidates and `ratio_mix` is how one of several is chosen; a kind that keeps everything has none.
     `policy` belongs to the kind `selected`, `beacon_digest` (of the beacon parameters) to the kind `beacon`.
-    `quantization` is that of the model's weights. `earlier_tokenizer_digests` are not stored in a file: earlier
-    releases gave them to the same tokenizer.
+    `quantization` is that of the model's weights, `rope_scaling` what a spec adds to the model's rotation.
+    `earlier_tokenizer_digests` are not stored in a file: earlier releases gave them to the same tokenizer.
     """
 
     kind: str
@@ -54,6 +55,7 @@ class MemoryOrigin:
     policy: str = ""
     beacon_digest: str = ""
     quantization: str = ""
+    rope_scaling: str = field(default="", metadata=_LATER)
     earlier_tokenizer_digests: tuple[str, ...] = field(default=(), compare=False, metadata=_NOT_STORED)
 
 
@@ -76,6 +78,7 @@ class MemoryHeader:
 
 
 _HEADER = TypeAdapter(MemoryHeader)
+_LATER_NAMES = {each.name for each in fields(MemoryOrigin) if each.metadata == _LATER}
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,7 +237,9 @@ def _parse_header(path: Path, metadata: dict[str, str] | None, origin: MemoryOri
 
 def _stored(header: MemoryHeader) -> dict[str, Any]:
     """The header as a file has it."""
-    return {**asdict(header), "origin": {name: getattr(header.origin, name) for name in _names(MemoryOrigin)}}
+    origin = {name: getattr(header.origin, name) for name in _names(MemoryOrigin)}
+    given = {name: value for name, value in origin.items() if value or name not in _LATER_NAMES}
+    return {**asdict(header), "origin": given}
 
 
 def _names(record: type[MemoryOrigin | MemoryHeader]) -> list[str]:
@@ -243,9 +248,9 @@ def _names(record: type[MemoryOrigin | MemoryHeader]) -> list[str]:
 
 def _require_keys(path: Path, record: type[MemoryOrigin | MemoryHeader], values: dict[str, Any]) -> None:
     wanted = set(_names(record))
-    if values.keys() != wanted:
+    if values.keys() | (wanted & _LATER_NAMES) != wanted:
         raise MemoryMismatchError(
-            f"{path}: the memory's header lacks or adds {', '.join(sorted(values.keys() ^ wanted))};"
+            f"{path}: the memory's header lacks or adds {', '.join(sorted((values.keys() ^ wanted) - _LATER_NAMES))};"
             " another release wrote it: refresh the corpus to rebuild the memory"
         )
 

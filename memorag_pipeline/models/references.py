@@ -165,16 +165,6 @@ def read_safetensors_header(uri: str, storage_options: dict[str, Any] | None = N
     return read_header(uri, storage_options)
 
 
-def context_length(config: dict[str, Any]) -> int:
-    """Tokens that a decoder with this configuration can attend to in full: limited by a sliding window."""
-    length = int(config["max_position_embeddings"])
-    window = config.get("sliding_window")
-    slides = "sliding_attention" in (config.get("layer_types") or ["sliding_attention"])
-    if window and slides and config.get("use_sliding_window", True):
-        return min(length, int(window))
-    return length
-
-
 def _locate(model: str, revision: str | None, storage_options: dict[str, Any] | None) -> tuple[Path, str | None]:
     """The folder of `model`, and the commit when it comes from the hub."""
     if model.startswith(_PACKAGE):

@@ -53,9 +53,10 @@ class MemoryFingerprints:
     @cached_property
     def _settings(self) -> dict[str, Any]:
         spec = self.extraction.pipeline.spec
+        excluded = _NOT_IN_FINGERPRINT if spec.memory.context_decides else {*_NOT_IN_FINGERPRINT, "context"}
         return {
             "language": spec.language,
-            "memory": spec.memory.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT),
+            "memory": spec.memory.model_dump(mode="json", exclude=excluded),
             "model": self.extraction.memory.digest,
             "adapter": self.extraction.adapter_digest,
             "tokenizer": self.extraction.memory.tokenizer_digest,

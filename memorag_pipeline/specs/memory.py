@@ -10,12 +10,14 @@ from memorag_pipeline.specs.memory_kinds import KINDS, kinds_with
 from memorag_pipeline.specs.section import Rule, Section
 from memorag_pipeline.specs.values import (
     Codec,
+    Context,
     Dtype,
     KeyOf,
     Model,
     Quantization,
     RatioMix,
     Ratios,
+    RopeScaling,
     alternatives,
     revision_has_use,
 )
@@ -63,6 +65,15 @@ def only_for_compressed(sink: int | None, kind: str) -> str | None:
     return "has no use in a memory that keeps every token" if sink is not None and not KINDS[kind].compresses else None
 
 
+def scaling_needs_context(rope_scaling: str | None, context: int | None) -> str | None:
+    return "does not say to how many positions" if rope_scaling is not None and context is None else None
+
+
+def left_out(value: object) -> bool:
+    """Of a key that came later: dumps without it are those of before, and so are the fingerprints."""
+    return value is None
+
+
 class MemorySpec(Section):
     """The memory model and the form of the memory it makes."""
 
@@ -75,6 +86,7 @@ class MemorySpec(Section):
         Rule(("adapter", "kind"), only_for_beacons, f"leave it out, or use kind {kinds_with('has_beacons')}"),
         Rule(("sink", "kind"), only_for_compressed, f"leave it out, or use kind {kinds_with('compresses')}"),
         Rule(("sink", "window"), sink_fits_window, "make it smaller"),
+        Rule(("rope_scaling", "context"), scaling_needs_context, "give context, the positions that are needed"),
         Rule(("policy", "kind"), policy_has_use, f"leave it out, or use kind {kinds_with('has_policy')}"),
     )
 
@@ -109,6 +121,18 @@ class MemorySpec(Section):
     policy: Literal["uniform", "recent", "attention"] = Field(
         default="attention", description="Kind selected: which slots of a window are kept."
     )
+    context: Context | None = Field(
+        default=None,
+        exclude_if=left_out,
+        description="Positions that slots and prompts may take. Default: those of the model's config.json, a rope"
+        " scaling there included.",
+    )
+    rope_scaling: RopeScaling | None = Field(
+        default=None,
+        exclude_if=left_out,
+        description="yarn: spread the model's rotation over context positions, more than it was trained for. Default:"
+        " as its config.json says.",
+    )
     dtype: Dtype = Field(default="bfloat16", description="Number format of the model and of the memory.")
     codec: Codec | None = Field(default=None, description="Number format of stored memories. Default: dtype.")
     quantization: Quantization | None = Field(
@@ -127,6 +151,11 @@ class MemorySpec(Section):
         " gist it covers only the reading, since summarizing windows one at a time takes several times as"
         " long.",
     )
+
+    @property
+    def context_decides(self) -> bool:
+        """Whether a memory depends on `context`: by its rotation, or by ratios that adapt to the room."""
+        return self.rope_scaling is not None or self.ratio_mix.startswith("adapt")
 
     @property
     def ratios(self) -> tuple[int, ...] | None:

@@ -17,10 +17,21 @@ from memorag_pipeline.specs.compute import ComputeSpec
 from memorag_pipeline.specs.corpus import read_spec
 from memorag_pipeline.specs.generation import GenerationSpec
 from memorag_pipeline.specs.location import Location
-from memorag_pipeline.specs.memory import sink_fits_window
+from memorag_pipeline.specs.memory import left_out, scaling_needs_context, sink_fits_window
 from memorag_pipeline.specs.section import Rule, Section
 from memorag_pipeline.specs.store import StoreSpec
-from memorag_pipeline.specs.values import Cron, Distinct, Dtype, Language, Model, Name, Uri, revision_has_use
+from memorag_pipeline.specs.values import (
+    Context,
+    Cron,
+    Distinct,
+    Dtype,
+    Language,
+    Model,
+    Name,
+    RopeScaling,
+    Uri,
+    revision_has_use,
+)
 
 
 def some_texts(text: list[str], corpus: str | None) -> str | None:
@@ -154,6 +165,7 @@ class TrainingSpec(Section):
         Rule(("projections", "placement"), attended_have_keys_and_values, "use k and v, or leave it out"),
         Rule(("start", "placement"), attended_have_no_embedding, "leave it out"),
         Rule(("generation.endpoint",), study_is_local, "leave it out"),
+        Rule(("rope_scaling", "context"), scaling_needs_context, "give context, the positions that are needed"),
         Rule(
             ("schedule.instruction_tokens", "data.instructions", "data.self_study"),
             instructions_are_given,
@@ -176,6 +188,14 @@ class TrainingSpec(Section):
         default=(4,), min_length=1, description="Raw tokens per beacon; one is drawn for each window."
     )
     sink: int = Field(default=1, ge=0, le=64, description="First slots of a memory that are always kept.")
+    context: Context | None = Field(
+        default=None, exclude_if=left_out, description="As memory.context of the memories to be made."
+    )
+    rope_scaling: RopeScaling | None = Field(
+        default=None,
+        exclude_if=left_out,
+        description="As memory.rope_scaling of the memories to be made: an adapter is used with the one it has.",
+    )
     placement: Placement = Field(
         default="attended",
         description="Where beacons are. attended: at the tokens that get most attention in a second reading of the"
@@ -215,8 +235,8 @@ class TrainingSpec(Section):
 
     def content(self) -> dict[str, Any]:
         """What decides the adapter: all but where and when it is made, and what it is called."""
-        left_out = {"adapter", "description", "store", "evaluation", "cron", "compute"}
-        content = self.model_dump(mode="json", exclude=left_out)
+        elsewhere = {"adapter", "description", "store", "evaluation", "cron", "compute"}
+        content = self.model_dump(mode="json", exclude=elsewhere)
         content["generation"] = self.generation.content()
         for name in ("storage_options", "connection_id"):
             content["data"].pop(name, None)
@@ -237,7 +257,7 @@ def read_training_spec(path: str | Path) -> TrainingSpec:
 def spec_for_corpus(path: str | Path) -> TrainingSpec:
     """A training on the documents of a corpus, for its own memory model. Raises SpecError."""
     corpus = read_spec(path)
-    form = {name: getattr(corpus.memory, name) for name in ("window", "sink")}
+    form = {name: getattr(corpus.memory, name) for name in ("window", "sink", "context", "rope_scaling")}
     generator = {"model", "revision"} if corpus.generation.endpoint is None else set[str]()
     return TrainingSpec.model_validate(
         {

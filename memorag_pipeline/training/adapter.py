@@ -21,8 +21,10 @@ from memorag_pipeline.specs.training import TrainingSpec
 from memorag_pipeline.training.parameters import tensors_of
 
 
-def write_adapter(path: Path, parameters: BeaconParameters, base: ResolvedModel, spec: TrainingSpec) -> None:
-    """Write the trained tensors in bfloat16."""
+def write_adapter(
+    path: Path, parameters: BeaconParameters, base: ResolvedModel, spec: TrainingSpec, rope_scaling: str = ""
+) -> None:
+    """Write the trained tensors in bfloat16; `rope_scaling` is that of the language model."""
     tensors = {
         name: tensor.detach().to("cpu", torch.bfloat16).contiguous() for name, tensor in tensors_of(parameters).items()
     }
@@ -36,6 +38,8 @@ def write_adapter(path: Path, parameters: BeaconParameters, base: ResolvedModel,
         "beacon_pos": spec.placement,
         "beacon_input": "copy" if parameters.copies else "embedding",
     }
+    if rope_scaling:
+        metadata["beacon_rope_scaling"] = rope_scaling
     save_file(tensors, path, metadata=metadata)
     sort_header(path)
 

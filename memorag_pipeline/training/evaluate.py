@@ -46,7 +46,9 @@ def evaluate(training: Training, trained_uri: str) -> dict[str, Any]:
     if found is None:
         started = time.perf_counter()
         history = store.blobs.get_json(outcome.blobs["history"], "history of the training")
-        model = load_language_model(spec.model, spec.revision, spec.dtype)
+        model = load_language_model(
+            spec.model, spec.revision, spec.dtype, context=spec.context, rope_scaling=spec.rope_scaling
+        )
         texts = held_out(spec, model, spec.evaluation.texts)
         if len(texts) < spec.evaluation.texts:
             logger.warning(

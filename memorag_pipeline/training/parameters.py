@@ -64,7 +64,9 @@ class LowRankLinear(nn.Module):
 def trainable(model: LanguageModel, spec: TrainingSpec, adapter: Path | None = None) -> BeaconParameters:
     """Beacon parameters to be trained, from an adapter or initialized as the spec says. Seeded by the spec."""
     if adapter is not None:
-        _require_placement(adapter, spec.placement)
+        begun_with = BeaconConfig.of(adapter_config(adapter), str(adapter))
+        _require_placement(begun_with, adapter, spec.placement)
+        begun_with.require_rotation(model.rope_scaling, str(adapter))
     source = BeaconSource(
         model.resolved.folder,
         model.resolved.digest,
@@ -100,6 +102,7 @@ def memory_model(model: LanguageModel, parameters: BeaconParameters, spec: Train
         ratios=(ratio,),
         sink=spec.sink,
         beacon_digest=parameters.digest,
+        rope_scaling=model.rope_scaling,
     )
     return model_class(parameters)(
         model,
@@ -123,12 +126,11 @@ def tensors_of(parameters: BeaconParameters) -> Mapping[str, Tensor]:
     return found
 
 
-def _require_placement(adapter: Path, placement: str) -> None:
-    found = BeaconConfig.of(adapter_config(adapter), str(adapter)).placement
-    if found != placement:
+def _require_placement(found: BeaconConfig, adapter: Path, placement: str) -> None:
+    if found.placement != placement:
         raise MemoryMismatchError(
-            f"{adapter}: its beacons are of placement {found}, those to be trained of {placement};"
-            f" set placement: {found}, or begin without it"
+            f"{adapter}: its beacons are of placement {found.placement}, those to be trained of {placement};"
+            f" set placement: {found.placement}, or begin without it"
         )
 
 

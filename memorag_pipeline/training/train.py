@@ -50,7 +50,9 @@ def _trained(training: Training, plan: TrainingPlan) -> Outcome:
         studied = store.blobs.open_file(plan.studied, "instructions of the self-study")
         data = spec.data.model_copy(update={"instructions": [*spec.data.instructions, str(studied)]})
         spec = spec.model_copy(update={"data": data})
-    model = load_language_model(spec.model, spec.revision, spec.dtype)
+    model = load_language_model(
+        spec.model, spec.revision, spec.dtype, context=spec.context, rope_scaling=spec.rope_scaling
+    )
     begin = resolve_file(spec.begin_with) if spec.begin_with is not None else None
     parameters = trainable(model, spec, begin)
     skipped: dict[tuple[str, int], Counter[str]] = {}
@@ -65,7 +67,7 @@ def _trained(training: Training, plan: TrainingPlan) -> Outcome:
     history = {"curve": [asdict(point) for point in position.curve], "skipped": left_out, "device": device}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / ADAPTER_FILE
-        write_adapter(path, parameters, model.resolved, spec)
+        write_adapter(path, parameters, model.resolved, spec, model.rope_scaling)
         blobs = {"adapter": store.blobs.put_file(path), "history": store.blobs.put_json(history)}
     counts = {"tokens": position.curve[-1].tokens, "skipped": sum(left_out.values())}
     return store.units.record(

@@ -19,9 +19,9 @@ from memorag_pipeline.errors import CorruptBlobError, MissingDependencyError, No
 from memorag_pipeline.machine.cache_folder import cache_folder
 from memorag_pipeline.models import file_digests, model_cache
 from memorag_pipeline.models import references as models
+from memorag_pipeline.models.context import context_length
 from memorag_pipeline.models.references import (
     SPARSE_LAYER,
-    context_length,
     read_config,
     read_safetensors_header,
     resolve,
@@ -256,12 +256,3 @@ def test_a_file_that_is_not_safetensors_is_told(tmp_path: Path, data: bytes) -> 
     (tmp_path / "file").write_bytes(data)
     with pytest.raises(CorruptBlobError, match="not a safetensors file"):
         read_safetensors_header(str(tmp_path / "file"))
-
-
-def test_a_sliding_window_limits_the_context() -> None:
-    long = {"max_position_embeddings": 32768}
-    assert context_length(long) == 32768
-    assert context_length({**long, "sliding_window": 4096}) == 4096
-    assert context_length({**long, "sliding_window": None}) == 32768
-    assert context_length({**long, "sliding_window": 4096, "use_sliding_window": False}) == 32768
-    assert context_length({**long, "sliding_window": 4096, "layer_types": ["full_attention"]}) == 32768

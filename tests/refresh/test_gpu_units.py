@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from itertools import takewhile
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from memorag_pipeline.refresh import gpu_units
-from memorag_pipeline.refresh.gpu_units import ParentStreams
+from memorag_pipeline.refresh.gpu_units import MemoryFingerprints, ParentStreams
 from memorag_pipeline.refresh.shard_plan import Shard
 from memorag_pipeline.refresh.shard_sections import ShardSection
+from memorag_pipeline.specs.memory import MemorySpec
 
 contents = st.lists(st.sampled_from("abc"), max_size=4)
 ids = st.sampled_from("pqrst")
@@ -47,3 +50,20 @@ def test_shards_that_begin_otherwise_are_not_compared(monkeypatch: pytest.Monkey
     for number in range(0, 500, 10):
         assert parents.most_alike(shard("new", [f"first {number}", "changed"])) == f"{number:03d}"
     assert len(compared) == 50
+
+
+def test_a_context_is_in_the_fingerprint_of_memories_that_depend_on_it() -> None:
+    def of(**fields: Any) -> str:
+        memory = MemorySpec(kind="beacon", model="m", **fields)
+        spec = SimpleNamespace(language="en", memory=memory)
+        digests = SimpleNamespace(digest="d", tokenizer_digest="t")
+        extraction = SimpleNamespace(pipeline=SimpleNamespace(spec=spec), memory=digests, adapter_digest="a")
+        return MemoryFingerprints(extraction).of(["content"])  # type: ignore[arg-type]
+
+    plain, adapting = of(), {"ratio": (2, 4), "ratio_mix": "adapt-64"}
+    assert plain == "36669c9c0ffd8ab45b96d003b36fb865ffbb4dfc4921c5ff41716a3245987bb7", (
+        "that of stores made before there was a context"
+    )
+    assert of(context=65536) == plain, "it only permits"
+    assert of(**adapting, context=65536) != of(**adapting)
+    assert len({plain, *(of(context=context, rope_scaling="yarn") for context in (65536, 131072))}) == 3

@@ -620,6 +620,10 @@ def test_only_what_decides_the_content_is_in_the_fingerprint(write: Write) -> No
     elsewhere = changed(store={"uri": "other"}, compute={"queue": "gpu"}, schedule="@daily", description="x")
     assert read_spec(write(elsewhere)).fingerprint() == plain
     assert read_spec(write(changed(memory={"budget_mib": 512}))).fingerprint() == plain
+    assert not {"context", "rope_scaling"} & read_spec(write(MINIMAL)).content()["memory"].keys(), (
+        "as before these keys"
+    )
+    assert read_spec(write(changed(memory={"context": 9000}))).fingerprint() != plain, "what is asked needs it"
     assert read_spec(write(changed(memory={"window": 512}))).fingerprint() != plain
     assert read_spec(write(changed(memory={"codec": "int8"}))).fingerprint() != plain
     assert read_spec(write(changed(chunking={"max_tokens": 100}))).fingerprint() != plain

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from memorag_pipeline.errors import MemoryMismatchError
 from memorag_pipeline.memory.engine.beacon_parameters import BeaconSource, adapter_config, load_beacon_parameters
-from memorag_pipeline.memory.engine.language_model import LanguageModel
+from memorag_pipeline.memory.engine.language_model import LanguageModel, load_language_model
 from memorag_pipeline.specs.training import TrainingSpec
 from memorag_pipeline.training.adapter import write_adapter, write_half
-from memorag_pipeline.training.parameters import trainable
+from memorag_pipeline.training.parameters import memory_model, trainable
 
 
 @pytest.mark.parametrize("placement", ["interleave", "attended"])
@@ -52,3 +53,19 @@ def test_an_adapter_of_half_the_size_is_read_as_the_whole_one(
         step = (wanted[name] - weight).abs().amax(1, keepdim=True) / 127
         assert bool(((wanted[name] - found[name]).abs() <= step * 0.5001 + 1e-7).all())
         assert not torch.equal(found[name], weight)
+
+
+def test_an_adapter_says_the_rope_scaling_that_it_was_trained_with(
+    training_values: dict[str, Any], tiny: LanguageModel, tmp_path: Path
+) -> None:
+    spec = TrainingSpec.model_validate(training_values | {"context": 1280, "rope_scaling": "yarn"})
+    assert spec.fingerprint() != TrainingSpec.model_validate(training_values).fingerprint()
+    model = load_language_model(spec.model, dtype="float32", context=spec.context, rope_scaling=spec.rope_scaling)
+    parameters = trainable(model, spec)
+    assert memory_model(model, parameters, spec).origin.rope_scaling == "yarn 2 of 640"
+    path = tmp_path / "adapter.safetensors"
+    write_adapter(path, parameters, model.resolved, spec, model.rope_scaling)
+    assert adapter_config(path)["beacon_rope_scaling"] == "yarn 2 of 640"
+    trainable(model, spec, path)
+    with pytest.raises(MemoryMismatchError, match="was trained with the rope scaling yarn 2 of 640"):
+        trainable(tiny, TrainingSpec.model_validate(training_values), path)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from memorag_pipeline.errors import MemoryConfigError
+from memorag_pipeline.errors import MemoryConfigError, MemoryMismatchError
 from memorag_pipeline.specs.memory import MemorySpec
 from memorag_pipeline.specs.memory_kinds import KINDS
 
@@ -28,6 +28,7 @@ class BeaconConfig:
     `embed_init` names the special token (eos or bos) whose embedding an untrained beacon gets. `input` is a beacon's
     input to the first layer: its own embedding or, as a copy of the token before it, also that token's embedding.
     `placement` is where beacons are: `interleave` after every ratio-th token, `attended` at the most attended tokens.
+    `rope_scaling` is what was added to the model's own rotation when they were trained.
     """
 
     window: int = WINDOW
@@ -38,6 +39,7 @@ class BeaconConfig:
     embed_init: str = "eos"
     input: str = "embedding"
     placement: str = INTERLEAVE
+    rope_scaling: str = ""
 
     @classmethod
     def of(cls, described: Mapping[str, Any], where: str) -> BeaconConfig:
@@ -59,6 +61,7 @@ class BeaconConfig:
             embed_init=str(fields.get("embed_init", plain.embed_init)),
             input=str(fields.get("input", plain.input)),
             placement=str(fields.get("pos", plain.placement)),
+            rope_scaling=str(fields.get("rope_scaling", plain.rope_scaling)),
         )
         if config.input not in INPUTS:
             raise MemoryConfigError(
@@ -94,6 +97,17 @@ class BeaconConfig:
             ratio_mix=spec.ratio_mix,
             sink=self.sink if spec.sink is None else spec.sink,
         )
+
+    def require_rotation(self, rope_scaling: str, where: str) -> None:
+        """Raise MemoryMismatchError if they were trained with another rope scaling than that of the memory.
+
+        Those that were trained without one may be used with it.
+        """
+        if self.rope_scaling and self.rope_scaling != rope_scaling:
+            raise MemoryMismatchError(
+                f"{where}: was trained with the rope scaling {self.rope_scaling}, but the memory has"
+                f" {rope_scaling or 'none'}; set memory.rope_scaling and memory.context as they were in its training"
+            )
 
     @property
     def usual_ratios(self) -> tuple[int, ...]:

@@ -118,6 +118,7 @@ def _build(
     copies = form.input == "copy"
     embedding = None if form.placement == ATTENDED else _embedding(model, found, source, copies, like)
     layers = []
+    without_bias = list[str]()
     for number, layer in enumerate(decoder.layers):
         projections = {}
         for name in PROJECTIONS:
@@ -125,11 +126,22 @@ def _build(
             prefix = f"model.layers.{number}.self_attn.beacon_{name}_proj"
             if any(key.startswith(f"{prefix}.") for key in names) or (not names and name in form.projections):
                 projections[name] = _projection(plain, prefix, found, where, like)
+                # Low-rank factors have no bias of their own.
+                if plain.bias is not None and names & {f"{prefix}.weight", f"{prefix}.{CHANGE}"}:
+                    without_bias += [prefix] * (f"{prefix}.bias" not in names)
         layers.append(projections)
     if found:
         raise MemoryMismatchError(
             f"{where}: holds {min(found)}, for which this model has no place, or not all that belongs to it;"
             " use the base model that it was trained on, or a complete file"
+        )
+    if without_bias:
+        logger.warning(
+            "%s: %d beacon projections, %s first, have no bias of their own, so they take that of the plain projection;"
+            " check that the file is complete",
+            where,
+            len(without_bias),
+            without_bias[0],
         )
     return BeaconParameters(embedding, layers, digest, copies)
 

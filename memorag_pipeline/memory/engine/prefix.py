@@ -6,6 +6,7 @@ Out: attention of any queries to them, and the number of slots that a row needs 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -89,8 +90,18 @@ class SharedPrefix:
             found.append(found[-1].next(self.ratio_of(window.index + 1)))
 
     def tokens_within(self, context: int) -> int:
-        """How many tokens a row may have in a model of this context. A row with windows always stays within it."""
-        return context - self.position if self.window.size == _ENDLESS else context
+        """How many tokens a row may have, so that no slot gets a position outside of a model's context."""
+        if self.window.size == _ENDLESS:
+            return context - self.position
+        window, tokens = self.window, 0
+        while tokens < context:
+            room, whole = context - window.position, with_tokens(window, window.size)
+            if whole.slots > room:
+                fitting = bisect_right(range(window.size), room, key=lambda count: with_tokens(window, count).slots)
+                return tokens + max(fitting - 1 - window.tokens, 0)
+            tokens += window.size - window.tokens
+            window = whole.next(self.ratio_of(window.index + 1))
+        return context
 
     def room_for_stem(self, tokens: int) -> int:
         """How many of the common tokens fit into the open window without filling it."""

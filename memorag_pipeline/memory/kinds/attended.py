@@ -54,7 +54,7 @@ class AttendedMemoryModel(BeaconMemoryModel):
     def _windows(self, ratio_of: RatioOf, tokens: int) -> list[Window]:
         return list(selected_windows(self.window, self.sink, ratio_of, tokens))
 
-    def _read_tokens(self, window: Window) -> int:
+    def _read_slots(self, window: Window) -> int:
         return 2 * window.tokens if window.full else window.tokens
 
     def _read(self, readings: Sequence[Reading], advance: Advance | None) -> None:
@@ -68,6 +68,7 @@ def load_beacons(spec: MemorySpec, language_model: LanguageModel, language: Lang
     adapter = resolve_file(spec.adapter) if spec.adapter is not None else None
     described = adapter_config(adapter) if adapter is not None else config.to_dict()
     found = BeaconConfig.of(described, spec.adapter or f"model {resolved.name}")
+    found.require_rotation(language_model.rope_scaling, spec.adapter or f"model {resolved.name}")
     beacons = load_beacon_parameters(
         language_model.model,
         BeaconSource(

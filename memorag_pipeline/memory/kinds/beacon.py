@@ -138,6 +138,7 @@ class WindowedMemoryModel(MemoryModel[BeaconMemory]):
             policy=spec.policy if KINDS[spec.kind].has_policy else "",
             beacon_digest=beacons.digest if beacons is not None else "",
             quantization=spec.quantization or "",
+            rope_scaling=language_model.rope_scaling,
             earlier_tokenizer_digests=resolved.earlier_tokenizer_digests,
         )
         return cls(
@@ -323,17 +324,17 @@ class BeaconMemoryModel(WindowedMemoryModel):
             opened = opened.next(ratio_of(opened.index + 1)) if opened.full else opened
         return SharedPrefix(self.rotated(memory), memory.values, opened.position, opened, ratio_of)
 
-    def _read_tokens(self, window: Window) -> int:
+    def _read_slots(self, window: Window) -> int:
         """Positions that a window needs after the memory before it."""
-        return window.tokens
+        return window.slots
 
     def _require_room(self, found: Sequence[Window], tokens: int) -> None:
         context = self.language_model.context
-        if any(window.position + self._read_tokens(window) > context for window in found[-2:]):
+        if any(window.position + self._read_slots(window) > context for window in found[-2:]):
             raise ContextLengthError(
                 f"a stream of {tokens:,} tokens needs {found[-1].position:,} slots besides its last window, more than"
-                f" the context of {self.origin.model} ({context:,} tokens); make sharding.max_tokens smaller,"
-                " memory.ratio larger, or use a model with a longer context"
+                f" the context of {self.origin.model} ({context:,} positions); make sharding.max_tokens smaller,"
+                " memory.ratio or memory.context larger, or use a model with a longer context"
             )
 
 

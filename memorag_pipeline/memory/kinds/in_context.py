@@ -27,5 +27,6 @@ class InContextMemoryModel(WindowedMemoryModel):
         if tokens > context:
             raise ContextLengthError(
                 f"a stream of {tokens:,} tokens is longer than the context of {self.origin.model} ({context:,} tokens);"
-                " make sharding.max_tokens smaller, or use a memory of kind beacon or a model with a longer context"
+                " make sharding.max_tokens smaller or memory.context larger, or use a memory of kind beacon or a model"
+                " with a longer context"
             )

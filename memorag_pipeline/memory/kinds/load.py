@@ -29,6 +29,8 @@ LOADERS = {
 @loaded_once
 def load_memory_model(spec: MemorySpec, language: Language) -> MemoryModel[Any]:
     """The memory model that a spec asks for, loaded once per process."""
-    language_model = load_language_model(spec.model, spec.revision, spec.dtype, spec.quantization)
+    language_model = load_language_model(
+        spec.model, spec.revision, spec.dtype, spec.quantization, spec.context, spec.rope_scaling
+    )
     model: MemoryModel[Any] = resolve_name(LOADERS[spec.kind])(spec, language_model, language)
     return model

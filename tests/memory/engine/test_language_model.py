@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from memorag_pipeline.errors import MemoragError
+from memorag_pipeline.errors import ContextLengthError, MemoragError, MemoryMismatchError
 from memorag_pipeline.memory.engine.language_model import LanguageModel, load_language_model
 from memorag_pipeline.memory.kinds.load import load_memory_model
 from memorag_pipeline.specs.memory import MemorySpec
-from tests.memory.conftest import SMOLLM2, MakeFolder, stream_of
+from tests.memory.conftest import SMOLLM2, MakeFolder, MakeModel, change_config, same_bits, stream_of
 
 
 def test_models_are_loaded_once(tiny_folder: MakeFolder, tiny: LanguageModel) -> None:
@@ -48,3 +49,55 @@ def test_code_that_comes_with_a_model_is_not_run(tiny_folder: MakeFolder, tmp_pa
         model = load_memory_model(MemorySpec(kind=kind, model=str(folder), window=32, dtype="float32"), "en")
         assert model.memorize(stream_of(40)).tokens == 40
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("kind", ["beacon", "full"])
+def test_a_rotation_that_a_spec_scales_is_that_of_a_configuration(
+    kind: str, tiny_folder: MakeFolder, beacon_folder: MakeFolder, tmp_path: Path
+) -> None:
+    folder = (beacon_folder if kind == "beacon" else tiny_folder)("qwen2")
+    scaled = shutil.copytree(folder, tmp_path / "scaled")
+    change_config(scaled, rope_scaling={"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 640})
+
+    def loaded(folder: Path, **fields: Any) -> Any:
+        spec = MemorySpec(kind=kind, model=str(folder), window=32, dtype="float32", **fields)
+        return load_memory_model(spec, "en")
+
+    plain, by_spec = loaded(folder), loaded(folder, context=2560, rope_scaling="yarn")
+    by_config = loaded(scaled)
+    assert by_spec.language_model.context == by_config.language_model.context == 2560
+    assert by_spec.origin.rope_scaling == "yarn 4 of 640" and not by_config.origin.rope_scaling
+    stream = stream_of(75)
+    found = by_spec.memorize(stream)
+    assert same_bits(found, by_config.memorize(stream))
+    assert not same_bits(found, plain.memorize(stream))
+    for path, model in (("found", by_spec), ("plain", plain)):
+        model.save(model.memorize(stream), tmp_path / path)
+    assert same_bits(by_spec.open(tmp_path / "found"), found)
+    with pytest.raises(MemoryMismatchError, match="rope_scaling yarn 4 of 640 instead of none"):
+        plain.open(tmp_path / "found")
+    with pytest.raises(MemoryMismatchError, match="rope_scaling none instead of yarn 4 of 640"):
+        by_spec.open(tmp_path / "plain")
+    one, other = (model.language_model.model.state_dict() for model in (plain, by_spec))
+    assert all(one[name].data_ptr() == other[name].data_ptr() for name in one), "weights are shared"
+    assert plain.language_model.network.rotation.scaling == 1
+
+
+def test_more_positions_than_a_model_says_are_given_by_the_spec(make_model: MakeModel) -> None:
+    stream = stream_of(700)
+    with pytest.raises(
+        ContextLengthError, match=r"longer than the context of .* \(640 tokens\).*memory\.context larger"
+    ):
+        make_model("full").memorize(stream)
+    assert make_model("full", context=1000).memorize(stream).slots == 700
+
+
+def test_the_sliding_window_of_a_checkpoint_with_beacons_is_ignored_with_a_word(
+    beacon_folder: MakeFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = shutil.copytree(beacon_folder("mistral"), tmp_path / "sliding")
+    change_config(folder, sliding_window=64)
+    with caplog.at_level("INFO"):
+        model = load_language_model(str(folder), dtype="float32")
+    assert model.context == 640
+    assert "the sliding window of 64 tokens in its config.json is that of the base model" in caplog.text

@@ -297,3 +297,34 @@ def test_fields_of_a_form() -> None:
 def test_fields_that_are_no_form_are_told(field: dict[str, Any]) -> None:
     with pytest.raises(MemoragError, match=r"^adapter\.safetensors: "):
         BeaconConfig.of({f"beacon_{name}": value for name, value in field.items()}, "adapter.safetensors")
+
+
+def test_a_missing_bias_is_that_of_the_plain_projection_and_is_told(
+    plain: PreTrainedModel, save_adapter: SaveAdapter, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = [NAME.format(letter, "bias") for letter in "qk"]
+    found = tensors_of(load(plain, save_adapter(dict.fromkeys(names), base_digest="base")))
+    for name in names:
+        assert torch.equal(found[name], plain.state_dict()[name.replace("beacon_", "")])
+    assert (
+        "2 beacon projections, model.layers.1.self_attn.beacon_q_proj first, have no bias of their own" in caplog.text
+    )
+    caplog.clear()
+    load(plain, save_adapter(base_digest="base"))
+    assert not caplog.text
+
+
+def test_an_adapter_is_used_with_the_rope_scaling_of_its_training(
+    tiny_folder: MakeFolder, adapter: Path, tmp_path: Path
+) -> None:
+    scaled = tmp_path / "scaled.safetensors"
+    save_file(load_file(adapter), scaled, metadata=adapter_config(adapter) | {"beacon_rope_scaling": "yarn 4 of 640"})
+    folder = tiny_folder("llama")
+    made = memory_model(folder, adapter=str(scaled), context=2560, rope_scaling="yarn")
+    assert made.origin.rope_scaling == "yarn 4 of 640"
+    for fields in ({}, {"context": 2560}, {"context": 1280, "rope_scaling": "yarn"}):
+        with pytest.raises(
+            MemoryMismatchError, match=r"was trained with the rope scaling yarn 4 of 640, but the memory"
+        ):
+            memory_model(folder, adapter=str(scaled), **fields)
+    memory_model(folder, adapter=str(adapter), context=2560, rope_scaling="yarn")  # which preflight notes

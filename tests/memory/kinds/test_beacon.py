@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -17,8 +18,10 @@ from torch import Tensor
 from benchmarks.straightforward import StraightforwardBeacon
 from memorag_pipeline.errors import ContextLengthError, MemoragError, MemoryMismatchError
 from memorag_pipeline.memory.engine import reader
+from memorag_pipeline.memory.engine.decode import decode
 from memorag_pipeline.memory.engine.generation import Decoding
 from memorag_pipeline.memory.engine.network import Network, Pack
+from memorag_pipeline.memory.engine.rotation import Rotation
 from memorag_pipeline.memory.engine.rows import Rows
 from memorag_pipeline.memory.format import MemoryOrigin
 from memorag_pipeline.memory.kinds.beacon import BeaconMemory, BeaconMemoryModel
@@ -200,10 +203,37 @@ def test_the_same_text_has_the_same_memory_and_the_same_file(make_model: MakeMod
 
 
 def test_a_stream_of_more_beacons_than_the_context_holds_is_refused(make_model: MakeModel) -> None:
+    """The last window's own beacons count: the 640th position is that of the 32nd beacon of window 18."""
     model = make_model("beacon", ratio=1)
-    assert model.memorize(stream_of(640)).slots == 640
-    with pytest.raises(ContextLengthError, match=r"700 tokens needs 672 slots besides its last window, more than"):
-        model.memorize(stream_of(700))
+    assert model.memorize(stream_of(608)).slots == 608
+    with pytest.raises(ContextLengthError, match=r"640 tokens needs 608 slots besides its last window, more than"):
+        model.memorize(stream_of(640))
+
+
+@pytest.mark.parametrize("form", [{"ratio": 4}, {"ratio": 1}, {"ratio": 3, "sink": 2}, {"ratio": (0, 8)}], ids=str)
+def test_no_position_is_outside_of_the_context(
+    form: dict[str, Any], make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither while a stream is read nor while it is asked: a row ends where the model has no more positions."""
+    model, highest = make_model("beacon", **form, context=128), [0]
+    table = Rotation.table
+
+    def watched(rotation: Rotation, positions: torch.Tensor, dtype: torch.dtype) -> Any:
+        highest[0] = max(highest[0], int(positions.max()) if positions.numel() else 0)
+        return table(rotation, positions, dtype)
+
+    monkeypatch.setattr(Rotation, "table", watched)
+    endless = dataclasses.replace(model.language_model, end_ids=frozenset())
+    memory = model.empty()
+    with pytest.raises(ContextLengthError):
+        for _ in range(40):
+            memory = model.extend(memory, stream_of(29))
+    for length in (1, 12, 60, 200):
+        prefix = model.prefix(memory)
+        (reply,) = decode(endless, [stream_of(length)], Decoding(300), 1, prefix=prefix, network=model.network)
+        assert reply.finished == ("error" if length >= prefix.tokens_within(128) else "length")
+        assert reply.output_tokens < 300
+    assert 120 <= highest[0] < 128
 
 
 @pytest.mark.parametrize(
