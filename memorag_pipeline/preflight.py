@@ -1,7 +1,7 @@
 """Checks of a spec against its models and this installation, before any work and without loading them.
 
 In:  a parsed spec, and its file's name for messages.
-Out: the problems found, none if the spec can run here; the memory size of a token.
+Out: the problems found, none if the spec can run here; the memory size of a token, and of a shard on a GPU.
 Wrong: a model that cannot be found is one of the problems; nothing is raised.
 """
 
@@ -24,8 +24,10 @@ from memorag_pipeline.errors import (
     SpecProblem,
 )
 from memorag_pipeline.memory import cost
+from memorag_pipeline.memory import gpu_memory as gpu
 from memorag_pipeline.memory.cost import TEXT_BYTES_PER_TOKEN, MemoryCost
 from memorag_pipeline.memory.engine.beacon_config import ATTENDED, BeaconConfig
+from memorag_pipeline.memory.gpu_memory import GpuMemory
 from memorag_pipeline.memory.stream import gist_tokens
 from memorag_pipeline.models import hub
 from memorag_pipeline.models.chat_template import require_turns
@@ -52,7 +54,7 @@ from memorag_pipeline.specs.values import is_hub_id
 from memorag_pipeline.storage.credentials import options_for
 from memorag_pipeline.storage.places import place_problems, question_problems
 
-__all__ = ["check", "check_models", "memory_cost", "notes", "question_problems"]
+__all__ = ["check", "check_models", "gpu_memory", "memory_cost", "notes", "question_problems"]
 
 # Room that a recall needs after the memory, in addition to the clues: the turns, the prompt and the question.
 PROMPT_TOKENS = 512
@@ -107,6 +109,16 @@ def memory_cost(spec: CorpusSpec, text_bytes_per_token: float = TEXT_BYTES_PER_T
     if config is None or form is None:
         return None
     return cost.memory_cost(spec.memory, form, config, text_bytes_per_token)
+
+
+def gpu_memory(spec: CorpusSpec) -> GpuMemory | None:
+    """What a shard of full size takes of a GPU; None if a model or an adapter cannot be read, or does not say."""
+    problems: list[SpecProblem] = []
+    config = _config(problems, "", "memory.model", spec.memory.model, spec.memory.revision)
+    form = None if config is None else _form(problems, "", spec.memory, config)
+    if config is None or form is None:
+        return None
+    return gpu.gpu_memory(spec.memory, form, config, spec.sharding.max_tokens)
 
 
 def _form(problems: list[SpecProblem], file: str, memory: MemorySpec, config: Mapping[str, Any]) -> BeaconConfig | None:

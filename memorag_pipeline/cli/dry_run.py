@@ -58,6 +58,8 @@ def dry_run(
     print_table(f"A refresh of {found.corpus} would be", ["", ""], rows)
     if found.memory is not None:
         say(f"  {escape(found.memory.words())}")
+    if found.gpu is not None:
+        say(f"  {escape(found.gpu.words())}")
     for note in found.rests_on:
         say(f"  {escape(note)}")
 

@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 from memorag_pipeline import schemas
 from memorag_pipeline.corpus.inventory import Inventory
 from memorag_pipeline.memory.cost import TEXT_BYTES_PER_TOKEN, MemoryCost
+from memorag_pipeline.memory.gpu_memory import GpuMemory
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.preflight import memory_cost
+from memorag_pipeline.preflight import gpu_memory, memory_cost
 from memorag_pipeline.refresh.comparison import SourceComparison, compare
 from memorag_pipeline.refresh.gpu_units import MemoryFingerprints
 from memorag_pipeline.refresh.parent_version import Parent
@@ -39,7 +40,7 @@ class Forecast:
     `documents`, `added`, `modified`, `removed`, `left_out` (by `source.default_exclude`) and `source_bytes` (of what
     would be read) are counted. `tokens` of the documents to read, `shards` and `memorize_tokens`, `memory_bytes` of
     their memories, `gpu_seconds` (memorize and embed) and `cost` are estimates; None if unknown. `memory` is the memory
-    of a token by the spec. `rests_on` names the basis of each estimate.
+    of a token by the spec, `gpu` what a full shard takes of a GPU. `rests_on` names the basis of each estimate.
     """
 
     corpus: str
@@ -59,6 +60,7 @@ class Forecast:
     gpu_seconds: float | None
     cost: float | None
     memory: MemoryCost | None
+    gpu: GpuMemory | None
     rests_on: tuple[str, ...]
 
 
@@ -106,6 +108,7 @@ def forecast(pipeline: Pipeline, gpu_hour_price: float | None = None, documents:
         gpu_seconds=seconds,
         cost=None if price is None or seconds is None else round(seconds / 3600 * price, 4),
         memory=memory,
+        gpu=gpu_memory(pipeline.spec),
         rests_on=tuple(notes),
     )
 

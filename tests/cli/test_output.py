@@ -13,6 +13,7 @@ from memorag_pipeline import runner
 from memorag_pipeline.amounts import counts_text
 from memorag_pipeline.cli.app import app
 from memorag_pipeline.cli.output import print_stages
+from memorag_pipeline.memory.gpu_memory import GpuMemory
 from memorag_pipeline.refresh import forecast as forecast_module
 from memorag_pipeline.refresh.forecast import Forecast
 from memorag_pipeline.reports import archive
@@ -75,10 +76,24 @@ def test_a_refresh_with_documents_in_quarantine_says_where_to_look(
 def test_an_unknown_cost_says_what_is_missing(
     spec_file: Path, monkeypatch: pytest.MonkeyPatch, seconds: float | None, cost: float | None, told: str
 ) -> None:
-    values: dict[str, Any] = {**dict.fromkeys(Forecast.__dataclass_fields__, 1), "memory": None, "rests_on": ()}
+    values: dict[str, Any] = {
+        **dict.fromkeys(Forecast.__dataclass_fields__, 1),
+        "memory": None,
+        "gpu": None,
+        "rests_on": (),
+    }
     found = Forecast(**values | {"gpu_seconds": seconds, "cost": cost})
     monkeypatch.setattr(forecast_module, "forecast", lambda *arguments: found)
     assert told in printed("dry-run", spec_file)
+
+
+def test_a_dry_run_says_what_a_shard_takes_of_a_gpu(spec_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = GpuMemory(400_000, 100_640, 16 * 10**9, 9 * 10**9, 8 * 10**9, 10**8)
+    values: dict[str, Any] = {**dict.fromkeys(Forecast.__dataclass_fields__, 1), "memory": None, "rests_on": ()}
+    monkeypatch.setattr(forecast_module, "forecast", lambda *arguments: Forecast(**values | {"gpu": gpu}))
+    told = " ".join(printed("dry-run", spec_file).split())
+    assert "a shard of 400,000 tokens takes about 33.0 GB: 16.0 GB of weights, 9.0 GB for its 100,640 slots" in told
+    assert "25.1 GB with memory.budget_mib 96" in told
 
 
 def test_a_report_goes_to_the_cache_unless_a_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

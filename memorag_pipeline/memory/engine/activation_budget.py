@@ -11,18 +11,18 @@ import os
 
 import torch
 
+from memorag_pipeline.memory.engine.pass_size import GPU_PASS_BYTES
+
 _UNKNOWN = 2**30
 # On a CPU larger passes lose: the matrices are large enough, and larger blocks are new pages from the system each time.
 _CPU_MOST = 192 * 2**20
-# On a GPU tens of thousands of slots fill the matrix units; a fixed number keeps passes, and so bits, the same.
-_GPU_MOST = 8 * 2**30
 
 
 def activation_budget(device: torch.device) -> int:
     """Bytes for the activations of one pass."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return min((torch.cuda.mem_get_info(device)[0] + cached) // 2, _GPU_MOST)
+        return min((torch.cuda.mem_get_info(device)[0] + cached) // 2, GPU_PASS_BYTES)
     try:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, AttributeError):
