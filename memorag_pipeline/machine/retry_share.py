@@ -17,7 +17,8 @@ from contextvars import ContextVar
 from memorag_pipeline.errors import ChunkTooLargeError
 
 _MOST_HALVINGS = 6
-_SAID = ("can't allocate memory", "CUDA out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+# By torch's allocators and by CUDA, cuBLAS and cuDNN outside of them.
+_SAID = ("can't allocate memory", "out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
 _halvings: ContextVar[int] = ContextVar("halvings", default=0)
 
 
@@ -28,7 +29,7 @@ def share_of_attempt(attempt: int) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not _lacks_memory(error):
+        if not lacks_memory(error):
             raise
         raise ChunkTooLargeError(
             f"out of memory ({str(error).partition(chr(10))[0]}); the next attempt works on half as much at once. To"
@@ -43,7 +44,7 @@ def shared(amount: int) -> int:
     return max(amount >> _halvings.get(), min(amount, 1))
 
 
-def _lacks_memory(error: Exception) -> bool:
+def lacks_memory(error: Exception) -> bool:
     """Whether an allocation failed. By name and text: torch is not imported for this."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return named or any(text in str(error) for text in _SAID)

@@ -49,7 +49,8 @@ def train_index(spec: IndexSpec, dimensions: int, count: int, parts: Callable[[]
     if index.is_trained:
         return None
     with _reproducible(spec.factory):
-        index = _on_device(index, spec, lambda there: _train(there, spec, count, parts))
+        lists = _lists(index)
+        index = _on_device(index, spec, lambda there: _train(there, spec, count, parts, lists))
     _set_search_effort(index)
     if isinstance(index, faiss.IndexIVF) and index.nlist <= _MOST_ORDERED:
         _put_in_order(index)
@@ -87,9 +88,11 @@ def build_index(
     """
     index = _new(spec, dimensions) if template is None else _read(template, faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE)
 
+    lists = _lists(index)
+
     def fill(there: Any) -> None:
         if not there.is_trained:
-            _train(there, spec, count, parts)
+            _train(there, spec, count, parts, lists)
         for vectors in parts():
             there.add(vectors)
 
@@ -151,15 +154,21 @@ def cosine(index: Any, row: int, vector: Vectors) -> float:
     return float(index.reconstruct(row) @ vector)
 
 
-def _train(index: Any, spec: IndexSpec, count: int, parts: Callable[[], Iterable[Vectors]]) -> None:
+def _lists(index: Any) -> int:
+    """The number of an index's inverted lists, 0 without any; to be asked before it is moved to a GPU, where Faiss
+    does not know it as an IVF."""
     inverted = faiss.try_extract_index_ivf(index)
-    if inverted:
-        if count < inverted.nlist:
-            raise _untrainable(spec, count, f"it has {inverted.nlist} lists")
-        if count < inverted.nlist * _LEAST_TRAINING_VECTORS:
+    return int(inverted.nlist) if inverted else 0
+
+
+def _train(index: Any, spec: IndexSpec, count: int, parts: Callable[[], Iterable[Vectors]], lists: int) -> None:
+    if lists:
+        if count < lists:
+            raise _untrainable(spec, count, f"it has {lists} lists")
+        if count < lists * _LEAST_TRAINING_VECTORS:
             logger.warning("index.factory %s: %d vectors are few for its lists; %s", spec.factory, count, _fit(count))
     _prepare(index)
-    centroids = max(inverted.nlist if inverted else 0, _PQ_CENTROIDS)
+    centroids = max(lists, _PQ_CENTROIDS)
     most = max(_TRAINING_BYTES // (4 * index.d), _LEAST_TRAINING_VECTORS * centroids)
     most = min(most, _MOST_TRAINING_VECTORS * centroids)
     try:

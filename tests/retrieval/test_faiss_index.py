@@ -19,7 +19,8 @@ import pytest
 from pydantic import ValidationError
 
 from memorag_pipeline.errors import CorruptBlobError, MemoragError
-from memorag_pipeline.retrieval.faiss_index import build_index, cosine, open_index, write_index
+from memorag_pipeline.retrieval import faiss_index
+from memorag_pipeline.retrieval.faiss_index import build_index, cosine, open_index, train_index, write_index
 from memorag_pipeline.specs.retrieval import IndexSpec
 
 DIMENSIONS = 32
@@ -244,3 +245,57 @@ def test_a_file_that_is_no_index_is_named(tmp_path: Path) -> None:
     (tmp_path / "index").write_bytes(b"no index" * 100)
     with pytest.raises(CorruptBlobError, match=r"index: not a Faiss index .* not recognized"):
         open_index(tmp_path / "index")
+
+
+class OnGpu:
+    """What an index on a GPU is to Faiss's Python: it trains, adds and counts, but is no class that it looks into."""
+
+    def __init__(self, index: Any) -> None:
+        self.index, self.trained_on = index, 0
+
+    @property
+    def is_trained(self) -> bool:
+        return bool(self.index.is_trained)
+
+    def train(self, vectors: npt.NDArray[np.float32]) -> None:
+        self.trained_on = len(vectors)
+        self.index.train(vectors)
+
+    def add(self, vectors: npt.NDArray[np.float32]) -> None:
+        self.index.add(vectors)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> list[OnGpu]:
+    """A GPU as far as this module sees one; this build of Faiss has none, so that moving an index is all pretended."""
+    moved: list[OnGpu] = []
+
+    def to_gpu(resources: object, device: int, index: Any) -> OnGpu:
+        moved.append(OnGpu(index))
+        return moved[-1]
+
+    extract, parts_of = faiss.try_extract_index_ivf, faiss_index._parts_of
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+    monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", to_gpu, raising=False)
+    monkeypatch.setattr(faiss, "index_gpu_to_cpu", lambda there: there.index, raising=False)
+    monkeypatch.setattr(
+        faiss, "try_extract_index_ivf", lambda index: None if isinstance(index, OnGpu) else extract(index)
+    )
+    monkeypatch.setattr(faiss_index, "_parts_of", lambda index: parts_of(getattr(index, "index", index)))
+    return moved
+
+
+def test_on_a_gpu_an_index_is_trained_on_as_many_vectors_as_its_lists_need(
+    gpu: list[OnGpu], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(faiss_index, "_MOST_TRAINING_VECTORS", 4)  # for each centroid
+    monkeypatch.setattr(faiss_index, "_PQ_CENTROIDS", 8)
+    spec = IndexSpec(factory="IVF64,Flat", device="gpu")
+    build_index(spec, DIMENSIONS, len(VECTORS), parts)
+    train_index(spec, DIMENSIONS, len(VECTORS), parts)
+    assert [there.trained_on for there in gpu] == [4 * 64 - 42] * 2  # every third of 640; without lists every 20th
+    assert caplog.text.count("640 vectors are few for its lists") == 2
+    for make in (build_index, train_index):
+        with pytest.raises(MemoragError, match="cannot be trained on 640 vectors: it has 1024 lists"):
+            make(IndexSpec(factory="IVF1024,Flat", device="gpu"), DIMENSIONS, len(VECTORS), parts)

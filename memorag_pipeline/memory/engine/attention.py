@@ -12,6 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from memorag_pipeline.memory.engine.device import runs_flash
+
 # Queries scored at once without a fused kernel; bounds the matrix of scores.
 _QUERIES_AT_ONCE = 1024
 # With fewer slots than these, another processor does not pay.
@@ -80,7 +82,7 @@ def partial_attention(
             query, key, value, 0.0, causal, attn_mask=mask, scale=scaling
         )
         return out, lse
-    if mask is None and query.dtype in (torch.bfloat16, torch.float16):
+    if mask is None and query.dtype in (torch.bfloat16, torch.float16) and runs_flash(query.device):
         out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, 0.0, causal, scale=scaling)
         return out, lse
     if query.device.type == "cuda":
@@ -91,7 +93,10 @@ def partial_attention(
 def _memory_efficient(
     query: Tensor, key: Tensor, value: Tensor, scaling: float, causal: bool, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """The kernel of CUDA for masks and for float32. A mask's rows must start at multiples of 16 bytes."""
+    """The kernel of CUDA for masks, for float32 and for GPUs without flash attention.
+
+    A mask's rows must start at multiples of 16 bytes.
+    """
     if mask is not None:
         slots = mask.shape[-1]
         if slots % _ALIGNED or mask.stride(-1) != 1:

@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from memorag_pipeline.errors import MemoragError, MissingDependencyError
 from memorag_pipeline.machine.forks import one_thread_after_fork, require_device
+from memorag_pipeline.memory.engine.device import require_format
 from memorag_pipeline.memory.engine.network import Network
 from memorag_pipeline.models.chat import ChatTokenizer
 from memorag_pipeline.models.context import Yarn, context_length, has_beacons, yarn_for
@@ -139,6 +140,7 @@ def _load(resolved: ResolvedModel, dtype: str, quantization: str | None) -> Lang
             config["sliding_window"],
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    require_format(device, getattr(torch, dtype))
     loaded = load_whole(
         AutoModelForCausalLM,
         resolved.folder,
@@ -147,7 +149,7 @@ def _load(resolved: ResolvedModel, dtype: str, quantization: str | None) -> Lang
         use_safetensors=True,
         **_quantized(quantization, getattr(torch, dtype)),
     )
-    # Quantized weights are put on the GPU while they are loaded.
+    # Quantized weights are put on the GPU of this process while they are loaded.
     loaded = (loaded if quantization else loaded.to(device)).eval().requires_grad_(False)
     tokenizer = ChatTokenizer(resolved.folder)
     require_tokens(loaded, resolved.folder, resolved.name)
@@ -177,7 +179,10 @@ def _quantized(quantization: str | None, dtype: torch.dtype) -> dict[str, Any]:
         "int8": {"load_in_8bit": True},
         "int4": {"load_in_4bit": True, "bnb_4bit_compute_dtype": dtype},
     }
-    return {"quantization_config": BitsAndBytesConfig(**bits[quantization]), "device_map": {"": 0}}
+    return {
+        "quantization_config": BitsAndBytesConfig(**bits[quantization]),
+        "device_map": {"": torch.cuda.current_device()},
+    }
 
 
 def _end_ids(*found: int | list[int] | None) -> frozenset[int]:

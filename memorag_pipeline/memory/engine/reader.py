@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 from memorag_pipeline.errors import MemoragError
+from memorag_pipeline.machine.retry_share import lacks_memory
 from memorag_pipeline.memory.engine.attention import attend_all, attend_causal, attend_masked, merge
+from memorag_pipeline.memory.engine.device import empty_cache
 from memorag_pipeline.memory.engine.generation import Advance
 from memorag_pipeline.memory.engine.network import Network, Pack, Slots
 from memorag_pipeline.memory.engine.rotation import rotate
@@ -71,14 +73,16 @@ def read(
         try:
             now = waiting[:count]
             run(network, [[item] for item in now] if reproducible else [now])
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+        except (MemoryError, RuntimeError) as error:
+            if not lacks_memory(error):
                 raise
             slots_at_once = _halved(network, [window for _, window in waiting[:count]], error)
+        else:
+            if advance is not None:
+                advance(sum(window.tokens for _, window in waiting[:count]))
+            del waiting[:count]
             continue
-        if advance is not None:
-            advance(sum(window.tokens for _, window in waiting[:count]))
-        del waiting[:count]
+        empty_cache(network.device)  # here, where the error no longer holds the tensors of the pass
 
 
 def bytes_per_slot(network: Network) -> int:
@@ -113,10 +117,6 @@ def _halved(network: Network, windows: Sequence[Window], error: Exception) -> in
         f"out of memory while memorizing one window of {windows[0].size:,} tokens: about {need / 2**20:,.0f} MiB are"
         f" needed for activations besides the model; free that much, or make memory.window smaller"
     ) from error
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def run_pass(network: Network, works: Sequence[Work]) -> None:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from memorag_pipeline.errors import MemoryConfigError
 from memorag_pipeline.memory.engine import attention
 from memorag_pipeline.memory.engine.attention import (
     attend_all,
@@ -17,6 +24,7 @@ from memorag_pipeline.memory.engine.attention import (
     merge_with_lse,
     partial_attention,
 )
+from memorag_pipeline.memory.engine.device import require_format, runs_flash
 
 KV_HEADS, GROUP, SIZE, SCALING = 2, 3, 16, 0.25
 
@@ -115,3 +123,66 @@ def test_a_part_far_behind_adds_nothing() -> None:
     out, other = torch.ones(1, 4), torch.zeros(1, 4)
     merged = merge(out, torch.tensor([200.0]), other, torch.tensor([-200.0]))
     assert torch.equal(merged, out)
+
+
+@pytest.fixture
+def capability(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, int], None]]:
+    """Let all GPUs be of some compute capability."""
+
+    def pretend(*version: int) -> None:
+        runs_flash.cache_clear()
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: version)
+
+    yield pretend
+    runs_flash.cache_clear()
+
+
+class Called(TorchDispatchMode):
+    """Names of the operations that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(function.name().removeprefix("aten::_scaled_dot_product_"))
+        return function(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize(
+    ("version", "dtype", "masked", "kernel"),
+    [
+        ((9, 0), torch.bfloat16, False, "flash_attention"),
+        ((8, 0), torch.float16, False, "flash_attention"),
+        ((7, 5), torch.float16, False, "efficient_attention"),
+        ((9, 0), torch.float32, False, "efficient_attention"),
+        ((9, 0), torch.bfloat16, True, "efficient_attention"),
+    ],
+    ids=str,
+)
+def test_a_gpu_gets_the_kernel_that_it_has(
+    capability: Callable[..., None], version: tuple[int, int], dtype: torch.dtype, masked: bool, kernel: str
+) -> None:
+    """By shapes alone: which kernel is called, not what it computes. A torch without CUDA may refuse what follows."""
+    capability(*version)
+    with FakeTensorMode(), Called() as called:
+        query = torch.empty(1, 2, 6, 16, dtype=dtype, device="cuda")
+        key = torch.empty(1, 2, 8, 16, dtype=dtype, device="cuda")
+        mask = torch.empty(1, 1, 6, 8, dtype=dtype, device="cuda") if masked else None
+        with contextlib.suppress(RuntimeError):
+            partial_attention(query, key, key, SCALING, mask=mask)
+    assert [name for name in called.names if name.endswith("_attention")] == [kernel]
+
+
+def test_a_number_format_that_a_gpu_lacks_is_refused(
+    capability: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "Tesla T4")
+    gpu = torch.device("cuda", 0)
+    capability(7, 5)
+    with pytest.raises(MemoryConfigError, match=r"Tesla T4 has 7\.5: set dtype: float16 or float32"):
+        require_format(gpu, torch.bfloat16)
+    require_format(gpu, torch.float16)
+    require_format(torch.device("cpu"), torch.bfloat16)
+    capability(8, 0)
+    require_format(gpu, torch.bfloat16)

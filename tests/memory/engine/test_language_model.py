@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from memorag_pipeline.errors import ContextLengthError, MemoragError, MemoryMismatchError
+from memorag_pipeline.memory.engine import language_model
 from memorag_pipeline.memory.engine.language_model import LanguageModel, load_language_model
 from memorag_pipeline.memory.kinds.load import load_memory_model
 from memorag_pipeline.specs.memory import MemorySpec
@@ -101,3 +102,11 @@ def test_the_sliding_window_of_a_checkpoint_with_beacons_is_ignored_with_a_word(
         model = load_language_model(str(folder), dtype="float32")
     assert model.context == 640
     assert "the sliding window of 64 tokens in its config.json is that of the base model" in caplog.text
+
+
+def test_quantized_weights_go_to_the_gpu_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As several processes of one machine have one each. What bitsandbytes does there is not proved here."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(language_model.importlib.util, "find_spec", lambda name: object())
+    assert language_model._quantized("int8", torch.float16)["device_map"] == {"": 3}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -304,8 +305,15 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Exception],
 
 @pytest.mark.parametrize(
     "error",
-    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory: 12")],
-    ids=lambda error: type(error).__name__,
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: 12"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        MemoryError(),
+    ],
+    ids=repr,
 )
 def test_out_of_memory_halves_the_pass(
     error: Exception, little_memory: Callable[[int, Exception], list[int]], caplog: pytest.LogCaptureFixture
@@ -319,6 +327,27 @@ def test_out_of_memory_halves_the_pass(
     assert len(sizes) < 13  # not one window at a time
     assert sum(read) == 400
     assert "out of memory with 500 slots at once; going on with half as many" in caplog.text
+
+
+def test_a_halved_pass_begins_with_an_empty_cache(
+    little_memory: Callable[[int, Exception], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And when the tensors of the failed one are gone, which the error held."""
+    little_memory(130, torch.OutOfMemoryError("CUDA out of memory"))
+    run, made, alive = Network.run_for_memory, list[weakref.ref[Tensor]](), list[bool]()
+
+    def watched(network: Network, packs: Sequence[Pack]) -> None:
+        made.append(weakref.ref(packs[0].hidden))
+        run(network, packs)
+
+    def emptied(device: torch.device) -> None:
+        assert device == torch.device("cpu")
+        alive.append(made[-1]() is not None)
+
+    monkeypatch.setattr(Network, "run_for_memory", watched)
+    monkeypatch.setattr(reader, "empty_cache", emptied)
+    bare(small_model()).memorize(small_stream(400))
+    assert alive == [False] * 2
 
 
 def test_a_window_that_does_not_fit_names_what_it_needs(
