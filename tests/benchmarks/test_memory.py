@@ -45,6 +45,33 @@ def test_every_row_has_both_sides_and_where_they_were_measured(figures: list[dic
         assert figure["target"] is None, "targets are for the default model"
 
 
+def test_the_peak_is_measured_with_budgets_in_windows(figures: list[dict[str, Any]]) -> None:
+    """Of whatever model: one window is the least that a budget may be."""
+    peaks = {figure["against"]: figure["baseline"] for figure in figures if figure["row"] == "peak"}
+    assert list(peaks) == [f"budget of {count} windows" for count in memory.BUDGETS]
+    assert peaks["budget of 3 windows"] == pytest.approx(3 * peaks["budget of 1 windows"], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "against"),
+    [
+        (["--without-loop"], ["plain prefill"] * 2),
+        (["--loop-tokens", "128"], ["plain prefill", "straightforward loop", "plain prefill"]),
+    ],
+    ids=str,
+)
+def test_the_loop_is_left_out_where_it_would_take_too_long(options: list[str], against: list[str]) -> None:
+    sizes = [word for name, size in SIZES.items() for word in (f"--{name}", str(size))]
+    rows = ["--model", "tiny-shape", "--dtype", "float32", "--only", "memorize", "alone"]
+    threads = torch.get_num_threads()
+    with redirect_stdout(StringIO()) as lines, redirect_stderr(StringIO()):
+        memory.main([*rows, *sizes, "--tokens", "128", "192", *options])
+    torch.set_num_threads(threads)
+    found = [json.loads(line) for line in lines.getvalue().splitlines()]
+    assert [figure["against"] for figure in found if figure["row"] == "memorize"] == against
+    assert any(figure["row"] == "alone" for figure in found) == ("--without-loop" not in options)
+
+
 def test_both_engines_do_the_same_work(figures: list[dict[str, Any]]) -> None:
     notes = {(figure["row"], figure["against"]): figure["note"] for figure in figures}
     differ = float(notes["memorize", "straightforward loop"].split(" differ by ")[1].split()[0])
