@@ -23,7 +23,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-import pyarrow as pa
 import torch
 
 from benchmarks.figures import Report, records
@@ -63,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--ratios", nargs="+", type=int, default=list(RATIOS))
     parser.add_argument("--documents", type=int, default=40)
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--model", default=MODEL, help="reference or folder of a model")
+    parser.add_argument("--text", type=Path, default=TEXT, help="lines of JSON with a text; .zst and .gz, too")
     parser.add_argument("--adapter", type=Path, default=ADAPTER)
     parser.add_argument("--window", type=int, default=ADAPTER_WINDOW)
     parser.add_argument("--threads", type=int, default=2)
@@ -70,10 +71,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = parser.parse_args(argv)
     torch.set_num_threads(given.threads)
     kinds = [kind for kind in given.only if kind != "beacon" or _found(given.adapter, "adapter")]
-    if not _found(TEXT, "text") or not kinds:
+    if not _found(given.text, "text") or not kinds:
         return
     settings = {
-        "model": MODEL,
+        "model": given.model,
         "dtype": given.dtype,
         "window": given.window,
         "documents": given.documents,
@@ -82,8 +83,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     report = Report("quality", settings | {"threads": given.threads, "torch": torch.__version__}, given.append)
     done = _done(given.append, settings)
-    model = load(MODEL, given.dtype)
-    texts = documents(model, given.documents)
+    model = load(given.model, given.dtype)
+    texts = documents(model, given.documents, given.text)
     print(f"{'memory':<44} {'loss':>7} {'gap closed':>17}", file=sys.stderr)
     for subjects in [[NO_CONTEXT], [ALL], *_memories(kinds, given.ratios)]:
         missing = [subject for subject in subjects if subject not in done]
@@ -106,10 +107,12 @@ def main(argv: Sequence[str] | None = None) -> None:
                 )
 
 
-def documents(model: LanguageModel, count: int) -> list[list[int]]:
-    """The first tokens of `count` documents that are long enough."""
+def documents(model: LanguageModel, count: int, text: Path = TEXT) -> list[list[int]]:
+    """The first tokens of `count` documents that are long enough, of the lines of JSON in `text`."""
+    import pyarrow as pa
+
     found: list[list[int]] = []
-    with pa.input_stream(str(TEXT), compression="zstd") as file:
+    with pa.input_stream(str(text), compression="detect") as file:
         lines = file.read().splitlines()
     for line in lines:
         tokens = model.tokenizer.plain(json.loads(line)["text"])
@@ -117,7 +120,7 @@ def documents(model: LanguageModel, count: int) -> list[list[int]]:
             found.append(tokens[:TOKENS])
         if len(found) == count:
             return found
-    raise ValueError(f"{TEXT}: {len(found)} documents have {TOKENS:,} tokens or more, fewer than {count}")
+    raise ValueError(f"{text}: {len(found)} documents have {TOKENS:,} tokens or more, fewer than {count}")
 
 
 def losses(

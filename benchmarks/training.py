@@ -30,7 +30,7 @@ from benchmarks.subjects import MODEL, load, text_tokens
 from benchmarks.timing import device_name, in_turn, peak_growth
 from memorag_pipeline.memory.engine.language_model import LanguageModel
 from memorag_pipeline.specs.training import Placement, TrainingSpec
-from memorag_pipeline.training.data import PackedSequence
+from memorag_pipeline.training.packing import PackedSequence
 from memorag_pipeline.training.parameters import trainable
 from memorag_pipeline.training.trainer import Trainer
 

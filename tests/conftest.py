@@ -7,10 +7,10 @@ import gc
 import os
 import shutil
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from tests import tiers
 
@@ -36,28 +36,36 @@ os.environ.setdefault("MEMORAG_STORE_WAIT", "0")  # outages are made on purpose
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-# Seconds say nothing about the code here: tests run side by side.
-settings.register_profile("side by side", deadline=None)
-settings.load_profile("side by side")
+if find_spec("hypothesis") is not None:
+    from hypothesis import settings
 
-pytest_plugins = [
-    "tests.fixtures.airflow",
-    "tests.fixtures.changing_corpus",
-    "tests.fixtures.corpus",
-    "tests.fixtures.older_store",
-    "tests.fixtures.postgres",
-    "tests.fixtures.reading_processes",
-    "tests.fixtures.redis",
-    "tests.fixtures.reports",
-    "tests.fixtures.s3",
-    "tests.fixtures.short_answers",
-    "tests.fixtures.statsd",
-    "tests.fixtures.tiny_models",
-]
+    # Seconds say nothing about the code here: tests run side by side.
+    settings.register_profile("side by side", deadline=None)
+    settings.load_profile("side by side")
+
+# Fixtures, and the packages without which they are left out, as where only the engine is tried on a GPU.
+_STORE = ("fsspec", "pyarrow")
+_FIXTURES = {
+    "airflow": ("yaml",),
+    "changing_corpus": _STORE,
+    "corpus": (),
+    "older_store": (),
+    "postgres": ("psycopg2",),
+    "reading_processes": _STORE,
+    "redis": (),
+    "reports": (),
+    "s3": ("s3fs",),
+    "short_answers": _STORE,
+    "statsd": (),
+    "tiny_models": (),
+}
+pytest_plugins = [f"tests.fixtures.{name}" for name, packages in _FIXTURES.items() if all(map(find_spec, packages))]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fast", action="store_true", help="run what needs neither models, servers nor Airflow")
+    if find_spec("pytest_timeout") is None:
+        parser.addini("timeout", "seconds that a test may take; without pytest-timeout any number")
 
 
 def pytest_configure(config: pytest.Config) -> None:

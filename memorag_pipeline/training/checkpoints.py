@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -22,8 +23,9 @@ from torch import Tensor
 
 from memorag_pipeline.errors import StorageError
 from memorag_pipeline.evaluation.curve import CurvePoint
-from memorag_pipeline.storage import CorpusStore
-from memorag_pipeline.storage.units import Outcome
+
+if TYPE_CHECKING:
+    from memorag_pipeline.storage import CorpusStore
 
 _STAGE = "checkpoint"
 _FILE = "checkpoint"
@@ -66,6 +68,8 @@ class Checkpoints:
 
     def write(self, position: Position, tensors: Mapping[str, Tensor]) -> None:
         """Make this the newest checkpoint."""
+        from memorag_pipeline.storage import Outcome
+
         try:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "checkpoint.safetensors"

@@ -13,13 +13,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from random import Random
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 
 from memorag_pipeline.training.loss import IGNORED
-from memorag_pipeline.training.readers import Skipped
+
+if TYPE_CHECKING:
+    from memorag_pipeline.training.readers import Skipped
 
 TOO_SHORT = "shorter than two windows"
 _BUFFER = 512

@@ -20,8 +20,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import reduce
 from torch import Tensor
 from transformers import get_cosine_schedule_with_warmup
 
@@ -35,8 +33,8 @@ from memorag_pipeline.progress import track
 from memorag_pipeline.specs.training import TrainingSpec
 from memorag_pipeline.training.attended_pass import hidden_states_attended
 from memorag_pipeline.training.checkpoints import Checkpoints, Position
-from memorag_pipeline.training.data import PackedSequence
 from memorag_pipeline.training.loss import IGNORED, loss_sum
+from memorag_pipeline.training.packing import PackedSequence
 from memorag_pipeline.training.parameters import tensors_of
 from memorag_pipeline.training.windows_pass import Layout, hidden_states
 
@@ -67,6 +65,8 @@ class Trainer:
         checkpoints: Checkpoints | None = None,
         measure: Callable[[], float] | None = None,
     ) -> None:
+        from accelerate import PartialState
+
         self.spec, self.parameters, self.checkpoints, self.measure = spec, parameters, checkpoints, measure
         self.network = Network(model.model, parameters)
         self.processes = PartialState(cpu=model.device.type == "cpu")
@@ -135,6 +135,8 @@ class Trainer:
         self, stage: Stage, step: int, batch: Sequence[PackedSequence], optimizer: torch.optim.Optimizer
     ) -> float:
         """One step; returns its mean loss."""
+        from accelerate.utils import reduce
+
         loss = self.loss(batch, step)
         loss.backward()
         for parameter in self.trained.values():

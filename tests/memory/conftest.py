@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -36,6 +38,8 @@ from memorag_pipeline.specs.memory import MemorySpec
 
 SMOLLM2 = "package:smollm2-135m-instruct"
 WINDOW, SMALL = 32, 500
+# Where models without a folder compute; those with one are on the GPU if there is one.
+DEVICE = torch.device(os.environ.get("MEMORAG_TEST_DEVICE", "cpu"))
 _SIZES = {
     "hidden_size": 64,
     "intermediate_size": 96,
@@ -69,6 +73,18 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def compared_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is found on a GPU may be compared with what is computed on the CPU."""
+    compare = torch.testing.assert_close
+
+    def assert_close(found: Any, wanted: Any, **rest: Any) -> None:
+        compare(*(each.cpu() if isinstance(each, Tensor) else each for each in (found, wanted)), **rest)
+
+    if DEVICE.type != "cpu" or torch.cuda.is_available():
+        monkeypatch.setattr(torch.testing, "assert_close", assert_close)
 
 
 @pytest.fixture(scope="session")
@@ -202,6 +218,11 @@ class Numbers:
         return "".join(f"{token} " for token in token_ids)
 
 
+def on_device(module: Any) -> Any:
+    """A module, or a copy on `DEVICE`: what it is compared with stays on the CPU."""
+    return module if module is None or DEVICE.type == "cpu" else copy.deepcopy(module).to(DEVICE)
+
+
 def bare(
     model: PreTrainedModel,
     beacons: BeaconParameters | None = None,
@@ -216,10 +237,11 @@ def bare(
     budget: int | None = None,
 ) -> Any:
     """A memory model over a decoder without a folder and a tokenizer."""
+    model, beacons = on_device(model), on_device(beacons)
     language_model = LanguageModel(
         model=model,
         tokenizer=Numbers(),  # type: ignore[arg-type]
-        device=torch.device("cpu"),
+        device=DEVICE,
         dtype=torch.float32,
         resolved=ResolvedModel("bare", None, Path(), "", ""),
         context=context,

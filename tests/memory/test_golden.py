@@ -167,7 +167,8 @@ class Case:
         """Keys and values of each layer with those recorded for some parts of the memory."""
         for name, layers in zip(("key", "value"), found, strict=True):
             wanted = torch.cat([self.tensors[f"memory.{part}_{name}"][:, 0].transpose(1, 2) for part in parts], 1)
-            torch.testing.assert_close(torch.stack(list(layers)), wanted, atol=MEMORY_ATOL, rtol=0, msg=tell(name))
+            ours = torch.stack(list(layers)).cpu()
+            torch.testing.assert_close(ours, wanted, atol=MEMORY_ATOL, rtol=0, msg=tell(name))
 
     def check_question(self, memory: BeaconMemory) -> None:
         """Logits at each question token, in one piece and in many, and the greedy reply."""
@@ -192,7 +193,7 @@ class Case:
     def close(self, name: str, found: Tensor, last: bool = False) -> None:
         """Logits are the recorded ones."""
         wanted = self.tensors[name][:, -1] if last else self.tensors[name]
-        torch.testing.assert_close(found, wanted, atol=LOGITS_ATOL, rtol=0, msg=tell(name))
+        torch.testing.assert_close(found.cpu(), wanted, atol=LOGITS_ATOL, rtol=0, msg=tell(name))
 
 
 def tell(name: str) -> Callable[[str], str]:

@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 
 from memorag_pipeline.memory.engine.language_model import LanguageModel
-from memorag_pipeline.training.readers import is_held_out
-from tests.memory.conftest import one_thread, tiny, tiny_folder
+from tests.memory.conftest import compared_on_the_cpu, one_thread, tiny, tiny_folder
 
-__all__ = ["one_thread", "tiny", "tiny_folder"]
+__all__ = ["compared_on_the_cpu", "one_thread", "tiny", "tiny_folder"]
 
 
 @pytest.fixture(scope="session")
 def training_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of texts of a thousand tokens or more, some held out."""
+    from memorag_pipeline.training.readers import is_held_out  # which reads Parquet
+
     found, draw, number = list[str](), random.Random(1), 0
     names = sorted(topics)
     while sum(is_held_out(text, 2) for text in found) < 2 or len(found) < 40:

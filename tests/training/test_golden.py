@@ -15,6 +15,7 @@ from memorag_pipeline.memory.engine.network import Network, normalize
 from memorag_pipeline.training.loss import loss_sum
 from memorag_pipeline.training.parameters import tensors_of
 from memorag_pipeline.training.windows_pass import Layout, hidden_states
+from tests.memory.conftest import DEVICE, on_device
 from tests.memory.test_golden import ROOT, describe, is_refused, load, tell
 
 CASES = [
@@ -34,12 +35,12 @@ def test_as_the_reference(folder: Path, checkpointing: bool) -> None:
     assert not is_refused(described)
     form = BeaconConfig.of(described, case["model"])
     plain = {name: value for name, value in case["overrides"].items() if not name.startswith("beacon_")}
-    model, beacons = load(ROOT / "models" / case["model"], json.dumps(plain))
+    model, beacons = map(on_device, load(ROOT / "models" / case["model"], json.dumps(plain)))
     for parameter in beacons.parameters():
         parameter.grad = None
         parameter.requires_grad_(True)
     network = Network(model, beacons)
-    token_ids, labels = tensors["input_ids"].long(), tensors["labels"].long()
+    token_ids, labels = (tensors[name].long().to(DEVICE) for name in ("input_ids", "labels"))
     hidden = hidden_states(network, token_ids, layout_of(case, form, token_ids.shape[1]), checkpointing)
     following = labels[:, 1:].flatten()
     total = loss_sum(normalize(network.norm, hidden)[:, :-1].flatten(0, 1), network.head.weight, following)
@@ -54,7 +55,7 @@ def test_as_the_reference(folder: Path, checkpointing: bool) -> None:
     for name, wanted in recorded.items():
         found = gradients[name]
         assert found is not None
-        torch.testing.assert_close(found.view_as(wanted), wanted, atol=GRADIENT_ATOL, rtol=0, msg=tell(name))
+        torch.testing.assert_close(found.cpu().view_as(wanted), wanted, atol=GRADIENT_ATOL, rtol=0, msg=tell(name))
 
 
 def layout_of(case: dict[str, Any], form: BeaconConfig, tokens: int) -> Layout:
