@@ -26,6 +26,7 @@ MODULES = (
     "memorag_pipeline.training.adapter",
     "memorag_pipeline.training.trainer",
     "memorag_pipeline.evaluation.gap",
+    "benchmarks.gpu",
     "benchmarks.memory",
     "benchmarks.quality",
     "benchmarks.training",
