@@ -58,6 +58,7 @@ __all__ = ["check", "check_models", "gpu_memory", "memory_cost", "notes", "quest
 
 # Room that a recall needs after the memory, in addition to the clues: the turns, the prompt and the question.
 PROMPT_TOKENS = 512
+_FAISS_FOR_GPUS = ("faiss-gpu", "faiss-gpu-cuvs", "faiss-gpu-cu12", "faiss-gpu-cu12-cuvs", "faiss-gpu-cu13-cuvs")
 _ROBERTA = {"roberta", "xlm-roberta"}
 
 
@@ -360,11 +361,17 @@ def _check_sparse_layer(spec: CorpusSpec, file: str, config: dict[str, Any]) -> 
 def _check_index(spec: CorpusSpec, file: str) -> Iterator[SpecProblem]:
     if spec.index.device == "cpu":
         return
-    try:
-        distribution("faiss-gpu")
-    except PackageNotFoundError:
+    if not any(map(_is_installed, _FAISS_FOR_GPUS)):
         problem, fix = "this installation has no Faiss for GPUs", "install the extra gpu in place of cpu, or use cpu"
         yield SpecProblem(file, "index.device", "'gpu'", problem, fix)
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        distribution(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def _check_prompts(spec: CorpusSpec, file: str) -> list[SpecProblem]:

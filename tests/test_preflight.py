@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from memorag_pipeline import preflight
 from memorag_pipeline.errors import ModelError, SpecError
 from memorag_pipeline.memory.stream import gist_tokens
 from memorag_pipeline.preflight import check, notes
@@ -325,3 +327,19 @@ def test_a_rope_scaling_that_cannot_be_is_told(make_spec: MakeSpec, tmp_path: Pa
     assert "was trained without it" in note
     with pytest.raises(ValueError, match="does not say to how many positions"):
         make_spec("docs", memory={**memory, "rope_scaling": "yarn"})
+
+
+def test_an_index_on_a_gpu_needs_some_build_of_faiss_for_it(
+    make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed: list[str] = []
+
+    def found(name: str) -> None:
+        if name not in installed:
+            raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(preflight, "distribution", found)
+    assert "has no Faiss for GPUs" in problems(make_spec, index={"device": "gpu"})["index.device"]
+    for name in ("faiss-gpu", "faiss-gpu-cu13-cuvs"):
+        installed[:] = [name]
+        assert problems(make_spec, index={"device": "gpu"}) == {}

@@ -12,6 +12,7 @@ from memorag_pipeline.memory.engine.reader import bytes_per_slot
 from memorag_pipeline.memory.gpu_memory import gpu_memory
 from memorag_pipeline.models.references import read_config
 from memorag_pipeline.specs.memory import MemorySpec
+from tests.conftest import REPOSITORY
 from tests.memory.conftest import TYPES, MakeModel, stream_of
 
 QWEN2 = {
@@ -24,6 +25,53 @@ QWEN2 = {
     "num_attention_heads": 28,
     "num_key_value_heads": 4,
 }
+
+
+MISTRAL = {
+    "model_type": "mistral",
+    "architectures": ["MistralForCausalLM"],
+    "vocab_size": 32_000,
+    "hidden_size": 4096,
+    "intermediate_size": 14_336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+}
+SMOLLM2 = {
+    "model_type": "llama",
+    "vocab_size": 49_152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+}
+CARDS = (16, 24, 40, 48, 80, 141)  # GiB
+_BESIDES = 1.0  # GiB of driver and libraries
+
+
+def documented() -> list[str]:
+    """The rows of the table in docs/gpu.md."""
+    rows = []
+    for name, config in (("Qwen2-7B", QWEN2), ("Mistral-7B", MISTRAL), ("SmolLM2-135M", SMOLLM2)):
+        for tokens, ratio, quantization in (
+            (128_000, 4, None),
+            (400_000, 4, None),
+            (1_000_000, 16, None),
+            (400_000, 4, "int4"),
+        ):
+            if name == "SmolLM2-135M" and (tokens, quantization) != (128_000, None):
+                continue
+            spec = MemorySpec(kind="beacon", model="m", window=2048, ratio=ratio, quantization=quantization)
+            found = gpu_memory(spec, form_of(spec, {}), config, tokens)
+            assert found is not None
+            parts = found.weights, found.slot_bytes, found.activations, found.total, found.least
+            sizes = [part / 2**30 for part in parts]
+            cards = [min(card for card in CARDS if card > size + _BESIDES) for size in sizes[-2:]]
+            model = f"{name}, {quantization}" if quantization else name
+            numbers = " | ".join(f"{size:.1f}" for size in sizes)
+            rows.append(f"| {model} | {tokens:,} | {ratio} | {found.slots:,} | {numbers} | {cards[0]} | {cards[1]} |")
+    return rows
 
 
 def form_of(spec: MemorySpec, config: dict[str, Any]) -> BeaconConfig:
@@ -89,3 +137,8 @@ def test_a_short_stream_needs_no_whole_pass() -> None:
 def test_an_encoder_tells_nothing() -> None:
     spec = MemorySpec(kind="full", model="m")
     assert gpu_memory(spec, form_of(spec, {}), {"model_type": "bert"}, 1000) is None
+
+
+def test_the_table_of_cards_is_computed() -> None:
+    text = (REPOSITORY / "docs" / "gpu.md").read_text(encoding="utf-8")
+    assert "\n".join(documented()) in text, "\n".join(documented())
