@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 IGNORED = -100
-# Logits that are held at a time.
-_LOGITS = 2**25
+# Logits that are held at a time; on a GPU as many as make products of 1,000 rows and more, a few GB.
+_LOGITS, _GPU_LOGITS = 2**25, 2**28
 
 
 def loss_sum(
@@ -36,13 +36,17 @@ def loss_sum(
     return result
 
 
+def _rows_at_once(device: torch.device, vocabulary: int) -> int:
+    return max(1, (_GPU_LOGITS if device.type == "cuda" else _LOGITS) // vocabulary)
+
+
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, teacher: Tensor | None, share: Tensor | None
     ) -> Tensor:
         total, gradient = hidden.new_zeros((), dtype=torch.float32), torch.empty_like(hidden)
-        rows = max(1, _LOGITS // len(head))
+        rows = _rows_at_once(hidden.device, len(head))
         for start in range(0, len(hidden), rows):
             part = slice(start, start + rows)
             log_p = (hidden[part] @ head.T).float().log_softmax(-1)

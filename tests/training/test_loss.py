@@ -58,3 +58,11 @@ def test_no_label_is_no_loss() -> None:
     found = loss_sum(hidden, head, torch.full_like(targets, IGNORED))
     (gradient,) = torch.autograd.grad(found, hidden)
     assert found.item() == 0 and not gradient.any()
+
+
+def test_a_gpu_gets_larger_products() -> None:
+    with pytest.MonkeyPatch.context() as usual:
+        usual.setattr(module, "_LOGITS", 2**25)
+        assert module._rows_at_once(torch.device("cpu"), 152_064) == 220
+        assert module._rows_at_once(torch.device("cuda", 0), 152_064) == 1765
+        assert module._rows_at_once(torch.device("cuda", 0), 2**29) == 1

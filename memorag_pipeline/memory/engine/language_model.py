@@ -147,9 +147,9 @@ def _load(resolved: ResolvedModel, dtype: str, quantization: str | None) -> Lang
         resolved.name,
         dtype=getattr(torch, dtype),
         use_safetensors=True,
+        **_placed(device),
         **_quantized(quantization, getattr(torch, dtype)),
     )
-    # Quantized weights are put on the GPU of this process while they are loaded.
     loaded = (loaded if quantization else loaded.to(device)).eval().requires_grad_(False)
     tokenizer = ChatTokenizer(resolved.folder)
     require_tokens(loaded, resolved.folder, resolved.name)
@@ -162,6 +162,14 @@ def _load(resolved: ResolvedModel, dtype: str, quantization: str | None) -> Lang
         context=context_length(loaded.config.to_dict()),
         end_ids=_end_ids(loaded.generation_config.eos_token_id, loaded.config.eos_token_id, tokenizer.turn_end),
     )
+
+
+def _placed(device: torch.device) -> dict[str, Any]:
+    """Arguments of `from_pretrained` that put weights on the GPU of this process while they are read, where accelerate
+    is there to do it: otherwise all of them are in RAM first."""
+    if device.type != "cuda" or importlib.util.find_spec("accelerate") is None:
+        return {}
+    return {"device_map": {"": torch.cuda.current_device()}}
 
 
 def _quantized(quantization: str | None, dtype: torch.dtype) -> dict[str, Any]:
@@ -179,10 +187,7 @@ def _quantized(quantization: str | None, dtype: torch.dtype) -> dict[str, Any]:
         "int8": {"load_in_8bit": True},
         "int4": {"load_in_4bit": True, "bnb_4bit_compute_dtype": dtype},
     }
-    return {
-        "quantization_config": BitsAndBytesConfig(**bits[quantization]),
-        "device_map": {"": torch.cuda.current_device()},
-    }
+    return {"quantization_config": BitsAndBytesConfig(**bits[quantization])}
 
 
 def _end_ids(*found: int | list[int] | None) -> frozenset[int]:

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from memorag_pipeline.errors import ContextLengthError, MemoragError, MemoryMismatchError
 from memorag_pipeline.memory.engine import language_model
 from memorag_pipeline.memory.engine.language_model import LanguageModel, load_language_model
 from memorag_pipeline.memory.kinds.load import load_memory_model
+from memorag_pipeline.models.whole_weights import load_whole
 from memorag_pipeline.specs.memory import MemorySpec
 from tests.memory.conftest import SMOLLM2, MakeFolder, MakeModel, change_config, same_bits, stream_of
 
@@ -104,9 +106,26 @@ def test_the_sliding_window_of_a_checkpoint_with_beacons_is_ignored_with_a_word(
     assert "the sliding window of 64 tokens in its config.json is that of the base model" in caplog.text
 
 
-def test_quantized_weights_go_to_the_gpu_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As several processes of one machine have one each. What bitsandbytes does there is not proved here."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+def test_weights_go_to_the_gpu_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As several processes of one machine have one each; quantized ones too. What a GPU does then is not proved."""
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    gpu = torch.device("cuda", 3)
+    assert language_model._placed(gpu) == {"device_map": {"": 3}}
+    assert language_model._placed(torch.device("cpu")) == {}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(language_model.importlib.util, "find_spec", lambda name: object())
-    assert language_model._quantized("int8", torch.float16)["device_map"] == {"": 3}
+    assert list(language_model._quantized("int8", torch.float16)) == ["quantization_config"]
+    monkeypatch.setattr(language_model.importlib.util, "find_spec", lambda name: None)
+    assert language_model._placed(gpu) == {}, "as before, through RAM"
+
+
+def test_weights_that_are_placed_while_they_are_read_are_the_same(tiny: LanguageModel) -> None:
+    """With the device of a CPU in place of a GPU."""
+    folder = tiny.resolved.folder
+    placed = load_whole(
+        AutoModelForCausalLM, folder, "tiny", dtype=torch.float32, use_safetensors=True, device_map={"": "cpu"}
+    )
+    wanted = tiny.model.state_dict()
+    found = placed.state_dict()
+    assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in found)
+    assert not any(hasattr(module, "_hf_hook") for module in placed.modules())
