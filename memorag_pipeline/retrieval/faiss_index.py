@@ -52,8 +52,8 @@ def train_index(spec: IndexSpec, dimensions: int, count: int, parts: Callable[[]
         lists = _lists(index)
         index = _on_device(index, spec, lambda there: _train(there, spec, count, parts, lists))
     _set_search_effort(index)
-    if isinstance(index, faiss.IndexIVF) and index.nlist <= _MOST_ORDERED:
-        _put_in_order(index)
+    if _lists(index) <= _MOST_ORDERED and isinstance(inverted := faiss.downcast_index(index), faiss.IndexIVF):
+        _put_in_order(inverted)
     return index
 
 

@@ -257,6 +257,10 @@ class OnGpu:
     def is_trained(self) -> bool:
         return bool(self.index.is_trained)
 
+    @property
+    def d(self) -> int:
+        return int(self.index.d)
+
     def train(self, vectors: npt.NDArray[np.float32]) -> None:
         self.trained_on = len(vectors)
         self.index.train(vectors)
