@@ -6,7 +6,8 @@ Wrong: a shard that does not fit the model's context is a `ContextLengthError`. 
        shards.
 
 Several shards are read together, so that small ones fill the device, but only so many that a killed task loses little:
-as many as are read in less than a minute at the pace measured so far.
+as many as are read in less than a minute at the pace measured so far. While a group is read, the one before it is
+hashed, uploaded and recorded.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from memorag_pipeline.errors import CorruptBlobError, MemoryMismatchError, named
+from memorag_pipeline.errors import CorruptBlobError, MemoryMismatchError, headline, named
 from memorag_pipeline.machine.read_together import ReadTogether
 from memorag_pipeline.memory.engine.generation import Advance
 from memorag_pipeline.memory.format import MemoryHeader, read_header
@@ -62,45 +65,96 @@ class _Reading:
         return len(self.token_ids) - self.kept
 
 
+@dataclass(frozen=True)
+class _Saved:
+    """A memory in a file, which goes when the memory is recorded; `seconds` of reading and saving."""
+
+    reading: _Reading
+    path: Path
+    tokens: int
+    reused: int
+    seconds: float
+    made_on: str
+
+    @property
+    def memorized(self) -> int:
+        """Tokens that were read."""
+        return self.tokens - self.reused
+
+
 def memorize(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
     """Memorize the shards in a work list. Returns counts of shards and tokens, and the seconds of reading."""
     batch = pipeline.read_work(batch_uri, MemorizeList)
     units = batch.units
     outcomes = [pipeline.store.units.find(STAGE, unit.fingerprint) for unit in units]
     tokens = sum(outcome.counts["tokens"] for outcome in outcomes if outcome is not None)
-    memorized, seconds = 0, 0.0
+    memorized, spent = 0, 0.0
+    recorded: list[Outcome] = []
     waiting = [unit for unit, outcome in zip(units, outcomes, strict=True) if outcome is None]
     if waiting:
         model = load_memory_model(pipeline.spec.memory, pipeline.spec.language)
         made_with = {"memory": model.origin.model_digest, "adapter": model.origin.beacon_digest}
         require_planned(batch.models, made_with)
         readings = _readings(pipeline, model, waiting, batch.parent)
-        with track("tokens memorized", sum(reading.tokens for reading in readings), "tokens") as bar:
+        with (
+            tempfile.TemporaryDirectory(prefix="memorag-") as folder,
+            track("tokens memorized", sum(reading.tokens for reading in readings), "tokens") as bar,
+            _recorder(pipeline, recorded) as record,
+        ):
             together = ReadTogether()
             for group in together.groups(readings, lambda reading: reading.tokens):
                 names, amount = [reading.fingerprint for reading in group], sum(reading.tokens for reading in group)
                 with at_work(names, amount, bar.advance) as advance:
-                    recorded = list(_read_together(pipeline, model, group, advance))
-                for outcome in recorded:
-                    tokens += outcome.counts["tokens"]
-                    memorized += outcome.counts["memorized_tokens"]
-                    seconds += outcome.seconds
-                together.add(sum(o.counts["memorized_tokens"] for o in recorded), sum(o.seconds for o in recorded))
-                rate = rate_text(memorized / max(seconds, 1e-9), "tokens")
+                    saved = list(_read_together(model, group, Path(folder), advance))
+                record(saved)
+                together.add(sum(each.memorized for each in saved), sum(each.seconds for each in saved))
+                memorized += sum(each.memorized for each in saved)
+                spent += sum(each.seconds for each in saved)
+                rate = rate_text(memorized / max(spent, 1e-9), "tokens")
                 logger.info("memorized %s tokens so far, %s", f"{memorized:,}", rate)
+    tokens += sum(outcome.counts["tokens"] for outcome in recorded)
     return {
         "shards": len(units),
         "tokens": tokens,
         "memorized_tokens": memorized,
         "reused_tokens": tokens - memorized,
-        "seconds": round(seconds, 3),
+        "seconds": round(sum(outcome.seconds for outcome in recorded), 3),
     }
 
 
+@contextmanager
+def _recorder(pipeline: Pipeline, recorded: list[Outcome]) -> Iterator[Callable[[list[_Saved]], None]]:
+    """Gives what takes a group of memories and records them in a thread: each group once the one before is done.
+
+    Outcomes come into `recorded` in order. What goes wrong is raised with the next group, or at the end.
+    """
+    waiting: list[Future[None]] = []
+
+    def run(group: list[_Saved]) -> None:
+        for saved in group:
+            recorded.append(_record(pipeline, saved))
+
+    def take(group: list[_Saved]) -> None:
+        while waiting:
+            waiting.pop().result()
+        waiting.append(pool.submit(run, group))
+
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            yield take
+        except BaseException:
+            for future in waiting:
+                if (error := future.exception()) is not None:  # the other one is raised
+                    logger.warning("memories that were read are not recorded: %s", headline(error))
+            raise
+        for future in waiting:
+            future.result()
+
+
 def _read_together(
-    pipeline: Pipeline, model: MemoryModel[Any], readings: Sequence[_Reading], advance: Advance
-) -> Iterator[Outcome]:
-    """Read some shards and record each; the seconds of reading are shared out by tokens."""
+    model: MemoryModel[Any], readings: Sequence[_Reading], folder: Path, advance: Advance
+) -> Iterator[_Saved]:
+    """Read some shards and save each in a file of `folder`; the seconds of reading are shared out by tokens."""
     started = time.monotonic()
     bases = [
         model.empty() if reading.base is None else model.truncate(model.open(reading.base), reading.kept)
@@ -109,26 +163,32 @@ def _read_together(
     memories = model.extend_many(bases, [reading.token_ids[reading.kept :] for reading in readings], advance)
     per_token = (time.monotonic() - started) / max(1, sum(reading.tokens for reading in readings))
     for reading, memory in zip(readings, memories, strict=True):
-        yield _record(pipeline, model, reading, memory, reading.tokens * per_token)
+        yield _save(model, reading, memory, folder, reading.tokens * per_token)
 
 
-def _record(pipeline: Pipeline, model: MemoryModel[Any], reading: _Reading, memory: Memory, seconds: float) -> Outcome:
-    """Store a shard's memory and what it cost: the seconds of reading and of storing."""
+def _save(model: MemoryModel[Any], reading: _Reading, memory: Memory, folder: Path, seconds: float) -> _Saved:
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="memorag-") as folder:
-        path = Path(folder) / "memory.safetensors"
-        model.save(memory, path)
-        reused = _reused(reading, read_header(path), model.window)
-        ref = pipeline.store.blobs.put_file(path)
-    counts = {"tokens": memory.tokens, "memorized_tokens": memory.tokens - reused, "reused_tokens": reused}
+    path = Path(tempfile.mkdtemp(dir=folder)) / "memory.safetensors"
+    model.save(memory, path)
+    reused = _reused(reading, read_header(path), model.window)
+    made_on = _made_on(reading, reused, model.made_on)
+    return _Saved(reading, path, memory.tokens, reused, seconds + time.monotonic() - started, made_on)
+
+
+def _record(pipeline: Pipeline, saved: _Saved) -> Outcome:
+    """Store a shard's memory and what it cost: the seconds of reading, saving and storing."""
+    started = time.monotonic()
+    ref = pipeline.store.blobs.put_file(saved.path)
+    saved.path.unlink()
+    counts = {"tokens": saved.tokens, "memorized_tokens": saved.memorized, "reused_tokens": saved.reused}
     return pipeline.store.units.record(
         Outcome(
             stage=STAGE,
-            fingerprint=reading.fingerprint,
+            fingerprint=saved.reading.fingerprint,
             blobs={"memory": ref},
             counts=counts,
-            seconds=seconds + time.monotonic() - started,
-            made_on=_made_on(reading, reused, model.made_on),
+            seconds=saved.seconds + time.monotonic() - started,
+            made_on=saved.made_on,
         )
     )
 

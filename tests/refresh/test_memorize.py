@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ import torch
 
 from memorag_pipeline import progress
 from memorag_pipeline.digests import value_digest
-from memorag_pipeline.errors import ContextLengthError
+from memorag_pipeline.errors import ContextLengthError, StorageError
 from memorag_pipeline.machine.retry_share import share_of_attempt
 from memorag_pipeline.memory.engine.reader import read
 from memorag_pipeline.memory.format import read_header
@@ -26,6 +27,7 @@ from memorag_pipeline.runs import tasks
 from memorag_pipeline.schemas import DOCUMENTS
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.storage import Manifest, ManifestBlob, Outcome
+from memorag_pipeline.storage.blobs import Blobs
 from tests.memory.conftest import MakeFolder, tiny_folder
 from tests.storage.work_json import read_json, write_json
 
@@ -318,3 +320,84 @@ def test_what_is_read_of_shards_is_reported_before_they_are_recorded(
 def test_a_shard_longer_than_the_context_is_refused(pipeline: Pipeline) -> None:
     with pytest.raises(ContextLengthError, match=r"make sharding\.max_tokens smaller"):
         memorize(pipeline, work_list(pipeline, [["a"]], {"a": TEXTS["a"] * 20}, None))
+
+
+@pytest.fixture
+def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("memorag_pipeline.machine.read_together._ITEMS", 1)
+
+
+@pytest.mark.usefixtures("one_at_a_time")
+def test_a_shard_is_stored_while_the_next_is_read(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    second_is_read, first_is_stored = Event(), Event()
+    extend_many, put_file = WindowedMemoryModel.extend_many, Blobs.put_file
+    read: list[int] = []
+
+    def reading(model: Any, *rest: Any) -> Any:
+        read.append(len(read))
+        if len(read) == 2:
+            second_is_read.set()
+            assert first_is_stored.wait(60), "the first shard is stored only after the second was read"
+        return extend_many(model, *rest)
+
+    def storing(store: Blobs, path: Path) -> Any:
+        assert second_is_read.wait(60), "the second shard is read only after the first was stored"
+        ref = put_file(store, path)
+        first_is_stored.set()
+        return ref
+
+    monkeypatch.setattr(WindowedMemoryModel, "extend_many", reading)
+    monkeypatch.setattr(Blobs, "put_file", storing)
+    batch = work_list(pipeline, [["a"], ["b"], ["c"]], TEXTS, None)
+    result = memorize(pipeline, batch)
+    assert len(outcomes(pipeline, batch)) == 3
+    assert result["memorized_tokens"] == result["tokens"] > 0
+
+
+@pytest.mark.usefixtures("one_at_a_time")
+@pytest.mark.parametrize("fails_at", [1, 3])
+def test_a_shard_that_cannot_be_stored_ends_the_task_and_a_retry_goes_on(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, fails_at: int
+) -> None:
+    """Also when it is the last one, whose error nothing else would wait for."""
+    put_file, calls = Blobs.put_file, list[Path]()
+
+    def failing(store: Blobs, path: Path) -> Any:
+        calls.append(path)
+        if len(calls) == fails_at:
+            raise StorageError("no space left")
+        return put_file(store, path)
+
+    monkeypatch.setattr(Blobs, "put_file", failing)
+    batch = work_list(pipeline, [["a"], ["b"], ["c"]], TEXTS, None)
+    with pytest.raises(StorageError, match="no space left"):
+        memorize(pipeline, batch)
+    assert not any(path.exists() for path in calls)
+    done = fails_at - 1
+    assert sum(pipeline.store.units.find(STAGE, unit["fingerprint"]) is not None
+               for unit in read_json(pipeline, batch)["units"]) == done  # fmt: skip
+    assert memorize(pipeline, batch)["shards"] == 3
+    assert len(outcomes(pipeline, batch)) == 3
+
+
+@pytest.mark.usefixtures("one_at_a_time")
+def test_both_errors_of_a_task_are_told(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The one of reading is raised, the one of storing what was read before is in the log."""
+    extend_many, read = WindowedMemoryModel.extend_many, list[int]()
+
+    def reading(model: Any, *rest: Any) -> Any:
+        read.append(len(read))
+        if len(read) == 2:
+            raise ContextLengthError("too long")
+        return extend_many(model, *rest)
+
+    def failing(store: Blobs, path: Path) -> Any:
+        raise StorageError("no space left")
+
+    monkeypatch.setattr(WindowedMemoryModel, "extend_many", reading)
+    monkeypatch.setattr(Blobs, "put_file", failing)
+    with pytest.raises(ContextLengthError, match="too long"):
+        memorize(pipeline, work_list(pipeline, [["a"], ["b"]], TEXTS, None))
+    assert "memories that were read are not recorded: StorageError: no space left" in caplog.text
