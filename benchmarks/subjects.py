@@ -57,7 +57,7 @@ _SHAPE_CONTEXT = 131_072
 
 
 class NumberTokenizer:
-    """Replaces the tokenizer of a model that is only a shape: every four bytes are some token."""
+    """Replaces the tokenizer of a model that is only a shape: every three bytes are some token."""
 
     def __init__(self, vocabulary: int) -> None:
         self.vocabulary = vocabulary
@@ -65,7 +65,7 @@ class NumberTokenizer:
     def plain(self, text: str) -> list[int]:
         """As `ChatTokenizer`."""
         data = text.encode()
-        return [int.from_bytes(data[start : start + 4], "little") % self.vocabulary for start in range(0, len(data), 4)]
+        return [int.from_bytes(data[start : start + 3], "little") % self.vocabulary for start in range(0, len(data), 3)]
 
     def text(self, token_ids: Sequence[int]) -> str:
         """Nothing: there are no words."""

@@ -110,6 +110,7 @@ def _measured(spec: TrainingSpec) -> dict[str, Any]:
         "ratio": spec.ratios[0],
         "data": spec.content()["data"],
         "evaluation": spec.evaluation.model_dump(mode="json", exclude={"gate"}),
+        **spec.model_dump(include={"context", "rope_scaling"}),  # which are left out where they are not given
     }
 
 
@@ -122,6 +123,7 @@ def _facts(spec: TrainingSpec, outcome: Outcome, history: dict[str, Any]) -> dic
         "ratios": ", ".join(map(str, spec.ratios)),
         "projections": ", ".join(spec.own_projections) + (f", rank {spec.rank}" if spec.rank else ", full"),
         "placement": spec.placement + (f", start {spec.start}" if spec.placement == "interleave" else ""),
+        **({"positions": f"{spec.context:,}, {spec.rope_scaling or 'rotation as it is'}"} if spec.context else {}),
         "loss": f"{spec.distillation:.0%} distillation" if spec.distillation else "next token",
         "tokens": f"{tokens:,}",
         "hours": f"{outcome.seconds / 3600:.2f}, {tokens / max(outcome.seconds, 1e-9):,.0f} tokens/s",

@@ -15,6 +15,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from benchmarks import memory
 from benchmarks.costs import Costs
 from benchmarks.figures import Figure
+from benchmarks.subjects import beacon_model, load, prompts
+from memorag_pipeline.memory.engine.decode import _LEAST_STEM
+from memorag_pipeline.memory.stream import common_prefix
 
 SIZES = {"tokens": 128, "window": 64, "slots": 32, "prompts": 2, "new-tokens": 3, "runs": 1, "threads": 1}
 ROWS = ["memorize", "together", "alone", "open", "extend", "peak"]
@@ -107,3 +110,10 @@ def test_extending_costs_what_reading_all_costs_more() -> None:
     costs = Costs(query_output=8, key_value=4, mlp=12, query=4, key=2, layers=3, head=16)
     more = costs.memorize(256, 64, 4, first=3)
     assert costs.memorize(192, 64, 4) + more == pytest.approx(costs.memorize(256, 64, 4))
+
+
+def test_prompts_of_a_shape_begin_with_a_stem() -> None:
+    """As real ones do, or sharing their beginning would not be measured."""
+    model = beacon_model(load("tiny-shape", "float32"), window=64, ratio=4)
+    asked = prompts(model, 8)
+    assert _LEAST_STEM <= min(common_prefix(asked[0], other) for other in asked[1:]) < len(asked[0])

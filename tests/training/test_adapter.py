@@ -13,6 +13,7 @@ from memorag_pipeline.memory.engine.beacon_parameters import BeaconSource, adapt
 from memorag_pipeline.memory.engine.language_model import LanguageModel, load_language_model
 from memorag_pipeline.specs.training import TrainingSpec
 from memorag_pipeline.training.adapter import write_adapter, write_half
+from memorag_pipeline.training.evaluate import _measured
 from memorag_pipeline.training.parameters import memory_model, trainable
 
 
@@ -69,3 +70,9 @@ def test_an_adapter_says_the_rope_scaling_that_it_was_trained_with(
     trainable(model, spec, path)
     with pytest.raises(MemoryMismatchError, match="was trained with the rope scaling yarn 2 of 640"):
         trainable(tiny, TrainingSpec.model_validate(training_values), path)
+
+
+def test_positions_are_part_of_what_an_evaluation_depends_on(training_values: dict[str, Any]) -> None:
+    plain, longer = (TrainingSpec.model_validate(training_values | more) for more in ({}, {"context": 1280}))
+    assert set(_measured(plain)) == {"window", "sink", "ratio", "data", "evaluation"}, "as before there was a context"
+    assert _measured(longer) == {**_measured(plain), "context": 1280}
