@@ -2,6 +2,8 @@
 
 | row        | measured                                                                                            |
 |------------|-----------------------------------------------------------------------------------------------------|
+| inventory  | stage inventory of a first build, without the listing of the source: all parts in work lists        |
+| shard      | stage shard, one document in a hundred changed, with work lists of all memories                     |
 | publish    | the stage's commit of a manifest, most of whose blobs the parent has                                |
 | open       | `open_version`, until the manifest is read                                                          |
 | versions   | `memorag versions`                                                                                  |
@@ -17,7 +19,7 @@
 | missing    | finding that all blobs of the version are there                                                     |
 
 The versions are made up: their inventory, sections, shards, units and manifest are those of a corpus of short documents
-of 1,800 tokens in shards of at most 32,768; tables of parts and memories hold a few bytes, but for those parts that
+of 1,800 tokens in shards of at most 4,096; tables of parts and memories hold a few bytes, but for those parts that
 changed. The store is a local folder. Run on an idle machine, a minute for each 100,000 documents:
 python -m benchmarks.growth --documents 10000 100000 1000000
 """
@@ -51,20 +53,21 @@ from memorag_pipeline.opened_version import OpenedVersion
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.extraction import Extraction
 from memorag_pipeline.refresh.forecast import forecast
-from memorag_pipeline.refresh.gpu_units import MemoryFingerprints
+from memorag_pipeline.refresh.gpu_units import MemoryFingerprints, embedding_configuration
 from memorag_pipeline.refresh.inventory import take_inventory
 from memorag_pipeline.refresh.parent_version import group_documents
 from memorag_pipeline.refresh.plans import EmbedUnit, InventoryPlan, PlannedMemory, ShardPlan
 from memorag_pipeline.refresh.publish import manifest_of
 from memorag_pipeline.refresh.record import _version_columns
+from memorag_pipeline.refresh.shard import plan_shards
 from memorag_pipeline.refresh.source_digest import published_digest
 from memorag_pipeline.reports.refresh_facts import of_version
 from memorag_pipeline.runs.tasks import Run, Task, run_task
 from memorag_pipeline.specs.corpus import CorpusSpec
-from memorag_pipeline.storage import BlobRef, Manifest, ManifestBlob
+from memorag_pipeline.storage import BlobRef, Manifest, ManifestBlob, Outcome
 
 TOKENS, CHUNKS = 1800, 14  # of a document
-MEMORY_DOCUMENTS = 13  # of a shard
+PART = {"documents": 16, "chunks": 224, "tokens": 28_800, "quarantined": 0, "unsettled": 0}
 CHANGED = 100  # one document in so many, all of them neighbours
 
 
@@ -74,6 +77,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="python -m benchmarks.growth"
     )
     parser.add_argument("--documents", nargs="+", type=int, default=[10_000, 100_000])
+    parser.add_argument("--shard-tokens", type=int, default=4096, help="the most tokens of a shard")
+    parser.add_argument("--mode", choices=["exact", "delta"], default="exact")
+    parser.add_argument("--only", nargs="+", help="names of rows; all by default")
     parser.add_argument("--append", type=Path, help="file for the lines of JSON")
     given = parser.parse_args(argv)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -81,17 +87,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     for count in given.documents:
         with tempfile.TemporaryDirectory(prefix="memorag-growth-") as folder:
             os.environ["MEMORAG_CACHE"] = f"{folder}/cache"
-            measure(count, Path(folder, "store"), report)
+            corpus = MadeUp(Path(folder, "store"), count, given.shard_tokens, given.mode)
+            measure(corpus, given.only, report)
 
 
-def measure(count: int, folder: Path, report: Report) -> None:
-    """All rows for a corpus of `count` documents."""
-    corpus = MadeUp(folder, count)
-    number = corpus.publish("a")
-    changed = corpus.manifest("b")
-    uri, pipeline = corpus.pipeline.store.uri, corpus.pipeline
+def measure(corpus: MadeUp, only: Sequence[str] | None, report: Report) -> None:
+    """The rows for a corpus."""
+    count = corpus.count
+    settings = {"documents": count, "shard_tokens": corpus.shard_tokens, "mode": corpus.mode}
 
     def row(name: str, call: Callable[[], object]) -> None:
+        if only and name not in only:
+            return
         taken: list[float] = []
 
         def timed() -> None:
@@ -101,8 +108,9 @@ def measure(count: int, folder: Path, report: Report) -> None:
             taken.extend((time.process_time() - before, time.perf_counter() - started))
 
         memory = peak_growth(timed) / 2**20
-        values = {"documents": count, "cpu_seconds": taken[0], "seconds": taken[1], "mib": memory}
-        report.write({"benchmark": "growth", "row": name, **{key: round(value, 4) for key, value in values.items()}})
+        values = {"cpu_seconds": taken[0], "seconds": taken[1], "mib": memory}
+        rounded = {key: round(value, 4) for key, value in values.items()}
+        report.write({"benchmark": "growth", "row": name, **settings, **rounded})
         print(f"{name:<10} {count:>10,} {taken[0]:8.2f} s CPU {memory:8.0f} MiB", file=sys.stderr, flush=True)
 
     def listed(edition: str, call: Callable[[], object]) -> Callable[[], object]:
@@ -114,8 +122,14 @@ def measure(count: int, folder: Path, report: Report) -> None:
 
         return called
 
+    pipeline = corpus.pipeline
+    uri = pipeline.store.uri
     take = listed("a", lambda: take_inventory(Pipeline(pipeline.spec)))
+    row("inventory", take)
+    number = corpus.publish("a")
+    changed = corpus.manifest("b")
     take()  # imports, and digests of model files
+    row("shard", lambda: plan_shards(Pipeline(pipeline.spec), corpus.inventoried))
     row("unchanged", take)
     row("digest", lambda: published_digest(pipeline))
     row("forecast", listed("b", lambda: forecast(Pipeline(pipeline.spec))))
@@ -133,7 +147,7 @@ def measure(count: int, folder: Path, report: Report) -> None:
     row("record", lambda: _version_columns(pipeline, 2, is_new=True))
     sizes = {blob.path: blob.size for blob in changed.blobs}
     stored = versions_of.record(2).manifest.size
-    report.write({"benchmark": "growth", "row": "bytes", "documents": count, "manifest": stored, **_lists(sizes)})
+    report.write({"benchmark": "growth", "row": "bytes", **settings, "manifest": stored, **_lists(sizes)})
     shown = ", ".join(f"{name} {size:,}" for name, size in _lists(sizes).items())
     print(f"bytes      {count:>10,} manifest {stored:,}, {shown}", file=sys.stderr, flush=True)
 
@@ -145,9 +159,10 @@ def _lists(sizes: dict[str, int]) -> dict[str, int]:
 class MadeUp:
     """A corpus of many documents in two editions, "a" and "b", of which only the lists are real."""
 
-    def __init__(self, folder: Path, count: int) -> None:
-        self.count = count
-        self.pipeline = Pipeline(_spec(folder))
+    def __init__(self, folder: Path, count: int, shard_tokens: int, mode: str) -> None:
+        self.count, self.shard_tokens, self.mode = count, shard_tokens, mode
+        self.pipeline = Pipeline(_spec(folder, shard_tokens, mode))
+        self.inventoried = ""  # the plan of the inventory of the last edition
         self.fresh: set[str] = set()
         self._blobs = self.pipeline.store.blobs
         self._folder = Path(folder, "growth")
@@ -172,12 +187,15 @@ class MadeUp:
         """The manifest of an edition, whose blobs are stored."""
         inventory = self.inventory(edition)
         with patch.object(Source, "list", lambda _: inventory):
-            plan = self.pipeline.read_work(take_inventory(self.pipeline)["plan"], InventoryPlan)
+            self.inventoried = take_inventory(self.pipeline)["plan"]
+        plan = self.pipeline.read_work(self.inventoried, InventoryPlan)
         ranges = group_documents(inventory, self.pipeline.spec.source.documents_per_part)
         changed = {number for number, part in enumerate(ranges) if part.start < max(self.count // CHANGED, 1)}
         parts = {role: self._parts(role, plan, changed, inventory, ranges) for role in ("documents", "chunks")}
+        self._extract(plan, parts, changed)
         vectors = [self._stub(f"vectors of {name}") for name in plan.parts]
-        groups = [range(at, min(at + MEMORY_DOCUMENTS, self.count)) for at in range(0, self.count, MEMORY_DOCUMENTS)]
+        most = self.shard_tokens // TOKENS or 1
+        groups = [range(at, min(at + most, self.count)) for at in range(0, self.count, most)]
         etags = inventory.column("etag").to_pylist()
         contents = [_digest(f"{number} {etag}")[:32] for number, etag in enumerate(etags)]
         shards = [_digest(" ".join(contents[group.start : group.stop]))[:16] for group in groups]
@@ -194,8 +212,9 @@ class MadeUp:
             for shard, group in zip(shards, groups, strict=True)
         ]
         made = [self._stub(f"memory {memory.fingerprint}") for memory in memories]
+        configuration = embedding_configuration(self._extraction)
         embeds = [
-            EmbedUnit(fingerprint=_digest(f"embed {ref.digest}"), configuration="0" * 64, chunks=ref)
+            EmbedUnit(fingerprint=_digest(f"embed {ref.digest}"), configuration=configuration, chunks=ref)
             for ref in parts["chunks"]
         ]
         units = self._units(plan, parts, embeds, vectors, memories, made)
@@ -255,6 +274,13 @@ class MadeUp:
             for number, name in enumerate(plan.parts)
         ]
 
+    def _extract(self, plan: InventoryPlan, parts: dict[str, list[BlobRef]], numbers: Iterable[int]) -> None:
+        """Record the units of parts that change as stage extract does."""
+        for number in numbers:
+            blobs = {role: refs[number] for role, refs in parts.items()}
+            unit = Outcome(stage="extract", fingerprint=plan.parts[number], blobs=blobs, counts=PART, seconds=1)
+            self.pipeline.store.units.record(unit)
+
     def _stub(self, content: str) -> BlobRef:
         """A blob of a few bytes, written as the store has it but without waiting for the disk."""
         data = content.encode()
@@ -273,13 +299,12 @@ class MadeUp:
         memories: Sequence[PlannedMemory],
         made: Sequence[BlobRef],
     ) -> BlobRef:
-        counts = {"documents": 16, "chunks": 224, "tokens": 28_800, "quarantined": 0, "unsettled": 0}
         rows: list[dict[str, Any]] = [
             {
                 "stage": "extract",
                 "fingerprint": name,
                 "blobs": {"documents": documents.model_dump(), "chunks": chunks.model_dump()},
-                "counts": counts,
+                "counts": PART,
             }
             for name, documents, chunks in zip(plan.parts, parts["documents"], parts["chunks"], strict=True)
         ]
@@ -392,12 +417,14 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _spec(folder: Path) -> CorpusSpec:
+def _spec(folder: Path, shard_tokens: int, mode: str) -> CorpusSpec:
     return CorpusSpec.model_validate(
         {
             "corpus": "growth",
             "source": {"uris": ["memory://corpus"]},
             "store": {"uri": str(folder)},
+            "sharding": {"max_tokens": shard_tokens},
+            "refresh": {"mode": mode},
             "memory": {"kind": "full", "model": "package:smollm2-135m-instruct"},
             "embedding": {"model": "package:all-minilm-l6-v2", "pooling": "mean"},
         }

@@ -29,14 +29,14 @@ from dataclasses import replace
 from fractions import Fraction
 
 from memorag_pipeline.refresh.shard_plan import Bounds, Shard, grouped, new_shard_id
-from memorag_pipeline.refresh.shard_sections import ShardSection, each_text_once
+from memorag_pipeline.refresh.shard_sections import ShardSection
 
 MOST_IDLE = Fraction(2, 3)
 
 
 def plan_delta(
     parent: Sequence[Shard],
-    sections: Sequence[ShardSection],
+    sections: Iterable[ShardSection],
     bounds: Bounds,
     max_stale: float,
     forced: Collection[str] = (),
@@ -60,7 +60,7 @@ class _Plan:
     def __init__(
         self,
         parent: Sequence[Shard],
-        sections: Sequence[ShardSection],
+        sections: Iterable[ShardSection],
         bounds: Bounds,
         max_stale: float,
         forced: Collection[str],
@@ -73,7 +73,7 @@ class _Plan:
         self._holder: dict[str, str] = {}
         for shard in self._parent:
             self._hold(shard)
-        once = each_text_once(list(self._current.values()), self._holder)
+        once = _each_text_once(self._current.values(), self._holder)
         self._current = {section.content: section for section in once}
         self.bases: list[Shard] = []
         self.deltas: list[Shard] = []
@@ -93,7 +93,7 @@ class _Plan:
             if sum(section.tokens for section in sections) < self._bounds.min_tokens and len(parents) > 1:
                 continue  # too little for a shard: it is new again
             for group in grouped(sections, self._bounds):
-                rebuilt = Shard(new_shard_id(group, used), "base", tuple(group))
+                rebuilt = Shard(new_shard_id(group[0].document_id, group[0].start, used), "base", tuple(group))
                 used.add(rebuilt.shard_id)
                 self._hold(rebuilt)
                 self.bases.append(rebuilt)
@@ -120,7 +120,7 @@ class _Plan:
             if self.deltas and self.deltas[-1].tokens + section.tokens > self._bounds.max_tokens:
                 self._close_last()
             if not self.deltas or self.deltas[-1].tokens + section.tokens > self._bounds.max_tokens:
-                self.deltas.append(Shard(new_shard_id([section], used), "delta", ()))
+                self.deltas.append(Shard(new_shard_id(section.document_id, section.start, used), "delta", ()))
                 used.add(self.deltas[-1].shard_id)
             last = self.deltas.pop()
             longer = replace(last, sections=(*last.sections, section), continues=last.shard_id in parents)
@@ -179,3 +179,14 @@ class _Plan:
         if now is None or now.uri == section.uri:
             return section
         return replace(now, earlier_uris=tuple(uri for uri in section.uris if uri != now.uri))
+
+
+def _each_text_once(sections: Collection[ShardSection], held: Collection[str]) -> list[ShardSection]:
+    """The sections without copies: for each text the one whose content is `held`, otherwise the first."""
+    seen = {section.text for section in sections if section.content in held}
+    kept = []
+    for section in sections:
+        if section.content in held or section.text not in seen:
+            kept.append(section)
+        seen.add(section.text)
+    return kept

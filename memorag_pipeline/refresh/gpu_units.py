@@ -109,12 +109,17 @@ def memory_work(
 
 def embedding_unit(extraction: Extraction, part: Outcome, known: KnownUnits) -> EmbedUnit:
     """A part as the stage embed needs it. Chunks are read only for parts that the parent does not have."""
-    chunks, configuration = part.blobs["chunks"], _embedding_fingerprint(extraction, [])
+    chunks, configuration = part.blobs["chunks"], embedding_configuration(extraction)
     done = known.embedded(chunks, configuration)
     if done is None:
         table = extraction.pipeline.store.blobs.cached_table(chunks, ["digest"], "chunks")
         done = _embedding_fingerprint(extraction, sorted(set(table.column("digest").to_pylist())))
     return EmbedUnit(fingerprint=done, configuration=configuration, chunks=chunks)
+
+
+def embedding_configuration(extraction: Extraction) -> str:
+    """The fingerprint of how texts are embedded, whatever they are."""
+    return _embedding_fingerprint(extraction, [])
 
 
 def _embedding_fingerprint(extraction: Extraction, digests: list[str]) -> str:

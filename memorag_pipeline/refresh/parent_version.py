@@ -67,17 +67,14 @@ class Parent:
         return self._tables.whole(role, names)
 
     @cached_property
-    def sections(self) -> list[Row]:
-        """The table of sections; empty if it is lost, or in a version of an earlier release."""
-        return self._tables.rows("sections")
+    def sections(self) -> pa.Table:
+        """The table of sections; without rows if it is lost, or in a version of an earlier release."""
+        return self._tables.every("sections")
 
     @cached_property
-    def shards(self) -> dict[str, list[Row]]:
-        """What each memory was read from, by shard id, in the order of the table."""
-        found: defaultdict[str, list[Row]] = defaultdict(list)
-        for row in self._tables.rows("shards"):
-            found[row["shard_id"]].append(row)
-        return dict(found)
+    def shards(self) -> pa.Table:
+        """What each memory was read from; without rows if it is lost."""
+        return self._tables.every("shards")
 
     @cached_property
     def memories(self) -> dict[str, BlobRef]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from fsspec.utils import glob_translate
 
 from memorag_pipeline.corpus.inventory import Inventory
@@ -22,9 +23,9 @@ from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.parent_version import Parent
 from memorag_pipeline.refresh.shard_plan import Shard
 from memorag_pipeline.storage.garbage.waiting import WaitingReader
-from memorag_pipeline.storage.version_tables import Row
 
 logger = logging.getLogger(__name__)
+_AT_ONCE = 16_384  # rows that are Python objects at a time
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,14 @@ class Purge:
             logger.info("%d documents of the source are left out by refresh.purge", len(listed) - len(stay))
         return stay
 
-    def shards(self, shards: Iterable[Shard], sections: Iterable[Row]) -> set[str]:
+    def shards(self, shards: Iterable[Shard], sections: pa.Table) -> set[str]:
         """Ids of the shards whose memory was read from such a document, under any of its names.
 
-        `sections` are the rows of the version that has the shards.
+        `sections` is the table of the version that has the shards.
         """
         if not self.globs:
             return set()
-        contents = {row["content"] for row in sections if self.matches(row["uri"])}
+        contents = self._named(sections)
         return {
             shard.shard_id
             for shard in shards
@@ -70,27 +71,49 @@ class Purge:
         if not self.globs:
             return []
         contents = {content for version in versions for content in self._contents(version)}
-        contents -= {row["content"] for row in newest.sections}
-        return [version.number for version in versions if self._holds(version, contents)]
+        contents.difference_update(_contents(newest, "sections").to_pylist())
+        held = pa.array(contents, pa.string())
+        return [version.number for version in versions if self._holds(version, held)]
 
     def _contents(self, version: Parent) -> set[str]:
-        found = {row["content"] for row in version.sections if self.matches(row["uri"])}
-        for row in _read_rows(version):
-            if any(map(self.matches, (row["uri"], *row["earlier_uris"]))):
-                found.add(row["content"])
+        found = self._named(version.columns("sections", ["uri", "content"]))
+        if _says_what_was_read(version):
+            found |= self._named(version.columns("shards", ["uri", "earlier_uris", "content"]))
         return found
 
-    def _holds(self, version: Parent, contents: Collection[str]) -> bool:
+    def _named(self, sections: pa.Table) -> set[str]:
+        """The contents of the sections that are of such a document, by its name now or an earlier one."""
+        columns = (sections.column(name) for name in ("uri", "content"))
+        named = zip(*(_values(column) for column in columns), strict=True)
+        found = {content for uri, content in named if self.matches(uri)}
+        if "earlier_uris" in sections.column_names:
+            lists = sections.filter(pc.greater(pc.list_value_length(sections["earlier_uris"]), 0))
+            for row in lists.to_pylist():
+                if any(map(self.matches, row["earlier_uris"])):
+                    found.add(row["content"])
+        return found
+
+    def _holds(self, version: Parent, contents: pa.Array) -> bool:
         if any(map(self.matches, (*version.inventory.uris(), *version.indexed_uris))):
             return True
-        return any(row["content"] in contents for row in (*version.sections, *_read_rows(version)))
+        roles = ("sections", "shards") if _says_what_was_read(version) else ("sections",)
+        return any(pc.any(pc.is_in(_contents(version, role), value_set=contents)).as_py() for role in roles)
 
 
-def _read_rows(version: Parent) -> list[Row]:
-    """What the memories were read from, in versions that say it."""
-    if not version.sections:
-        return []
-    return [row for rows in version.shards.values() for row in rows]
+def _contents(version: Parent, role: str) -> pa.ChunkedArray:
+    return version.columns(role, ["content"]).column("content")
+
+
+def _values(column: pa.ChunkedArray) -> Iterator[str]:
+    """The values of a column, few of them Python objects at a time."""
+    for chunk in column.chunks:
+        for start in range(0, len(chunk), _AT_ONCE):
+            yield from chunk.slice(start, _AT_ONCE).to_pylist()
+
+
+def _says_what_was_read(version: Parent) -> bool:
+    """Whether the version's table of shards says what the memories were read from."""
+    return len(version.columns("sections", ["part"])) > 0
 
 
 def retire_purged(pipeline: Pipeline, newest: int) -> str:

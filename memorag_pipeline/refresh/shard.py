@@ -7,25 +7,30 @@ Wrong: a part that was not extracted is a `MemoragError`. If all documents are i
        the reasons.
 
 The plan of an exact refresh depends on the documents alone (see `shard_plan`), that of a delta refresh also on what the
-parent's memories were read from (see `delta_plan`).
+parent's memories were read from (see `delta_plan`). Sections and shards are columns, with few Python objects at a time.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from memorag_pipeline.errors import EmptyCorpusError, MemoragError
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.refresh.delta_plan import plan_delta, stale_tokens
+from memorag_pipeline.refresh.delta_plan import plan_delta
 from memorag_pipeline.refresh.extraction import STAGE as EXTRACT
 from memorag_pipeline.refresh.extraction import Extraction
 from memorag_pipeline.refresh.gpu_units import MemoryFingerprints, ParentStreams, embedding_unit, memory_work
 from memorag_pipeline.refresh.known_units import KnownUnits
 from memorag_pipeline.refresh.plans import (
     EmbedList,
-    EmbedUnit,
     InventoryPlan,
     MemorizeList,
     MemorizeUnit,
@@ -33,13 +38,11 @@ from memorag_pipeline.refresh.plans import (
     ShardPlan,
 )
 from memorag_pipeline.refresh.purge import Purge
-from memorag_pipeline.refresh.shard_plan import Bounds, Shard, plan_exact
-from memorag_pipeline.refresh.shard_sections import ShardSection, read_sections
-from memorag_pipeline.refresh.shard_tables import parent_shards, section_table, shard_table
+from memorag_pipeline.refresh.shard_plan import Bounds, ShardColumns, plan_exact
+from memorag_pipeline.refresh.shard_sections import each_section, read_sections
+from memorag_pipeline.refresh.shard_tables import parent_contents, parent_shards, section_table, shard_table
 from memorag_pipeline.refresh.stages import EMBED, MEMORIZE
 from memorag_pipeline.storage import BlobRef, Outcome
-
-T = TypeVar("T")
 
 
 def plan_shards(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
@@ -60,64 +63,99 @@ def plan_shards(pipeline: Pipeline, plan_uri: str) -> dict[str, Any]:
         raise EmptyCorpusError(_nothing_left(pipeline, quarantine))
 
     extraction = Extraction.of(pipeline)
-    by_part = read_sections(pipeline.store.blobs, [part.blobs["documents"] for part in parts], known.parent)
-    sections = [section for found in by_part for section in found]
+    tables = [part.blobs["documents"] for part in parts]
+    sections = read_sections(pipeline.store.blobs, tables, known.parent)
     shards = _shards(extraction, known, sections)
-    current = {section.content for section in sections}
-    prints = MemoryFingerprints(extraction)
-    memories = tuple(_planned(prints, shard, current) for shard in shards)
+    shard_rows = shard_table(shards, sections)
+    memories = _planned(MemoryFingerprints(extraction), shards, shard_rows)
     embeddings = tuple(embedding_unit(extraction, part, known) for part in parts if part.counts["chunks"])
     counts.update(
         shards=len(shards),
-        tokens=sum(section.tokens for section in sections),
+        tokens=pc.sum(sections["tokens"]).as_py() or 0,
         stale_tokens=sum(memory.stale_tokens for memory in memories),
     )
-    documents = {
-        section.document_id: part.blobs["documents"]
-        for part, found in zip(parts, by_part, strict=True)
-        for section in found
-    }
-    by_unit = {memory.fingerprint: shard for memory, shard in zip(memories, shards, strict=True)}
-    memorize = _memories_to_do(known, by_unit, documents)
-    embed = _missing(known, EMBED.outcomes, {unit.fingerprint: unit for unit in embeddings})
+    missing = _missing(known, MEMORIZE.outcomes, [memory.fingerprint for memory in memories])
+    memorize = _Memories(known, shards, [memory.fingerprint for memory in memories], sections, tables)
+    embed = [
+        embeddings[number] for number in _missing(known, EMBED.outcomes, [each.fingerprint for each in embeddings])
+    ]
     sharded = ShardPlan(
         **dict(plan),
-        documents=tuple(part.blobs["documents"] for part in parts),
+        documents=tuple(tables),
         chunks=tuple(part.blobs["chunks"] for part in parts),
         quarantine=tuple(quarantine),
-        shards=pipeline.store.blobs.put_table(shard_table(shards, current)),
-        sections=pipeline.store.blobs.put_table(section_table(by_part, shards)),
+        shards=pipeline.store.blobs.put_table(shard_rows),
+        sections=pipeline.store.blobs.put_table(section_table(sections, shards)),
         memories=memories,
         embeddings=embeddings,
         counts=dict(counts),
     )
-    return {
-        "plan": pipeline.write_work(sharded),
-        **_work_lists(pipeline, plan, memorize, embed),
-        "counts": {**counts, "memorize_units": len(memorize), "embed_units": len(embed)},
-    }
-
-
-def _work_lists(
-    pipeline: Pipeline, plan: InventoryPlan, memorize: Sequence[MemorizeUnit], embed: Sequence[EmbedUnit]
-) -> dict[str, list[str]]:
-    """URIs of the work lists of both GPU stages, by stage."""
     size = pipeline.spec.compute.units_per_task
     shared: dict[str, Any] = {"parent": plan.parent, "lost": plan.lost, "models": plan.models}
     return {
-        MEMORIZE.name: pipeline.write_batches(memorize, size, lambda units: MemorizeList(**shared, units=units)),
+        "plan": pipeline.write_work(sharded),
+        MEMORIZE.name: pipeline.write_batches(
+            missing, size, lambda numbers: MemorizeList(**shared, units=memorize.units(numbers))
+        ),
         EMBED.name: pipeline.write_batches(embed, size, lambda units: EmbedList(**shared, units=units)),
+        "counts": {**counts, "memorize_units": len(missing), "embed_units": len(embed)},
     }
 
 
-def _planned(prints: MemoryFingerprints, shard: Shard, current: Collection[str]) -> PlannedMemory:
-    """A shard's memory; `current` are the contents that documents have now."""
-    return PlannedMemory(
-        shard_id=shard.shard_id,
-        kind=shard.kind,
-        tokens=shard.tokens,
-        stale_tokens=stale_tokens(shard, current),
-        fingerprint=prints.of(shard.contents),
+class _Memories:
+    """The memories of a refresh as units of the stage memorize, made when a work list is written."""
+
+    def __init__(
+        self,
+        known: KnownUnits,
+        shards: ShardColumns,
+        fingerprints: Sequence[str],
+        sections: pa.Table,
+        documents: Sequence[BlobRef],
+    ) -> None:
+        """`documents` are the document tables, whose numbers the `sections` of the documents name."""
+        self._known, self._shards, self._fingerprints = known, shards, fingerprints
+        self._sections, self._documents = sections, documents
+
+    def units(self, numbers: Sequence[int]) -> tuple[MemorizeUnit, ...]:
+        """Those of these shards."""
+        shards = self._shards.some(numbers)
+        ids = list(dict.fromkeys(section.document_id for shard in shards for section in shard.sections))
+        parts = self._parts_of(ids)
+        documents = {each: self._documents[part] for each, part in zip(ids, parts, strict=True)}
+        return tuple(
+            memory_work(shard, self._fingerprints[number], self._streams, documents)
+            for number, shard in zip(numbers, shards, strict=True)
+        )
+
+    def _parts_of(self, document_ids: Sequence[str]) -> list[int]:
+        """The numbers of the parts that have these documents."""
+        ids, order = self._by_id
+        places = order[np.searchsorted(ids, np.array(document_ids, "S"))]
+        parts: list[int] = self._sections["part"].to_numpy()[places].tolist()
+        return parts
+
+    @cached_property
+    def _by_id(self) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[np.int64]]:
+        """The ids of the documents of all sections in order, and the place of each."""
+        ids = self._sections["document_id"].cast(pa.binary()).to_numpy().astype("S")
+        order = np.argsort(ids, kind="stable")
+        return ids[order], order
+
+    @cached_property
+    def _streams(self) -> ParentStreams:
+        parent = self._known.parent
+        return ParentStreams({} if parent is None or not len(parent.sections) else parent_contents(parent))
+
+
+def _planned(prints: MemoryFingerprints, shards: ShardColumns, rows: pa.Table) -> tuple[PlannedMemory, ...]:
+    """The memories of the shards, whose table has the `rows`."""
+    tokens = rows["tokens"].to_numpy().astype(np.int64)
+    stale = tokens * rows["stale"].to_numpy()
+    columns = (shards.ids, shards.kinds, shards.sums(tokens), shards.sums(stale), map(prints.of, shards.contents()))
+    return tuple(
+        PlannedMemory(shard_id=shard_id, kind=kind, tokens=each, stale_tokens=idle, fingerprint=fingerprint)
+        for shard_id, kind, each, idle, fingerprint in zip(*columns, strict=True)
     )
 
 
@@ -142,7 +180,7 @@ def _nothing_left(pipeline: Pipeline, quarantine: list[BlobRef]) -> str:
     )
 
 
-def _shards(extraction: Extraction, known: KnownUnits, sections: Sequence[ShardSection]) -> list[Shard]:
+def _shards(extraction: Extraction, known: KnownUnits, sections: pa.Table) -> ShardColumns:
     spec = extraction.pipeline.spec
     bounds = Bounds(spec.sharding.max_tokens, spec.sharding.min_tokens)
     parent = known.parent
@@ -156,22 +194,12 @@ def _shards(extraction: Extraction, known: KnownUnits, sections: Sequence[ShardS
     if len(gone) == len(shards):  # made in another way, or by an earlier release
         return plan_exact(sections, bounds)
     purged = Purge(spec.refresh.purge).shards(shards, parent.sections)
-    return plan_delta(shards, sections, bounds, spec.refresh.max_stale, gone | purged)
+    planned = plan_delta(shards, each_section(sections), bounds, spec.refresh.max_stale, gone | purged)
+    return ShardColumns.of(planned)
 
 
-def _memories_to_do(
-    known: KnownUnits, shards: Mapping[str, Shard], documents: Mapping[str, BlobRef]
-) -> list[MemorizeUnit]:
-    """The units of memories without an outcome; `shards` by fingerprint."""
-    missing = _missing(known, MEMORIZE.outcomes, {unit: (unit, shard) for unit, shard in shards.items()})
-    parents: dict[str, list[str]] = {}
-    if missing and known.parent is not None and known.parent.sections:
-        parents = {shard_id: [row["content"] for row in rows] for shard_id, rows in known.parent.shards.items()}
-    streams = ParentStreams(parents)
-    return [memory_work(shard, unit, streams, documents) for unit, shard in missing]
-
-
-def _missing(known: KnownUnits, stage: str, units: Mapping[str, T]) -> list[T]:
-    """The units without an outcome, of all by fingerprint."""
+def _missing(known: KnownUnits, stage: str, fingerprints: Sequence[str]) -> list[int]:
+    """The places of the units without an outcome; of several with one fingerprint that of the last."""
+    units = {fingerprint: number for number, fingerprint in enumerate(fingerprints)}
     found = known.find_all(stage, list(units))
-    return [unit for unit, outcome in zip(units.values(), found, strict=True) if outcome is None]
+    return [number for number, outcome in zip(units.values(), found, strict=True) if outcome is None]

@@ -1,28 +1,38 @@
 """The sections of a refresh: the current documents as elements of shards.
 
 In:  the document tables of the parts; the table of sections of the parent version.
-Out: the sections of each part, in order; those of parts that the parent also has are taken from its table.
+Out: the sections of all parts as columns, in order; those of parts that the parent also has are taken from its table.
 Wrong: a document table that was altered is a `CorruptBlobError` that names it.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from memorag_pipeline import schemas
 from memorag_pipeline.digests import text_digest, value_digest
 from memorag_pipeline.machine.threads import in_threads
 from memorag_pipeline.memory.stream import section_heading
 from memorag_pipeline.refresh.parent_version import Parent
 from memorag_pipeline.storage import BlobRef, Blobs
 
+AT_ONCE = 1024  # parts, or shards, that are Python objects at a time
 _KEY_CHARACTERS = 160
 _COLUMNS = ["document_id", "uri", "title", "sections", "text"]
+_OF_SECTION = ("document_id", "uri", "start", "end", "tokens", "content", "key", "text")
+
+# The table `sections` before its sections have shards.
+SCHEMA = pa.schema([field for field in schemas.SECTIONS if field.name != "shard_id"])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ShardSection:
     """A section as an element of a shard.
 
@@ -48,37 +58,58 @@ class ShardSection:
         return (self.uri, *self.earlier_uris)
 
 
-def read_sections(blobs: Blobs, parts: Sequence[BlobRef], parent: Parent | None) -> list[list[ShardSection]]:
-    """The sections of each part. Texts are read only for parts that the parent does not have."""
-    known = {} if parent is None else _known(parent)
-    return in_threads(lambda part: known[part.digest] if part.digest in known else _read(blobs, part), parts)
+def read_sections(blobs: Blobs, parts: Sequence[BlobRef], parent: Parent | None) -> pa.Table:
+    """The sections of all parts, by `SCHEMA`. Texts are read only for parts that the parent does not have."""
+    known, places = _known(parent)
+    unknown = [part for part in parts if part.digest not in places]
+    tables = [known]
+    for start in range(0, len(unknown), AT_ONCE):
+        read = in_threads(lambda part: _read(blobs, part), unknown[start : start + AT_ONCE])
+        tables.append(section_columns(read, start))
+    found = pa.concat_tables(tables)
+    bounds = len(known) + _bounds(found.column("part").to_numpy()[len(known) :], len(unknown))
+    new = (range(*pair) for pair in pairwise(bounds.tolist()))
+    rows = [places[part.digest] if part.digest in places else next(new) for part in parts]
+    taken = np.concatenate([np.empty(0, np.int64), *(np.arange(each.start, each.stop) for each in rows)])
+    numbers = np.repeat(np.arange(len(parts), dtype=np.int32), [len(each) for each in rows])
+    place = SCHEMA.get_field_index("part")
+    return found.take(taken).set_column(place, SCHEMA.field("part"), pa.array(numbers)).combine_chunks()
 
 
-def each_text_once(sections: Sequence[ShardSection], held: Collection[str] = ()) -> list[ShardSection]:
-    """The sections without copies: for each text the one whose content is `held`, otherwise the first."""
-    seen = {section.text for section in sections if section.content in held}
-    kept = []
-    for section in sections:
-        if section.content in held or section.text not in seen:
-            kept.append(section)
-        seen.add(section.text)
-    return kept
+def section_columns(by_part: Sequence[Sequence[ShardSection]], first: int = 0) -> pa.Table:
+    """The sections of some parts, the first of which has this number, as columns."""
+    sections = [section for part in by_part for section in part]
+    columns = {name: [getattr(section, name) for section in sections] for name in _OF_SECTION}
+    columns["part"] = [number for number, part in enumerate(by_part, first) for _ in part]
+    return pa.table([pa.array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
 
 
-def section_of(row: dict[str, Any]) -> ShardSection:
-    """The section of a row of the table `sections`."""
-    names = ("document_id", "uri", "start", "end", "tokens", "content", "key", "text")
-    return ShardSection(**{name: row[name] for name in names})
+def each_section(sections: pa.Table) -> Iterator[ShardSection]:
+    """Sections in columns, one after the other."""
+    for batch in sections.select(list(_OF_SECTION)).to_batches(max_chunksize=AT_ONCE):
+        yield from map(ShardSection, *(column.to_pylist() for column in batch.columns))
 
 
-def _known(parent: Parent) -> dict[str, list[ShardSection]]:
-    """Sections by the digest of the document table that holds them; empty for a version that does not record copies."""
-    if not parent.sections or "text" not in parent.sections[0]:
-        return {}
-    by_part: defaultdict[int, list[ShardSection]] = defaultdict(list)
-    for row in parent.sections:
-        by_part[row["part"]].append(section_of(row))
-    return {blob.digest: by_part[number] for number, blob in enumerate(parent.manifest.of_role("documents"))}
+def _known(parent: Parent | None) -> tuple[pa.Table, dict[str, range]]:
+    """The parent's sections, and where in them those of each document table are, by its digest; nothing of a version
+    that does not record copies.
+    """
+    if parent is None or "text" not in parent.sections.column_names:
+        return SCHEMA.empty_table(), {}
+    sections = parent.sections.select(SCHEMA.names)
+    numbers = sections.column("part").to_numpy()
+    if len(numbers) and (np.diff(numbers) < 0).any():
+        sections = sections.take(np.argsort(numbers, kind="stable"))
+        numbers = np.sort(numbers)
+    parts = parent.manifest.of_role("documents") if len(sections) else []
+    bounds = _bounds(numbers, len(parts)).tolist()
+    return sections, {blob.digest: range(*pair) for blob, pair in zip(parts, pairwise(bounds), strict=True)}
+
+
+def _bounds(numbers: npt.NDArray[np.int32], count: int) -> npt.NDArray[np.int64]:
+    """Where the rows of each number below `count` start in the ascending `numbers`, and the last ones stop."""
+    found: npt.NDArray[np.int64] = np.searchsorted(numbers, np.arange(count + 1))
+    return found
 
 
 def _read(blobs: Blobs, part: BlobRef) -> list[ShardSection]:

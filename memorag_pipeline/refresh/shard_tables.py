@@ -1,92 +1,66 @@
 """The tables `shards` and `sections` of a version, written and read.
 
-In:  the shards and the sections of a refresh; or the parent version.
+In:  the shards and the sections of a refresh, as columns; or the parent version.
 Out: the tables; or the parent's shards, as their memories were read.
 Wrong: a table that was altered is a `CorruptBlobError` that names it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import defaultdict
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from memorag_pipeline import schemas
 from memorag_pipeline.refresh.parent_version import Parent
-from memorag_pipeline.refresh.shard_plan import Shard
-from memorag_pipeline.refresh.shard_sections import ShardSection
-from memorag_pipeline.storage.version_tables import Row
+from memorag_pipeline.refresh.shard_plan import Shard, ShardColumns, as_read
+from memorag_pipeline.refresh.shard_sections import AT_ONCE, ShardSection
 
 
-def shard_table(shards: Sequence[Shard], current: Collection[str]) -> pa.Table:
-    """What each memory was read from; `current` has the contents of the current documents."""
-    rows = [
-        {
-            "shard_id": shard.shard_id,
-            "ordinal": ordinal,
-            "document_id": section.document_id,
-            "uri": section.uri,
-            "earlier_uris": list(section.earlier_uris),
-            "start": section.start,
-            "end": section.end,
-            "tokens": section.tokens,
-            "content": section.content,
-            "stale": section.content not in current,
-        }
-        for shard in shards
-        for ordinal, section in enumerate(shard.sections)
-    ]
-    return pa.Table.from_pylist(rows, schema=schemas.SHARDS)
-
-
-def section_table(by_part: Sequence[Sequence[ShardSection]], shards: Sequence[Shard]) -> pa.Table:
-    """Every section of the documents, with the first shard whose memory holds it or a copy of it."""
-    holder = {content: shard.shard_id for shard in reversed(shards) for content in shard.contents}
-    copies = {
-        section.text: holder[section.content]
-        for sections in reversed(by_part)
-        for section in reversed(sections)
-        if section.content in holder
+def shard_table(shards: ShardColumns, sections: pa.Table) -> pa.Table:
+    """What each memory was read from; `sections` are those of the current documents."""
+    counts = np.diff(shards.bounds)
+    more = {
+        "shard_id": pa.array(shards.ids, pa.string()).take(_owners(shards)),
+        "ordinal": pa.array((np.arange(len(shards.sections)) - np.repeat(shards.bounds[:-1], counts)).astype(np.int32)),
+        "stale": pc.invert(pc.is_in(shards.sections["content"], value_set=sections["content"])),
     }
-    rows = [
-        {
-            "document_id": section.document_id,
-            "uri": section.uri,
-            "start": section.start,
-            "end": section.end,
-            "tokens": section.tokens,
-            "content": section.content,
-            "key": section.key,
-            "part": part,
-            "text": section.text,
-            "shard_id": holder.get(section.content) or copies[section.text],
-        }
-        for part, sections in enumerate(by_part)
-        for section in sections
-    ]
-    return pa.Table.from_pylist(rows, schema=schemas.SECTIONS)
+    columns = [more[name] if name in more else shards.sections[name] for name in schemas.SHARDS.names]
+    return pa.table(columns, schema=schemas.SHARDS).combine_chunks()
+
+
+def section_table(sections: pa.Table, shards: ShardColumns) -> pa.Table:
+    """Every section of the documents, with the first shard whose memory holds it or a copy of it."""
+    owners = _owners(shards)
+    holders = owners.take(pc.index_in(sections["content"], value_set=shards.sections["content"]))
+    held = pc.is_valid(holders)
+    copies = holders.filter(held).take(pc.index_in(sections["text"], value_set=sections["text"].filter(held)))
+    found = pa.array(shards.ids, pa.string()).take(pc.coalesce(holders, copies).combine_chunks())
+    return sections.append_column(schemas.SECTIONS.field("shard_id"), found).select(schemas.SECTIONS.names)
 
 
 def parent_shards(parent: Parent) -> list[Shard]:
     """The shards of the parent, base shards first; empty for a version that does not record what they were read
     from."""
     kinds = {record.shard_id: record.kind for record in parent.manifest.memories}
-    return [
-        Shard(shard_id, kinds[shard_id], tuple(map(_as_read, rows)))
-        for shard_id, rows in parent.shards.items()
-        if shard_id in kinds
-    ]
+    found: defaultdict[str, list[ShardSection]] = defaultdict(list)
+    for batch in parent.shards.to_batches(max_chunksize=AT_ONCE):
+        for row in batch.to_pylist():
+            found[row["shard_id"]].append(as_read(row))
+    return [Shard(key, kinds[key], tuple(sections)) for key, sections in found.items() if key in kinds]
 
 
-def _as_read(row: Row) -> ShardSection:
-    return ShardSection(
-        row["document_id"],
-        row["uri"],
-        row["start"],
-        row["end"],
-        row["tokens"],
-        row["content"],
-        key="",  # this column and the next matter for current sections only
-        text="",
-        earlier_uris=tuple(row["earlier_uris"]),
-    )
+def parent_contents(parent: Parent) -> dict[str, list[str]]:
+    """What each memory of the parent was read from, by shard id."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for batch in parent.shards.select(["shard_id", "content"]).to_batches(max_chunksize=AT_ONCE):
+        for shard_id, content in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            found[shard_id].append(content)
+    return dict(found)
+
+
+def _owners(shards: ShardColumns) -> pa.Array:
+    """For each section of the shards the number of its shard."""
+    return pa.array(np.repeat(np.arange(len(shards)), np.diff(shards.bounds)))

@@ -97,6 +97,10 @@ class VersionTables:
         tables = [self.read(blob, schema.names).cast(schema) for blob in self.there(role)]
         return pa.concat_tables([schema.empty_table(), *tables]).combine_chunks()
 
+    def every(self, role: str) -> pa.Table:
+        """All tables of a role as one, with the columns that they have; without rows if there is none."""
+        return pa.concat_tables([self.read(blob) for blob in self.there(role)] or [OF_ROLE[role].empty_table()])
+
     def values(self, role: str) -> list[tuple[str, Any]]:
         """The JSON of all blobs of a role, each with its name for messages."""
         return [(self.name(blob), self._blobs.cached_json(blob.ref, self.name(blob))) for blob in self.there(role)]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from memorag_pipeline.digests import text_digest
 from memorag_pipeline.refresh.delta_plan import MOST_IDLE, plan_delta, stale_tokens
 from memorag_pipeline.refresh.shard_plan import Bounds, Shard, plan_exact
-from memorag_pipeline.refresh.shard_sections import ShardSection
+from memorag_pipeline.refresh.shard_sections import ShardSection, section_columns
 
 BOUNDS = Bounds(max_tokens=1000, min_tokens=100)
 Corpus = dict[str, tuple[str, int]]
@@ -26,6 +26,12 @@ def sections_of(corpus: Corpus) -> list[ShardSection]:
         ShardSection(text_digest(uri)[:16], uri, 0, 1, tokens, text_digest(text)[:32], key=text.split()[0], text=text)
         for uri, (text, tokens) in sorted(corpus.items())
     ]
+
+
+def exact(sections: list[ShardSection]) -> list[Shard]:
+    """The plan of an exact refresh."""
+    found = plan_exact(section_columns([sections]), BOUNDS)
+    return found.some(range(len(found)))
 
 
 def tokens_read(parent: Sequence[Shard], shards: Sequence[Shard]) -> int:
@@ -59,7 +65,7 @@ class History:
     gone: int = 0
 
     def __post_init__(self) -> None:
-        self.shards = plan_exact(sections_of(self.corpus), BOUNDS)
+        self.shards = exact(sections_of(self.corpus))
 
     def refresh(self, corpus: Corpus, forced: Sequence[str] = ()) -> list[Shard]:
         before, after = ({s.content: s.tokens for s in sections_of(c)} for c in (self.corpus, corpus))
@@ -220,7 +226,7 @@ def test_a_copy_under_another_heading_is_not_read() -> None:
     copy, original = (
         ShardSection(uri, uri, 0, 1, 500, content=f"text under {uri}", key=uri, text="text") for uri in ("a", "b")
     )
-    assert [shard.contents for shard in plan_exact([copy, original], BOUNDS)] == [["text under a"]]
-    parent = plan_exact([original], BOUNDS)
+    assert [shard.contents for shard in exact([copy, original])] == [["text under a"]]
+    parent = exact([original])
     assert plan_delta(parent, [copy, original], BOUNDS, 0) == parent
     assert [shard.contents for shard in plan_delta(parent, [copy], BOUNDS, 0)] == [["text under a"]]

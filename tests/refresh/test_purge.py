@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
+
 from memorag_pipeline.corpus.inventory import Inventory, SourceObject
 from memorag_pipeline.refresh.purge import Purge
 from memorag_pipeline.refresh.shard_plan import Shard
@@ -28,9 +30,10 @@ def test_shards_that_read_a_document_under_any_name_are_read_again() -> None:
         shard("same text", "3", "s3://bucket/old-name.md"),
         shard("another", "4", "s3://bucket/b.md"),
     ]
-    sections = [
+    rows = [
         {"uri": "s3://bucket/a/secret.md", "content": "3"},
         {"uri": "s3://bucket/b.md", "content": "4"},
     ]
+    sections = pa.Table.from_pylist(rows)
     assert PURGE.shards(shards, sections) == {"now", "before", "same text"}
     assert Purge([]).shards(shards, sections) == set()
