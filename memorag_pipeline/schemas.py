@@ -111,6 +111,14 @@ INDEX_ROWS = _schema(
 # Chunks of a segment that are not in the corpus any more, by their place in its row table.
 SEGMENT_MASK = _schema(place=_I32, row=_I32, dead=pa.bool_())
 
+# Lists of plans that are too long for JSON.
+BLOB = pa.struct([pa.field("digest", _S, False), pa.field("size", _I, False)])
+DIGESTS = _schema(digest=_S)
+PLANNED_MEMORIES = _schema({"made_on"}, shard_id=_S, kind=_S, tokens=_I, stale_tokens=_I, made_on=_S, fingerprint=_S)
+STORED_MEMORIES = PLANNED_MEMORIES.append(pa.field("memory", BLOB, False))
+EMBED_UNITS = _schema(fingerprint=_S, configuration=_S, chunks=BLOB)
+STORED_EMBEDDINGS = EMBED_UNITS.append(pa.field("embeddings", BLOB, False))
+
 # The columns that readers need of a version's tables, by role. Earlier releases wrote some without those named `later`.
 OF_ROLE = {
     "inventory": INVENTORY,

@@ -6,10 +6,13 @@ one task of extract, memorize or embed. `VersionEvaluation` is what the gate fou
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, TypeVar
 
+import pyarrow as pa
 from pydantic import AliasChoices, Field, PlainSerializer
 
+from memorag_pipeline import schemas
 from memorag_pipeline.corpus.inventory import SourceObject
 from memorag_pipeline.evaluation.gate import MetricVerdict
 from memorag_pipeline.evaluation.version_scores import Scores
@@ -58,6 +61,11 @@ class EmbedUnit(Unit):
 class ShardPlan(InventoryPlan):
     """With the tables of the parts that were extracted, and all units of memories and embeddings."""
 
+    tables: ClassVar[Mapping[str, pa.Schema]] = {
+        "memories": schemas.PLANNED_MEMORIES,
+        "embeddings": schemas.EMBED_UNITS,
+    }
+
     documents: tuple[BlobRef, ...]
     chunks: tuple[BlobRef, ...]
     quarantine: tuple[BlobRef, ...]
@@ -85,6 +93,12 @@ class IndexPlan(ShardPlan):
 
     `indexed_chunks` are chunk tables that are not of the corpus any more, but that segments of the index need.
     """
+
+    tables: ClassVar[Mapping[str, pa.Schema]] = {
+        "memories": schemas.STORED_MEMORIES,
+        "embeddings": schemas.STORED_EMBEDDINGS,
+        "fresh": schemas.DIGESTS,
+    }
 
     memories: tuple[StoredMemory, ...]
     embeddings: tuple[StoredEmbeddings, ...]
