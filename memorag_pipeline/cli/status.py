@@ -16,6 +16,7 @@ import typer
 from memorag_pipeline.amounts import duration_text
 from memorag_pipeline.cli.arguments import TargetArgument, store_of
 from memorag_pipeline.cli.output import Json, Verbose, print_json, print_table, say, stdout, working
+from memorag_pipeline.progress import bytes_rate_text
 
 if TYPE_CHECKING:
     from memorag_pipeline.reports.status import RunStatus
@@ -74,7 +75,7 @@ def _print(found: RunStatus) -> None:
             stage.failed,
             stage.waiting,
             stage.workers,
-            duration_text(stage.seconds),
+            f"{duration_text(stage.seconds)}{bytes_rate_text(stage.bytes_per_second)}",
             "" if found.has_ended else "?" if stage.seconds_left is None else duration_text(stage.seconds_left),
         ]
         for stage in found.stages

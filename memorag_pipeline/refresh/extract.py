@@ -158,7 +158,7 @@ class _PartExtractor:
             bar.skip(len(part.objects))
             return part.earlier
         started = time.monotonic()
-        rows = part.kept()
+        rows, before = part.kept(), self.bytes
         advance(len(part.reused))
         for item, digest, found in read:
             for each in found:
@@ -167,7 +167,8 @@ class _PartExtractor:
             self.bytes += item.size
             bar.read(item.size)
             advance(1)
-        outcome = self._record(part.fingerprint, rows, len(part.reused), time.monotonic() - started)
+        amounts = {"reused": len(part.reused), "bytes": self.bytes - before}
+        outcome = self._record(part.fingerprint, rows, amounts, time.monotonic() - started)
         self._seconds += outcome.seconds
         return outcome
 
@@ -288,7 +289,7 @@ class _PartExtractor:
             for ordinal, chunk in enumerate(read.chunks)
         ]
 
-    def _record(self, fingerprint: str, rows: _Rows, reused: int, seconds: float) -> Outcome:
+    def _record(self, fingerprint: str, rows: _Rows, amounts: dict[str, int], seconds: float) -> Outcome:
         tables = {
             "documents": _table(rows.documents, schemas.DOCUMENTS),
             "chunks": _table(rows.chunks, schemas.CHUNKS),
@@ -310,7 +311,7 @@ class _PartExtractor:
                     "tokens": sum(row["tokens"] for row in rows.documents),
                     "quarantined": reasons.total(),
                     "unsettled": unsettled(rows.quarantine),
-                    "reused": reused,
+                    **amounts,
                 },
                 seconds=seconds,
             )

@@ -37,7 +37,8 @@ class StageStatus:
     `running` are units that a live task is working on, `failed` those at which a task failed and that no task is
     working on, `waiting` all others that are not done. `workers` are live tasks. `tokens_done` of `tokens` are those of
     units that are done, and what live tasks have done of theirs; None if tokens of units are not known. `seconds` is
-    the time of the units done by this run. `seconds_left` is None if the pace is unknown.
+    the time of the units done by this run, in which `bytes_read` of documents were read. `seconds_left` is None if the
+    pace is unknown.
     """
 
     stage: str
@@ -51,6 +52,12 @@ class StageStatus:
     seconds_left: float | None
     tokens: int | None = None
     tokens_done: int | None = None
+    bytes_read: int = 0
+
+    @property
+    def bytes_per_second(self) -> float:
+        """The pace of reading documents; 0 if there was none."""
+        return self.bytes_read / self.seconds if self.seconds else 0.0
 
 
 @dataclass(frozen=True)
@@ -175,6 +182,7 @@ class StatusReader:
             seconds=sum(outcome.seconds for outcome in own),
             seconds_left=left,
             tokens=tokens,
+            bytes_read=sum(outcome.counts.get("bytes", 0) for outcome in own),
             tokens_done=None if tokens is None else round(sum(weights[unit] for unit in done) + begun),
         )
 

@@ -21,6 +21,7 @@ from memorag_pipeline.errors import NotFoundError, StorageError
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.extract import extract
 from memorag_pipeline.refresh.inventory import take_inventory
+from memorag_pipeline.refresh.plans import ExtractList
 from memorag_pipeline.refresh.stages import REFRESH
 from memorag_pipeline.reports.archive import outdated
 from memorag_pipeline.reports.status import RunStatus, StageStatus, StatusReader
@@ -254,6 +255,11 @@ def test_a_refresh_and_mapped_tasks_report_alike(
     assert found["extract"].waiting == len(inventory["extract"]) - 1
     assert found["extract"].seconds_left is not None and found["extract"].seconds_left > 0
     assert found["memorize"].units is None and found["index"].seconds_left is None
+    read = sum(unit.size for unit in pipeline.read_work(first, ExtractList).units[0].objects)
+    assert found["extract"].bytes_read == read > 0 == found["index"].bytes_read
+    assert found["extract"].bytes_per_second == pytest.approx(read / found["extract"].seconds)
+    shown = CliRunner().invoke(app, ["status", pipeline.store.uri], env={"COLUMNS": "200"})
+    assert "MB/s" in next(line for line in shown.output.splitlines() if "extract" in line)
 
     runner.refresh(pipeline, "in process")
     status = StatusReader(pipeline.store).read()
