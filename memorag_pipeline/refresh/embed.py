@@ -22,7 +22,7 @@ from memorag_pipeline import schemas
 from memorag_pipeline.models.references import resolve
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import track
-from memorag_pipeline.refresh.gpu_units import require_planned
+from memorag_pipeline.refresh.gpu_units import require_planned, vectors_alike
 from memorag_pipeline.refresh.parent_texts import ParentTexts
 from memorag_pipeline.refresh.plans import EmbedList
 from memorag_pipeline.refresh.segments import Keys
@@ -30,8 +30,7 @@ from memorag_pipeline.refresh.stages import EMBED
 from memorag_pipeline.retrieval.keys import key_numbers, short_keys
 from memorag_pipeline.retrieval.vectors import vectors_of
 from memorag_pipeline.runs.tasks import at_work
-from memorag_pipeline.specs.retrieval import EmbeddingSpec, RetrievalSpec
-from memorag_pipeline.storage import BlobRef, Manifest, ModelRecord, Outcome
+from memorag_pipeline.storage import BlobRef, ModelRecord, Outcome
 from memorag_pipeline.storage.version_tables import VersionTables
 
 if TYPE_CHECKING:
@@ -167,7 +166,8 @@ def _of_parent(
         return {}
     manifest = pipeline.store.versions.pinned(parent)
     tables = VersionTables(pipeline.store, parent, manifest, lost)
-    if not _made_alike(pipeline, manifest):
+    embedding = pipeline.settled.embedding
+    if not vectors_alike(pipeline, manifest, resolve(embedding.model, embedding.revision).digest):
         return {}
     columns = ["digest", "vector", *(("terms", "weights") if _weighed(pipeline) else ())]
     places, known, read = ParentTexts(tables), dict[str, _Embedded](), set[int]()
@@ -193,15 +193,3 @@ def _of_parent(
 def _documents(pipeline: Pipeline, chunks: BlobRef) -> Keys:
     column = pipeline.store.blobs.cached_table(chunks, ["document_id"], "chunks").column("document_id")
     return np.unique(key_numbers(short_keys(column)))
-
-
-def _made_alike(pipeline: Pipeline, parent: Manifest) -> bool:
-    if _weighed(pipeline) and parent.section("retrieval", RetrievalSpec).sparse != "model":
-        return False
-    spec, embedding = pipeline.settled.embedding, parent.section("embedding", EmbeddingSpec)
-    digests = {model.role: model.digest for model in parent.models}
-    return (embedding.pooling, embedding.max_tokens, digests.get("embedding")) == (
-        spec.pooling,
-        spec.max_tokens,
-        resolve(spec.model, spec.revision).digest,
-    )

@@ -22,7 +22,7 @@ from memorag_pipeline.memory.gpu_memory import GpuMemory
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.preflight import gpu_memory, memory_cost
 from memorag_pipeline.refresh.comparison import SourceComparison, compare
-from memorag_pipeline.refresh.gpu_units import MemoryFingerprints
+from memorag_pipeline.refresh.gpu_units import MemoryFingerprints, vectors_alike
 from memorag_pipeline.refresh.parent_version import Parent
 from memorag_pipeline.refresh.stages import EMBED, MEMORIZE
 from memorag_pipeline.runs.stage import Stage
@@ -114,11 +114,10 @@ def forecast(pipeline: Pipeline, gpu_hour_price: float | None = None, documents:
 
 
 def _embeds_alike(compared: SourceComparison, parent: Parent) -> bool:
-    """Whether chunks that the version holds keep their vectors."""
-    names = ("chunking", "embedding")
-    now, digests = compared.pipeline.settled.content(), {model.role: model.digest for model in parent.manifest.models}
-    same = all(parent.manifest.spec.get(name) == now[name] for name in names)
-    return same and digests.get("embedding") == compared.extraction.embedding.digest
+    """Whether chunks that the version holds stay, and keep their vectors."""
+    pipeline, manifest = compared.pipeline, parent.manifest
+    same = manifest.spec.get("chunking") == pipeline.settled.content()["chunking"]
+    return same and vectors_alike(pipeline, manifest, compared.extraction.embedding.digest)
 
 
 def _to_read(compared: SourceComparison) -> Inventory:

@@ -14,12 +14,14 @@ from typing import Any
 
 from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.memory.stream import MEMORIZE_VERSION, common_prefix
+from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.refresh.extraction import Extraction
 from memorag_pipeline.refresh.known_units import KnownUnits
 from memorag_pipeline.refresh.plans import EmbedUnit, MemorizeUnit, SectionPlace
 from memorag_pipeline.refresh.shard_plan import Shard
 from memorag_pipeline.refresh.stages import EMBED, MEMORIZE
-from memorag_pipeline.storage import BlobRef, ModelRecord, Outcome, fingerprint
+from memorag_pipeline.specs.retrieval import EmbeddingSpec, RetrievalSpec
+from memorag_pipeline.storage import BlobRef, Manifest, ModelRecord, Outcome, fingerprint
 
 EMBED_VERSION = 2
 # Of section memory: what has its own digest, or changes no memory.
@@ -61,6 +63,18 @@ class MemoryFingerprints:
             "adapter": self.extraction.adapter_digest,
             "tokenizer": self.extraction.memory.tokenizer_digest,
         }
+
+
+def vectors_alike(pipeline: Pipeline, made: Manifest, model: str) -> bool:
+    """Whether the vectors of a version, and its weights of tokens if the spec asks for them, are those that the
+    corpus's spec and the embedding model of this digest would make of the same texts.
+    """
+    if _weighed(pipeline) and made.section("retrieval", RetrievalSpec).sparse != "model":
+        return False
+    spec, before = pipeline.settled.embedding, made.section("embedding", EmbeddingSpec)
+    digests = {record.role: record.digest for record in made.models}
+    now = (spec.pooling, spec.max_tokens, model)
+    return (before.pooling, before.max_tokens, digests.get("embedding")) == now
 
 
 class ParentStreams:
@@ -132,5 +146,9 @@ def _embedding_fingerprint(extraction: Extraction, digests: list[str]) -> str:
         pooling=spec.pooling,
         max_tokens=spec.max_tokens,
         # Only where it is asked for, so that other units keep their fingerprints.
-        **({"weighed": True} if extraction.pipeline.spec.retrieval.sparse == "model" else {}),
+        **({"weighed": True} if _weighed(extraction.pipeline) else {}),
     )
+
+
+def _weighed(pipeline: Pipeline) -> bool:
+    return pipeline.spec.retrieval.sparse == "model"

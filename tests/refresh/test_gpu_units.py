@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memorag_pipeline.refresh import gpu_units
-from memorag_pipeline.refresh.gpu_units import MemoryFingerprints, ParentStreams
+from memorag_pipeline.refresh.gpu_units import MemoryFingerprints, ParentStreams, vectors_alike
 from memorag_pipeline.refresh.shard_plan import Shard
 from memorag_pipeline.refresh.shard_sections import ShardSection
 from memorag_pipeline.specs.memory import MemorySpec
+from memorag_pipeline.storage import Manifest, ModelRecord
+from tests.refresh.conftest import MakePipeline
 
 contents = st.lists(st.sampled_from("abc"), max_size=4)
 ids = st.sampled_from("pqrst")
@@ -67,3 +69,25 @@ def test_a_context_is_in_the_fingerprint_of_memories_that_depend_on_it() -> None
     assert of(context=65536) == plain, "it only permits"
     assert of(**adapting, context=65536) != of(**adapting)
     assert len({plain, *(of(context=context, rope_scaling="yarn") for context in (65536, 131072))}) == 3
+
+
+@pytest.mark.parametrize(
+    ("embedding", "retrieval", "alike"),
+    [
+        ({}, {}, True),
+        ({"model": "a copy of it elsewhere"}, {}, True),
+        ({"pooling": "cls"}, {}, False),
+        ({"max_tokens": 99}, {}, False),
+        ({}, {"sparse": "model"}, False),
+    ],
+)
+def test_vectors_are_alike_by_what_makes_them(
+    make_pipeline: MakePipeline, embedding: dict[str, Any], retrieval: dict[str, Any], alike: bool
+) -> None:
+    now = make_pipeline("memory://nothing", retrieval=retrieval)
+    spec = make_pipeline("memory://nothing").settled
+    made = spec.model_copy(update={"embedding": spec.embedding.model_copy(update=embedding)})
+    models = (ModelRecord(role="embedding", name="model", digest="1" * 64),)
+    before = Manifest.model_construct(spec=made.content(), models=models)
+    assert vectors_alike(now, before, "1" * 64) is alike
+    assert not vectors_alike(now, before, "2" * 64)
