@@ -165,6 +165,12 @@ class WarehouseError(MemoragError):
     exit_code = 7
 
 
+class ExportError(MemoragError):
+    """A file of a job's rows cannot be written in the chosen format."""
+
+    exit_code = 7
+
+
 class EndpointError(MemoragError):
     """A generator's endpoint has stopped answering. Its earlier answers are kept."""
 

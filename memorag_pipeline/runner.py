@@ -96,13 +96,17 @@ class RefreshResult:
 
 @dataclass(frozen=True)
 class AnswerResult:
-    """The rows that a job landed in `warehouse` (its address, without secrets) over one version of the corpus."""
+    """The rows that a job landed in `warehouse` (its address, without secrets) over one version of the corpus.
+
+    `export` is the URI of the run's file beside it.
+    """
 
     version: int
     rows: int
     warehouse: str
     counts: dict[str, dict[str, float]]
     seconds: dict[str, float]
+    export: str | None = None
 
 
 def refresh(pipeline: Pipeline, run_id: str, documents: str | None = None, force: bool = False) -> RefreshResult:
@@ -192,7 +196,14 @@ def _job(order: Sequence[Stage], kind: str, pipeline: Pipeline, job: str, versio
     for stage in others:
         stages.run(stage)
     loaded = stages.run(last, run)
-    return AnswerResult(loaded["version"], loaded["rows"], loaded["warehouse"], stages.counts, stages.seconds)
+    return AnswerResult(
+        loaded["version"],
+        loaded["rows"],
+        loaded["warehouse"],
+        stages.counts,
+        stages.seconds,
+        loaded.get("export"),
+    )
 
 
 def _in_one_task(pipeline: Pipeline) -> Pipeline:

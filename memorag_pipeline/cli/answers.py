@@ -78,6 +78,8 @@ def answer(
     for result in results:
         print_stages(f"Job {job} of {pipeline.spec.corpus}", result)
         say(f"[bold green]{result.rows} rows[/] over version {result.version} are in {result.warehouse}")
+        if result.export is not None:
+            say(f"file: {escape(result.export)}")
         say(_told(result))
 
 

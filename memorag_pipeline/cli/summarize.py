@@ -74,6 +74,8 @@ def _run_job(spec: Path, job: str, version: str | None, json_output: bool, verbo
         return
     print_stages(f"Job {job} of {pipeline.spec.corpus}", result)
     say(f"[bold green]{result.rows} rows[/] over version {result.version} are in {result.warehouse}")
+    if result.export is not None:
+        say(f"file: {escape(result.export)}")
 
 
 def _print(found: Summary, source: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from memorag_pipeline.jobs.export import Export
 from memorag_pipeline.jobs.plans import JobPlan
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import Bar, track
@@ -31,9 +32,9 @@ _MODELS = ("memory_model", "embedding_model", "generation_model")
 class JobRows:
     """The rows of a job and what they are.
 
-    `read` gives them, some at a time, and is called twice: for the rows and for their passages. `done` is the status of
-    a row that is well, `count` how many rows there are. `outcomes` are those of the units that made the rows. `check`
-    passes rows on, and raises at their end what is wrong with them.
+    `read` gives them, some at a time, and is called for the rows, for their passages and for the export. `done` is the
+    status of a row that is well, `count` how many rows there are. `outcomes` are those of the units that made the rows.
+    `check` passes rows on, and raises at their end what is wrong with them.
     """
 
     schema: pa.Schema
@@ -48,6 +49,9 @@ class JobRows:
 def load_rows(pipeline: Pipeline, plan: JobPlan, run: Run, rows: JobRows) -> dict[str, Any]:
     """Load the rows of a job's plan, their passages and the run; returns what was loaded, with rows by status."""
     spec = pipeline.spec.job(plan.job)
+    export = None if spec.export is None else Export(spec.export)
+    if export is not None:
+        export.check(rows.count)
     warehouse = open_warehouse(spec.warehouse)
     passed = _Passed(rows.done)
 
@@ -67,11 +71,19 @@ def load_rows(pipeline: Pipeline, plan: JobPlan, run: Run, rows: JobRows) -> dic
             _tables(spec, rows.schema, rows.id_column, written, passages, run_load(run_row()))
         )
     where = f"{warehouse.describe()}, table {spec.table}"
-    return {"rows": loaded[spec.table], "warehouse": where, "version": plan.version, **passed.counts()}
+    result = {"rows": loaded[spec.table], "warehouse": where, "version": plan.version, **passed.counts()}
+    if export is None:
+        return result
+    return {**result, "export": export.write(pipeline, plan.job, plan.version, run, rows.schema, rows.read())}
 
 
 def check_warehouse(spec: JobSpec) -> None:
-    """Refuse a warehouse that cannot be reached or would refuse the rows of a job, before the job does any work."""
+    """Refuse a warehouse that cannot be reached or would refuse the rows of a job, before the job does any work.
+
+    Also the address of an export that no store has.
+    """
+    if spec.export is not None:
+        Export(spec.export)
     schema, id_column = _ROWS[spec.kind]
     tables = _tables(spec, schema, id_column, (), (), run_load(()))
     open_warehouse(spec.warehouse).check_tables(tables)

@@ -29,6 +29,7 @@ PIPELINE = (
     "rouge_score",
     "semantic_text_splitter",
     "xlrd",
+    "xlsxwriter",
 )
 _PIPELINE_EXTRA = "[cpu]', or [gpu] on a machine with an NVIDIA GPU"
 _READER_EXTRA = "[reader]' to read a version, [cpu] or [gpu] to make one"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
 
 from memorag_pipeline.specs.answer_kinds import AnswerMode, ClueKind
 from memorag_pipeline.specs.location import Location
@@ -162,6 +162,24 @@ class JobWarehouseSpec(WarehouseSpec):
     )
 
 
+class ExportSpec(Location):
+    """A file of each run's rows, beside the warehouse. `export: URI` is short for `export: {uri: URI}`."""
+
+    model_config = ConfigDict(json_schema_extra={"type": ["object", "string"]})
+
+    uri: Uri = Field(
+        description="Folder or bucket of the files, {corpus}/{job}/{run}-v{version}; one whole file for each run."
+    )
+    format: Literal["csv", "xlsx", "parquet"] = Field(
+        default="csv", description="csv, xlsx: a table for people. parquet: all columns, with clues and passages."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"uri": value} if isinstance(value, str) else value
+
+
 class SummariesSpec(Section):
     """What a job of kind summaries summarizes, and how long."""
 
@@ -215,6 +233,7 @@ class JobSpec(Section):
     questions: QuestionsSpec | None = Field(default=None, description="Kind answers: where the questions come from.")
     summaries: SummariesSpec = Field(default=SummariesSpec(), description="Kind summaries: what is summarized.")
     warehouse: JobWarehouseSpec
+    export: ExportSpec | None = Field(default=None, description="Default: rows go to the warehouse only.")
     schedule: Cron | None = Field(
         default=None, description="Cron expression. Default: the job runs for each new version."
     )
