@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from memorag_pipeline.errors import MemoragError, headline
-from memorag_pipeline.jobs.answers.stages import ANSWERS
-from memorag_pipeline.jobs.pinned_version import check_call
+from memorag_pipeline.jobs.answers.stages import ANSWERS, GENERATE, RECALL, ROUTE
+from memorag_pipeline.jobs.pinned_version import check_call, check_exchange
 from memorag_pipeline.jobs.summaries.stages import SUMMARIES
 from memorag_pipeline.machine.packages import require_pipeline
 from memorag_pipeline.pipeline import Pipeline
@@ -47,11 +49,11 @@ class _Stages:
     def run(self, stage: Stage, *arguments: Any) -> dict[str, Any]:
         """Run one stage, over all of its work lists if it has any, and keep the numbers of its results.
 
-        `arguments` are those in addition to the plan.
+        `arguments` are those in addition to the plan or the work list.
         """
         started = time.monotonic()
         if stage.planned_by is not None:
-            result: dict[str, Any] = self._over_lists(stage, self.results[stage.planned_by.name][stage.name])
+            result: dict[str, Any] = self._over_lists(stage, self.work_lists(stage), *arguments)
         else:
             plan = () if stage.plan_of is None else (self.results[stage.plan_of.name]["plan"],)
             result = self._call(stage, 0, None, *plan, *arguments)
@@ -60,11 +62,17 @@ class _Stages:
         self.results[stage.name] = result
         return result
 
-    def _over_lists(self, stage: Stage, lists: Iterable[str]) -> dict[str, Any]:
+    def work_lists(self, stage: Stage) -> list[str]:
+        """The work lists of a stage, which its planner has returned."""
+        assert stage.planned_by is not None
+        lists: list[str] = self.results[stage.planned_by.name][stage.name]
+        return lists
+
+    def _over_lists(self, stage: Stage, lists: Iterable[str], *arguments: Any) -> dict[str, Any]:
         """The numbers of the results, added up."""
         total: dict[str, Any] = {}
         for number, uri in enumerate(lists):
-            for key, value in _numbers(self._call(stage, number, uri, uri)).items():
+            for key, value in _numbers(self._call(stage, number, uri, uri, *arguments)).items():
                 total[key] = total.get(key, 0) + value
         return total
 
@@ -107,6 +115,17 @@ class AnswerResult:
     counts: dict[str, dict[str, float]]
     seconds: dict[str, float]
     export: str | None = None
+
+
+@dataclass(frozen=True)
+class ExportedPrompts:
+    """The prompts of a job over a version, in a file of batch lines; those that have a reply are left out."""
+
+    version: int
+    prompts: int
+    path: str
+    counts: dict[str, dict[str, float]]
+    seconds: dict[str, float]
 
 
 def refresh(pipeline: Pipeline, run_id: str, documents: str | None = None, force: bool = False) -> RefreshResult:
@@ -168,12 +187,34 @@ def _record_failure(pipeline: Pipeline, run: Run, error: Exception) -> None:
         logger.warning("the failed run is not in the warehouse: %s", unrecorded)
 
 
-def answer(pipeline: Pipeline, job: str, version: int | None = None) -> AnswerResult:
+def answer(pipeline: Pipeline, job: str, version: int | None = None, results: Path | None = None) -> AnswerResult:
     """Run a job over `version` (default: the job's channel, or the newest): route, recall, generate, load.
 
-    Raises NotFoundError (job, version), QuestionError, StorageError, WarehouseError. A failed question is a row.
+    With `results`, a file of batch results, the generator is not asked: its replies are those in the file. Raises
+    NotFoundError (job, version), QuestionError, StorageError, WarehouseError. A failed question is a row.
     """
-    return _job(ANSWERS, "answers", pipeline, job, version)
+    if results is None:
+        return _job(ANSWERS, "answers", pipeline, job, version)
+    check_call(pipeline, job, "answers", version)
+    check_exchange(pipeline.spec, job)
+    return _job(ANSWERS, "answers", pipeline, job, version, {GENERATE: (str(results),)})
+
+
+def export_prompts(pipeline: Pipeline, job: str, path: Path, version: int | None = None) -> ExportedPrompts:
+    """Run a job up to its prompts, and write those without a reply to a file of OpenAI batch lines; nothing is loaded.
+
+    Raises what `answer` raises, and QuestionError where the prompts are for no endpoint.
+    """
+    from memorag_pipeline.jobs.answers.results_in import export_prompts as write_prompts
+
+    require_pipeline()
+    check_call(pipeline, job, "answers", version)
+    check_exchange(pipeline.spec, job)
+    stages = _Stages(_in_one_task(pipeline), _job_run(job))
+    routed = stages.run(ROUTE, job, version)
+    stages.run(RECALL)
+    prompts = write_prompts(stages.pipeline, stages.work_lists(GENERATE), path)
+    return ExportedPrompts(routed["version"], prompts, str(path), stages.counts, stages.seconds)
 
 
 def summarize(pipeline: Pipeline, job: str, version: int | None = None) -> AnswerResult:
@@ -184,17 +225,26 @@ def summarize(pipeline: Pipeline, job: str, version: int | None = None) -> Answe
     return _job(SUMMARIES, "summaries", pipeline, job, version)
 
 
-def _job(order: Sequence[Stage], kind: str, pipeline: Pipeline, job: str, version: int | None) -> AnswerResult:
-    """Run the stages of a job: the first plans, the last loads the results of the others."""
+def _job(
+    order: Sequence[Stage],
+    kind: str,
+    pipeline: Pipeline,
+    job: str,
+    version: int | None,
+    arguments: Mapping[Stage, tuple[Any, ...]] = MappingProxyType({}),
+) -> AnswerResult:
+    """Run the stages of a job: the first plans, the last loads the results of the others.
+
+    `arguments` are those of a stage in addition to its work list.
+    """
     require_pipeline()
     check_call(pipeline, job, kind, version)
-    began = datetime.now(UTC)
-    run = Run(f"cli-{began:%Y%m%dT%H%M%S.%f}", began, job)
+    run = _job_run(job)
     stages = _Stages(_in_one_task(pipeline), run)
     first, *others, last = order
     stages.run(first, job, version)
     for stage in others:
-        stages.run(stage)
+        stages.run(stage, *arguments.get(stage, ()))
     loaded = stages.run(last, run)
     return AnswerResult(
         loaded["version"],
@@ -204,6 +254,11 @@ def _job(order: Sequence[Stage], kind: str, pipeline: Pipeline, job: str, versio
         stages.seconds,
         loaded.get("export"),
     )
+
+
+def _job_run(job: str) -> Run:
+    began = datetime.now(UTC)
+    return Run(f"cli-{began:%Y%m%dT%H%M%S.%f}", began, job)
 
 
 def _in_one_task(pipeline: Pipeline) -> Pipeline:

@@ -8,6 +8,7 @@ Wrong: what a stage raises, with its exit code.
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -39,7 +40,7 @@ from memorag_pipeline.specs.answer_kinds import AnswerMode, ClueKind
 
 if TYPE_CHECKING:
     from memorag_pipeline.jobs.answers.answer import Answer
-    from memorag_pipeline.runner import AnswerResult
+    from memorag_pipeline.runner import AnswerResult, ExportedPrompts
 
 
 class _Clue(StrEnum):
@@ -58,6 +59,22 @@ def answer(
         str | None,
         typer.Option("--versions", metavar="FROM-TO", help="Backfill: all versions of a range that are not retired."),
     ] = None,
+    export_batch: Annotated[
+        Path | None,
+        typer.Option(
+            "--export-batch",
+            metavar="FILE",
+            help="Write the prompts as OpenAI batch lines, for `vllm run-batch` or another cluster; load nothing.",
+        ),
+    ] = None,
+    import_results: Annotated[
+        Path | None,
+        typer.Option(
+            "--import-results",
+            metavar="FILE",
+            help="Take the replies from the results of an exported batch instead of asking the endpoint.",
+        ),
+    ] = None,
     json_output: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -66,12 +83,24 @@ def answer(
         from memorag_pipeline import runner
 
         pipeline = pipeline_of(spec)
+        given = {"--versions": versions, "--export-batch": export_batch, "--import-results": import_results}
+        several = [name for name, value in given.items() if value is not None]
         if version is not None and versions is not None:
             raise typer.BadParameter("give --version or --versions, not both")
+        if len(several) > 1:
+            raise typer.BadParameter(f"give only one of {' and '.join(several)}")
+        if import_results is not None and not import_results.is_file():
+            raise QuestionError(f"{import_results}: no such file of results")
         numbers: list[int | None] = [None if version is None else version_of(pipeline.store, version)]
         if versions is not None:
             numbers = [*versions_of(pipeline.store, versions)]
-        results = [runner.answer(pipeline, job, number) for number in numbers]
+        if export_batch is not None:
+            exported = runner.export_prompts(pipeline, job, export_batch, numbers[0])
+        else:
+            results = [runner.answer(pipeline, job, number, import_results) for number in numbers]
+    if export_batch is not None:
+        _say_exported(pipeline.spec.corpus, job, exported, json_output)
+        return
     if json_output:
         print_json(results if versions is not None else results[0])
         return
@@ -81,6 +110,15 @@ def answer(
         if result.export is not None:
             say(f"file: {escape(result.export)}")
         say(_told(result))
+
+
+def _say_exported(corpus: str, job: str, exported: ExportedPrompts, json_output: bool) -> None:
+    if json_output:
+        print_json(exported)
+        return
+    print_stages(f"Prompts of job {job} of {corpus}", exported)
+    say(f"[bold green]{exported.prompts:,} prompts[/] over version {exported.version} are in {escape(exported.path)}")
+    say(f"Put the results back with: memorag answer SPEC {job} --version {exported.version} --import-results RESULTS")
 
 
 def _told(result: AnswerResult) -> str:

@@ -27,7 +27,7 @@ from memorag_pipeline.errors import MemoragError, SpecError
 
 if TYPE_CHECKING:
     from memorag_pipeline.retrieval.passage import Passage
-    from memorag_pipeline.runner import AnswerResult, RefreshResult
+    from memorag_pipeline.runner import AnswerResult, ExportedPrompts, RefreshResult
 
 
 EXIT_CODES = {
@@ -156,7 +156,7 @@ _OTHER_NAMES = {("recall", "questions"): "pairs of question and shard"}
 _WITHOUT_COUNTS = {"promote": "see below"}  # the line below the table says what it decided
 
 
-def print_stages(title: str, result: RefreshResult | AnswerResult) -> None:
+def print_stages(title: str, result: RefreshResult | AnswerResult | ExportedPrompts) -> None:
     """A table of what each stage counted, and its seconds."""
     rows: list[list[Any]] = [
         [

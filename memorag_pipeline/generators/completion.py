@@ -15,7 +15,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from memorag_pipeline.generators.budget import Usage
+from memorag_pipeline.generators.interface import Reply
 from memorag_pipeline.models.thoughts import Spoken, spoken
+from memorag_pipeline.specs.generation import GenerationSpec
 
 _SHOWN = 200
 _MOST_TOKENS = 2**31 - 1  # what a column holds
@@ -123,6 +125,18 @@ class Completion(BaseModel):
                 " raise generation.max_new_tokens, which holds what the model reasons, too"
             )
         return None
+
+
+def reply_of_completion(completion: Completion, usage: Usage, spec: GenerationSpec, cost: float | None) -> Reply:
+    """The reply in a completion that has a choice."""
+    return Reply(
+        completion.text,
+        usage.input_tokens,
+        usage.output_tokens,
+        completion.problem(spec.max_new_tokens),
+        cost=cost,
+        finish_reason=completion.finish_reason,
+    )
 
 
 def only_a_thought(max_new_tokens: int, finish_reason: str | None) -> str:

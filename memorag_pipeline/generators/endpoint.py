@@ -17,8 +17,8 @@ from typing import Any
 
 from memorag_pipeline.errors import EndpointError, EndpointRefusedError
 from memorag_pipeline.generators.budget import Budget, Spending, Usage, cost_of
-from memorag_pipeline.generators.completion import Completion, MalformedError
-from memorag_pipeline.generators.endpoint_client import open_client, read_key, request_body
+from memorag_pipeline.generators.completion import Completion, MalformedError, reply_of_completion
+from memorag_pipeline.generators.endpoint_client import open_client, prompt_tokens, read_key, request_body
 from memorag_pipeline.generators.endpoint_failures import Failure, failure_of
 from memorag_pipeline.generators.interface import Reply
 from memorag_pipeline.generators.limits import RateLimits
@@ -27,7 +27,6 @@ from memorag_pipeline.prompts.message import Message
 from memorag_pipeline.specs.generation import GenerationSpec
 
 _AT_ONCE = 16  # questions per concurrent request, so that few wait for the last of a batch
-_FRAME_TOKENS = 8  # per message in addition to its text
 _FAILURES = 4  # consecutive failures after which the endpoint is given up; more with higher concurrency
 
 
@@ -111,7 +110,7 @@ class EndpointGenerator:
         return replies
 
     async def _ask(self, key: str, body: dict[str, Any]) -> Reply:
-        prompt = sum(self._count(message["content"]) + _FRAME_TOKENS for message in body["messages"])
+        prompt = prompt_tokens(body, self._count)
         most = self._spending(Usage(prompt, self._spec.max_new_tokens))
         if not await self._budget.reserve(most):
             return Reply("", 0, 0, self._budget.refusal(), retryable=True)
@@ -127,15 +126,7 @@ class EndpointGenerator:
         finally:
             await self._budget.settle(most, self._spending(usage))
         self._answered, self._failed = self._answered + 1, 0
-        problem = completion.problem(self._spec.max_new_tokens)
-        reply = Reply(
-            completion.text,
-            usage.input_tokens,
-            usage.output_tokens,
-            problem,
-            cost=cost_of(usage, self._endpoint.prices),
-            finish_reason=completion.finish_reason,
-        )
+        reply = reply_of_completion(completion, usage, self._spec, cost_of(usage, self._endpoint.prices))
         if self._replies is not None:
             await asyncio.to_thread(self._replies.record, key, reply)
         return reply

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +22,10 @@ from memorag_pipeline.specs.generation import ENDPOINTS, EndpointSpec, Generatio
 from memorag_pipeline.storage.credentials import airflow_connection
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+    from openai import AsyncOpenAI, OpenAI
 
 
+_FRAME_TOKENS = 8  # per message in addition to its text
 _NO_KEY = "none"  # the client requires one; a server without keys ignores it
 
 
@@ -38,6 +39,11 @@ class Key:
     def struck_out(self, text: str) -> str:
         """`text` without the key."""
         return redacted(text, "" if self.value == _NO_KEY else self.value)
+
+
+def no_key() -> Key:
+    """In place of a key, where nothing is sent."""
+    return Key(_NO_KEY, "correct it where the requests were sent")
 
 
 def read_key(spec: EndpointSpec) -> Key:
@@ -56,6 +62,11 @@ def read_key(spec: EndpointSpec) -> Key:
     if not key:
         raise EndpointRefusedError(missing)
     return Key(key, f"correct it in {where}")
+
+
+def prompt_tokens(body: Mapping[str, Any], count: Callable[[str], int]) -> int:
+    """The tokens of a request's prompt, as far as another tokenizer can tell."""
+    return sum(count(message["content"]) + _FRAME_TOKENS for message in body["messages"])
 
 
 def open_client(spec: GenerationSpec, key: Key, before_request: Callable[[Any], Awaitable[None]]) -> AsyncOpenAI:
@@ -82,6 +93,23 @@ def open_client(spec: GenerationSpec, key: Key, before_request: Callable[[Any], 
             azure_endpoint=endpoint.url, azure_deployment=spec.model, api_version=endpoint.api_version, **shared
         )
     return openai.AsyncOpenAI(base_url=endpoint.url, **shared)
+
+
+def open_batch_client(spec: GenerationSpec, key: Key) -> OpenAI:
+    """A client for files and batches, which belong to no deployment. Nothing is sent yet."""
+    import openai
+
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    endpoint = spec.endpoint
+    assert endpoint is not None
+    shared: dict[str, Any] = {
+        "api_key": key.value,
+        "timeout": endpoint.timeout_seconds,
+        "max_retries": endpoint.retries,
+    }
+    if ENDPOINTS[endpoint.kind].has_versions:
+        return openai.AzureOpenAI(azure_endpoint=endpoint.url, api_version=endpoint.api_version, **shared)
+    return openai.OpenAI(base_url=endpoint.url, **shared)
 
 
 def request_body(spec: GenerationSpec, messages: Sequence[Message]) -> dict[str, Any]:

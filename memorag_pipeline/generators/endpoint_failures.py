@@ -70,16 +70,26 @@ def failure_of(error: Exception, spec: GenerationSpec, key: Key) -> Failure:
             unreachable=True,
         )
     assert isinstance(error, openai.APIStatusError)
-    told = _Told.of(error)
+    return _of_status(_Told.of(error), spec, key, tried)
+
+
+def failure_of_status(status: int, body: Any, spec: GenerationSpec, key: Key) -> Failure:
+    """What an error in a line of a batch's results means."""
+    return _of_status(_Told.of_body(status, str(status), body), spec, key, "asked in a batch")
+
+
+def _of_status(told: _Told, spec: GenerationSpec, key: Key, tried: str) -> Failure:
+    endpoint = spec.endpoint
+    assert endpoint is not None
     # Truncating first might leave a part of the key at the end, which would not be recognized.
     said = _one_line(key.struck_out(_said(told.body)))
     replied = f"{endpoint.url} replied {told.status}: {said}"
     if told.is_about_the_length:
         fix = "lower generation.evidence_tokens or generation.max_new_tokens, or use a model with a longer context"
         return Failure(f"{replied}; the question and its passages are too long for the model: {fix}", of_question=True)
-    if told.code in _FILTERED or error.status_code == 413:
+    if told.code in _FILTERED or told.number == 413:
         return Failure(replied, of_question=True)
-    again = error.status_code in (408, 409, 429) or error.status_code >= 500
+    again = told.number in (408, 409, 429) or told.number >= 500
     return _refusal(told, spec, key, said) or Failure(replied + (f" ({tried})" if again else ""), retryable=again)
 
 
@@ -99,13 +109,18 @@ class _Told:
         """Built from an error of the client."""
         hidden = shown_error(error.response)
         body = error.body if hidden is None else hidden
+        status = str(error.status_code) if hidden is None else f"200 with an error of {error.status_code}"
+        return cls.of_body(error.status_code, status, body)
+
+    @classmethod
+    def of_body(cls, number: int, status: str, body: Any) -> _Told:
+        """Built from a status and the body that came with it."""
         if isinstance(body, list) and len(body) == 1:
             body = body[0]
         fields = body if isinstance(body, dict) else {}
         if isinstance(fields.get("error"), dict):
             fields = fields["error"]
-        status = str(error.status_code) if hidden is None else f"200 with an error of {error.status_code}"
-        return cls(error.status_code, status, body, fields.get("code"), fields.get("type"), fields.get("param"))
+        return cls(number, status, body, fields.get("code"), fields.get("type"), fields.get("param"))
 
     @property
     def is_about_the_length(self) -> bool:

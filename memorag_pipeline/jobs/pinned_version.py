@@ -2,13 +2,15 @@
 
 In:  the name of a job, its kind, a version.
 Out: the job's section of the spec; the number of the version.
-Wrong: no such job, a job of another kind, no such version or a retired one: `NotFoundError`.
+Wrong: no such job, a job of another kind, no such version or a retired one: `NotFoundError`. A job whose prompts cannot
+       be answered elsewhere: `QuestionError`.
 """
 
 from __future__ import annotations
 
-from memorag_pipeline.errors import NotFoundError
+from memorag_pipeline.errors import NotFoundError, QuestionError
 from memorag_pipeline.pipeline import Pipeline
+from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.specs.jobs import JobSpec
 
 _COMMANDS = {"answers": "memorag answer", "summaries": "memorag summarize"}
@@ -35,3 +37,14 @@ def check_call(pipeline: Pipeline, job: str, kind: str, version: int | None) -> 
     job_of_kind(pipeline, job, kind)
     if version is not None:
         pipeline.store.versions.manifest(version)
+
+
+def check_exchange(spec: CorpusSpec, job: str) -> None:
+    """Refuse a job whose prompts cannot be answered elsewhere, before it does any work."""
+    if spec.job(job).mode == "memory_only":
+        raise QuestionError(f"job {job}: in mode memory_only the memories answer, and there are no prompts to export")
+    if spec.generation.endpoint is None:
+        raise QuestionError(
+            f"corpus {spec.corpus}: prompts can be exported for an endpoint only; set generation.model to the model's"
+            " name there, and generation.endpoint.base_url to its address, which is not contacted"
+        )

@@ -29,7 +29,8 @@ class EndpointTraits:
 
     `url` is the root of its API if there is only one, `key_variable` the variable that holds its key unless the spec
     names another. `has_versions`: as on Azure, requests name a deployment and a version of the API. `length_key` is the
-    key of a request that limits the reply. `knows_penalty`: it supports a repetition penalty.
+    key of a request that limits the reply. `knows_penalty`: it supports a repetition penalty. `batch_path` is how a
+    batch names the completions that it is for.
     """
 
     describes: str
@@ -38,6 +39,7 @@ class EndpointTraits:
     has_versions: bool = False
     length_key: str = "max_tokens"
     knows_penalty: bool = False
+    batch_path: str = "/v1/chat/completions"
 
 
 ENDPOINTS: dict[str, EndpointTraits] = {
@@ -53,6 +55,7 @@ ENDPOINTS: dict[str, EndpointTraits] = {
         key_variable="AZURE_OPENAI_API_KEY",
         has_versions=True,
         length_key="max_completion_tokens",
+        batch_path="/chat/completions",
     ),
     "compatible": EndpointTraits("any other server, such as vLLM or DeepSeek.", knows_penalty=True),
 }

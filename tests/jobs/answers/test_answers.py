@@ -17,8 +17,9 @@ from memorag_pipeline.generators.local import LocalGenerator
 from memorag_pipeline.generators.open import open_generator
 from memorag_pipeline.jobs.answers.answer import Answer
 from memorag_pipeline.jobs.answers.answer_batch import answer_batch
+from memorag_pipeline.jobs.answers.answerer import shared_columns
 from memorag_pipeline.jobs.answers.ask import answer_questions, recall_questions
-from memorag_pipeline.jobs.answers.generate import _shared_columns, generate
+from memorag_pipeline.jobs.answers.generate import generate
 from memorag_pipeline.jobs.answers.recall import recall
 from memorag_pipeline.jobs.answers.recall_units import RecallUnits
 from memorag_pipeline.jobs.answers.route import route
@@ -102,7 +103,7 @@ def test_rows_name_the_adapter_beside_the_model(pipeline: Pipeline) -> None:
     version = Version(pipeline.store, 1, trust_models=True)
     adapter = ModelRecord(role="adapter", name="one.safetensors", digest="0" * 64)
     version.manifest = version.manifest.model_copy(update={"models": (*version.manifest.models, adapter)})
-    columns = _shared_columns(version, "faq", AnswerSettings.of_version(version.manifest))
+    columns = shared_columns(version, "faq", AnswerSettings.of_version(version.manifest))
     assert columns["memory_model"].endswith(f" with one.safetensors@sha256:{adapter.digest}")
 
 
