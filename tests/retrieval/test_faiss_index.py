@@ -251,7 +251,7 @@ class OnGpu:
     """What an index on a GPU is to Faiss's Python: it trains, adds and counts, but is no class that it looks into."""
 
     def __init__(self, index: Any) -> None:
-        self.index, self.d, self.trained_on = index, index.d, 0
+        self.index, self.trained_on = index, 0
 
     @property
     def is_trained(self) -> bool:
