@@ -30,6 +30,8 @@ class _Row(BaseModel):
     counts: dict[str, int]
 
 
+_AT_ONCE = 16_384  # rows that are checked together
+
 _ROWS = TypeAdapter(list[_Row])
 
 
@@ -40,11 +42,15 @@ def units_of(tables: VersionTables) -> list[Row]:
 
 def _checked(rows: Any, name: str) -> list[Row]:
     """`rows` unchanged, if they are those of a table of units; `name` identifies it in an error."""
-    try:
-        _ROWS.validate_python(rows)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        raise _refused(name, ".".join(map(str, first["loc"])), first["msg"]) from error
+    if not isinstance(rows, list):
+        raise _refused(name, "", "no list")
+    for start in range(0, len(rows), _AT_ONCE):
+        try:
+            _ROWS.validate_python(rows[start : start + _AT_ONCE])
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            number, *place = first["loc"]
+            raise _refused(name, ".".join(map(str, (start + int(number), *place))), first["msg"]) from error
     found: list[Row] = rows
     for number, row in enumerate(found):
         if problem := _incomplete(row):

@@ -62,3 +62,8 @@ def test_a_row_that_no_refresh_writes_is_refused_by_its_place(tmp_path: Path, ro
     with pytest.raises(CorruptBlobError, match=r"^units.json of version 1: no table of units") as refused:
         read(tmp_path, [MEMORY, row])
     assert problem in str(refused.value)
+
+
+def test_a_row_far_down_is_named_by_its_number(tmp_path: Path) -> None:
+    with pytest.raises(CorruptBlobError, match=r"20000\.counts\.tokens"):
+        read(tmp_path, [*[MEMORY] * 20_000, {**MEMORY, "counts": {"tokens": "many"}}])
