@@ -53,6 +53,13 @@ class KnownUnits:
             for fingerprint in fingerprints
         ]
 
+    def are_done(self, stage: str, fingerprints: Sequence[str]) -> list[bool]:
+        """Which of many units have an outcome."""
+        unknown = [fingerprint for fingerprint in fingerprints if (stage, fingerprint) not in self._known]
+        looked_up = zip(unknown, self._pipeline.store.units.find_all(stage, unknown), strict=True)
+        absent = {fingerprint for fingerprint, outcome in looked_up if outcome is None}
+        return [fingerprint not in absent for fingerprint in fingerprints]
+
     def embedded(self, chunks: BlobRef, configuration: str) -> str | None:
         """The fingerprint of the unit that embedded a chunk table for the parent, if it was configured alike."""
         return self._embedded.get((chunks.digest, configuration))

@@ -189,8 +189,8 @@ def _shards(extraction: Extraction, known: KnownUnits, sections: pa.Table) -> Sh
         return plan_exact(sections, bounds)
     shards = parent_shards(parent)
     prints = MemoryFingerprints(extraction)
-    made = known.find_all(MEMORIZE.outcomes, [prints.of(shard.contents) for shard in shards])
-    gone = {shard.shard_id for shard, outcome in zip(shards, made, strict=True) if outcome is None}
+    made = known.are_done(MEMORIZE.outcomes, [prints.of(shard.contents) for shard in shards])
+    gone = {shard.shard_id for shard, is_made in zip(shards, made, strict=True) if not is_made}
     if len(gone) == len(shards):  # made in another way, or by an earlier release
         return plan_exact(sections, bounds)
     purged = Purge(spec.refresh.purge).shards(shards, parent.sections)
@@ -201,5 +201,5 @@ def _shards(extraction: Extraction, known: KnownUnits, sections: pa.Table) -> Sh
 def _missing(known: KnownUnits, stage: str, fingerprints: Sequence[str]) -> list[int]:
     """The places of the units without an outcome; of several with one fingerprint that of the last."""
     units = {fingerprint: number for number, fingerprint in enumerate(fingerprints)}
-    found = known.find_all(stage, list(units))
-    return [number for number, outcome in zip(units.values(), found, strict=True) if outcome is None]
+    done = known.are_done(stage, list(units))
+    return [number for number, is_done in zip(units.values(), done, strict=True) if not is_done]
