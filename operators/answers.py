@@ -10,14 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from memorag_operators.batch_trigger import BatchTrigger
 from memorag_operators.stage_operator import BatchOperator, PlanOperator, StageOperator
 from memorag_pipeline.jobs.answers.stages import GENERATE, LOAD, RECALL, ROUTE
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from airflow.triggers.base import BaseTrigger
 
     from memorag_pipeline.pipeline import Pipeline
     from memorag_pipeline.runs.stage import Stage
+
+WAITING = "batches_waiting"
 
 
 class RouteOperator(StageOperator):
@@ -65,10 +69,27 @@ class RecallOperator(BatchOperator):
 
 
 class GenerateOperator(BatchOperator):
-    """Retrieve evidence for, and answer, the questions of one work list."""
+    """Retrieve evidence for, and answer, the questions of one work list.
+
+    While an endpoint's batches are under way the task waits in the triggerer, and no worker is held.
+    """
 
     stage: ClassVar[Stage | None] = GENERATE
     of_job: ClassVar[bool] = True
+
+    def call_stage(self, opened: Pipeline, context: Context) -> dict[str, Any]:
+        """Send what goes in batches; when they have ended, or without them, answer."""
+        from memorag_pipeline.jobs.answers.provider_batches import send
+
+        waiting = send(opened, self.batch)
+        return {WAITING: waiting} if waiting else super().call_stage(opened, context)
+
+    def waits_for(self, result: dict[str, Any]) -> BaseTrigger | None:
+        """Its batches."""
+        if WAITING not in result:
+            return None
+        self.log.info("waiting for %s batches", result[WAITING])
+        return BatchTrigger(self.spec_file, self.batch)
 
 
 class LoadOperator(PlanOperator):

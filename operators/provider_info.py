@@ -24,4 +24,10 @@ def get_provider_info() -> dict[str, Any]:
                 ],
             }
         ],
+        "triggers": [
+            {
+                "integration-name": "MemoRAG pipeline",
+                "python-modules": ["memorag_operators.batch_trigger", "memorag_operators.watcher"],
+            }
+        ],
     }

@@ -34,6 +34,7 @@ from memorag_pipeline.storage.outages import patience
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from airflow.triggers.base import BaseTrigger
 
     from memorag_pipeline.runs.stage import Stage
     from memorag_pipeline.runs.tasks import Run
@@ -108,6 +109,9 @@ class StageOperator(BaseOperator):
             if isinstance(error, _FINAL):
                 raise AirflowFailException(str(error)) from None
             raise error.with_traceback(None) from None
+        trigger = self.waits_for(result)
+        if trigger is not None:
+            self.defer(trigger=trigger, method_name="resume")
         self.done = opened.spec, result
         if self.stage is not None and self.measured:
             metrics.send(opened.spec.corpus, self.stage.name, result, time.monotonic() - started)
@@ -118,6 +122,14 @@ class StageOperator(BaseOperator):
                 context["ti"].xcom_push(name, value)
         self.conclude(result, context)
         return result[self.work_list] if self.work_list else result
+
+    def waits_for(self, result: dict[str, Any]) -> BaseTrigger | None:
+        """What the task waits for in the triggerer before it is called again, where `result` is not the last one."""
+        return None
+
+    def resume(self, context: Context, event: Any = None) -> dict[str, Any] | list[str]:
+        """Do the task again, which finds that what it waited for is there."""
+        return self.execute(context)
 
     def _call(self, opened: Any, context: Context) -> dict[str, Any]:
         def work() -> dict[str, Any]:

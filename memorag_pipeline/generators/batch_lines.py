@@ -74,7 +74,7 @@ def result_of(
         wrong = f"the result is not a chat completion: {error}"
         return Result(key, Reply("", 0, 0, wrong, retryable=True))
     assert spec.endpoint is not None
-    cost = cost_of(usage, spec.endpoint.prices)
+    cost = cost_of(usage, spec.endpoint.batch_prices)
     return Result(key, reply_of_completion(completion, usage, spec, cost), completed=True)
 
 

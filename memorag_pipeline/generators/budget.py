@@ -69,6 +69,13 @@ class Budget:
             self._open.append(most)
             return True
 
+    def take(self, most: Spending) -> bool:
+        """Whether `most` is left; if so, it counts as spent, as nobody will settle it."""
+        if not self._has_room(most):
+            return False
+        self.note(most)
+        return True
+
     async def settle(self, most: Spending, spent: Spending) -> None:
         """Release what was reserved, and count what was spent."""
         async with self._settled:

@@ -105,6 +105,26 @@ class PricesSpec(Section):
     )
 
 
+class BatchSpec(Section):
+    """A job's questions as batches of the server's Batch API (OpenAI's files and batches), which answers within hours.
+
+    `batch: {}` has the defaults. Only jobs of kind answers use it; summaries and single questions are asked directly.
+    """
+
+    discount: float = Field(
+        default=0.5, ge=0, le=1, description="Share of prices that a batch saves; costs and budgets know it."
+    )
+    window: str = Field(
+        default="24h", pattern=r"^\d{1,3}[hd]$", description="Time within which the server promises to answer."
+    )
+    poll_seconds: float = Field(default=60, gt=0, description="Pause between two looks at the state of the batches.")
+    requests: int = Field(default=10_000, ge=1, le=50_000, description="Most questions of one batch.")
+    megabytes: int = Field(default=100, ge=1, le=200, description="Most megabytes of one batch's file.")
+    keep_files: bool = Field(
+        default=False, description="Leave the files of prompts and results at the server when their results are taken."
+    )
+
+
 class EndpointSpec(Section):
     """A server with the chat completions of OpenAI that writes the answers, and what may be spent on it."""
 
@@ -152,11 +172,23 @@ class EndpointSpec(Section):
     budget_cost: float | None = Field(
         default=None, gt=0, description="Highest cost of a run: it stops asking before it exceeds it."
     )
+    batch: BatchSpec | None = Field(
+        default=None, description="Default: questions are asked directly. {}: as batches, at half the price."
+    )
 
     @property
     def url(self) -> str:
         """Root of the API."""
         return (self.base_url or ENDPOINTS[self.kind].url or "").rstrip("/")
+
+    @property
+    def batch_prices(self) -> PricesSpec | None:
+        """The prices of batches; those of single questions without `batch`."""
+        if self.prices is None or self.batch is None:
+            return self.prices
+        paid = 1 - self.batch.discount
+        given = {name: price * paid for name, price in self.prices.model_dump().items() if price is not None}
+        return PricesSpec.model_validate(given)
 
 
 class GenerationSpec(Section):

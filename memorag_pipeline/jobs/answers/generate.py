@@ -20,7 +20,7 @@ from memorag_pipeline.generators.budget import Spending
 from memorag_pipeline.generators.interface import Generator
 from memorag_pipeline.generators.open import open_generator
 from memorag_pipeline.generators.replies import ReplyUnits
-from memorag_pipeline.jobs.answers import results_in
+from memorag_pipeline.jobs.answers import provider_batches, results_in
 from memorag_pipeline.jobs.answers.answerer import COUNTS, Answerer, groups, units_left
 from memorag_pipeline.jobs.answers.plans import GenerateList
 from memorag_pipeline.jobs.answers.stages import GENERATE
@@ -55,8 +55,10 @@ def generate(pipeline: Pipeline, batch_uri: str, results: str | None = None) -> 
 
 
 def _generator_of(pipeline: Pipeline, batch: GenerateList, spent: Spending, results: str | None) -> Generator:
-    """The generator of a work list; one that takes replies from a file asks nobody."""
+    """The generator of a work list; with batches or a file of results, one that has all replies."""
     generation, replies = batch.settings.generation, ReplyUnits(pipeline.store, batch.run)
     if results is not None:
         return results_in.replies_in(pipeline, batch, results)
+    if provider_batches.are_used(batch):
+        return provider_batches.replies_of(pipeline, batch, spent)
     return open_generator(generation, batch.settings.memory, replies, spent)
