@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="python -m benchmarks.growth"
     )
     parser.add_argument("--documents", nargs="+", type=int, default=[10_000, 100_000])
-    parser.add_argument("--shard-tokens", type=int, default=4096, help="the most tokens of a shard")
+    parser.add_argument("--shard-tokens", type=int, default=4096, help="the most tokens of a shard of the versions")
     parser.add_argument("--mode", choices=["exact", "delta"], default="exact")
     parser.add_argument("--only", nargs="+", help="names of rows; all by default; those after publish only with it")
     parser.add_argument("--append", type=Path, help="file for the lines of JSON")
@@ -432,7 +432,7 @@ def _spec(folder: Path, shard_tokens: int, mode: str) -> CorpusSpec:
             "corpus": "growth",
             "source": {"uris": ["memory://corpus"]},
             "store": {"uri": str(folder)},
-            "sharding": {"max_tokens": shard_tokens},
+            "sharding": {"max_tokens": min(shard_tokens, 4096)},  # what the model can hold; row shard plans so
             "refresh": {"mode": mode},
             "memory": {"kind": "full", "model": "package:smollm2-135m-instruct"},
             "embedding": {"model": "package:all-minilm-l6-v2", "pooling": "mean"},

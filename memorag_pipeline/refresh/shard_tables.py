@@ -38,7 +38,8 @@ def section_table(sections: pa.Table, shards: ShardColumns) -> pa.Table:
     held = pc.is_valid(holders)
     copies = holders.filter(held).take(pc.index_in(sections["text"], value_set=sections["text"].filter(held)))
     found = pa.array(shards.ids, pa.string()).take(pc.coalesce(holders, copies).combine_chunks())
-    return sections.append_column(schemas.SECTIONS.field("shard_id"), found).select(schemas.SECTIONS.names)
+    columns = [found if name == "shard_id" else sections[name] for name in schemas.SECTIONS.names]
+    return pa.table(columns, schema=schemas.SECTIONS)  # without what the parent's table says of itself
 
 
 def parent_shards(parent: Parent) -> list[Shard]:

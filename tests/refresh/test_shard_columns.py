@@ -72,8 +72,8 @@ def test_each_section_names_the_first_shard_that_has_it_or_else_its_text(
     for section in (each for part in parts for each in part):
         if section.content in holder:
             copies.setdefault(section.text, holder[section.content])
-    table = section_table(sections, planned)
-    assert table.schema.equals(schemas.SECTIONS)
+    table = section_table(sections.replace_schema_metadata({"from": "the parent"}), planned)
+    assert table.schema.equals(schemas.SECTIONS, check_metadata=True)
     assert table["shard_id"].to_pylist() == [
         holder.get(each.content) or copies[each.text] for part in parts for each in part
     ]
