@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from typer.testing import CliRunner
 
 from memorag_pipeline import runner
+from memorag_pipeline.cli.app import app
 from memorag_pipeline.errors import QuestionError
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.warehouse import open_warehouse
@@ -168,3 +171,23 @@ def test_a_job_without_prompts_for_elsewhere_is_refused_before_its_work(
         runner.export_prompts(
             make_pipeline(generation=generation, mode="memory_only", clues=[]), "faq", tmp_path / "out.jsonl"
         )
+
+
+def test_the_command_writes_prompts_and_takes_results(job: Job, tmp_path: Path) -> None:
+    spec = tmp_path / "topics.yaml"
+    spec.write_text(yaml.safe_dump(job().spec.model_dump(mode="json", exclude_unset=True)), encoding="utf-8")
+    out, results = tmp_path / "out.jsonl", tmp_path / "results.jsonl"
+
+    def answer(*arguments: str) -> Any:
+        return CliRunner().invoke(app, ["answer", str(spec), "faq", *arguments])
+
+    exported = answer("--export-batch", str(out))
+    assert exported.exit_code == 0 and "4 prompts over version 1 are in" in exported.stdout
+    assert "--version 1 --import-results" in exported.stdout
+    missing = answer("--import-results", str(results))
+    assert missing.exit_code == QuestionError.exit_code and "no such file of results" in missing.stderr
+    both = answer("--import-results", str(out), "--export-batch", str(out))
+    assert both.exit_code == 2 and "give only one of" in both.stderr
+    write(results, [result(json.loads(line)) for line in out.read_text().splitlines()])
+    imported = answer("--import-results", str(results), "--json")
+    assert imported.exit_code == 0 and json.loads(imported.stdout)["counts"]["generate"]["answered"] == 4
