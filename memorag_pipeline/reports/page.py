@@ -18,6 +18,7 @@ from memorag_pipeline.amounts import bytes_text, counts_text, duration_text
 from memorag_pipeline.html.clean_text import clean
 from memorag_pipeline.html.templates import templates_of
 from memorag_pipeline.jobs.answers.stages import GENERATE
+from memorag_pipeline.progress import bytes_rate_text
 from memorag_pipeline.refresh.stages import MEMORIZE
 from memorag_pipeline.reports.facts import STATES, RunReport
 from memorag_pipeline.reports.plots import formats_plot, stages_plot
@@ -60,6 +61,7 @@ def environment() -> Environment:
     found = templates_of("memorag_pipeline.reports", _finalized)
     found.filters |= {
         "bytes": bytes_text,
+        "bytes_rate": bytes_rate_text,
         "counts": _counts,
         "duration": duration_text,
         "number": _number,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,11 @@ def test_a_refresh_that_runs_is_seen_on_the_page_and_in_the_list(store: CorpusSt
     page = words(overview_page("topics", "", reader.read()))
     assert "A refresh is running : began 02 Jan 2026, 03:04 UTC" in page
     assert "inventory 1 of 1 · extract ?" in page and "time left unknown" in page
+    overview = reader.read()
+    assert overview.unfinished is not None
+    pace = [replace(stage, bytes_read=3_000_000, seconds=2.0) for stage in overview.unfinished.stages]
+    page = words(overview_page("topics", "", replace(overview, unfinished=replace(overview.unfinished, stages=pace))))
+    assert "extract ?, 1.5 MB/s" in page
     assert "running 02 Jan 2026, 03:04 UTC" in words(corpora_page([reader.line("topics", "")], []))
 
     # A worker that was killed says nothing any more.
