@@ -37,6 +37,27 @@ def attend_all(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tup
     return out.reshape(query.shape), lse.reshape(kv_heads, group, queries)
 
 
+def attend_window(query: Tensor, key: Tensor, value: Tensor, memory: tuple[Tensor, Tensor] | None) -> Tensor:
+    """A window's slots over the memory before it and causally over themselves, [n, heads, d] in the query's dtype.
+
+    query [n, heads, d], key and value [n, k, d], those of the memory [slots, k, d].
+    """
+    count, heads, size = query.shape
+    scaling = size**-0.5
+    if query.device.type == "cuda" and query.dtype == torch.float32:  # whose kernel knows no groups
+        grouped = query.unflatten(1, (key.shape[1], -1)).permute(1, 2, 0, 3)
+        out, lse = attend_causal(grouped, key.transpose(0, 1), value.transpose(0, 1), scaling)
+        if memory is not None:
+            out = merge(*attend_all(grouped, *memory, scaling), out, lse)
+        return out.permute(2, 0, 1, 3).reshape(count, heads, size)
+    queries, keys, values = (states.transpose(0, 1)[None] for states in (query, key, value))
+    out, lse = partial_attention(queries, keys, values, scaling, causal=True)
+    if memory is not None:
+        keys, values = (states.transpose(0, 1)[None] for states in memory)
+        out = merge(*partial_attention(queries, keys, values, scaling), out, lse).to(query.dtype)
+    return out[0].transpose(0, 1)
+
+
 def attend_in_parts(query: Tensor, key: Tensor, value: Tensor, scaling: float, parts: int) -> tuple[Tensor, Tensor]:
     """Every query over every slot, the slots in `parts` that are attended to side by side and then merged.
 
@@ -72,8 +93,8 @@ def partial_attention(
 ) -> tuple[Tensor, Tensor]:
     """Attention output [b, h, n, d] in the query's dtype, and its log-sum-exp [b, h, n] in float32.
 
-    query [b, h, n, d], key and value [b, h, s, d] of any strides; `mask` is added to the scores, and broadcast to
-    [b, h, n, s].
+    query [b, h, n, d], key and value [b, h, s, d] of any strides, with fewer heads for groups of queries where the
+    kernel is flash; `mask` is added to the scores, and broadcast to [b, h, n, s].
     """
     if not query.numel():  # at which the kernels divide by zero
         return torch.empty_like(query), query.new_empty(query.shape[:-1], dtype=torch.float32)

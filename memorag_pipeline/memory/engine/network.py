@@ -12,16 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from memorag_pipeline.memory.engine.beacon_parameters import BeaconParameters
+from memorag_pipeline.memory.engine.products import add_product, gated, linear, products
 from memorag_pipeline.memory.engine.rotation import Rotation
 
-# Rows that are few enough for a product the other way round.
-_FEW = 128
+# Numbers that are normalized at once on a CPU, so that their float32 copy stays in the cache.
+_NORMALIZED = 2**17
 
 
 class AttentionState(Protocol):
@@ -40,6 +42,7 @@ class Slots:
     """Which of `count` packed slots are raw and which are beacons; `beacons` is None when none is, `raw`
     when there are beacons only.
 
+    `back` is, for each slot, its number among the raw ones followed by the beacons; None if they are packed like that.
     `asked` are slots of rows that are being asked: a few of them may be computed differently (`linear`). Memorized
     slots are not, so that their bits do not depend on how much is read at a time. `attended` are raw slots, some of
     which become beacons.
@@ -48,6 +51,7 @@ class Slots:
     count: int
     raw: Tensor | None = None
     beacons: Tensor | None = None
+    back: Tensor | None = None
     asked: bool = False
     attended: Tensor | None = None
 
@@ -57,7 +61,9 @@ class Slots:
         flags = torch.as_tensor(is_beacon, dtype=torch.bool)
         if not bool(flags.any()):
             return cls(len(flags), asked=asked)
-        return cls(len(flags), (~flags).nonzero()[:, 0].to(device), flags.nonzero()[:, 0].to(device), asked)
+        raw, beacons = ((flags == kind).nonzero()[:, 0] for kind in (False, True))
+        back = torch.cat([raw, beacons]).argsort()
+        return cls(len(flags), raw.to(device), beacons.to(device), back.to(device), asked)
 
 
 @dataclass(eq=False)
@@ -146,27 +152,21 @@ class Network:
 
 
 def normalize(norm: Any, states: Tensor) -> Tensor:
-    """A model's RMSNorm over the last axis, by one kernel where that is faster than the several of its module."""
-    if states.device.type == "cpu" and states.dtype != torch.float32:
+    """A model's RMSNorm over the last axis, by one kernel where there is one."""
+    if states.device.type != "cpu" or states.dtype == torch.float32:
+        return nn.functional.rms_norm(states, states.shape[-1:], norm.weight, norm.variance_epsilon)
+    if torch.is_grad_enabled():
         normalized: Tensor = norm(states)
         return normalized
-    return nn.functional.rms_norm(states, states.shape[-1:], norm.weight, norm.variance_epsilon)
-
-
-def linear(module: Any, inputs: Tensor, asked: bool) -> Tensor:
-    """What a linear module gives for inputs [rows, in], by the faster of two products.
-
-    For a few float32 rows MKL computes inputs @ weight.T at a third of the memory bandwidth, and weight @ inputs.T at
-    all of it, except for a single row.
-    """
-    rows = len(inputs)
-    few = asked and inputs.device.type == "cpu" and inputs.dtype == torch.float32 and 0 < rows <= _FEW
-    if not few or torch.is_grad_enabled() or type(module) is not nn.Linear:
-        result: Tensor = module(inputs)
-        return result
-    packed = inputs.contiguous() if rows > 1 else torch.cat([inputs, inputs])
-    found = (module.weight @ packed.T)[:, :rows].T.contiguous()
-    return found if module.bias is None else found.add_(module.bias)
+    size = states.shape[-1]
+    result = torch.empty_like(states, memory_format=torch.contiguous_format)
+    rows = max(1, _NORMALIZED // max(1, states[:1].numel()))
+    for part, target in zip(states.split(rows), result.split(rows), strict=True):
+        scaled = part.float()
+        scale = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True).square_().div_(size)
+        scaled.mul_(scale.add_(norm.variance_epsilon).rsqrt_())
+        torch.mul(scaled.to(states.dtype), norm.weight, out=target)
+    return result
 
 
 class _Layer:
@@ -199,51 +199,67 @@ class _Layer:
             _, key, value = self.project(normed, slots, query=False)
             index, slots = wanted
             hidden = hidden[index]
-            query = self._heads("q", normed[index], slots)
+            query = self._heads("q", _Inputs(normed[index], slots))
         attended = state.attend(number, query, key, value)
         del normed, query, key, value  # which makes room for the MLP
         return self.finish(hidden, attended, slots)
 
     def finish(self, hidden: Tensor, attended: Tensor, slots: Slots) -> Tensor:
         """The layer's output, from its input and what its attention gave [slots, heads, d]."""
-        hidden = hidden + self._apply("o", attended.flatten(1), slots)
-        return hidden + self._mlp(normalize(self.after, hidden), slots.asked)
+        beacon, attended = self.beacon.get("o"), attended.flatten(1)
+        if beacon is None or slots.beacons is None:
+            hidden = add_product(self.plain["o"], attended, hidden, slots.asked)
+        else:
+            hidden = hidden + self._apply("o", _Inputs(attended, slots))
+        normed = normalize(self.after, hidden)
+        if torch.is_grad_enabled():
+            mixed: Tensor = self.mlp(normed)
+            return hidden + mixed
+        return add_product(self.mlp.down_proj, gated(self.mlp, normed, slots.asked), hidden, slots.asked)
 
     def project(self, normed: Tensor, slots: Slots, query: bool = True) -> tuple[Tensor, Tensor, Tensor]:
         """Query (or nothing), key and value by head, of the normed inputs [slots, hidden]."""
-        queries = self._heads("q", normed, slots) if query else normed
-        key, value = self._heads("k", normed, slots), self._heads("v", normed, slots)
+        inputs = _Inputs(normed, slots)
+        queries = self._heads("q", inputs) if query else normed
+        key, value = self._heads("k", inputs), self._heads("v", inputs)
         if slots.attended is None:
             return queries, key, value
-        normed, beacons = normed[slots.attended], Slots(len(slots.attended), beacons=slots.attended)
-        key, value = (
-            torch.cat([plain, self._heads(name, normed, beacons)]) for name, plain in (("k", key), ("v", value))
-        )
+        inputs = _Inputs(normed[slots.attended], Slots(len(slots.attended), beacons=slots.attended))
+        key, value = (torch.cat([plain, self._heads(name, inputs)]) for name, plain in (("k", key), ("v", value)))
         return queries, key, value
 
-    def _mlp(self, normed: Tensor, asked: bool) -> Tensor:
-        """The module's own computation, with one block of memory less where no gradient needs it."""
-        if torch.is_grad_enabled():
-            output: Tensor = self.mlp(normed)
-            return output
-        gate, up = (linear(module, normed, asked) for module in (self.mlp.gate_proj, self.mlp.up_proj))
-        return linear(self.mlp.down_proj, self.mlp.act_fn(gate).mul_(up), asked)
-
-    def _heads(self, name: str, normed: Tensor, slots: Slots) -> Tensor:
-        states = self._apply(name, normed, slots).unflatten(-1, (-1, self.size))
+    def _heads(self, name: str, inputs: _Inputs) -> Tensor:
+        states = self._apply(name, inputs).unflatten(-1, (-1, self.size))
         norm = self.norms.get(name)
         normalized: Tensor = states if norm is None else normalize(norm, states)
         return normalized
 
-    def _apply(self, name: str, inputs: Tensor, slots: Slots) -> Tensor:
+    def _apply(self, name: str, inputs: _Inputs) -> Tensor:
         """Beacons through the beacon projection if there is one, everything else through the plain one."""
-        plain, beacon = self.plain[name], self.beacon.get(name)
+        plain, beacon, slots = self.plain[name], self.beacon.get(name), inputs.slots
         if beacon is None or slots.beacons is None:
-            return linear(plain, inputs, slots.asked)
+            return linear(plain, inputs.states, slots.asked)
         if slots.raw is None:
-            return linear(beacon, inputs, slots.asked)
-        ordinary = linear(plain, inputs[slots.raw], slots.asked)
-        result = ordinary.new_empty(len(inputs), ordinary.shape[-1])
-        result[slots.raw] = ordinary
-        result[slots.beacons] = linear(beacon, inputs[slots.beacons], slots.asked)
-        return result
+            return linear(beacon, inputs.states, slots.asked)
+        found = products([(plain, inputs.raw), (beacon, inputs.beacons)], slots.asked)
+        return found if slots.back is None else found.index_select(0, slots.back)
+
+
+@dataclass(eq=False)
+class _Inputs:
+    """What projections are given: the states of all slots, and those of raw ones and of beacons, gathered once."""
+
+    states: Tensor
+    slots: Slots
+
+    @cached_property
+    def raw(self) -> Tensor:
+        """Those of raw slots."""
+        assert self.slots.raw is not None
+        return self.states.index_select(0, self.slots.raw)
+
+    @cached_property
+    def beacons(self) -> Tensor:
+        """Those of beacons."""
+        assert self.slots.beacons is not None
+        return self.states.index_select(0, self.slots.beacons)

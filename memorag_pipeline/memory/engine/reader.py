@@ -19,7 +19,7 @@ from torch import Tensor
 
 from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.machine.retry_share import lacks_memory
-from memorag_pipeline.memory.engine.attention import attend_all, attend_causal, attend_masked, merge
+from memorag_pipeline.memory.engine.attention import attend_all, attend_masked, attend_window, merge
 from memorag_pipeline.memory.engine.device import empty_cache
 from memorag_pipeline.memory.engine.generation import Advance
 from memorag_pipeline.memory.engine.network import Network, Pack, Slots
@@ -214,30 +214,27 @@ class _Pass:
         some = len(query) != self.count
         query = rotate(query, self.kept_table if some else self.table)
         key = rotate(key, self.table)
-        result, asked = torch.empty_like(query), 0
+        found, asked = [], 0
         for piece in self.pieces:
             start, end = piece.start, piece.start + piece.window.slots
             count = len(piece.form.kept) if some else piece.window.slots
-            result[asked : asked + count] = self._attend(
-                layer, piece, query[asked : asked + count], key[start:end], value[start:end], some
-            )
+            own = query[asked : asked + count], key[start:end], value[start:end]
+            found.append(self._attend(layer, piece, *own, some))
             asked += count
-        return result
+        return found[0] if len(found) == 1 else torch.cat(found)
 
     def _attend(self, layer: int, piece: _Piece, query: Tensor, key: Tensor, value: Tensor, some: bool) -> Tensor:
         """A window's queries over its own slots and the memory before them."""
+        before, reading = piece.window.position, piece.reading
+        memory = (reading.rotated[layer, :before], reading.values[layer, :before]) if before else None
+        if not some or piece.form.mask is None:
+            return attend_window(query, key, value, memory)
         count, heads, size = query.shape
         scaling = size**-0.5
         grouped = query.unflatten(1, (key.shape[1], -1)).permute(1, 2, 0, 3)
-        own_key, own_value = key.transpose(0, 1), value.transpose(0, 1)
-        if some and piece.form.mask is not None:
-            out, lse = attend_masked(grouped, own_key, own_value, scaling, piece.form.mask)
-        else:
-            out, lse = attend_causal(grouped, own_key, own_value, scaling)
-        before = piece.window.position
-        if before:
-            memory = piece.reading.rotated[layer, :before], piece.reading.values[layer, :before]
-            out = merge(*attend_all(grouped, *memory, scaling), out, lse)
+        out, lse = attend_masked(grouped, key.transpose(0, 1), value.transpose(0, 1), scaling, piece.form.mask)
+        if memory is not None:
+            out = merge(*attend_all(grouped, *memory, scaling), out, lse).to(query.dtype)
         return out.permute(2, 0, 1, 3).reshape(count, heads, size)
 
     def _keep(self, layer: int, stays: _Kept, key: Tensor, value: Tensor, narrowed: bool) -> None:

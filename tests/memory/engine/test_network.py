@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from memorag_pipeline.errors import MemoragError
-from memorag_pipeline.memory.engine.network import Network, Slots, linear
+from memorag_pipeline.memory.engine.network import Network, Slots, normalize
+from memorag_pipeline.memory.engine.products import add_product, gated, linear, products
 from memorag_pipeline.memory.engine.rotation import Rotation, rotate
 from memorag_pipeline.memory.engine.rows import Rows
 from memorag_pipeline.memory.kinds.full import FullMemoryModel
@@ -132,3 +133,38 @@ def test_few_rows_are_multiplied_as_by_the_module(rows: int, bias: bool) -> None
         torch.testing.assert_close(found, module(inputs))
         assert found.is_contiguous()
         assert torch.equal(linear(module, inputs, asked=False), module(inputs))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [0, 1, 40, 300])
+def test_steps_around_products_are_those_of_the_modules(rows: int, dtype: torch.dtype) -> None:
+    """Fused or not: a half-precision sum may be rounded once instead of twice."""
+    plain = small_model("qwen2", hidden_size=512, intermediate_size=600).to(dtype)
+    layer = plain.get_decoder().layers[0]
+    inputs, residual = torch.randn(rows, 512).to(dtype), torch.randn(rows, 512).to(dtype)
+    within = 1e-2 if dtype == torch.bfloat16 else 1e-5
+
+    def assert_alike(found: Tensor, expected: Tensor) -> None:
+        assert found.shape == expected.shape
+        assert float((found - expected).float().norm()) <= within * float(expected.float().norm())
+
+    with torch.inference_mode():
+        expected = residual + layer.mlp(inputs)
+        found = add_product(layer.mlp.down_proj, gated(layer.mlp, inputs, False), residual.clone(), False)
+        assert_alike(found, expected)
+        norm = layer.input_layernorm
+        assert_alike(normalize(norm, inputs * 3), norm(inputs * 3))
+        query, key = layer.self_attn.q_proj, torch.nn.Linear(512, 64, bias=False, dtype=dtype)
+        found = products([(query, inputs), (query, inputs[:7])], False)
+        assert_alike(found, torch.cat([query(inputs), query(inputs[:7])]))
+        assert_alike(products([(key, inputs)], True), key(inputs))
+
+
+def test_a_row_is_normalized_alike_wherever_blocks_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    norm = small_model().to(torch.bfloat16).get_decoder().norm
+    states = torch.randn(50, 64).bfloat16()
+    with torch.inference_mode():
+        whole = normalize(norm, states)
+        for numbers in (1, 64, 7 * 64, 50 * 64):
+            monkeypatch.setattr("memorag_pipeline.memory.engine.network._NORMALIZED", numbers)
+            assert torch.equal(normalize(norm, states), whole)
