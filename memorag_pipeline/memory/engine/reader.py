@@ -10,6 +10,7 @@ all through the second: what a window keeps is in place before any later window 
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,11 +20,14 @@ from torch import Tensor
 
 from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.machine.retry_share import lacks_memory
+from memorag_pipeline.memory.engine import fused
 from memorag_pipeline.memory.engine.attention import attend_all, attend_masked, attend_window, merge
 from memorag_pipeline.memory.engine.device import empty_cache
 from memorag_pipeline.memory.engine.generation import Advance
 from memorag_pipeline.memory.engine.network import Network, Pack, Slots
 from memorag_pipeline.memory.engine.rotation import rotate
+from memorag_pipeline.memory.engine.transfer import integers, to_device
+from memorag_pipeline.memory.engine.window_plan import WindowPlan
 from memorag_pipeline.memory.engine.windows import Window
 
 logger = logging.getLogger(__name__)
@@ -144,7 +148,7 @@ class _Form:
         kept = torch.tensor(sorted(set(window.kept)), dtype=torch.int64)
         if len(kept) == window.slots:
             return cls(beacons, kept, None)
-        later = torch.arange(window.slots, device=device) > kept.to(device)[:, None]
+        later = torch.arange(window.slots, device=device) > to_device(kept, device)[:, None]
         return cls(beacons, kept, torch.zeros(later.shape, dtype=dtype, device=device).masked_fill(later, -torch.inf))
 
 
@@ -196,12 +200,13 @@ class _Pass:
             positions.append(torch.arange(window.position, window.position + window.slots))
         is_beacon = torch.cat([piece.form.beacons for piece in self.pieces])
         stays = torch.cat([piece.form.kept + piece.start for piece in self.pieces])
-        self.kept = stays.to(device)
-        self.table = network.rotation.table(torch.cat(positions).to(device), self.dtype)
+        self.kept = to_device(stays, device)
+        self.table = network.rotation.table(to_device(torch.cat(positions), device), self.dtype)
         self.kept_table = (self.table[0][self.kept], self.table[1][self.kept])
         self.stays = list(self._stays())
+        self.plans = list(self._plans())
         slots, kept_slots = Slots.of(is_beacon, device), Slots.of(is_beacon[stays], device)
-        hidden = network.embed(torch.cat(token_ids).to(device), slots)
+        hidden = network.embed(to_device(torch.cat(token_ids), device), slots)
         return Pack(hidden, slots, self, (self.kept, kept_slots))
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -214,6 +219,8 @@ class _Pass:
         some = len(query) != self.count
         query = rotate(query, self.kept_table if some else self.table)
         key = rotate(key, self.table)
+        if not some and self.plans and fused.usable(query):
+            return self._at_once(layer, query, key, value)
         found, asked = [], 0
         for piece in self.pieces:
             start, end = piece.start, piece.start + piece.window.slots
@@ -222,6 +229,26 @@ class _Pass:
             found.append(self._attend(layer, piece, *own, some))
             asked += count
         return found[0] if len(found) == 1 else torch.cat(found)
+
+    def _at_once(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """All windows of a stream in one kernel."""
+        found = []
+        for reading, start, end, plan in self.plans:
+            memory = reading.rotated[layer], reading.values[layer]
+            own = query[start:end], key[start:end], value[start:end]
+            found.append(fused.attend_windows(*own, memory, plan))
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    def _plans(self) -> Iterator[tuple[Reading, int, int, WindowPlan]]:
+        """For each stream its first and last packed slot, and where its windows are."""
+        size, device = self.network.layers[0].size, self.network.device
+        if device.type != "cuda" or size not in WindowPlan.SIZES:
+            return
+        for _, group in itertools.groupby(self.pieces, lambda piece: id(piece.reading)):
+            pieces = list(group)
+            start, end = pieces[0].start, pieces[-1].start + pieces[-1].window.slots
+            windows = [(piece.start - start, piece.window.slots, piece.window.position) for piece in pieces]
+            yield pieces[0].reading, start, end, WindowPlan(windows, size, device)
 
     def _attend(self, layer: int, piece: _Piece, query: Tensor, key: Tensor, value: Tensor, some: bool) -> Tensor:
         """A window's queries over its own slots and the memory before them."""
@@ -234,7 +261,7 @@ class _Pass:
         grouped = query.unflatten(1, (key.shape[1], -1)).permute(1, 2, 0, 3)
         out, lse = attend_masked(grouped, key.transpose(0, 1), value.transpose(0, 1), scaling, piece.form.mask)
         if memory is not None:
-            out = merge(*attend_all(grouped, *memory, scaling), out, lse).to(query.dtype)
+            out = merge(*attend_all(grouped, *memory, scaling), out, lse, query.dtype)
         return out.permute(2, 0, 1, 3).reshape(count, heads, size)
 
     def _keep(self, layer: int, stays: _Kept, key: Tensor, value: Tensor, narrowed: bool) -> None:
@@ -255,7 +282,7 @@ class _Pass:
             first.setdefault(id(reading), (reading, window.position))
         for number, packed in sources.items():
             reading, begin = first[number]
-            index = torch.tensor(packed, dtype=torch.int64, device=self.network.device)
+            index = integers(packed, self.network.device)
             positions = torch.arange(begin, begin + len(packed), device=self.network.device)
             table = self.network.rotation.table(positions, self.dtype)
             yield _Kept(reading, index, torch.searchsorted(self.kept, index), begin, table)

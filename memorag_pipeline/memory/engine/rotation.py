@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from memorag_pipeline.errors import MemoragError
+from memorag_pipeline.memory.engine import fused
 
 _CHANGING = ("dynamic", "longrope")
 
@@ -47,6 +48,8 @@ class Rotation:
 def rotate(states: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     """`states` [..., heads, head size] rotated by a table of `Rotation`."""
     cosine, sine = table
+    if states.dim() == 3 and cosine.shape[:2] == (len(states), 1) and fused.usable(states):
+        return fused.rotate(states, cosine, sine)
     first, second = states.chunk(2, -1)
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return torch.cat((first * cosine - second * sine, second * cosine + first * sine), -1)

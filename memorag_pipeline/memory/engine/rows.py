@@ -22,12 +22,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from memorag_pipeline.memory.engine.attention import attend_all, attend_causal, merge, merge_with_lse, partial_attention
+from memorag_pipeline.memory.engine.attention import attend_all, attend_causal, merge, merge_with_lse
 from memorag_pipeline.memory.engine.network import AttentionState, Network, Slots
 from memorag_pipeline.memory.engine.prefix import SharedPrefix
 from memorag_pipeline.memory.engine.rotation import rotate
+from memorag_pipeline.memory.engine.step import Asked, Sizes, Steps
+from memorag_pipeline.memory.engine.transfer import integers
 from memorag_pipeline.memory.engine.windows import Window, with_tokens
 
+# Rows whose windows are closed at once; bounds a float32 copy of their keys.
+_CLOSED = 8
 # Tokens whose losses are computed at once; bounds the matrix of logits.
 _SCORED = 512
 
@@ -86,10 +90,12 @@ class Rows:
         self.network, self.prefix = network, prefix
         self.rows: list[_Row] = []
         layer, device = network.layers[0], network.device
-        shape = (len(network.layers), rows, capacity, layer.kv_heads, layer.size)
+        sizes = Sizes.of(device)
+        shape = (len(network.layers), rows + int(sizes.beacons > 1), capacity, layer.kv_heads, layer.size)
         # Zeros, because a column after a row's end has weight 0, and 0 times garbage may be NaN.
         self.keys = torch.zeros(shape, dtype=network.dtype, device=device)
         self.values = torch.zeros(shape, dtype=network.dtype, device=device)
+        self.steps = Steps(network, prefix, self.keys, self.values, sizes)
 
     def add(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Append a row for each prompt (none empty) and return the logits that follow it, for these rows."""
@@ -109,7 +115,8 @@ class Rows:
                     ended.append(number)
             hidden, raw = self._append(pieces)
             if ended:
-                found = self.network.logits(hidden[[raw[number][-1] for number in ended]])
+                last = integers([raw[number][-1] for number in ended], hidden.device)
+                found = self.network.logits(hidden.index_select(0, last))
                 logits.update(zip(ended, found, strict=True))
             for number in ended:
                 del rest[number]
@@ -138,21 +145,16 @@ class Rows:
     def step(self, tokens: Sequence[int]) -> Tensor:
         """Append one token to every row and return the logits that follow."""
         self._close_full_windows()
-        token_ids, positions, beacons = list[int](), list[int](), list[bool]()
-        owners, columns, asked = list[int](), list[int](), list[int]()
+        asked, beacons = list[Asked](), list[Asked]()
         for number, (row, token) in enumerate(zip(self.rows, tokens, strict=True)):
-            for is_beacon in (True, False) if row.beacon_due else (False,):
-                token_ids.append(row.token if is_beacon else token)
-                positions.append(row.position)
-                beacons.append(is_beacon)
-                owners.append(number)
-                columns.append(row.length)
+            if row.beacon_due:
+                beacons.append(Asked(row.token, row.position, number, row.length, row.shared))
                 row.fill(1)
+            asked.append(Asked(token, row.position, number, row.length, row.shared))
+            row.fill(1)
             row.take(1)
             row.token = token
-            asked.append(len(token_ids) - 1)
-        state = _Step(self, owners, columns, beacons, self._table(positions))
-        return self.network.logits(self._forward(token_ids, beacons, state)[asked])
+        return self.steps.run(asked, beacons)
 
     def remove(self, number: int) -> None:
         """Drop a row; the last one takes its number."""
@@ -199,39 +201,47 @@ class Rows:
         if due:
             self._append(due)  # which closes all of them
             return
+        alike: dict[tuple[int, tuple[int, ...]], list[int]] = {}
         for number in full:
-            self._close(number)
+            row = self.rows[number]
+            alike.setdefault((row.shared, tuple(row.window.kept)), []).append(number)
+        for (shared, kept), numbers in alike.items():
+            for start in range(0, len(numbers), _CLOSED):
+                self._close(numbers[start : start + _CLOSED], shared - self.prefix.memory_slots, kept)
 
-    def _close(self, number: int) -> None:
-        """Keep the memory slots of a full window, in the row's own columns."""
-        row, prefix, device = self.rows[number], self.prefix, self.network.device
-        window, kept = row.window, torch.tensor(row.window.kept, dtype=torch.int64)
-        distance = (torch.arange(len(kept)) - kept).to(device)
-        # Slots that all rows share are in the prefix, the others in the row's columns; their order does not matter.
-        shared_slots = row.shared - prefix.memory_slots
-        from_prefix = kept < shared_slots
-        common = (kept[from_prefix] + prefix.memory_slots).to(device)
-        own = (kept[~from_prefix] - shared_slots + row.opened).to(device)
-        distance = torch.cat([distance[from_prefix], distance[~from_prefix]])
-        end = row.opened + len(kept)
-        for layer in range(len(self.network.layers)):
-            shared = prefix.at(layer, common)
-            for buffer, of_prefix in zip((self.keys, self.values), shared, strict=True):
-                found = torch.cat([of_prefix, buffer[layer, number, own]])
-                if buffer is self.keys:
-                    found = self.network.rotation.move(found, distance)
-                buffer[layer, number, row.opened : end] = found
-        following = window.next(prefix.ratio_of(window.index + 1))
-        self.rows[number] = _Row(following, prefix.memory_slots, length=end, opened=end, token=row.token)
+    def _close(self, numbers: Sequence[int], shared: int, kept: Sequence[int]) -> None:
+        """Keep the memory slots `kept` of full windows, `shared` of whose slots are in the prefix, in the rows' own
+        columns; for all layers at once."""
+        prefix, device = self.prefix, self.network.device
+        # The order of the slots does not matter: first those that all rows share, those of the stem last.
+        common = sorted((slot, rank) for rank, slot in enumerate(kept) if slot < shared)
+        own = [(slot, rank) for rank, slot in enumerate(kept) if slot >= shared]
+        opened = [self.rows[number].opened for number in numbers]
+        rows = integers(numbers, device)[:, None]
+        source = integers([[slot - shared + start for slot, _ in own] for start in opened], device)
+        target = integers([[start + rank for rank in range(len(kept))] for start in opened], device)
+        distance = integers([rank - slot for slot, rank in (*common, *own)], device)
+        shares = prefix.at([slot + prefix.memory_slots for slot, _ in common], device) if common else (None, None)
+        for buffer, of_prefix in zip((self.keys, self.values), shares, strict=True):
+            found = buffer[:, rows, source]
+            if of_prefix is not None:
+                found = torch.cat([of_prefix[:, None].expand(-1, len(numbers), -1, -1, -1), found], 2)
+            if buffer is self.keys:
+                found = self.network.rotation.move(found, distance)
+            buffer[:, rows, target] = found
+        for number, start in zip(numbers, opened, strict=True):
+            row, end = self.rows[number], start + len(kept)
+            following = row.window.next(prefix.ratio_of(row.window.index + 1))
+            self.rows[number] = _Row(following, prefix.memory_slots, length=end, opened=end, token=row.token)
 
     def _table(self, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
         network = self.network
-        return network.rotation.table(torch.tensor(positions, device=network.device), network.dtype)
+        return network.rotation.table(integers(positions, network.device), network.dtype)
 
     def _forward(self, token_ids: Sequence[int], beacons: Sequence[bool], state: AttentionState) -> Tensor:
         network = self.network
         slots = Slots.of(beacons, network.device, asked=True)
-        return network.run(network.embed(torch.tensor(token_ids, device=network.device), slots), slots, state)
+        return network.run(network.embed(integers(token_ids, network.device), slots), slots, state)
 
 
 class _Append:
@@ -239,6 +249,10 @@ class _Append:
 
     def __init__(self, rows: Rows, parts: Sequence[_Part], table: tuple[Tensor, Tensor]) -> None:
         self.rows, self.parts, self.table = rows, parts, table
+        device = rows.network.device
+        self.owners = integers([part.number for part in parts for _ in range(part.start, part.end)], device)
+        columns = [part.column + slot for part in parts for slot in range(part.end - part.start)]
+        self.columns = integers(columns, device)
         # Rows that see the same part of the prefix attend to it together.
         self.seen: dict[int, list[_Part]] = {}
         for part in parts:
@@ -251,7 +265,9 @@ class _Append:
         query, key = rotate(query, self.table), rotate(key, self.table)
         grouped = query.unflatten(1, (key.shape[1], -1)).permute(1, 2, 0, 3)
         before = self._prefix(layer, grouped, scaling)
-        result = torch.empty_like(query)
+        rows.keys[layer][self.owners, self.columns] = key
+        rows.values[layer][self.owners, self.columns] = value
+        found = []
         for part in self.parts:
             own = slice(part.start, part.end)
             asked = grouped[:, :, own]
@@ -260,12 +276,9 @@ class _Append:
                 kept = rows.keys[layer, part.number, : part.column], rows.values[layer, part.number, : part.column]
                 out, lse = merge_with_lse(out, lse, *attend_all(asked, *kept, scaling))
             if part.start in before:
-                out = merge(*before[part.start], out, lse)
-            end = part.column + part.end - part.start
-            rows.keys[layer, part.number, part.column : end] = key[own]
-            rows.values[layer, part.number, part.column : end] = value[own]
-            result[own] = out.permute(2, 0, 1, 3).reshape(-1, heads, size)
-        return result
+                out = merge(*before[part.start], out, lse, query.dtype)
+            found.append(out.permute(2, 0, 1, 3).reshape(-1, heads, size))
+        return torch.cat(found).to(query.dtype)
 
     def _prefix(self, layer: int, grouped: Tensor, scaling: float) -> dict[int, tuple[Tensor, Tensor]]:
         """Attention to the prefix, by the start of each part."""
@@ -282,84 +295,3 @@ class _Append:
                 found[part.start] = out[:, :, begin:end], lse[:, :, begin:end]
                 begin = end
         return found
-
-
-class _Step:
-    """Attention of a step: each row's token, and the beacon before it if one is due.
-
-    `owners` and `columns` give the row and the column of each packed slot.
-    """
-
-    def __init__(
-        self,
-        rows: Rows,
-        owners: Sequence[int],
-        columns: Sequence[int],
-        beacons: Sequence[bool],
-        table: tuple[Tensor, Tensor],
-    ) -> None:
-        device = rows.network.device
-        self.rows, self.table = rows, table
-        self.owners, self.columns = torch.tensor(owners, device=device), torch.tensor(columns, device=device)
-        self.width = max(columns) + 1
-        # Queries of a row side by side: its token and, if any row has one, its beacon.
-        self.places = 2 if any(beacons) else 1
-        self.place = torch.tensor(beacons, device=device).long()
-        ends = torch.zeros(len(rows.rows), self.places, dtype=torch.int64, device=device)
-        ends[self.owners, self.place] = self.columns
-        behind = torch.arange(self.width, device=device) > ends[..., None]
-        self.mask = torch.zeros(behind.shape, dtype=rows.network.dtype, device=device)
-        self.mask = self.mask.masked_fill(behind, float("-inf"))[:, None]
-        self.seen: dict[int, Tensor | None] = {}
-        by_slots: dict[int, list[int]] = {}
-        for packed, owner in enumerate(owners):
-            by_slots.setdefault(rows.rows[owner].shared, []).append(packed)
-        for slots, packed_slots in by_slots.items():
-            whole = len(by_slots) == 1
-            self.seen[slots] = None if whole else torch.tensor(packed_slots, device=device)
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """As `AttentionState`."""
-        heads, size = query.shape[1:]
-        scaling, rows = size**-0.5, self.rows
-        query, key = rotate(query, self.table), rotate(key, self.table)
-        keys, values = rows.keys[layer], rows.values[layer]
-        keys[self.owners, self.columns] = key
-        values[self.owners, self.columns] = value
-        out, lse = self._own(query, keys, values, scaling)
-        for slots, packed in self.seen.items():
-            if not slots:
-                continue
-            asked = query if packed is None else query[packed]
-            grouped = asked.unflatten(1, (key.shape[1], -1)).permute(1, 2, 0, 3)
-            before, before_lse = rows.prefix.attend(layer, grouped, slots, scaling)
-            before = before.permute(2, 0, 1, 3).reshape(-1, heads, size)
-            before_lse = before_lse.permute(2, 0, 1).reshape(-1, heads)
-            if packed is None:
-                out = merge(before, before_lse, out, lse).to(query.dtype)
-            else:
-                out[packed] = merge(before, before_lse, out[packed], lse[packed]).to(query.dtype)
-        return out
-
-    def _own(self, query: Tensor, keys: Tensor, values: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
-        """Attention of packed queries to their rows' own columns: out [slots, heads, d], log-sum-exp [slots, heads]."""
-        heads, size = query.shape[1:]
-        count, kv_heads = len(self.rows.rows), keys.shape[2]
-        placed = query
-        if self.places > 1:
-            placed = query.new_zeros(count, self.places, heads, size)
-            placed[self.owners, self.place] = query
-        placed = placed.view(count, self.places, kv_heads, -1, size).permute(0, 2, 3, 1, 4)
-        mask = self.mask[:, :, None].expand(-1, -1, placed.shape[2], -1, -1).flatten(2, 3)
-        out, lse = partial_attention(
-            placed.flatten(2, 3),
-            keys[:count, : self.width].transpose(1, 2),
-            values[:count, : self.width].transpose(1, 2),
-            scaling,
-            mask=mask,
-        )
-        out = out.unflatten(2, (-1, self.places)).permute(0, 3, 1, 2, 4).reshape(count, self.places, heads, size)
-        lse = lse.unflatten(2, (-1, self.places)).permute(0, 3, 1, 2).reshape(count, self.places, heads)
-        if self.places == 1:
-            return out[:, 0], lse[:, 0]
-        return out[self.owners, self.place], lse[self.owners, self.place]

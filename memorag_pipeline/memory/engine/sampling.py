@@ -15,6 +15,9 @@ from torch import Tensor
 
 from memorag_pipeline.errors import MemoragError
 from memorag_pipeline.memory.engine.generation import Decoding
+from memorag_pipeline.memory.engine.transfer import integers
+
+_NONE = -1
 
 
 class RowSampler:
@@ -27,13 +30,16 @@ class RowSampler:
         self.seen: Tensor | None = None
         if decoding.repetition_penalty != 1:
             self.seen = torch.zeros(vocabulary, dtype=torch.bool, device=device)
-            self.seen[torch.tensor(prompt, device=device)] = True
+            self.seen.index_fill_(0, integers(prompt, device), True)
+        self._generator: torch.Generator | None = None
+        if decoding.temperature <= 0:
+            return
         digest = hashlib.sha256(f"{decoding.seed}:{','.join(map(str, prompt))}".encode()).digest()
         self._generator = torch.Generator(device).manual_seed(int.from_bytes(digest[:8], signed=True))
 
-    def exponential(self, like: Tensor) -> Tensor:
-        """Fresh exponential noise of the shape of `like`."""
-        return torch.empty_like(like).exponential_(generator=self._generator)
+    def fill(self, noise: Tensor) -> None:
+        """Fill with fresh exponential noise."""
+        noise.exponential_(generator=self._generator)
 
     def took(self, token: int) -> None:
         """Remember the token that the row continued with."""
@@ -54,13 +60,16 @@ def choose(logits: Tensor, samplers: Sequence[RowSampler], decoding: Decoding) -
         penalty = decoding.repetition_penalty
         logits = torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
     best, token_ids = logits.max(-1)
-    if not bool(best.isfinite().all()):
-        raise MemoragError("the model's logits are not numbers: its weights are damaged, or too large for its dtype")
     if decoding.temperature > 0:
         probabilities = _top_p((logits / decoding.temperature).softmax(-1), decoding.top_p)
-        noise = torch.stack([sampler.exponential(logits[0]) for sampler in samplers])
+        noise = torch.empty_like(logits)
+        for sampler, row in zip(samplers, noise, strict=True):
+            sampler.fill(row)
         token_ids = (probabilities / noise).argmax(-1)
-    chosen: list[int] = token_ids.tolist()
+    # One copy to the host: a token that is none stands for logits that are not finite.
+    chosen: list[int] = token_ids.masked_fill(~best.isfinite(), _NONE).tolist()
+    if _NONE in chosen:
+        raise MemoragError("the model's logits are not numbers: its weights are damaged, or too large for its dtype")
     return chosen
 
 

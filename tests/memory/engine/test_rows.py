@@ -13,6 +13,7 @@ from memorag_pipeline.memory.engine.decode import decode
 from memorag_pipeline.memory.engine.generation import Decoding, Generation
 from memorag_pipeline.memory.engine.prefix import SharedPrefix
 from memorag_pipeline.memory.engine.rows import Rows
+from memorag_pipeline.memory.engine.step import Sizes, Steps
 from memorag_pipeline.memory.kinds.beacon import BeaconMemoryModel, WindowedMemoryModel
 from memorag_pipeline.memory.kinds.full import FullMemoryModel
 from memorag_pipeline.memory.kinds.selected import SelectedMemoryModel
@@ -146,3 +147,30 @@ def test_rows_hold_nothing_of_the_memory_and_leave_it_as_it_is(model: Any) -> No
     assert longer.row_slots(70) <= prefix.row_slots(70) + 12
     for one, other in zip(before, (*memory.keys, *keys, *memory.values), strict=True):
         assert torch.equal(one, other)
+
+
+@torch.inference_mode()
+def test_steps_that_are_filled_up_to_a_few_sizes_are_the_same(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: free rows, beacons of nobody, columns behind the last; rows leave and windows are closed."""
+    prefix = model.prefix(model.memorize(STREAM))
+
+    def steps() -> list[torch.Tensor]:
+        rows = Rows(model.network, prefix, 33, prefix.row_slots(130))
+        found = [rows.add(PROMPTS[:13])]
+        for number in range(50):
+            if number in (10, 20, 21):
+                rows.remove(number % 5)
+            if number == 30:
+                found.append(rows.add(PROMPTS[20:23]))
+            found.append(rows.step([(number * 7 + row) % 500 for row in range(len(rows.rows))]))
+        return found
+
+    exact = steps()
+    shapes, run = set[Any](), Steps._logits
+    monkeypatch.setattr(Steps, "_logits", lambda self, shape, block: shapes.add(shape) or run(self, shape, block))
+    monkeypatch.setattr(Sizes, "of", lambda device: Sizes(8, 4, 16))
+    for one, other in zip(steps(), exact, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+    assert {shape.rows for shape in shapes} == {16}
+    assert {shape.beacons % 4 for shape in shapes} == {0}
+    assert {shape.width % 16 for shape in shapes} <= {0, prefix.row_slots(130) % 16}
