@@ -212,10 +212,10 @@ class Searcher:
         first, *copies = [place for number, row in sorted(hit.rows) for place in self._segments[number].chunks(row)]
         chunk = self._chunk(first)
         others = dict.fromkeys(self._chunk(copy)["uri"] for copy in copies)
-        return Passage(
+        return Passage.found(
+            self._get_shard,
             **{name: chunk[name] for name in _COLUMNS},
             score=hit.score,
-            find_shard=self._get_shard,
             also_in=tuple(uri for uri in others if uri != chunk["uri"]),
         )
 

@@ -106,4 +106,4 @@ class PartTables:
 
 def _passage(row: _Row, shard_id: str, score: float) -> Passage:
     names = ("chunk_id", "document_id", "uri", "start", "end", "text")
-    return Passage(**{name: row[name] for name in names}, score=score, find_shard=lambda *_: shard_id)
+    return Passage(**{name: row[name] for name in names}, score=score, shard_id=shard_id)
