@@ -31,6 +31,8 @@ _MOST_TRAINING_VECTORS = 256
 _LEAST_TRAINING_VECTORS = 39
 _TRAINING_BYTES = 1 << 30  # of vectors at most, if there are enough for each centroid
 _PQ_CENTROIDS = 256
+# Faiss compares few vectors with centroids one by one: 320 at a time with 8,192 take 12 times as long for each.
+_ADDED_AT_ONCE = 16_384
 _MOST_ORDERED = 8192  # inverted lists whose centroids are compared with each other, 256 MB of numbers
 _EF_SEARCH = 64
 _MOST_LISTS = 64  # that a search looks into: of 2,048 over a million vectors twice as many find 0.03 % more
@@ -93,7 +95,7 @@ def build_index(
     def fill(there: Any) -> None:
         if not there.is_trained:
             _train(there, spec, count, parts, lists)
-        for vectors in parts():
+        for vectors in _in_batches(parts()):
             there.add(vectors)
 
     with _reproducible(spec.factory):
@@ -175,6 +177,21 @@ def _train(index: Any, spec: IndexSpec, count: int, parts: Callable[[], Iterable
         index.train(_sample(parts, step=-(-count // most)))
     except RuntimeError as error:
         raise _untrainable(spec, count, _reason(error)) from error
+
+
+def _in_batches(parts: Iterable[Vectors]) -> Iterator[Vectors]:
+    """The vectors of all parts, `_ADDED_AT_ONCE` at a time, however they are divided."""
+    held, rows = list[Vectors](), 0
+    for vectors in parts:
+        held.append(vectors)
+        rows += len(vectors)
+        while rows >= _ADDED_AT_ONCE:
+            joined = np.concatenate(held)
+            yield joined[:_ADDED_AT_ONCE]
+            held = [joined[_ADDED_AT_ONCE:]]
+            rows -= _ADDED_AT_ONCE
+    if rows:
+        yield np.concatenate(held)
 
 
 def _sample(parts: Callable[[], Iterable[Vectors]], step: int) -> Vectors:

@@ -303,3 +303,27 @@ def test_on_a_gpu_an_index_is_trained_on_as_many_vectors_as_its_lists_need(
     for make in (build_index, train_index):
         with pytest.raises(MemoragError, match="cannot be trained on 640 vectors: it has 1024 lists"):
             make(IndexSpec(factory="IVF1024,Flat", device="gpu"), DIMENSIONS, len(VECTORS), parts)
+
+
+def test_an_index_does_not_depend_on_how_its_vectors_are_divided(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(faiss_index, "_ADDED_AT_ONCE", 100)
+    spec, added = IndexSpec(factory="IVF4,SQ8"), list[int]()
+    add = faiss.IndexIVFScalarQuantizer.add
+    monkeypatch.setattr(
+        faiss.IndexIVFScalarQuantizer, "add", lambda index, vectors: added.append(len(vectors)) or add(index, vectors)
+    )
+    made = []
+    for sizes in ([640], [7] * 91 + [3], [0, 250, 0, 250, 140]):
+        ends = np.cumsum(sizes)
+        index = build_index(
+            spec,
+            DIMENSIONS,
+            len(VECTORS),
+            lambda ends=ends, sizes=sizes: [VECTORS[end - size : end] for end, size in zip(ends, sizes, strict=True)],
+        )
+        write_index(index, tmp_path / "index")
+        made.append((tmp_path / "index").read_bytes())
+    assert made[0] == made[1] == made[2]
+    assert added == 3 * [100, 100, 100, 100, 100, 100, 40]
