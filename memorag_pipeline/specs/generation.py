@@ -220,10 +220,16 @@ class GenerationSpec(Section):
     batch_tokens: int = Field(
         default=32768, ge=256, description="Fewer rows are decoded together when they would have more tokens than this."
     )
+    ask_rows: int | None = Field(
+        default=None,
+        ge=1,
+        description="Prompts of clues, or questions of mode memory_only, that are decoded together over one memory, of"
+        " at most batch_tokens. Default: batch_size, and on a GPU 64 if that is more.",
+    )
 
     def content(self) -> dict[str, Any]:
         """What decides the replies, and which questions make a unit; not how fast or for how much they may be had."""
-        content = self.model_dump(mode="json", exclude={"endpoint", "batch_tokens"})
+        content = self.model_dump(mode="json", exclude={"endpoint", "batch_tokens", "ask_rows"})
         if self.endpoint is not None:
             content["endpoint"] = {"url": self.endpoint.url, "reasoning_effort": self.endpoint.reasoning_effort}
         return content

@@ -105,7 +105,7 @@ def test_only_what_decides_a_reply_is_in_the_content() -> None:
         assert spec_of(URL, **same).content() == plain
     for other in ({"base_url": URL + "/v2"}, {"reasoning_effort": "low"}):
         assert spec_of(URL, **other).content() != plain
-    assert spec_of(URL, {"batch_tokens": 999}).content() == plain
+    assert spec_of(URL, {"batch_tokens": 999, "ask_rows": 64}).content() == plain
     assert spec_of(URL, {"model": "n"}).content() != plain
     assert "endpoint" not in GenerationSpec().content()
 

@@ -35,6 +35,7 @@ from memorag_pipeline.opened_version import OpenedVersion
 from memorag_pipeline.pipeline import Pipeline
 from memorag_pipeline.progress import Bar, track
 from memorag_pipeline.schemas import CLUES
+from memorag_pipeline.specs.generation import GenerationSpec
 from memorag_pipeline.storage import Outcome
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 
 _RECORDED_EVERY = 30.0  # seconds; a killed task repeats what it has not recorded
+_ROWS_ON_GPU = 64
 logger = logging.getLogger(__name__)
 
 Question = Sequence[str]  # id, text
@@ -150,13 +152,22 @@ def _decode(
     spec = settings.generation
     decoding = Decoding.of(spec) if settings.from_memory else Decoding(max_new_tokens)
     lengths = [len(model.stream.tokenizer.plain(text)) + max_new_tokens for text in texts]
-    for rows, numbers in batches(lengths, spec.batch_size, spec.batch_tokens):
+    for rows, numbers in batches(lengths, _ask_rows(spec), spec.batch_tokens):
         chosen = sorted(numbers)  # so the prompts of a question end at about the same time
 
         def finished(index: int, reply: Generation, chosen: Sequence[int] = chosen) -> None:
             on_finished(chosen[index], reply)
 
         model.generate(memory, [texts[number] for number in chosen], decoding, finished, rows)
+
+
+def _ask_rows(spec: GenerationSpec) -> int:
+    """How many rows share a memory at a time: on a GPU a step of 64 rows takes little longer than one of 16."""
+    import torch
+
+    if spec.ask_rows is not None:
+        return spec.ask_rows
+    return max(spec.batch_size, _ROWS_ON_GPU) if torch.cuda.is_available() else spec.batch_size
 
 
 class ShardRecall:
