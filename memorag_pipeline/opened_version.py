@@ -81,6 +81,11 @@ class OpenedVersion:
             opened: Memory = model.open(path)
             return opened
 
+    def fetch_memory(self, shard_id: str) -> None:
+        """Have the file of a shard's memory here and verified, so that `open_memory` has little left to do."""
+        with self._files([self._memory_blobs[shard_id]]):
+            pass
+
     @cached_property
     def searcher(self) -> Searcher:
         """Search for many queries at once; `search` is the shortcut for one."""

@@ -20,6 +20,7 @@ from memorag_pipeline.generators.open import open_generator
 from memorag_pipeline.generators.replies import ReplyUnits
 from memorag_pipeline.jobs.answers.answer import Answer, Clue, Recollection
 from memorag_pipeline.jobs.answers.answer_batch import answer_batch, answer_of
+from memorag_pipeline.jobs.answers.memories_ahead import MemoriesAhead
 from memorag_pipeline.jobs.answers.questions import questions_of_texts
 from memorag_pipeline.jobs.answers.recall import ShardRecall, answers_of_memory, recall_clues
 from memorag_pipeline.jobs.answers.recall_units import RecallUnits
@@ -158,10 +159,11 @@ def _new_clues(version: OpenedVersion, by_shard: _ByShard, settings: AnswerSetti
 def _kept_clues(version: OpenedVersion, by_shard: _ByShard, settings: AnswerSettings, bar: Bar) -> _Clues:
     """As stage recall of a job: a memory is asked only what it has never been asked."""
     names, run, recalled = RecallUnits(version.manifest, settings), uuid.uuid4().hex, 0
-    for shard_id, questions in by_shard.items():
-        with ShardRecall(version, names, shard_id, settings, run, bar) as shard:
-            shard.ask([text for _, text in questions])
-        recalled += shard.questions
+    with MemoriesAhead(version, settings, list(by_shard)) as memories:
+        for shard_id, questions in by_shard.items():
+            with ShardRecall(memories, names, shard_id, settings, run, bar) as shard:
+                shard.ask([text for _, text in questions])
+            recalled += shard.questions
     logger.info("clues recalled: %s new, %s kept", recalled, sum(map(len, by_shard.values())) - recalled)
     found = names.clues(version.store, [(shard_id, text) for shard_id, asked in by_shard.items() for _, text in asked])
     return {(shard_id, each): found[shard_id, text] for shard_id, asked in by_shard.items() for each, text in asked}

@@ -4,8 +4,9 @@ In:  a work list of shards, each with the questions routed to it, by their numbe
 Out: for each question and shard a unit: the recalled clues, or in mode memory_only the memory's answer.
 Wrong: a memory that is missing, altered or of another model is refused; a question that does not fit gets no clue.
 
-A memory is opened once, and all prompts of its questions are decoded together over it. Finished rows are recorded while
-the model decodes the rest, so a task that is killed repeats only the rows that were being decoded.
+A memory is opened once, its file fetched while the one before it is asked, and all prompts of its questions are decoded
+together over it. Finished rows are recorded while the model decodes the rest, so a task that is killed repeats only the
+rows that were being decoded.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from memorag_pipeline.generators.generated import reply_of
 from memorag_pipeline.generators.interface import Reply
 from memorag_pipeline.generators.replies import ReplyUnits
 from memorag_pipeline.generators.row_batches import batches
+from memorag_pipeline.jobs.answers.memories_ahead import MemoriesAhead
 from memorag_pipeline.jobs.answers.plans import RecallList
 from memorag_pipeline.jobs.answers.question_file import BATCH, QuestionFile
 from memorag_pipeline.jobs.answers.questions import question_identity
@@ -58,9 +60,12 @@ def recall(pipeline: Pipeline, batch_uri: str) -> dict[str, Any]:
     names = RecallUnits(version.manifest, settings)
     questions = QuestionFile(pipeline.store, batch.questions)
     counts = {"shards": 0, "questions": 0, "clues": 0}
-    with track("questions recalled, by shard", sum(len(unit.rows) for unit in batch.units), "pairs") as bar:
+    with (
+        MemoriesAhead(version, settings, [unit.shard_id for unit in batch.units]) as memories,
+        track("questions recalled, by shard", sum(len(unit.rows) for unit in batch.units), "pairs") as bar,
+    ):
         for unit in batch.units:
-            with ShardRecall(version, names, unit.shard_id, settings, batch.run, bar) as shard:
+            with ShardRecall(memories, names, unit.shard_id, settings, batch.run, bar) as shard:
                 for start in range(0, len(unit.rows), BATCH):
                     rows = unit.rows[start : start + BATCH]
                     shard.ask([row["question"] for row in questions.take(rows)])
@@ -174,11 +179,11 @@ class ShardRecall:
     """The questions of one shard: asks its memory what is missing, and records the results."""
 
     def __init__(
-        self, version: OpenedVersion, names: RecallUnits, shard_id: str, settings: AnswerSettings, run: str, bar: Bar
+        self, memories: MemoriesAhead, names: RecallUnits, shard_id: str, settings: AnswerSettings, run: str, bar: Bar
     ) -> None:
         self.questions = self.clues = 0
-        self._version, self._names, self._shard_id, self._settings = version, names, shard_id, settings
-        self._store, self._replies, self._bar = version.store, ReplyUnits(version.store, run), bar
+        self._memories, self._names, self._shard_id, self._settings = memories, names, shard_id, settings
+        self._store, self._replies, self._bar = memories.store, ReplyUnits(memories.store, run), bar
         self._opened: tuple[MemoryModel[Any], Memory] | None = None
         self._pool = ThreadPoolExecutor(TABLES)
         self._recorded: list[Future[Any]] = []
@@ -189,7 +194,8 @@ class ShardRecall:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Wait for records in progress, even if the model failed."""
+        """Drop the memory, and wait for records in progress, even if the model failed."""
+        self._opened = None
         self._flush()
         self._pool.shutdown()
         for future in self._recorded:
@@ -220,11 +226,8 @@ class ShardRecall:
         )
 
     def _model_and_memory(self) -> tuple[MemoryModel[Any], Memory]:
-        from memorag_pipeline.memory.kinds.load import load_memory_model
-
         if self._opened is None:
-            model = load_memory_model(self._settings.memory, self._settings.language)
-            self._opened = model, self._version.open_memory(model, self._shard_id)
+            self._opened = self._memories.open(self._shard_id)
             self._since = time.perf_counter()
         return self._opened
 
