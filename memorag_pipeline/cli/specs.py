@@ -95,7 +95,8 @@ class _Examined:
 
 
 def _examined(path: Path, connect: bool) -> _Examined:
-    from memorag_pipeline.preflight import memory_cost, notes
+    from memorag_pipeline.memory.preflight import memory_cost
+    from memorag_pipeline.preflight import notes
 
     found, problems = examine_spec(path, questions=True)
     if found is None or problems:

@@ -19,10 +19,10 @@ from pathlib import Path
 from memorag_pipeline.amounts import bytes_text
 from memorag_pipeline.doctor.findings import Check, NotLookedError
 from memorag_pipeline.errors import ChunkTooLargeError, MissingDependencyError
+from memorag_pipeline.memory.preflight import memory_cost
 from memorag_pipeline.models import hub
 from memorag_pipeline.models.references import read_config, read_safetensors_header, weights_place
 from memorag_pipeline.models.weights import require_weights, stored_tensors
-from memorag_pipeline.preflight import memory_cost
 from memorag_pipeline.specs.corpus import CorpusSpec
 from memorag_pipeline.specs.values import is_hub_id
 

@@ -19,8 +19,8 @@ from memorag_pipeline import schemas
 from memorag_pipeline.corpus.inventory import Inventory
 from memorag_pipeline.memory.cost import TEXT_BYTES_PER_TOKEN, MemoryCost
 from memorag_pipeline.memory.gpu_memory import GpuMemory
+from memorag_pipeline.memory.preflight import gpu_memory, memory_cost
 from memorag_pipeline.pipeline import Pipeline
-from memorag_pipeline.preflight import gpu_memory, memory_cost
 from memorag_pipeline.refresh.comparison import SourceComparison, compare
 from memorag_pipeline.refresh.gpu_units import MemoryFingerprints, vectors_alike
 from memorag_pipeline.refresh.parent_version import Parent
