@@ -198,6 +198,15 @@ class MissingDependencyError(MemoragError):
 
 
 @contextmanager
+def used_by(name: str) -> Iterator[None]:
+    """Make errors about what is not there say what needs it: a version names its models itself."""
+    try:
+        yield
+    except NotFoundError as error:
+        raise type(error)(f"{name}: {error}") from error
+
+
+@contextmanager
 def named(path: Path, name: str) -> Iterator[None]:
     """Make errors about the file at `path`, such as one in the local cache, say what it is instead of where it is."""
     try:

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memorag_pipeline.errors import ArgumentError, CorruptBlobError, StorageError, named
+from memorag_pipeline.errors import ArgumentError, CorruptBlobError, StorageError, named, used_by
 from memorag_pipeline.machine.forks import require_device
 from memorag_pipeline.machine.packages import READER, require_packages
 from memorag_pipeline.specs.memory import MemorySpec
@@ -196,4 +196,5 @@ class _Memories(Mapping[str, "Memory"]):
 
         self._version.require_trusted_models("memory")
         manifest = self._version.manifest
-        return load_memory_model(manifest.section("memory", MemorySpec), known_language(manifest))
+        with used_by(f"version {self._version.number} of {self._version.uri}"):
+            return load_memory_model(manifest.section("memory", MemorySpec), known_language(manifest))

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from memorag_pipeline.errors import CorruptBlobError, MemoragError
+from memorag_pipeline.errors import CorruptBlobError, MemoragError, used_by
 from memorag_pipeline.machine.threads import BLOBS, in_threads
 from memorag_pipeline.retrieval.fusion import fused_weights
 from memorag_pipeline.retrieval.inverted_lists import RemoteLists
@@ -121,7 +121,8 @@ class Searcher:
     def _embedder(self) -> Embedder:
         from memorag_pipeline.retrieval.embedder import load_embedder
 
-        embedder = load_embedder(self._embedding)
+        with used_by(self._name):
+            embedder = load_embedder(self._embedding)
         if embedder.model_digest != self._model_digest:
             raise MemoragError(
                 f"embedding model {self._embedding.model} has weights sha256:{embedder.model_digest}, but the index of"
