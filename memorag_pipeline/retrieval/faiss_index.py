@@ -54,9 +54,14 @@ def train_index(spec: IndexSpec, dimensions: int, count: int, parts: Callable[[]
         lists = _lists(index)
         index = _on_device(index, spec, lambda there: _train(there, spec, count, parts, lists))
     _set_search_effort(index)
-    if _lists(index) <= _MOST_ORDERED and isinstance(inverted := faiss.downcast_index(index), faiss.IndexIVF):
+    if _has_plain_centroids(inverted := faiss.downcast_index(index)) and inverted.nlist <= _MOST_ORDERED:
         _put_in_order(inverted)
     return index
+
+
+def _has_plain_centroids(index: Any) -> bool:
+    """Whether it has inverted lists whose quantizer has no structure of its own, such as a graph."""
+    return isinstance(index, faiss.IndexIVF) and isinstance(faiss.downcast_index(index.quantizer), faiss.IndexFlat)
 
 
 def _put_in_order(index: Any) -> None:

@@ -327,3 +327,12 @@ def test_an_index_does_not_depend_on_how_its_vectors_are_divided(
         made.append((tmp_path / "index").read_bytes())
     assert made[0] == made[1] == made[2]
     assert added == 3 * [100, 100, 100, 100, 100, 100, 40]
+
+
+@pytest.mark.parametrize(("factory", "ordered"), [("IVF16,Flat", 1), ("IVF16_HNSW8,Flat", 0)])
+def test_only_plain_centroids_are_put_in_order(factory: str, ordered: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, put_in_order = list[Any](), faiss_index._put_in_order
+    monkeypatch.setattr(faiss_index, "_put_in_order", lambda index: calls.append(index) or put_in_order(index))
+    template = train_index(IndexSpec(factory=factory), DIMENSIONS, len(VECTORS), parts)
+    assert len(calls) == ordered
+    assert template.quantizer.ntotal == 16
