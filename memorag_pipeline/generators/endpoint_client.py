@@ -76,14 +76,9 @@ def open_client(spec: GenerationSpec, key: Key, before_request: Callable[[Any], 
     """
     import openai
 
-    # They would log one line per request; a night has thousands.
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
     endpoint = spec.endpoint
     assert endpoint is not None
-    shared: dict[str, Any] = {
-        "api_key": key.value,
-        "timeout": endpoint.timeout_seconds,
-        "max_retries": endpoint.retries,
+    shared = _options(endpoint, key) | {
         "http_client": openai.DefaultAsyncHttpxClient(
             event_hooks={"request": [before_request], "response": [show_error]}
         ),
@@ -99,17 +94,19 @@ def open_batch_client(spec: GenerationSpec, key: Key) -> OpenAI:
     """A client for files and batches, which belong to no deployment. Nothing is sent yet."""
     import openai
 
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
     endpoint = spec.endpoint
     assert endpoint is not None
-    shared: dict[str, Any] = {
-        "api_key": key.value,
-        "timeout": endpoint.timeout_seconds,
-        "max_retries": endpoint.retries,
-    }
+    shared = _options(endpoint, key)
     if ENDPOINTS[endpoint.kind].has_versions:
         return openai.AzureOpenAI(azure_endpoint=endpoint.url, api_version=endpoint.api_version, **shared)
     return openai.OpenAI(base_url=endpoint.url, **shared)
+
+
+def _options(endpoint: EndpointSpec, key: Key) -> dict[str, Any]:
+    """What all clients of an endpoint have."""
+    # They would log one line per request; a night has thousands.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    return {"api_key": key.value, "timeout": endpoint.timeout_seconds, "max_retries": endpoint.retries}
 
 
 def request_body(spec: GenerationSpec, messages: Sequence[Message]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.gpu_visit import TRAINED_SHAPE
+from benchmarks.subjects import SHAPES
 from memorag_pipeline.memory.engine.beacon_config import BeaconConfig
 from memorag_pipeline.memory.engine.pass_size import GPU_PASS_BYTES, slot_activation_bytes
 from memorag_pipeline.memory.engine.reader import bytes_per_slot
@@ -18,12 +20,7 @@ from tests.memory.conftest import TYPES, MakeModel, stream_of
 QWEN2 = {
     "model_type": "qwen2",
     "architectures": ["Qwen2ForCausalLM"],
-    "vocab_size": 152_064,
-    "hidden_size": 3584,
-    "intermediate_size": 18_944,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 28,
-    "num_key_value_heads": 4,
+    **SHAPES["qwen2-7b-shape"],
 }
 
 
@@ -37,15 +34,7 @@ MISTRAL = {
     "num_attention_heads": 32,
     "num_key_value_heads": 8,
 }
-SMOLLM2 = {
-    "model_type": "llama",
-    "vocab_size": 49_152,
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-}
+SMOLLM2 = {"model_type": "llama", **TRAINED_SHAPE}
 CARDS = (16, 24, 40, 48, 80, 141)  # GiB
 _BESIDES = 1.0  # GiB of driver and libraries
 
