@@ -61,7 +61,10 @@ def train_index(spec: IndexSpec, dimensions: int, count: int, parts: Callable[[]
 
 def _has_plain_centroids(index: Any) -> bool:
     """Whether it has inverted lists whose quantizer has no structure of its own, such as a graph."""
-    return isinstance(index, faiss.IndexIVF) and isinstance(faiss.downcast_index(index.quantizer), faiss.IndexFlat)
+    if not isinstance(index, faiss.IndexIVF):
+        return False
+    quantizer: Any = index.quantizer
+    return isinstance(faiss.downcast_index(quantizer), faiss.IndexFlat)
 
 
 def _put_in_order(index: Any) -> None:
