@@ -54,7 +54,8 @@ def train_index(spec: IndexSpec, dimensions: int, count: int, parts: Callable[[]
         lists = _lists(index)
         index = _on_device(index, spec, lambda there: _train(there, spec, count, parts, lists))
     _set_search_effort(index)
-    if _has_plain_centroids(inverted := faiss.downcast_index(index)) and inverted.nlist <= _MOST_ORDERED:
+    inverted: Any = faiss.downcast_index(index)
+    if _has_plain_centroids(inverted) and inverted.nlist <= _MOST_ORDERED:
         _put_in_order(inverted)
     return index
 
